@@ -1,0 +1,54 @@
+"""Conversations and their runs, kept in any store behind one repository interface.
+
+>>> import memory
+>>> from memory import Conversation, Run, where
+>>> store = memory.connect("sqlite://")
+>>> with store.begin() as uow:
+...     uow.conversations.add(Conversation("support-42", metadata={"customer": "ada", "priority": 3}))
+...     uow.runs.append("support-42", Run(input="Where is my refund?", output="It left on Monday."))
+>>> with store.begin() as uow:
+...     [conversation.id for conversation in uow.conversations.find(where("priority") >= 3)]
+['support-42']
+>>> store.close()
+"""
+
+from memory.domain import Conversation, Run
+from memory.errors import (
+    AlreadyExistsError,
+    CommitInDoubtError,
+    ConfigurationError,
+    ConflictError,
+    CorruptRecordError,
+    InvalidValueError,
+    NotFoundError,
+    PersistenceError,
+    SchemaError,
+    StoreUnavailableError,
+    UnsupportedError,
+)
+from memory.paging import Page
+from memory.query import where
+from memory.store import Committed, Store, connect
+from memory.unit_of_work import UnitOfWork
+
+__all__ = [
+    "AlreadyExistsError",
+    "CommitInDoubtError",
+    "Committed",
+    "ConfigurationError",
+    "ConflictError",
+    "Conversation",
+    "CorruptRecordError",
+    "InvalidValueError",
+    "NotFoundError",
+    "Page",
+    "PersistenceError",
+    "Run",
+    "SchemaError",
+    "Store",
+    "StoreUnavailableError",
+    "UnitOfWork",
+    "UnsupportedError",
+    "connect",
+    "where",
+]

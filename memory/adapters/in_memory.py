@@ -1,0 +1,149 @@
+"""Conversations as Python objects: the reference that every other repository is compared with, and everybody's test double."""
+
+import operator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from threading import RLock
+
+from memory.changes import Change, ChangeSet, Receipt, Seen, Written, check, missing_runs, placed
+from memory.connecting import options
+from memory.domain import Conversation, ConversationRecord, Run, RunRecord
+from memory.paging import Page, Place, Query, collect
+from memory.query import Criterion
+from memory.repository import Repository, RunsRead, Window
+
+
+def open_url(url: str) -> "InMemoryRepository":
+    """Return a new, empty repository for ``memory://``."""
+    options(url, {})
+    return InMemoryRepository()
+
+
+@dataclass(slots=True)
+class _Kept:
+    record: ConversationRecord
+    runs: dict[int, RunRecord] = field(default_factory=dict)  # by position, rising
+
+
+class InMemoryRepository(Repository):
+    """Everything in dicts, under one lock; gone with the object."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._kept: dict[tuple[str, str], _Kept] = {}
+        self._receipts: dict[tuple[str, str], Receipt] = {}
+        self._incarnations = count(1)
+
+    def get(self, namespace: str, conversation_id: str) -> Conversation | None:
+        with self._lock:
+            kept = self._present(namespace, conversation_id)
+        return Conversation.from_record(kept.record) if kept else None
+
+    def find(self, namespace: str, query: Query) -> Page[Conversation]:
+        with self._lock:
+            records = [kept.record for kept in self._all(namespace)]
+        records.sort(key=query.order.place, reverse=query.order.descending)
+
+        def fetch(after: Place | None, limit: int) -> Sequence[ConversationRecord]:
+            if after is None:
+                return records[:limit]
+            beyond = operator.lt if query.order.descending else operator.gt
+            return [record for record in records if beyond(query.order.place(record), after)][:limit]
+
+        return collect(query, fetch, exact=False)
+
+    def count(self, namespace: str, criterion: Criterion) -> int:
+        with self._lock:
+            records = [kept.record for kept in self._all(namespace)]
+        return sum(criterion.matches(Conversation.from_record(record)) for record in records)
+
+    def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
+        with self._lock:
+            kept = self._present(namespace, conversation_id)
+            if kept is None:
+                return RunsRead(None, ())
+            positions = list(kept.runs)
+            begin = bisect_left(positions, window.after + 1)
+            end = len(positions) if window.before is None else bisect_left(positions, window.before)
+            if window.limit is not None:
+                begin, end = (
+                    (max(begin, end - window.limit), end)
+                    if window.from_end
+                    else (begin, min(end, begin + window.limit))
+                )
+            records = [kept.runs[position] for position in positions[begin:end]]
+        seen = Seen(kept.record.incarnation, kept.record.version)
+        return RunsRead(seen, tuple([Run.from_record(conversation_id, record) for record in records]))
+
+    def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+        with self._lock:
+            if (receipt := self._receipts.get((namespace, changes.token))) is not None:
+                return receipt
+            outcomes = {change.id: self._outcome(namespace, change, changes.at) for change in changes.changes}
+            for conversation_id, kept in outcomes.items():
+                if kept is None:
+                    self._kept.pop((namespace, conversation_id), None)
+                else:
+                    self._kept[namespace, conversation_id] = kept
+            receipt = Receipt(changes.token, {id: _written(kept) for id, kept in outcomes.items()})
+            self._receipts[namespace, changes.token] = receipt
+            return receipt
+
+    def _outcome(self, namespace: str, change: Change, at: int) -> _Kept | None:
+        """Return what a change makes of a conversation, leaving what is kept as it is."""
+        present = self._present(namespace, change.id)
+        check(change, present.record if present else None)
+        if change.create is not None:
+            record, runs = change.create._replace(incarnation=str(next(self._incarnations))), {}
+        elif change.remove or present is None:
+            return None
+        else:
+            record, runs = present.record, dict(present.runs)
+        for position in [position for position in runs if position < change.remove_before]:
+            del runs[position]
+        edited = [*change.remove_runs, *(run.position for run in change.replace_runs)]
+        if missing := [position for position in edited if position not in runs]:
+            raise missing_runs(change, missing[0])
+        for position in change.remove_runs:
+            del runs[position]
+        appended, last_position = placed(change, record.last_position)
+        runs |= {run.position: run for run in (*change.replace_runs, *appended)}
+        record = record._replace(
+            metadata=record.metadata if change.metadata is None else change.metadata,
+            version=record.version + change.edits,
+            run_count=len(runs),
+            last_position=last_position,
+            updated_at=record.updated_at if change.create else at,
+            expires_at=change.expiry(record.expires_at),
+        )
+        return _Kept(record, runs)
+
+    def purge_expired(self, namespace: str) -> int:
+        with self._lock:
+            expired = [at for at, kept in self._kept.items() if at[0] == namespace and self._is_expired(kept)]
+            for at in expired:
+                del self._kept[at]
+            return len(expired)
+
+    def _present(self, namespace: str, conversation_id: str) -> _Kept | None:
+        kept = self._kept.get((namespace, conversation_id))
+        return None if kept is None or self._is_expired(kept) else kept
+
+    def _all(self, namespace: str) -> Iterator[_Kept]:
+        return (kept for at, kept in self._kept.items() if at[0] == namespace and not self._is_expired(kept))
+
+    def _is_expired(self, kept: _Kept) -> bool:
+        expires_at = kept.record.expires_at
+        return expires_at is not None and expires_at <= self.clock()
+
+    def __repr__(self) -> str:
+        return "InMemoryRepository()"
+
+
+def _written(kept: _Kept | None) -> Written | None:
+    if kept is None:
+        return None
+    record = kept.record
+    return Written(record.version, record.incarnation, record.run_count, record.last_position)

@@ -1,0 +1,162 @@
+"""Engines: how sqlite and PostgreSQL are opened, how a writing transaction begins, and what their errors mean."""
+
+import sqlite3
+from typing import Any, Final, cast
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import QueuePool
+
+from memory.connecting import options, redact
+from memory.errors import (
+    AlreadyExistsError,
+    ConfigurationError,
+    CorruptRecordError,
+    InvalidValueError,
+    PersistenceError,
+    SchemaError,
+    StoreUnavailableError,
+)
+
+BUSY_TIMEOUT: Final = 20_000
+"""Milliseconds that a sqlite connection waits for another writer."""
+
+_SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}
+
+
+class ConnectionLostError(StoreUnavailableError):
+    """The connection broke before the transaction was committed; another one may be whole."""
+
+
+class TakenError(AlreadyExistsError):
+    """A unique key was taken between looking and writing, or a token was written before."""
+
+
+# Result codes of sqlite (https://sqlite.org/rescode.html); the low byte of an extended code is its primary one.
+_SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
+    sqlite3.SQLITE_ERROR: (
+        SchemaError,
+        "the tables are not as they should be: run `memory migrate`, or call store.migrate()",
+    ),
+    sqlite3.SQLITE_BUSY: (StoreUnavailableError, "another process kept the database locked; nothing was written"),
+    sqlite3.SQLITE_LOCKED: (StoreUnavailableError, "the database is locked; nothing was written"),
+    sqlite3.SQLITE_FULL: (StoreUnavailableError, "the disk is full; nothing was written"),
+    sqlite3.SQLITE_IOERR: (StoreUnavailableError, "the disk could not be read or written; nothing was written"),
+    sqlite3.SQLITE_READONLY: (ConfigurationError, "the database, or its directory, is read-only"),
+    sqlite3.SQLITE_CANTOPEN: (
+        ConfigurationError,
+        "the file cannot be opened or made: look at its directory and permissions",
+    ),
+    sqlite3.SQLITE_PERM: (ConfigurationError, "the file may not be read or written: look at its permissions"),
+    sqlite3.SQLITE_NOTADB: (ConfigurationError, "the file is not a sqlite database"),
+    sqlite3.SQLITE_CORRUPT: (CorruptRecordError, "the database file is damaged"),
+    sqlite3.SQLITE_CONSTRAINT: (TakenError, "the key is taken"),
+    sqlite3.SQLITE_TOOBIG: (InvalidValueError, "a value is larger than sqlite can keep"),
+}
+
+# Classes and codes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html), the longest that fits.
+_POSTGRESQL: Final[dict[str, tuple[type[PersistenceError], str]]] = {
+    "08": (StoreUnavailableError, "the connection failed; nothing was written"),
+    "23505": (TakenError, "the key is taken"),
+    "25006": (ConfigurationError, "the database is read-only"),
+    "28": (ConfigurationError, "the user or password was refused"),
+    "3D": (ConfigurationError, "there is no such database"),
+    "40": (StoreUnavailableError, "the transaction was rolled back for the sake of another; nothing was written"),
+    "42501": (ConfigurationError, "the user has no right to these tables"),
+    "42P01": (SchemaError, "the tables are not there: run `memory migrate`, or call store.migrate()"),
+    "53": (StoreUnavailableError, "the server is out of resources; nothing was written"),
+    "54": (InvalidValueError, "a value is larger than PostgreSQL can keep"),
+    "55": (StoreUnavailableError, "the server is not in the state for it; nothing was written"),
+    "57": (StoreUnavailableError, "the server stopped the work; nothing was written"),
+    "58": (StoreUnavailableError, "the server's system failed; nothing was written"),
+    "XX": (CorruptRecordError, "the server found its data damaged"),
+}
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine for a URL, with the pragmas and the pool that a sqlite store needs.
+
+    Raises:
+        ConfigurationError: the URL or an option of it cannot be one.
+    """
+    if not url.startswith("sqlite"):
+        try:
+            return create_engine(url)
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise ConfigurationError(f"{redact(url)} is no URL of a database: {error}") from error
+    given = options(url, {"synchronous": lambda value: _SYNCHRONOUS[value.lower()]})
+    location = make_url(url.partition("?")[0])
+    if location.database in (None, "", ":memory:"):
+        # One connection that everybody waits for: each connection to ":memory:" is a database of its own.
+        engine = create_engine(
+            location, poolclass=QueuePool, pool_size=1, max_overflow=0, connect_args={"check_same_thread": False}
+        )
+    else:
+        engine = create_engine(location, connect_args={"timeout": BUSY_TIMEOUT / 1000})
+    synchronous = given.get("synchronous", "FULL")
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # the driver is not to begin transactions by itself
+        # busy_timeout first: changing the journal mode may have to wait
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT}", "journal_mode=WAL", f"synchronous={synchronous}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
+
+
+def begin_writing(connection: Connection, *, joined: bool = False) -> None:
+    """Take sqlite's write lock now: a transaction that reads first could only fail when it comes to write.
+
+    A fresh transaction may have been begun by a recipe of the application's engine; it holds nothing yet. A joined one is the
+    application's own: it is begun only if the driver has not begun it (sqlite would commit at the end of the savepoint else).
+    """
+    if connection.dialect.name == "sqlite":
+        driver = cast(sqlite3.Connection, connection.connection.driver_connection)
+        if driver.in_transaction and not joined:
+            driver.execute("COMMIT")
+        if not driver.in_transaction:
+            driver.execute("BEGIN IMMEDIATE")
+
+
+def translate(error: Exception, where: object, connection: Connection | None = None) -> PersistenceError | None:
+    """Return the error of ours that a driver's error means; None for any other. A connection that broke is not used again.
+
+    The one place where errors of sqlite and PostgreSQL get their meaning, by their codes.
+    """
+    if isinstance(error, PoolTimeoutError):
+        return StoreUnavailableError(f"{where}: no connection was free in time; nothing was written")
+    driver_error = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    if connection is not None and is_disconnect(connection, driver_error):
+        connection.invalidate()
+        return ConnectionLostError(f"{where}: the connection was lost; nothing was written")
+    if (meaning := _meaning(driver_error)) is None:
+        return None
+    kind, what = meaning
+    return kind(f"{where}: {what} ({str(driver_error).strip()})")
+
+
+def is_disconnect(connection: Connection, error: BaseException) -> bool:
+    """Tell whether the error says that the connection is gone."""
+    if connection.invalidated:  # SQLAlchemy has found out by itself
+        return True
+    if connection.closed:
+        return False
+    dialect = connection.dialect
+    return isinstance(error, dialect.loaded_dbapi.Error) and dialect.is_disconnect(
+        error, cast(Any, connection.connection.dbapi_connection), None
+    )
+
+
+def _meaning(error: BaseException) -> tuple[type[PersistenceError], str] | None:
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)  # none: the driver was misused, by us
+        return None if code is None else _SQLITE.get(code & 0xFF)
+    state = getattr(error, "sqlstate", None)
+    if state is not None:
+        return next((_POSTGRESQL[state[:size]] for size in (5, 2) if state[:size] in _POSTGRESQL), None)
+    if type(error).__module__.startswith("psycopg") and type(error).__name__ == "OperationalError":
+        return StoreUnavailableError, "the server could not be reached; nothing was written"
+    return None

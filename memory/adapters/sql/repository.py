@@ -1,0 +1,287 @@
+"""`SqlRepository`: conversations in a relational database; and the same inside a transaction of the application's."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, ClassVar, Final, TypeVar, cast
+
+from sqlalchemy import Connection, Dialect, Engine, event
+
+from memory.adapters.sql import schema
+from memory.adapters.sql.engine import (
+    ConnectionLostError,
+    TakenError,
+    begin_writing,
+    is_disconnect,
+    open_engine,
+    translate,
+)
+from memory.adapters.sql.searching import Search
+from memory.adapters.sql.statements import Statements
+from memory.adapters.sql.writing import Writer, read_receipt, record_of, remove_conversation
+from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
+from memory.connecting import redact
+from memory.domain import Conversation, ConversationRecord, Run, RunRecord
+from memory.errors import (
+    AlreadyExistsError,
+    CommitInDoubtError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    PersistenceError,
+)
+from memory.index import plan
+from memory.paging import Page, Place, Query, collect, count_pages
+from memory.query import Criterion
+from memory.repository import Capabilities, JoinedRepository, Repository, RunsRead, SchemaStatus, Window
+
+T = TypeVar("T")
+
+_ATTEMPTS: Final = 3  # at a commit: a pooled connection may have died, a key may be taken at the same moment
+_RECEIPTS_KEPT: Final = 24 * 3600 * 1000  # milliseconds, at least: as long as a lost answer may be asked for again
+_FORGET_EVERY: Final = 500  # commits between two removals of old receipts
+_PURGED_AT_ONCE: Final = 500
+
+
+def open_url(url: str) -> "SqlRepository":
+    """Return the repository that a sqlite or PostgreSQL URL names."""
+    return SqlRepository(open_engine(url), owns_engine=True)
+
+
+class _SqlCommits(Repository):
+    """Reads and commits, on connections that a subclass provides."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(joins=True)
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._statements = Statements(dialect)
+
+    @abstractmethod
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        """Do something that only reads, on a connection."""
+
+    @abstractmethod
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        """Do something in a transaction (or a savepoint) of its own, written when this returns."""
+
+    def get(self, namespace: str, conversation_id: str) -> Conversation | None:
+        values = {"namespace": namespace, "id": conversation_id, "now": self.clock()}
+        row = self._read(lambda connection: self._statements.execute(connection, "get", values).fetchone())
+        return None if row is None else Conversation.from_record(record_of(row))
+
+    def find(self, namespace: str, query: Query) -> Page[Conversation]:
+        planned, exact = plan(query.criterion)
+
+        def fetch(after: Place | None, limit: int) -> Sequence[ConversationRecord]:
+            rows = self._read(
+                lambda connection: Search(connection, namespace, planned, self.clock()).page(query.order, after, limit)
+            )
+            return [record_of(row) for row in rows]
+
+        return collect(query, fetch, exact=exact)
+
+    def count(self, namespace: str, criterion: Criterion) -> int:
+        planned, exact = plan(criterion)
+        if exact:
+            return self._read(lambda connection: Search(connection, namespace, planned, self.clock()).count())
+        return count_pages(lambda query: self.find(namespace, query), criterion)
+
+    def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
+        values = {
+            "namespace": namespace,
+            "id": conversation_id,
+            "now": self.clock(),
+            "after": window.after,
+            "before": ALL_RUNS if window.before is None else window.before,
+            "limit": ALL_RUNS if window.limit is None else window.limit,
+        }
+        name = "last_runs" if window.from_end else "first_runs"
+
+        def read(connection: Connection) -> tuple[Any, Sequence[Any]]:
+            rows = self._statements.execute(connection, name, values).fetchall()
+            return rows[0] if rows else self._statements.execute(connection, "seen", values).fetchone(), rows
+
+        seen, rows = self._read(read)
+        runs = [Run.from_record(conversation_id, RunRecord(*row[2:])) for row in rows]
+        return RunsRead(
+            None if seen is None else Seen(str(seen[0]), seen[1]), tuple(reversed(runs) if window.from_end else runs)
+        )
+
+    def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+        failure: PersistenceError | None = None
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._write(lambda connection: self._writer(connection, namespace).write(changes))
+            except (ConflictError, NotFoundError, AlreadyExistsError, InvalidValueError) as error:
+                # Refused, perhaps because it is written already: that costs a look only here, and nothing where all goes well.
+                receipt = self._read(
+                    lambda connection: read_receipt(self._statements, connection, namespace, changes.token)
+                )
+                if receipt is not None:
+                    return receipt
+                if not isinstance(error, TakenError):
+                    raise
+                failure = error
+            except ConnectionLostError as error:
+                failure = error
+        raise cast(PersistenceError, failure)
+
+    def _writer(self, connection: Connection, namespace: str) -> Writer:
+        return Writer(self._statements, connection, namespace, self.clock())
+
+    def purge_expired(self, namespace: str) -> int:
+        purged = 0
+        while removed := self._write(lambda connection: self._purge_some(connection, namespace)):
+            purged += removed
+        return purged
+
+    def _purge_some(self, connection: Connection, namespace: str) -> int:
+        values = {"namespace": namespace, "now": self.clock(), "limit": _PURGED_AT_ONCE}
+        expired = self._statements.execute(connection, "expired", values).fetchall()
+        for (key,) in expired:
+            remove_conversation(self._statements, connection, key)
+        self._forget_receipts(connection, namespace)
+        return len(expired)
+
+    def _forget_receipts(self, connection: Connection, namespace: str) -> None:
+        oldest = f"{self.clock() // 1000 - _RECEIPTS_KEPT:012x}"  # a token begins with its time: memory.values.new_id
+        self._statements.execute(connection, "forget_receipts", {"namespace": namespace, "token": oldest})
+
+
+class SqlRepository(_SqlCommits):
+    """Conversations in sqlite or PostgreSQL, in four tables whose names begin with ``memory_``.
+
+    No transaction is open between two calls. On sqlite a commit takes the write lock at its beginning.
+
+    Args:
+        engine: an engine of the application's, which stays its own; its pragmas and isolation are left as they are.
+        owns_engine: dispose of the engine in `close`.
+
+    >>> from sqlalchemy import create_engine
+    >>> from memory import Store
+    >>> store = Store(SqlRepository(create_engine("sqlite:///:memory:")))
+    >>> store.migrate().is_current
+    True
+    """
+
+    def __init__(self, engine: Engine, *, owns_engine: bool = False) -> None:
+        super().__init__(engine.dialect)
+        self.engine = engine
+        # PostgreSQL: without BEGIN and ROLLBACK a read is one round trip, not three. sqlite reads so by itself.
+        self._reader = (
+            engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
+        )
+        self._owns_engine = owns_engine
+        self._commits = count(1)
+
+    @contextmanager
+    def _connected(self, engine: Engine) -> Iterator[Connection]:
+        connection = None
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except Exception as error:
+            if (ours := translate(error, self, connection)) is None:
+                raise
+            raise ours from error
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._connected(self._reader) as connection:
+                return work(connection)
+        except ConnectionLostError:  # a pooled connection that the server has closed meanwhile, most likely
+            with self._connected(self._reader) as connection:
+                return work(connection)
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        # The transaction is the driver's: SQLAlchemy's own would cost a fifth of an append (see statements.py).
+        with self._connected(self.engine) as connection:
+            driver = connection.connection
+            try:
+                begin_writing(connection)
+                result = work(connection)
+            except BaseException:
+                driver.rollback()
+                raise
+            try:
+                driver.commit()
+            except Exception as error:
+                if is_disconnect(connection, error):
+                    connection.invalidate()
+                    raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from error
+                raise
+            return result
+
+    def _writer(self, connection: Connection, namespace: str) -> Writer:
+        if next(self._commits) % _FORGET_EVERY == 0:
+            self._forget_receipts(connection, namespace)
+        return super()._writer(connection, namespace)
+
+    def schema_status(self) -> SchemaStatus:
+        return self._read(schema.status)
+
+    def is_new(self) -> bool:
+        return self._owns_engine and self.engine.dialect.name == "sqlite" and self._read(schema.is_empty)
+
+    def migrate(self, revision: str = "head") -> SchemaStatus:
+        """Bring the schema up, or down, to a revision; by default to the newest."""
+        with self._connected(self.engine) as connection:
+            schema.migrate(connection, revision)
+        return self.schema_status()
+
+    def joining(self, connection: object) -> "JoinedSqlRepository":
+        if not isinstance(connection, Connection):
+            connect = getattr(connection, "connection", None)  # a Session's: its connection in the transaction it is in
+            connection = connect() if callable(connect) else connection
+        if not isinstance(connection, Connection):
+            raise TypeError(f"connection must be a SQLAlchemy Connection or Session, not {type(connection).__name__}")
+        joined = JoinedSqlRepository(connection)
+        joined.clock = self.clock
+        return joined
+
+    def close(self) -> None:
+        if self._owns_engine:
+            self.engine.dispose()
+
+    def __repr__(self) -> str:
+        return f"SqlRepository({redact(self.engine.url.render_as_string(hide_password=True))})"
+
+
+class JoinedSqlRepository(_SqlCommits, JoinedRepository):
+    """Conversations inside a transaction of the application's: each commit is a savepoint in it."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.dialect)
+        self._connection = connection
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return work(self._connection)
+        except Exception as error:
+            if (ours := translate(error, self, self._connection)) is None:
+                raise
+            raise ours from error
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        def in_savepoint(connection: Connection) -> T:
+            if not connection.in_transaction():
+                connection.begin()
+            begin_writing(connection, joined=True)
+            with connection.begin_nested():
+                return work(connection)
+
+        return self._read(in_savepoint)
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        pending = [action]
+
+        def tell(_: Connection) -> None:
+            while pending:
+                pending.pop()()
+
+        event.listen(self._connection, "commit", tell, once=True)
+        event.listen(self._connection, "rollback", lambda _: pending.clear(), once=True)
+
+    def __repr__(self) -> str:
+        return f"JoinedSqlRepository({redact(self._connection.engine.url.render_as_string(hide_password=True))})"

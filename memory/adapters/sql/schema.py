@@ -1,0 +1,60 @@
+"""The schema of a database: which revision it has, and how it gets another. Alembic does the work, under a lock."""
+
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from sqlalchemy import Connection, Select, column, inspect, select, table
+
+import memory
+from memory.adapters.sql.engine import begin_writing
+from memory.adapters.sql.tables import HEAD, VERSION_TABLE
+from memory.errors import SchemaError
+from memory.repository import SchemaStatus
+
+_CURRENT: Final[Select[tuple[str]]] = select(column("version_num")).select_from(table(VERSION_TABLE))
+_IN_THIS_PROCESS: Final = Lock()  # Alembic's context is one for the whole process
+_IN_POSTGRESQL: Final = 0x6D656D6F7279  # "memory": the key of the advisory lock
+
+
+def status(connection: Connection) -> SchemaStatus:
+    """Return the revision the database has, and the newest."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return SchemaStatus(None, HEAD)
+    return SchemaStatus(connection.execute(_CURRENT).scalar(), HEAD)
+
+
+def is_empty(connection: Connection) -> bool:
+    """Tell whether a sqlite database has nothing in it yet, of ours or of anybody's."""
+    return connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar() == 0
+
+
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Bring the schema up, or down, to a revision, in one transaction that others who migrate wait for.
+
+    Raises:
+        SchemaError: the database has a revision that this code does not know.
+    """
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    with _IN_THIS_PROCESS, connection.begin():
+        begin_writing(connection)
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_IN_POSTGRESQL})")
+        try:
+            down = revision != "head" and (status(connection).current or "") > revision
+            (command.downgrade if down else command.upgrade)(config, revision)
+        except CommandError as error:
+            raise SchemaError(f"{status(connection).advice()} ({error})") from error
+
+
+def _scripts() -> Path:
+    """Return the folder of the revisions: inside the installed package, or beside it in a checkout."""
+    package = Path(memory.__file__).parent
+    installed = package / "migrations"
+    return installed if installed.exists() else package.parent / "migrations"

@@ -1,0 +1,151 @@
+"""The statements of every commit and of the plain reads: built once with SQLAlchemy Core, compiled once for a dialect.
+
+They run on the driver's own cursor: with one small statement after the other, what SQLAlchemy does for each would cost more
+than sqlite itself (measured: 57 us for an append through `Connection.execute`'s fast path, 39 us so, 20 us in bare sqlite3).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ClauseElement,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Text,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from memory.adapters.sql.tables import commits, conversations, entries, runs
+from memory.domain import ConversationRecord
+
+_c, _r, _m, _k = conversations.c, runs.c, entries.c, commits.c
+
+RECORD_COLUMNS: Final = tuple(_c.key if name == "incarnation" else _c[name] for name in ConversationRecord._fields)
+"""A conversation's columns in the order of `ConversationRecord`; the key is the incarnation."""
+
+
+def not_expired(now: "int | BindParameter[int]") -> ColumnElement[bool]:
+    """Hold for conversations that are not hidden."""
+    return or_(_c.expires_at.is_(None), _c.expires_at > now)
+
+
+def _number(name: str) -> BindParameter[int]:
+    return bindparam(name, type_=BigInteger)
+
+
+_named = (_c.namespace == bindparam("namespace", type_=Text)) & (_c.id == bindparam("id", type_=Text))
+_present = _named & not_expired(_number("now"))
+_of_conversation = _r.conversation_key == _number("key")
+_before = _r.position < _number("before")
+_run_columns = (_r.position, _r.id, _r.input, _r.output, _r.metadata, _r.created_at)
+# The key as a scalar: through a join, PostgreSQL would sort all runs of the conversation to find the last ones.
+_window = (
+    select(
+        _r.conversation_key, select(_c.version).where(_c.key == _r.conversation_key).scalar_subquery(), *_run_columns
+    )
+    .where(
+        _r.conversation_key == select(_c.key).where(_present).scalar_subquery(), _r.position > _number("after"), _before
+    )
+    .limit(_number("limit"))
+)
+
+STATEMENTS: Final[dict[str, ClauseElement]] = {
+    "get": select(*RECORD_COLUMNS).where(_present),
+    "seen": select(_c.key, _c.version).where(_present),
+    "first_runs": _window.order_by(_r.position),
+    "last_runs": _window.order_by(_r.position.desc()),
+    "lock": select(*RECORD_COLUMNS).where(_named).with_for_update(),
+    "append": update(conversations)
+    .where(_present)
+    .values(
+        run_count=_c.run_count + _number("count"),
+        last_position=_c.last_position + _number("count"),
+        updated_at=_number("at"),
+    )
+    .returning(_c.key, _c.version, _c.run_count, _c.last_position),
+    "create": insert(conversations)
+    .values(
+        {
+            column.name: bindparam(column.name, type_=column.type)
+            for column in conversations.columns
+            if column is not _c.key
+        }
+    )
+    .returning(_c.key),
+    "update": update(conversations)
+    .where(_c.key == _number("key"))
+    .values(
+        metadata=bindparam("metadata", type_=Text),
+        version=_number("version"),
+        run_count=_number("run_count"),
+        last_position=_number("last_position"),
+        updated_at=_number("updated_at"),
+        expires_at=_number("expires_at"),
+    ),
+    "remove": delete(conversations).where(_c.key == _number("key")),
+    "remove_entries": delete(entries).where(_m.conversation_key == _number("key")),
+    "remove_entry": delete(entries).where(
+        _m.conversation_key == _number("key"), _m.path == bindparam("path"), _m.value == bindparam("value")
+    ),
+    "add_entry": insert(entries).values(
+        {column.name: bindparam(column.name, type_=column.type) for column in entries.columns}
+    ),
+    "remove_runs_before": delete(runs).where(_of_conversation, _before),
+    "remove_run": delete(runs).where(_of_conversation, _r.position == _number("position")),
+    "replace_run": update(runs)
+    .where(_of_conversation, _r.position == _number("position"))
+    .values(
+        {
+            name: bindparam(f"new_{name}", type_=_r[name].type)
+            for name in ("id", "input", "output", "metadata", "created_at")
+        }
+    ),
+    "add_run": insert(runs).values({column.name: bindparam(column.name, type_=column.type) for column in runs.columns}),
+    "expired": select(_c.key)
+    .where(_c.namespace == bindparam("namespace", type_=Text), _c.expires_at <= _number("now"))
+    .limit(_number("limit"))
+    .with_for_update(skip_locked=True),
+    "receipt": select(_k.receipt).where(_k.namespace == bindparam("namespace"), _k.token == bindparam("token")),
+    "add_receipt": insert(commits).values(
+        {column.name: bindparam(column.name, type_=Text) for column in commits.columns}
+    ),
+    "forget_receipts": delete(commits).where(_k.namespace == bindparam("namespace"), _k.token < bindparam("token")),
+}
+
+
+class Statements:
+    """`STATEMENTS`, compiled for one dialect."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._compiled = {
+            name: cast(SQLCompiler, statement.compile(dialect=dialect)) for name, statement in STATEMENTS.items()
+        }
+
+    def execute(self, connection: Connection, name: str, values: Mapping[str, object]) -> Any:
+        """Run one statement; return the driver's cursor."""
+        compiled = self._compiled[name]
+        order = compiled.positiontup
+        cursor = connection.connection.cursor()
+        # "param_1" is the OFFSET 0 that SQLAlchemy writes behind every LIMIT on sqlite
+        parameters = values if order is None else [0 if name == "param_1" else values[name] for name in order]
+        cursor.execute(compiled.string, parameters)
+        return cursor
+
+    def execute_many(self, connection: Connection, name: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run an insert for many rows, each in the order of its table's columns."""
+        compiled = self._compiled[name]
+        cursor = connection.connection.cursor()
+        if compiled.positiontup is None:
+            names = list(compiled.params)
+            cursor.executemany(compiled.string, [dict(zip(names, row, strict=True)) for row in rows])
+        else:
+            cursor.executemany(compiled.string, rows)

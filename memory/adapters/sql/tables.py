@@ -1,0 +1,84 @@
+"""The tables, and the revision of `migrations/` that makes them. Their names begin alike, to live beside others'."""
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+
+HEAD: Final = "0001"
+"""The newest revision in `migrations/versions`; here too, so that opening a store need not import Alembic (260 ms)."""
+
+PREFIX: Final = "memory_"
+VERSION_TABLE: Final = "memory_schema_version"
+
+metadata: Final = MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"},
+)
+
+# sqlite: only an INTEGER primary key counts by itself. PostgreSQL: ids sort by code point, as sqlite's and Python's do.
+_Key = BigInteger().with_variant(Integer, "sqlite")
+_Name = Text().with_variant(Text(collation="C"), "postgresql")
+
+conversations: Final = Table(
+    "memory_conversations",
+    metadata,
+    Column("key", _Key, primary_key=True, autoincrement=True),  # never given twice: it tells incarnations apart
+    Column("namespace", _Name, nullable=False),
+    Column("id", _Name, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("run_count", BigInteger, nullable=False),
+    Column("last_position", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),  # times: microseconds since 1970
+    Column("updated_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Index(None, "namespace", "id", unique=True),
+    Index(None, "namespace", "updated_at", "id"),
+    Index(None, "namespace", "created_at", "id"),
+    sqlite_autoincrement=True,  # else sqlite gives the highest key again once its row is gone
+)
+_expires = conversations.c.expires_at
+Index(
+    None,
+    conversations.c.namespace,
+    _expires,
+    sqlite_where=_expires.is_not(None),
+    postgresql_where=_expires.is_not(None),
+)
+
+runs: Final = Table(
+    "memory_runs",
+    metadata,
+    Column("conversation_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False),
+    Column("input", Text, nullable=False),
+    Column("output", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,  # clustered by conversation and position
+)
+
+entries: Final = Table(
+    "memory_metadata",  # one row for each index entry of a conversation: memory/index.py
+    metadata,
+    Column("conversation_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("path", LargeBinary, primary_key=True),
+    Column("value", LargeBinary, primary_key=True),
+    Column("namespace", _Name, nullable=False),
+    Index(None, "namespace", "path", "value", "conversation_key"),
+    sqlite_with_rowid=False,
+)
+
+commits: Final = Table(
+    "memory_commits",  # the tokens of recent change sets, with what they wrote: a lost answer is found here
+    metadata,
+    Column("namespace", _Name, primary_key=True),
+    Column("token", _Name, primary_key=True),
+    Column("receipt", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+
+def not_ours(name: str | None, type_: str, *_: object) -> bool:
+    """Leave our tables out of an application's own Alembic: ``context.configure(..., include_name=not_ours)``."""
+    return type_ != "table" or not (name or "").startswith(PREFIX)

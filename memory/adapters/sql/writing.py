@@ -1,0 +1,148 @@
+"""The commit of a change set: what each change does to the tables, inside one transaction."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from memory.adapters.sql.statements import Statements
+from memory.changes import ALL_RUNS, Change, ChangeSet, Receipt, Written, check, missing_runs, placed
+from memory.domain import Conversation, ConversationRecord, RunRecord
+from memory.index import Entry, entries
+
+_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Writer:
+    """Writes one change set on one connection. Rows of runs and of index entries are gathered and written together."""
+
+    def __init__(self, statements: Statements, connection: Connection, namespace: str, now: int) -> None:
+        self._statements = statements
+        self._connection = connection
+        self._namespace = namespace
+        self._now = now
+        self._run_rows: list[tuple[object, ...]] = []
+        self._entry_rows: list[tuple[object, ...]] = []
+
+    def write(self, changes: ChangeSet) -> Receipt:
+        """Write everything, the receipt last: its token is what a second commit of the same change set stumbles over."""
+        written = {
+            change.id: self._append(change, changes.at) or self._apply(change, changes.at) for change in changes.changes
+        }
+        if self._run_rows:
+            self._statements.execute_many(self._connection, "add_run", self._run_rows)
+        if self._entry_rows:
+            self._statements.execute_many(self._connection, "add_entry", self._entry_rows)
+        self._execute("add_receipt", namespace=self._namespace, token=changes.token, receipt=_dumps(written))
+        return Receipt(changes.token, written)
+
+    def _execute(self, name: str, **values: object) -> Any:
+        return self._statements.execute(self._connection, name, values)
+
+    def _append(self, change: Change, at: int) -> Written | None:
+        """Append in one update and one insert, where nothing else is wanted; None where that is not all, or did not go."""
+        if not change.only_appends:
+            return None
+        size = len(change.append)
+        row = self._execute(
+            "append", namespace=self._namespace, id=change.id, now=self._now, count=size, at=at
+        ).fetchone()
+        if row is None:
+            return None
+        key, version, run_count, last_position = row
+        self._add_runs(key, placed(change, last_position - size)[0])
+        return Written(version, str(key), run_count, last_position)
+
+    def _apply(self, change: Change, at: int) -> Written | None:
+        """Do all that a change says to one conversation, after locking it."""
+        row = self._execute("lock", namespace=self._namespace, id=change.id).fetchone()
+        stored = None if row is None else record_of(row)
+        present = None if stored is None or _is_expired(stored, self._now) else stored
+        check(change, present)
+        if stored is not None and (change.remove or change.create):  # an expired one makes way too
+            remove_conversation(self._statements, self._connection, int(stored.incarnation))
+        if change.create is not None:
+            return self._create(change, change.create)
+        if present is None or change.remove:
+            return None
+        return self._edit(change, present, at)
+
+    def _create(self, change: Change, record: ConversationRecord) -> Written:
+        runs, last_position = placed(change, record.last_position)
+        record = record._replace(run_count=len(runs), last_position=last_position)
+        (key,) = self._execute("create", namespace=self._namespace, **record._asdict()).fetchone()
+        self._add_runs(key, runs)
+        self._add_entries(key, _entries(record))
+        return Written(record.version, str(key), record.run_count, last_position)
+
+    def _edit(self, change: Change, record: ConversationRecord, at: int) -> Written:
+        key = int(record.incarnation)
+        removed = self._edit_runs(change, key)
+        runs, last_position = placed(change, record.last_position)
+        self._add_runs(key, runs)
+        after = record._replace(
+            metadata=record.metadata if change.metadata is None else change.metadata,
+            version=record.version + change.edits,
+            run_count=record.run_count - removed + len(runs),
+            last_position=last_position,
+            updated_at=at,
+            expires_at=change.expiry(record.expires_at),
+        )
+        self._execute("update", key=key, **after._asdict())
+        if change.metadata is not None:
+            before, wanted = _entries(record), _entries(after)
+            for entry in before - wanted:
+                self._execute("remove_entry", key=key, path=entry.path, value=entry.key)
+            self._add_entries(key, wanted - before)
+        return Written(after.version, after.incarnation, after.run_count, after.last_position)
+
+    def _edit_runs(self, change: Change, key: int) -> int:
+        """Remove and replace stored runs; return how many were removed."""
+        removed = len(change.remove_runs)
+        if change.remove_before:
+            removed += self._execute("remove_runs_before", key=key, before=change.remove_before).rowcount
+        for position in change.remove_runs:
+            if not self._execute("remove_run", key=key, position=position).rowcount:
+                raise missing_runs(change, position)
+        for run in change.replace_runs:
+            new = {f"new_{name}": value for name, value in run._asdict().items()}
+            if not self._execute("replace_run", key=key, position=run.position, **new).rowcount:
+                raise missing_runs(change, run.position)
+        return removed
+
+    def _add_runs(self, key: int, runs: tuple[RunRecord, ...]) -> None:
+        self._run_rows += [(key, *run) for run in runs]
+
+    def _add_entries(self, key: int, new: set[Entry]) -> None:
+        self._entry_rows += [(key, entry.path, entry.key, self._namespace) for entry in new]
+
+
+def read_receipt(statements: Statements, connection: Connection, namespace: str, token: str) -> Receipt | None:
+    """Return the receipt of a change set that was written; None if it was not, or long ago."""
+    row = statements.execute(connection, "receipt", {"namespace": namespace, "token": token}).fetchone()
+    if row is None:
+        return None
+    written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(row[0]).items()}
+    return Receipt(token, written)
+
+
+def remove_conversation(statements: Statements, connection: Connection, key: int) -> None:
+    """Remove a conversation's rows from every table."""
+    statements.execute(connection, "remove_runs_before", {"key": key, "before": ALL_RUNS})
+    for name in ("remove_entries", "remove"):
+        statements.execute(connection, name, {"key": key})
+
+
+def _is_expired(record: ConversationRecord, now: int) -> bool:
+    return record.expires_at is not None and record.expires_at <= now
+
+
+def record_of(row: Sequence[Any]) -> ConversationRecord:
+    """Return the record that a row of `RECORD_COLUMNS` is."""
+    record = ConversationRecord(*row)
+    return record._replace(incarnation=str(record.incarnation))
+
+
+def _entries(record: ConversationRecord) -> set[Entry]:
+    return entries(Conversation.from_record(record).metadata)

@@ -1,0 +1,76 @@
+"""Every error this package raises, under one base.
+
+    PersistenceError                    the root; ``retryable`` says whether doing it again makes sense
+      NotFoundError (LookupError)       nothing is kept under that id
+      AlreadyExistsError                the id is taken
+      ConflictError                     retryable: it changed since it was read
+      InvalidValueError (ValueError)    a value that no store can keep exactly, with the path to it
+      ConfigurationError (ValueError)   a URL, an option, a missing extra; with what to do
+      UnsupportedError                  this store cannot do it; nothing was written
+      SchemaError                       the schema is older or newer than the code; with the command
+      CorruptRecordError                something is stored but cannot be read; never "missing"
+      StoreUnavailableError             retryable: the store did not take the call; nothing was written
+      CommitInDoubtError                the answer to a commit was lost and could not be found out
+
+A driver's own exception never leaves an adapter: it is the ``__cause__`` of one of these.
+Misuse by the programmer (a closed unit of work, ``and`` between criteria) is a plain ``TypeError`` or ``RuntimeError``.
+"""
+
+
+class PersistenceError(Exception):
+    """Anything that goes wrong between an application and its store.
+
+    ``retryable`` is true where the same call can succeed when it is made again.
+    """
+
+    retryable = False
+
+
+class NotFoundError(PersistenceError, LookupError):
+    """There is no such conversation, or no such run in it."""
+
+
+class AlreadyExistsError(PersistenceError):
+    """A conversation with this id exists already; nothing was written."""
+
+
+class ConflictError(PersistenceError):
+    """The conversation changed since it was read; nothing was written. Read it again and repeat the work.
+
+    `Store.run` does so by itself.
+    """
+
+    retryable = True
+
+
+class InvalidValueError(PersistenceError, ValueError):
+    """A value outside what every store keeps exactly; the message names the path to it."""
+
+
+class ConfigurationError(PersistenceError, ValueError):
+    """A URL, an option or an installation that cannot work; the message says what to change."""
+
+
+class UnsupportedError(PersistenceError):
+    """This store cannot do what was asked; nothing was written."""
+
+
+class SchemaError(PersistenceError):
+    """The store's schema is missing, older or newer than this version of the code; the message names the command."""
+
+
+class CorruptRecordError(PersistenceError):
+    """A record is stored but cannot be read; the message names it. It is never reported as missing."""
+
+
+class StoreUnavailableError(PersistenceError):
+    """The store could not be reached or refused the work for now; nothing was written."""
+
+    retryable = True
+
+
+class CommitInDoubtError(PersistenceError):
+    """The store's answer to a commit was lost, and asking again did not tell either.
+
+    The change set is written completely or not at all. Look before repeating it.
+    """

@@ -1,0 +1,242 @@
+"""How metadata is indexed, the same on every store: which entries a conversation has, and where a criterion looks for them.
+
+An entry is two byte strings: where (`Entry.path`) and what (`Entry.key`). Keys sort as the values they stand for, across all
+integers and floats, exactly; a store needs nothing but byte order. `plan` turns a criterion into look-ups of such entries and
+tells whether they answer it exactly; where they do not, they find more, and `Criterion.matches` decides (`paging.collect`).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from memory.query import (
+    AllOf,
+    AnyOf,
+    Contains,
+    Criterion,
+    Exists,
+    FieldCompares,
+    Not,
+    OneOf,
+    OnMetadata,
+    Orders,
+    Scalar,
+    StartsWith,
+)
+from memory.values import Json
+
+LONGEST_STRING = 256
+"""Bytes of a string that its key holds. What is longer keeps its beginning and a digest: equality stays exact."""
+
+LONGEST_PATH = 512
+"""Bytes of a path in an entry; a longer one is a digest. With a namespace and a key it fits the smallest index limit met:
+2,048 bytes of a DynamoDB partition key, 2,704 of a PostgreSQL index row."""
+
+# The first byte of a key tells the type, so that a range never leaves it.
+_NULL, _BOOL, _NUMBER, _STRING, _LIST, _DICT, _END = (bytes([byte]) for byte in range(1, 8))
+_SEPARATOR, _ELEMENT, _ZERO_ESCAPED = b"\x00\x01", b"\x00\x02", b"\x00\xff"
+_EXPONENT_BIAS = 1 << 15  # exponents lie in -1,073 (5e-324) .. 14,283 (MAX_INT_BITS in values.py)
+
+
+class Entry(NamedTuple):
+    """One place in the metadata and one value there."""
+
+    path: bytes
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyIn:
+    """There is an entry at the path with one of these keys."""
+
+    path: bytes
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBetween:
+    """There is an entry at the path with ``low <= key < high``."""
+
+    path: bytes
+    low: bytes
+    high: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """All parts hold; ``Every(())`` is every conversation."""
+
+    parts: tuple["Plan", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """One part holds at least; ``Some(())`` is no conversation."""
+
+    parts: tuple["Plan", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unless:
+    """The part does not hold."""
+
+    part: "Plan"
+
+
+Lookup: TypeAlias = KeyIn | KeyBetween
+Plan: TypeAlias = KeyIn | KeyBetween | FieldCompares | Every | Some | Unless
+
+
+def entries(metadata: dict[str, Json]) -> set[Entry]:
+    r"""Return the index entries of a conversation: one for each value at each path, and one for each element of a list.
+
+    >>> sorted(entry.path for entry in entries({"customer": {"tier": "gold"}, "tags": ["a", "b"]}))
+    [b'customer', b'customer\x00\x01tier', b'tags', b'tags\x00\x02', b'tags\x00\x02']
+    """
+    return set(_entries(metadata, b""))
+
+
+def _entries(metadata: dict[str, Json], prefix: bytes) -> Iterator[Entry]:
+    for name, value in metadata.items():
+        path = prefix + _encode_name(name)
+        yield Entry(_short(path), key(value))
+        if isinstance(value, dict):
+            yield from _entries(value, path + _SEPARATOR)
+        elif isinstance(value, list):
+            for element in value:
+                yield Entry(_short(path + _ELEMENT), key(element))
+
+
+def key(value: Json) -> bytes:
+    """Return the key of a value. Of a list or dict it tells the type only.
+
+    >>> key(3) == key(3.0), key(2**53) < key(2**53 + 1), key(-1.5) < key(-1), key("a") < key("b")
+    (True, True, True, True)
+    """
+    if isinstance(value, str):
+        text = value.encode("utf-8", "surrogatepass")  # UTF-8 sorts by code point, as Python compares strings
+        if len(text) > LONGEST_STRING:
+            text = text[:LONGEST_STRING] + hashlib.sha256(text).digest()
+        return _STRING + text
+    if isinstance(value, bool):
+        return _BOOL + bytes([value])
+    if isinstance(value, int | float):
+        return _NUMBER + _number(value)
+    if value is None:
+        return _NULL
+    return _LIST if isinstance(value, list) else _DICT
+
+
+def _number(value: float) -> bytes:
+    """Encode sign, exponent and mantissa so that byte order is numeric order, for all ints and finite floats, exactly."""
+    if not value:
+        return b"\x80"
+    mantissa, divisor = abs(value).as_integer_ratio()  # divisor: a power of two
+    bits = mantissa.bit_length()
+    exponent = bits - divisor.bit_length() + 1 + _EXPONENT_BIAS
+    digits = (mantissa << (-bits % 8)).to_bytes((bits + 7) // 8, "big").rstrip(b"\x00")
+    magnitude = exponent.to_bytes(2, "big") + digits
+    if value > 0:
+        return b"\xc0" + magnitude
+    # Turned over, a shorter one must come after all it begins: hence an end above any digit, and zeros escaped to tell them from it.
+    magnitude = magnitude[:2] + magnitude[2:].replace(b"\x00", _ZERO_ESCAPED)
+    return b"\x40" + bytes(255 - byte for byte in magnitude) + b"\xff\xff"
+
+
+def plan(criterion: Criterion) -> tuple[Plan, bool]:
+    r"""Return where a criterion's conversations are found, and whether just those are found there (else: more).
+
+    >>> from memory.query import where
+    >>> plan(where("priority").exists())
+    (KeyBetween(path=b'priority', low=b'', high=b'\x07'), True)
+    """
+    if isinstance(criterion, FieldCompares):
+        return criterion, True
+    if isinstance(criterion, AllOf | AnyOf):
+        planned = [plan(part) for part in criterion.parts]
+        join = _every if isinstance(criterion, AllOf) else _some
+        return join([part for part, _ in planned]), all(exact for _, exact in planned)
+    if isinstance(criterion, Not):
+        part, exact = plan(criterion.part)
+        return (Unless(part), True) if exact else (Every(), False)  # more than it, negated, would be less
+    if isinstance(criterion, OnMetadata):
+        return _lookup(criterion, _SEPARATOR.join(_encode_name(name) for name in criterion.path))
+    return Every(), False  # a criterion of somebody's own
+
+
+def _every(parts: list[Plan]) -> Plan:
+    """Join parts that all hold: nested ones flat, ranges of one path as one (a path has one value)."""
+    flat: dict[Plan, None] = {}
+    ranges: dict[bytes, KeyBetween] = {}
+    for part in parts:
+        for inner in part.parts if isinstance(part, Every) else (part,):
+            if isinstance(inner, KeyBetween):
+                other = ranges.get(inner.path, inner)
+                ranges[inner.path] = KeyBetween(inner.path, max(inner.low, other.low), min(inner.high, other.high))
+            else:
+                flat[inner] = None
+    together = (*ranges.values(), *flat)
+    return together[0] if len(together) == 1 else Every(together)
+
+
+def _some(parts: list[Plan]) -> Plan:
+    flat = {inner: None for part in parts for inner in (part.parts if isinstance(part, Some) else (part,))}
+    return next(iter(flat)) if len(flat) == 1 else Some(tuple(flat))
+
+
+def _lookup(criterion: OnMetadata, path: bytes) -> tuple[Plan, bool]:
+    path, of_elements = _short(path), _short(path + _ELEMENT)
+    if isinstance(criterion, Exists):
+        return KeyBetween(path, b"", _END), True
+    if isinstance(criterion, OneOf):
+        return KeyIn(path, tuple({key(value): None for value in criterion.values})), all(
+            map(_is_scalar, criterion.values)
+        )
+    if isinstance(criterion, Contains):
+        return KeyIn(of_elements, (key(criterion.element),)), _is_scalar(criterion.element)
+    if isinstance(criterion, StartsWith):
+        low, exact = _STRING + criterion.prefix.encode("utf-8", "surrogatepass"), _is_short(criterion.prefix)
+        low = low[: LONGEST_STRING + 1]
+        return KeyBetween(path, low, _after_prefix(low)), exact
+    if isinstance(criterion, Orders):
+        return _range(criterion.operator, criterion.bound, path), _is_short(criterion.bound)
+    return Every(), False
+
+
+def _range(operator: str, bound: Scalar, path: bytes) -> KeyBetween:
+    """Look on one side of the bound, within its type; about the bound itself where its key is no more than a beginning."""
+    at = key(bound)
+    beyond = at + b"\x00"
+    if not _is_short(bound):
+        at, beyond = at[: LONGEST_STRING + 1], _after_prefix(at[: LONGEST_STRING + 1])
+        operator = operator[0] + "="
+    lowest, highest = at[:1], bytes([at[0] + 1])
+    return {
+        "<": KeyBetween(path, lowest, at),
+        "<=": KeyBetween(path, lowest, beyond),
+        ">": KeyBetween(path, beyond, highest),
+        ">=": KeyBetween(path, at, highest),
+    }[operator]
+
+
+def _after_prefix(prefix: bytes) -> bytes:
+    """Return the least byte string beyond all that begin so. UTF-8 has no 0xff, and the type's byte is small."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1])
+
+
+def _encode_name(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass").replace(b"\x00", _ZERO_ESCAPED)
+
+
+def _short(path: bytes) -> bytes:
+    return path if len(path) <= LONGEST_PATH else hashlib.sha256(path).digest()
+
+
+def _is_scalar(value: Json) -> bool:
+    return not isinstance(value, list | dict)
+
+
+def _is_short(bound: Scalar) -> bool:
+    return not isinstance(bound, str) or len(bound.encode("utf-8", "surrogatepass")) <= LONGEST_STRING

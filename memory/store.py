@@ -1,0 +1,230 @@
+"""`Store`: what an application opens once and begins its units of work from; and `connect`, which opens it."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, TypeVar
+
+from memory.changes import ChangeSet, Receipt
+from memory.connecting import open_repository
+from memory.errors import CommitInDoubtError, PersistenceError, SchemaError, StoreUnavailableError
+from memory.repository import JoinedRepository, Repository, SchemaStatus
+from memory.unit_of_work import UnitOfWork
+from memory.values import check_id
+
+T = TypeVar("T")
+_log = logging.getLogger("memory")
+
+_DOUBT_RETRIES = 5
+_FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a handler of `Store.subscribe` is told: a change set that is written, where, and what became of it."""
+
+    namespace: str
+    changes: ChangeSet
+    receipt: Receipt
+
+
+Handler = Callable[[Committed], None]
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What a store and its other namespaces have in common."""
+
+    repository: Repository
+    handlers: list[Handler] = field(default_factory=list)
+    schema_checked: bool = False
+
+
+class Store:
+    """Conversations and their runs in one namespace of a repository. Safe to use from several threads.
+
+    >>> import memory
+    >>> from memory import Conversation, Run, where
+    >>> store = memory.connect("memory://")
+    >>> with store.begin() as uow:
+    ...     uow.conversations.add(Conversation("support-42", metadata={"customer": "ada", "priority": 3}))
+    ...     uow.runs.append("support-42", Run(input="Where is my refund?", output="It left on Monday."))
+    >>> with store.begin() as uow:
+    ...     uow.conversations.count(where("customer") == "ada")
+    1
+    """
+
+    def __init__(self, repository: Repository, namespace: str = "default") -> None:
+        self._shared = _Shared(repository)
+        self._namespace = check_id(namespace, "the namespace")
+
+    @property
+    def repository(self) -> Repository:
+        """The repository everything is kept in."""
+        return self._shared.repository
+
+    def namespace(self, name: str) -> "Store":
+        """Return a store of another namespace in the same repository: nothing of one is ever seen in the other.
+
+        Raises:
+            InvalidValueError: the name cannot be one: 1 to 255 characters, no control characters.
+        """
+        other = type(self)(self.repository, name)
+        other._shared = self._shared  # noqa: SLF001  # one of our own
+        return other
+
+    def begin(self, *, connection: object = None) -> UnitOfWork:
+        """Begin a unit of work; as a ``with`` block it commits at the end, and rolls back when the block raises.
+
+        Args:
+            connection: a SQLAlchemy ``Connection`` or ``Session`` of the application's, for a SQL store in the same database:
+                what is written becomes part of its transaction, and counts when the application commits that.
+
+        Raises:
+            SchemaError: the store's schema is not the one this code needs.
+            UnsupportedError: a connection was given, and this store cannot join it.
+        """
+        self._check_schema()
+        if connection is None:
+            return UnitOfWork(self.repository, self._namespace, self.commit)
+        joined = self.repository.joining(connection)
+        return UnitOfWork(joined, self._namespace, lambda changes: self._commit_joined(joined, changes))
+
+    def run(
+        self, work: Callable[[UnitOfWork], T], retries: int = 5, sleep: Callable[[float], object] = time.sleep
+    ) -> T:
+        """Run a function of a unit of work, commit, and return what it returned; all of it again where that makes sense.
+
+        Args:
+            work: called with a new unit of work each time; what else it does, it may do more than once.
+            retries: how often to repeat after an error that is ``retryable`` (a conflict, a store out of reach).
+            sleep: waits for so many seconds between two tries: up to 10 ms at first, doubling up to 1 s, with jitter.
+
+        Raises:
+            PersistenceError: the last try's error.
+        """
+        for delay in _delays(retries):
+            try:
+                return self._run_once(work)
+            except PersistenceError as error:
+                if not error.retryable:
+                    raise
+            sleep(delay)
+        return self._run_once(work)
+
+    def _run_once(self, work: Callable[[UnitOfWork], T]) -> T:
+        with self.begin() as uow:
+            return work(uow)
+
+    def commit(self, changes: ChangeSet) -> Receipt:
+        """Write a change set, find out where the answer was lost, and tell the subscribers.
+
+        Units of work do this; it is here for those who make change sets themselves (import, copy).
+
+        Raises:
+            PersistenceError: as `Repository.commit`.
+        """
+        self._check_schema()
+        receipt = self._commit_surely(changes)
+        self._publish(Committed(self._namespace, changes, receipt))
+        return receipt
+
+    def _commit_surely(self, changes: ChangeSet) -> Receipt:
+        try:
+            return self.repository.commit(self._namespace, changes)
+        except CommitInDoubtError as error:
+            doubt = error
+        for delay in _delays(_DOUBT_RETRIES):  # the token makes repeating safe: it is written once
+            time.sleep(delay)
+            try:
+                return self.repository.commit(self._namespace, changes)
+            except (CommitInDoubtError, StoreUnavailableError):
+                continue
+        raise doubt
+
+    def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Receipt:
+        receipt = joined.commit(self._namespace, changes)
+        joined.after_commit(lambda: self._publish(Committed(self._namespace, changes, receipt)))
+        return receipt
+
+    def subscribe(self, handler: Handler) -> Callable[[], None]:
+        """Call a handler after each commit made through this store, in any namespace, in the thread that committed.
+
+        What a handler raises is logged and goes no further: the commit has happened.
+
+        Returns:
+            A function that ends the subscription.
+        """
+        self._shared.handlers.append(handler)
+        return lambda: self._shared.handlers.remove(handler)
+
+    def _publish(self, committed: Committed) -> None:
+        for handler in tuple(self._shared.handlers):
+            try:
+                handler(committed)
+            except Exception:  # noqa: BLE001  # whatever it is, the commit has happened
+                _log.exception("a subscriber failed; the commit %s is written all the same", committed.receipt.token)
+
+    def purge_expired(self) -> int:
+        """Remove the expired conversations of this namespace, with their runs; return how many there were."""
+        self._check_schema()
+        return self.repository.purge_expired(self._namespace)
+
+    def migrate(self) -> SchemaStatus:
+        """Bring the store's schema to the one this code needs, keeping all data; return what it is then."""
+        status = self.repository.migrate()
+        self._shared.schema_checked = status.is_current
+        return status
+
+    def schema_status(self) -> SchemaStatus:
+        """Return the schema that is there and the one this code needs."""
+        return self.repository.schema_status()
+
+    def _check_schema(self) -> None:
+        """Check the schema at the first use, and make it where nobody else has a say in it."""
+        if self._shared.schema_checked:
+            return
+        status = self.repository.migrate() if self.repository.is_new() else self.repository.schema_status()
+        if not status.is_current:
+            raise SchemaError(status.advice())
+        self._shared.schema_checked = True
+
+    def close(self) -> None:
+        """Release what `connect` opened; what was handed in stays open."""
+        self.repository.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Store of {self.repository!r}, namespace {self._namespace!r}>"
+
+
+def connect(url: str, *, namespace: str = "default") -> Store:
+    """Open the store that a URL names.
+
+    ==================================  ====================================================================
+    ``sqlite:///conversations.db``      a local file, made on first use; ``?synchronous=full`` or ``normal``
+    ``sqlite://``                       sqlite in memory
+    ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it
+    ``memory://``                       Python objects: the reference, for tests
+    ==================================  ====================================================================
+
+    Other packages add schemes by an entry point of the group ``memory.adapters``.
+
+    Raises:
+        ConfigurationError: the URL cannot be one, or its store needs an extra that is not installed.
+    """
+    return Store(open_repository(url), namespace)
+
+
+def _delays(times: int) -> list[float]:
+    return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter is no secret

@@ -1,0 +1,1 @@
+"""The schema of the SQL store, revision by revision (Alembic)."""

