@@ -1,13 +1,13 @@
 """Engines: how sqlite and PostgreSQL are opened, how a writing transaction begins, and what their errors mean."""
 
 import sqlite3
-from typing import Any, Final, cast
+from typing import Final, NoReturn
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from memory.connecting import options, redact
 from memory.errors import (
@@ -107,47 +107,42 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
-def begin_writing(connection: Connection, *, joined: bool = False) -> None:
+def begin_writing(driver: PoolProxiedConnection, *, joined: bool = False) -> None:
     """Take sqlite's write lock now: a transaction that reads first could only fail when it comes to write.
 
     A fresh transaction may have been begun by a recipe of the application's engine; it holds nothing yet. A joined one is the
     application's own: it is begun only if the driver has not begun it (sqlite would commit at the end of the savepoint else).
     """
-    if connection.dialect.name == "sqlite":
-        driver = cast(sqlite3.Connection, connection.connection.driver_connection)
-        if driver.in_transaction and not joined:
-            driver.execute("COMMIT")
-        if not driver.in_transaction:
-            driver.execute("BEGIN IMMEDIATE")
+    sqlite = driver.driver_connection
+    if isinstance(sqlite, sqlite3.Connection):
+        if sqlite.in_transaction and not joined:
+            sqlite.execute("COMMIT")
+        if not sqlite.in_transaction:
+            sqlite.execute("BEGIN IMMEDIATE")
 
 
-def translate(error: Exception, where: object, connection: Connection | None = None) -> PersistenceError | None:
-    """Return the error of ours that a driver's error means; None for any other. A connection that broke is not used again.
+def reraise(error: Exception, where: object, dialect: Dialect, driver: PoolProxiedConnection | None) -> NoReturn:
+    """Raise the error of ours that a driver's error means; any other as it is. A connection that broke is not used again.
 
     The one place where errors of sqlite and PostgreSQL get their meaning, by their codes.
     """
-    if isinstance(error, PoolTimeoutError):
-        return StoreUnavailableError(f"{where}: no connection was free in time; nothing was written")
     driver_error = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    if connection is not None and is_disconnect(connection, driver_error):
-        connection.invalidate()
-        return ConnectionLostError(f"{where}: the connection was lost; nothing was written")
-    if (meaning := _meaning(driver_error)) is None:
-        return None
-    kind, what = meaning
-    return kind(f"{where}: {what} ({str(driver_error).strip()})")
+    if isinstance(error, PoolTimeoutError):
+        raise StoreUnavailableError(f"{where}: no connection was free in time; nothing was written") from error
+    if driver is not None and is_disconnect(driver_error, dialect, driver):
+        driver.invalidate()
+        raise ConnectionLostError(f"{where}: the connection was lost; nothing was written") from error
+    if (meaning := _meaning(driver_error)) is not None:
+        kind, what = meaning
+        raise kind(f"{where}: {what} ({str(driver_error).strip()})") from error
+    raise error
 
 
-def is_disconnect(connection: Connection, error: BaseException) -> bool:
+def is_disconnect(error: BaseException, dialect: Dialect, driver: PoolProxiedConnection) -> bool:
     """Tell whether the error says that the connection is gone."""
-    if connection.invalidated:  # SQLAlchemy has found out by itself
-        return True
-    if connection.closed:
+    if not isinstance(error, dialect.loaded_dbapi.Error):
         return False
-    dialect = connection.dialect
-    return isinstance(error, dialect.loaded_dbapi.Error) and dialect.is_disconnect(
-        error, cast(Any, connection.connection.dbapi_connection), None
-    )
+    return not driver.is_valid or dialect.is_disconnect(error, driver.dbapi_connection, None)
 
 
 def _meaning(error: BaseException) -> tuple[type[PersistenceError], str] | None:

@@ -1,12 +1,13 @@
 """`SqlRepository`: conversations in a relational database; and the same inside a transaction of the application's."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, ClassVar, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.pool import PoolProxiedConnection
 
 from memory.adapters.sql import schema
 from memory.adapters.sql.engine import (
@@ -15,7 +16,7 @@ from memory.adapters.sql.engine import (
     begin_writing,
     is_disconnect,
     open_engine,
-    translate,
+    reraise,
 )
 from memory.adapters.sql.searching import Search
 from memory.adapters.sql.statements import Statements
@@ -62,12 +63,16 @@ class _SqlCommits(Repository):
         """Do something that only reads, on a connection."""
 
     @abstractmethod
-    def _write(self, work: Callable[[Connection], T]) -> T:
+    def _write(self, work: Callable[[DBAPICursor], T]) -> T:
         """Do something in a transaction (or a savepoint) of its own, written when this returns."""
+
+    def _fetch(self, name: str, values: Mapping[str, object]) -> Any:
+        """Return the first row that a statement finds."""
+        return self._read(lambda connection: self._statements.execute(_cursor(connection), name, values).fetchone())
 
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         values = {"namespace": namespace, "id": conversation_id, "now": self.clock()}
-        row = self._read(lambda connection: self._statements.execute(connection, "get", values).fetchone())
+        row = self._fetch("get", values)
         return None if row is None else Conversation.from_record(record_of(row))
 
     def find(self, namespace: str, query: Query) -> Page[Conversation]:
@@ -99,8 +104,9 @@ class _SqlCommits(Repository):
         name = "last_runs" if window.from_end else "first_runs"
 
         def read(connection: Connection) -> tuple[Any, Sequence[Any]]:
-            rows = self._statements.execute(connection, name, values).fetchall()
-            return rows[0] if rows else self._statements.execute(connection, "seen", values).fetchone(), rows
+            cursor = _cursor(connection)
+            rows = self._statements.execute(cursor, name, values).fetchall()
+            return rows[0] if rows else self._statements.execute(cursor, "seen", values).fetchone(), rows
 
         seen, rows = self._read(read)
         runs = [Run.from_record(conversation_id, RunRecord(*row[2:])) for row in rows]
@@ -112,14 +118,11 @@ class _SqlCommits(Repository):
         failure: PersistenceError | None = None
         for _ in range(_ATTEMPTS):
             try:
-                return self._write(lambda connection: self._writer(connection, namespace).write(changes))
+                return self._write(lambda cursor: self._writer(cursor, namespace).write(changes))
             except (ConflictError, NotFoundError, AlreadyExistsError, InvalidValueError) as error:
                 # Refused, perhaps because it is written already: that costs a look only here, and nothing where all goes well.
-                receipt = self._read(
-                    lambda connection: read_receipt(self._statements, connection, namespace, changes.token)
-                )
-                if receipt is not None:
-                    return receipt
+                if (written := self._receipt(namespace, changes.token)) is not None:
+                    return written
                 if not isinstance(error, TakenError):
                     raise
                 failure = error
@@ -127,26 +130,30 @@ class _SqlCommits(Repository):
                 failure = error
         raise cast(PersistenceError, failure)
 
-    def _writer(self, connection: Connection, namespace: str) -> Writer:
-        return Writer(self._statements, connection, namespace, self.clock())
+    def _receipt(self, namespace: str, token: str) -> Receipt | None:
+        row = self._fetch("receipt", {"namespace": namespace, "token": token})
+        return None if row is None else read_receipt(token, row[0])
+
+    def _writer(self, cursor: DBAPICursor, namespace: str) -> Writer:
+        return Writer(self._statements, cursor, namespace, self.clock())
 
     def purge_expired(self, namespace: str) -> int:
         purged = 0
-        while removed := self._write(lambda connection: self._purge_some(connection, namespace)):
+        while removed := self._write(lambda cursor: self._purge_some(cursor, namespace)):
             purged += removed
         return purged
 
-    def _purge_some(self, connection: Connection, namespace: str) -> int:
+    def _purge_some(self, cursor: DBAPICursor, namespace: str) -> int:
         values = {"namespace": namespace, "now": self.clock(), "limit": _PURGED_AT_ONCE}
-        expired = self._statements.execute(connection, "expired", values).fetchall()
+        expired = self._statements.execute(cursor, "expired", values).fetchall()
         for (key,) in expired:
-            remove_conversation(self._statements, connection, key)
-        self._forget_receipts(connection, namespace)
+            remove_conversation(self._statements, cursor, key)
+        self._forget_receipts(cursor, namespace)
         return len(expired)
 
-    def _forget_receipts(self, connection: Connection, namespace: str) -> None:
+    def _forget_receipts(self, cursor: DBAPICursor, namespace: str) -> None:
         oldest = f"{self.clock() // 1000 - _RECEIPTS_KEPT:012x}"  # a token begins with its time: memory.values.new_id
-        self._statements.execute(connection, "forget_receipts", {"namespace": namespace, "token": oldest})
+        self._statements.execute(cursor, "forget_receipts", {"namespace": namespace, "token": oldest})
 
 
 class SqlRepository(_SqlCommits):
@@ -175,48 +182,53 @@ class SqlRepository(_SqlCommits):
         self._owns_engine = owns_engine
         self._commits = count(1)
 
-    @contextmanager
-    def _connected(self, engine: Engine) -> Iterator[Connection]:
-        connection = None
-        try:
-            with engine.connect() as connection:
-                yield connection
-        except Exception as error:
-            if (ours := translate(error, self, connection)) is None:
-                raise
-            raise ours from error
-
     def _read(self, work: Callable[[Connection], T]) -> T:
         try:
-            with self._connected(self._reader) as connection:
-                return work(connection)
+            return self._connected(self._reader, work)
         except ConnectionLostError:  # a pooled connection that the server has closed meanwhile, most likely
-            with self._connected(self._reader) as connection:
-                return work(connection)
+            return self._connected(self._reader, work)
 
-    def _write(self, work: Callable[[Connection], T]) -> T:
-        # The transaction is the driver's: SQLAlchemy's own would cost a fifth of an append (see statements.py).
-        with self._connected(self.engine) as connection:
-            driver = connection.connection
+    def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        driver = None
+        try:
+            with engine.connect() as connection:
+                driver = connection.connection
+                return work(connection)
+        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+            reraise(error, self, engine.dialect, driver)
+
+    def _write(self, work: Callable[[DBAPICursor], T]) -> T:
+        # The pool's connection and the driver's transaction: SQLAlchemy's own would cost a fifth of an append (statements.py).
+        driver = None
+        try:
+            driver = self.engine.raw_connection()
             try:
-                begin_writing(connection)
-                result = work(connection)
+                begin_writing(driver)
+                result = work(driver.cursor())
             except BaseException:
                 driver.rollback()
                 raise
-            try:
-                driver.commit()
-            except Exception as error:
-                if is_disconnect(connection, error):
-                    connection.invalidate()
-                    raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from error
-                raise
-            return result
+            self._commit_driver(driver)
+            return result  # noqa: TRY300  # only now it is one
+        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+            reraise(error, self, self.engine.dialect, driver)
+        finally:
+            if driver is not None:
+                driver.close()
 
-    def _writer(self, connection: Connection, namespace: str) -> Writer:
+    def _commit_driver(self, driver: PoolProxiedConnection) -> None:
+        try:
+            driver.commit()
+        except Exception as error:
+            if not is_disconnect(error, self.engine.dialect, driver):
+                raise
+            driver.invalidate()
+            raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from error
+
+    def _writer(self, cursor: DBAPICursor, namespace: str) -> Writer:
         if next(self._commits) % _FORGET_EVERY == 0:
-            self._forget_receipts(connection, namespace)
-        return super()._writer(connection, namespace)
+            self._forget_receipts(cursor, namespace)
+        return super()._writer(cursor, namespace)
 
     def schema_status(self) -> SchemaStatus:
         return self._read(schema.status)
@@ -226,8 +238,7 @@ class SqlRepository(_SqlCommits):
 
     def migrate(self, revision: str = "head") -> SchemaStatus:
         """Bring the schema up, or down, to a revision; by default to the newest."""
-        with self._connected(self.engine) as connection:
-            schema.migrate(connection, revision)
+        self._connected(self.engine, lambda connection: schema.migrate(connection, revision))
         return self.schema_status()
 
     def joining(self, connection: object) -> "JoinedSqlRepository":
@@ -258,18 +269,16 @@ class JoinedSqlRepository(_SqlCommits, JoinedRepository):
     def _read(self, work: Callable[[Connection], T]) -> T:
         try:
             return work(self._connection)
-        except Exception as error:
-            if (ours := translate(error, self, self._connection)) is None:
-                raise
-            raise ours from error
+        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+            reraise(error, self, self._connection.dialect, self._connection.connection)
 
-    def _write(self, work: Callable[[Connection], T]) -> T:
+    def _write(self, work: Callable[[DBAPICursor], T]) -> T:
         def in_savepoint(connection: Connection) -> T:
             if not connection.in_transaction():
                 connection.begin()
-            begin_writing(connection, joined=True)
+            begin_writing(connection.connection, joined=True)
             with connection.begin_nested():
-                return work(connection)
+                return work(_cursor(connection))
 
         return self._read(in_savepoint)
 
@@ -285,3 +294,7 @@ class JoinedSqlRepository(_SqlCommits, JoinedRepository):
 
     def __repr__(self) -> str:
         return f"JoinedSqlRepository({redact(self._connection.engine.url.render_as_string(hide_password=True))})"
+
+
+def _cursor(connection: Connection) -> DBAPICursor:
+    return connection.connection.cursor()

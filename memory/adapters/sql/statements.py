@@ -5,14 +5,13 @@ than sqlite itself (measured: 57 us for an append through `Connection.execute`'s
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from sqlalchemy import (
     BigInteger,
     BindParameter,
     ClauseElement,
     ColumnElement,
-    Connection,
     Dialect,
     Text,
     bindparam,
@@ -22,6 +21,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from memory.adapters.sql.tables import commits, conversations, entries, runs
@@ -130,20 +130,18 @@ class Statements:
             name: cast(SQLCompiler, statement.compile(dialect=dialect)) for name, statement in STATEMENTS.items()
         }
 
-    def execute(self, connection: Connection, name: str, values: Mapping[str, object]) -> Any:
-        """Run one statement; return the driver's cursor."""
+    def execute(self, cursor: DBAPICursor, name: str, values: Mapping[str, object]) -> DBAPICursor:
+        """Run one statement on the driver's cursor; return that."""
         compiled = self._compiled[name]
         order = compiled.positiontup
-        cursor = connection.connection.cursor()
         # "param_1" is the OFFSET 0 that SQLAlchemy writes behind every LIMIT on sqlite
         parameters = values if order is None else [0 if name == "param_1" else values[name] for name in order]
         cursor.execute(compiled.string, parameters)
         return cursor
 
-    def execute_many(self, connection: Connection, name: str, rows: Sequence[Sequence[object]]) -> None:
+    def execute_many(self, cursor: DBAPICursor, name: str, rows: Sequence[Sequence[object]]) -> None:
         """Run an insert for many rows, each in the order of its table's columns."""
         compiled = self._compiled[name]
-        cursor = connection.connection.cursor()
         if compiled.positiontup is None:
             names = list(compiled.params)
             cursor.executemany(compiled.string, [dict(zip(names, row, strict=True)) for row in rows])

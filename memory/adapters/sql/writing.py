@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from memory.adapters.sql.statements import Statements
 from memory.changes import ALL_RUNS, Change, ChangeSet, Receipt, Written, check, missing_runs, placed
@@ -15,11 +15,11 @@ _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Writer:
-    """Writes one change set on one connection. Rows of runs and of index entries are gathered and written together."""
+    """Writes one change set on one cursor. Rows of runs and of index entries are gathered and written together."""
 
-    def __init__(self, statements: Statements, connection: Connection, namespace: str, now: int) -> None:
+    def __init__(self, statements: Statements, cursor: DBAPICursor, namespace: str, now: int) -> None:
         self._statements = statements
-        self._connection = connection
+        self._cursor = cursor
         self._namespace = namespace
         self._now = now
         self._run_rows: list[tuple[object, ...]] = []
@@ -31,14 +31,14 @@ class Writer:
             change.id: self._append(change, changes.at) or self._apply(change, changes.at) for change in changes.changes
         }
         if self._run_rows:
-            self._statements.execute_many(self._connection, "add_run", self._run_rows)
+            self._statements.execute_many(self._cursor, "add_run", self._run_rows)
         if self._entry_rows:
-            self._statements.execute_many(self._connection, "add_entry", self._entry_rows)
+            self._statements.execute_many(self._cursor, "add_entry", self._entry_rows)
         self._execute("add_receipt", namespace=self._namespace, token=changes.token, receipt=_dumps(written))
         return Receipt(changes.token, written)
 
     def _execute(self, name: str, **values: object) -> Any:
-        return self._statements.execute(self._connection, name, values)
+        return self._statements.execute(self._cursor, name, values)
 
     def _append(self, change: Change, at: int) -> Written | None:
         """Append in one update and one insert, where nothing else is wanted; None where that is not all, or did not go."""
@@ -61,7 +61,7 @@ class Writer:
         present = None if stored is None or _is_expired(stored, self._now) else stored
         check(change, present)
         if stored is not None and (change.remove or change.create):  # an expired one makes way too
-            remove_conversation(self._statements, self._connection, int(stored.incarnation))
+            remove_conversation(self._statements, self._cursor, int(stored.incarnation))
         if change.create is not None:
             return self._create(change, change.create)
         if present is None or change.remove:
@@ -118,20 +118,17 @@ class Writer:
         self._entry_rows += [(key, entry.path, entry.key, self._namespace) for entry in new]
 
 
-def read_receipt(statements: Statements, connection: Connection, namespace: str, token: str) -> Receipt | None:
-    """Return the receipt of a change set that was written; None if it was not, or long ago."""
-    row = statements.execute(connection, "receipt", {"namespace": namespace, "token": token}).fetchone()
-    if row is None:
-        return None
-    written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(row[0]).items()}
+def read_receipt(token: str, text: str) -> Receipt:
+    """Return the receipt that was kept of a change set."""
+    written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
     return Receipt(token, written)
 
 
-def remove_conversation(statements: Statements, connection: Connection, key: int) -> None:
+def remove_conversation(statements: Statements, cursor: DBAPICursor, key: int) -> None:
     """Remove a conversation's rows from every table."""
-    statements.execute(connection, "remove_runs_before", {"key": key, "before": ALL_RUNS})
+    statements.execute(cursor, "remove_runs_before", {"key": key, "before": ALL_RUNS})
     for name in ("remove_entries", "remove"):
-        statements.execute(connection, name, {"key": key})
+        statements.execute(cursor, name, {"key": key})
 
 
 def _is_expired(record: ConversationRecord, now: int) -> bool:

@@ -1,0 +1,179 @@
+"""How fast the sqlite store is, each figure beside a floor measured in the same run: ``python tests/benchmarks/bench_sql.py``.
+
+Absolute times are this machine's; the ratios are what to compare. The floor of an append is hand-written `sqlite3` doing the same
+UPDATE and INSERT with the same durability. Both sides take turns, so that a slow moment hits both.
+"""
+
+import itertools
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import memory
+from memory import Conversation, Run, Store, where
+from memory.adapters.sql import SqlRepository
+from memory.changes import Change, ChangeSet
+from memory.domain import ConversationRecord, encode_metadata
+from memory.query import Criterion
+
+TEXT = "x" * 400  # input and output: a run of 800 bytes
+CONVERSATIONS = 100_000
+UPDATE = (
+    "UPDATE memory_conversations SET run_count = run_count + 1, last_position = last_position + 1, updated_at = ? "
+    "WHERE namespace = 'default' AND id = ? RETURNING key, last_position"
+)
+INSERT = "INSERT INTO memory_runs VALUES (?, ?, ?, ?, ?, '{}', ?)"
+
+
+def timed(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def report(what: str, seconds: float, floor: float | None = None) -> None:
+    ratio = "" if floor is None else f"   floor {floor * 1e6:9.1f} us   ratio {seconds / floor:5.2f}"
+    print(f"{what:58} {seconds * 1e6:9.1f} us{ratio}", flush=True)
+
+
+def in_turns(rounds: int, *calls: Callable[[], object]) -> list[float]:
+    """Return the median time of each call, all of them called in turn."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, spent in zip(calls, times, strict=True):
+            spent.append(timed(call))
+    return [statistics.median(spent) for spent in times]
+
+
+def append_by_hand(path: Path, synchronous: str) -> Callable[[], None]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute(f"PRAGMA synchronous={synchronous}")
+    numbers = itertools.count()
+
+    def append() -> None:
+        number = next(numbers)
+        connection.execute("BEGIN IMMEDIATE")
+        key, position = connection.execute(UPDATE, (number, "floor")).fetchone()
+        connection.execute(INSERT, (key, position, f"run-{number}", f'"{TEXT}"', f'"{TEXT}"', number))
+        connection.execute("COMMIT")
+
+    return append
+
+
+def append_by_us(store: Store, conversation_id: str) -> Callable[[], None]:
+    def append() -> None:
+        with store.begin() as uow:
+            uow.runs.append(conversation_id, Run(input=TEXT, output=TEXT))
+
+    return append
+
+
+def last_twenty(store: Store, conversation_id: str) -> Callable[[], None]:
+    def read() -> None:
+        with store.begin() as uow:
+            uow.runs.last(conversation_id, 20)
+
+    return read
+
+
+def fill(store: Store, conversation_id: str, runs: int) -> None:
+    with store.begin() as uow:
+        uow.conversations.add(Conversation(conversation_id))
+    for begin in range(0, runs, 1000):
+        with store.begin() as uow:
+            uow.runs.append(conversation_id, *[Run(TEXT, TEXT) for _ in range(min(1000, runs - begin))])
+
+
+def bench_appends(folder: Path) -> None:
+    for synchronous in ("full", "normal"):
+        # A file for each side: with one, each would read again what the other has written to the log.
+        ours = memory.connect(f"sqlite:///{folder}/ours-{synchronous}.db?synchronous={synchronous}")
+        floor = memory.connect(f"sqlite:///{folder}/floor-{synchronous}.db?synchronous={synchronous}")
+        fill(floor, "floor", 10)
+        floor.close()
+        fill(ours, "short", 10)
+        by_hand = append_by_hand(folder / f"floor-{synchronous}.db", synchronous)
+        spent, least = in_turns(3000, append_by_us(ours, "short"), by_hand)
+        report(f"append one run, synchronous={synchronous}", spent, least)
+        fill(ours, "ten", 10)
+        fill(ours, "long", 100_000)
+        long, ten = in_turns(3000, append_by_us(ours, "long"), append_by_us(ours, "ten"))
+        report(f"  at 100,000 runs (floor: at 10), synchronous={synchronous}", long, ten)
+        long, ten = in_turns(1000, last_twenty(ours, "long"), last_twenty(ours, "ten"))
+        report("  last 20 of 100,000 runs (floor: of the short one)", long, ten)
+        ours.close()
+
+
+def fill_for_queries(store: Store) -> None:
+    changes = []
+    for number in range(CONVERSATIONS):
+        metadata = {
+            "customer": f"customer-{number % (CONVERSATIONS // 10)}",
+            "domain": ("Restaurants", "Hotels", "Flights")[number % 3],
+            "amount": number * 7919 % CONVERSATIONS,
+            "multi": number % 2 == 0,
+            "tier": "gold" if number < CONVERSATIONS // 3 else "basic",  # those of gold are all the oldest
+        }
+        record = ConversationRecord(f"c{number}", encode_metadata(metadata), 1, "", 0, 0, number, number, None)
+        changes.append(Change(record.id, create=record))
+        if len(changes) == 2000:
+            store.commit(ChangeSet.of(changes, 0))
+            changes.clear()
+
+
+def bench_queries(store: Store) -> None:
+    rare, third = where("customer") == "customer-77", where("domain") == "Hotels"
+    low = CONVERSATIONS // 2
+    queries: dict[str, Criterion] = {
+        "ten match": rare,
+        "a third match": third,
+        "ten of a third match": third & where("customer").in_([f"customer-{n}" for n in range(77, 80)]),
+        "a third that are the oldest": where("tier") == "gold",
+        "a range of 1 %": where("amount").between(low, low + CONVERSATIONS // 100 - 1),
+        "a third, without some": third & ~(where("multi") == True),  # noqa: E712
+        "all": where("domain").exists(),
+    }
+    for name, criterion in queries.items():
+
+        def first_page(criterion: Criterion = criterion) -> None:
+            with store.begin() as uow:
+                uow.conversations.find(criterion, limit=50)
+
+        (spent,) = in_turns(50, first_page)
+        report(f"find, {name}: the first page of 50", spent)
+        with store.begin() as uow:
+            begin = time.perf_counter()
+            count = uow.conversations.count(criterion)
+            report(f"  count: {count:,}", time.perf_counter() - begin)
+    with store.begin() as uow:
+        cursors = [None]
+        for _ in range(99):
+            cursors.append(uow.conversations.find(third, limit=50, after=cursors[-1]).cursor)
+        last, first = in_turns(
+            50,
+            lambda: uow.conversations.find(third, limit=50, after=cursors[-1]),
+            lambda: uow.conversations.find(third, limit=50),
+        )
+    report("page 100 of a third (floor: page 1)", last, first)
+
+
+def main() -> None:
+    url = None
+    with tempfile.TemporaryDirectory() as folder:
+        if url is None and "--queries" not in sys.argv:
+            bench_appends(Path(folder))
+        with memory.connect(url or f"sqlite:///{folder}/queries.db") as store:
+            assert isinstance(store.repository, SqlRepository)
+            store.migrate()
+            spent = timed(lambda: fill_for_queries(store))
+            print(f"{CONVERSATIONS:,} conversations made in {spent:.1f} s")
+            bench_queries(store)
+
+
+if __name__ == "__main__":
+    main()
