@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from memory.errors import CorruptRecordError, InvalidValueError
 from memory.values import Json, check_id, decode, encode, new_id, to_datetime, to_microseconds
@@ -63,11 +63,11 @@ class Conversation:
     __hash__ = None  # type: ignore[assignment]  # mutable and equal by value
 
     def __init__(
-        self, id: str | None = None, metadata: dict[str, Json] | None = None, expires_at: datetime | None = None
+        self, id: str | None = None, metadata: dict[str, Any] | None = None, expires_at: datetime | None = None
     ) -> None:
         self._id = new_id() if id is None else check_id(id, "the conversation's id")
         self._record: ConversationRecord | None = None
-        self.metadata: dict[str, Json] = {} if metadata is None else metadata
+        self.metadata: dict[str, Any] = {} if metadata is None else metadata
         self.expires_at = expires_at
 
     @classmethod
@@ -152,9 +152,9 @@ class Run:
     True
     """
 
-    input: Json
-    output: Json
-    metadata: dict[str, Json] = field(default_factory=dict)
+    input: Any
+    output: Any
+    metadata: dict[str, Any] = field(default_factory=dict)
     id: str = field(default_factory=new_id)
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     position: int | None = None

@@ -81,11 +81,17 @@ def open_engine(url: str) -> Engine:
     Raises:
         ConfigurationError: the URL or an option of it cannot be one.
     """
-    if not url.startswith("sqlite"):
-        try:
-            return create_engine(url)
-        except (ArgumentError, NoSuchModuleError) as error:
-            raise ConfigurationError(f"{redact(url)} is no URL of a database: {error}") from error
+    try:
+        return _open_sqlite(url) if url.startswith("sqlite") else create_engine(url)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ConfigurationError(f"{redact(url)} is no URL of a database: {error}") from error
+    except ConfigurationError:
+        raise
+    except ValueError as error:
+        raise ConfigurationError(f"{redact(url)} is no URL of a database: its port is no number") from error
+
+
+def _open_sqlite(url: str) -> Engine:
     given = options(url, {"synchronous": lambda value: _SYNCHRONOUS[value.lower()]})
     location = make_url(url.partition("?")[0])
     if location.database in (None, "", ":memory:"):

@@ -12,7 +12,7 @@ from memory.adapters.sql.tables import HEAD, VERSION_TABLE
 from memory.errors import SchemaError
 from memory.repository import SchemaStatus
 
-_CURRENT: Final[Select[tuple[str]]] = select(column("version_num")).select_from(table(VERSION_TABLE))
+_CURRENT: Final[Select[str]] = select(column("version_num")).select_from(table(VERSION_TABLE))
 _IN_THIS_PROCESS: Final = Lock()  # Alembic's context is one for the whole process
 _IN_POSTGRESQL: Final = 0x6D656D6F7279  # "memory": the key of the advisory lock
 

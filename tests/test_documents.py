@@ -1,0 +1,38 @@
+"""Every piece of Python in the README and the docs runs, from top to bottom of its page; every command does too."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from memory import Store
+from memory.cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return [block for block in BLOCK.findall(page.read_text(encoding="utf-8")) if block[0] in ("python", "console")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_the_code_and_the_commands_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    for language, text in blocks(page):
+        if language == "python":
+            exec(compile(text, page.name, "exec"), names)
+        else:
+            for line in text.splitlines():
+                run_command(line)
+    for store in [value for value in names.values() if isinstance(value, Store)]:
+        store.close()
+
+
+def run_command(line: str) -> None:
+    """Run a command of ours; the others (making an environment, `pytest` itself) are what `.ci/run` does."""
+    if line.startswith("memory "):
+        assert main(shlex.split(line)[1:]) == 0, line

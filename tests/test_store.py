@@ -1,0 +1,155 @@
+"""What the store does above every repository: doubts, retries, subscribers, URLs."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+import memory
+from memory import (
+    CommitInDoubtError,
+    Committed,
+    ConfigurationError,
+    ConflictError,
+    Conversation,
+    InvalidValueError,
+    PersistenceError,
+    Run,
+    SchemaError,
+    Store,
+    StoreUnavailableError,
+    UnitOfWork,
+    UnsupportedError,
+    where,
+)
+from memory.adapters.in_memory import InMemoryRepository
+from memory.changes import ChangeSet, Receipt
+from memory.connecting import redact
+from memory.repository import SchemaStatus
+
+
+class Faulty(InMemoryRepository):
+    """Raises the staged errors at the next commits, before or after doing the work."""
+
+    def __init__(self, *errors: PersistenceError, after: bool = False) -> None:
+        super().__init__()
+        self.errors = list(errors)
+        self.after = after
+
+    def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+        if self.errors and not self.after:
+            raise self.errors.pop(0)
+        receipt = super().commit(namespace, changes)
+        if self.errors:
+            raise self.errors.pop(0)
+        return receipt
+
+
+def add(conversation_id: str) -> Callable[[UnitOfWork], None]:
+    return lambda uow: uow.conversations.add(Conversation(conversation_id))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_lost_answer_is_found_out_and_the_work_is_done_once(after: bool) -> None:
+    repository = Faulty(CommitInDoubtError("lost"), StoreUnavailableError("away"), after=after)
+    with Store(repository).begin() as uow:
+        uow.conversations.add(Conversation("a"))
+        uow.runs.append("a", Run("one", "1"))
+    found = repository.get("default", "a")
+    assert found is not None
+    assert found.run_count == 1
+
+
+def test_a_doubt_that_cannot_be_resolved_is_told() -> None:
+    store = Store(Faulty(*[CommitInDoubtError("lost")] * 10))
+    with pytest.raises(CommitInDoubtError), store.begin() as uow:
+        uow.conversations.add(Conversation("a"))
+
+
+def test_run_repeats_what_is_retryable_with_growing_pauses() -> None:
+    pauses: list[float] = []
+    store = Store(Faulty(ConflictError("a"), StoreUnavailableError("b"), ConflictError("c")))
+    store.run(add("a"), sleep=pauses.append)
+    assert len(pauses) == 3
+    assert all(0 <= pause <= 0.01 * 2**n for n, pause in enumerate(pauses))
+
+
+def test_run_gives_up_after_so_many_retries_and_at_once_on_any_other_error() -> None:
+    pauses: list[float] = []
+    with pytest.raises(ConflictError):
+        Store(Faulty(*[ConflictError("a")] * 3)).run(add("a"), retries=2, sleep=pauses.append)
+    assert len(pauses) == 2
+    with pytest.raises(UnsupportedError):
+        Store(Faulty(UnsupportedError("no"))).run(add("a"), sleep=pauses.append)
+    assert len(pauses) == 2
+
+
+def test_subscribers_are_told_what_was_committed_and_cannot_undo_it(caplog: pytest.LogCaptureFixture) -> None:
+    store = memory.connect("memory://")
+    told: list[Committed] = []
+
+    def fails(_: Committed) -> None:
+        raise ValueError("my own fault")
+
+    store.subscribe(fails)
+    unsubscribe = store.subscribe(told.append)
+    with caplog.at_level(logging.ERROR, "memory"):
+        store.namespace("tenant").run(add("a"))
+    unsubscribe()
+    store.run(add("b"))
+    (committed,) = told
+    assert (committed.namespace, [change.id for change in committed.changes.changes]) == ("tenant", ["a"])
+    written = committed.receipt.written["a"]
+    assert written is not None
+    assert written.version == 1
+    assert "my own fault" in caplog.text
+
+
+def test_a_schema_that_is_not_current_is_refused_with_the_command_to_run() -> None:
+    class Old(InMemoryRepository):
+        def schema_status(self) -> SchemaStatus:
+            return SchemaStatus(None, "0002")
+
+    class New(InMemoryRepository):
+        def schema_status(self) -> SchemaStatus:
+            return SchemaStatus("0003", "0002")
+
+    with pytest.raises(SchemaError, match="memory migrate"):
+        Store(Old()).begin()
+    with pytest.raises(SchemaError, match="upgrade"):
+        Store(New()).begin()
+
+
+@pytest.mark.parametrize("url", ["", "conversations.db", "nosuch://x", "memory://?a=b", "sqlite:///x.db?synchronous=off", None])
+def test_a_url_that_cannot_be_one_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        memory.connect(url)
+
+
+def test_a_missing_extra_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'conversation-memory\[postgres\]'"):
+        memory.connect("postgresql+psycopg://ada:secret@localhost/app")
+
+
+def test_no_password_is_in_a_repr_or_an_error() -> None:
+    url = "postgresql+psycopg://ada:s3cret@localhost:1/app?sslpassword=s3cret"
+    with memory.connect(url) as store:
+        assert "s3cret" not in repr(store)
+        with pytest.raises(StoreUnavailableError) as unavailable:
+            store.begin()
+    assert "s3cret" not in str(unavailable.value)
+    assert redact("redis://:s3cret@host/0") == "redis://:***@host/0"
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "bm90IGpzb24=", "WyItdXBkYXRlZF9hdCIsIDEsIDJd", "WyItdXBkYXRlZF9hdCJd", "é"])
+def test_a_cursor_that_is_none_is_refused(cursor: str) -> None:
+    with memory.connect("memory://").begin() as uow, pytest.raises(InvalidValueError, match="cursor|id in the cursor"):
+        uow.conversations.find(after=cursor)
+
+
+def test_criteria_are_combined_with_operators_only() -> None:
+    with pytest.raises(TypeError, match="combine with"):
+        _ = (where("a") == 1) and (where("b") == 2)
+    with memory.connect("memory://").begin() as uow, pytest.raises(InvalidValueError, match="where"):
+        uow.conversations.find({"a": 1})  # type: ignore[arg-type]  # that is the point
