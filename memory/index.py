@@ -8,7 +8,7 @@ tells whether they answer it exactly; where they do not, they find more, and `Cr
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from memory.query import (
     AllOf,
@@ -88,7 +88,7 @@ Lookup: TypeAlias = KeyIn | KeyBetween
 Plan: TypeAlias = KeyIn | KeyBetween | FieldCompares | Every | Some | Unless
 
 
-def entries(metadata: dict[str, Json]) -> set[Entry]:
+def entries(metadata: dict[str, Any]) -> set[Entry]:
     r"""Return the index entries of a conversation: one for each value at each path, and one for each element of a list.
 
     >>> sorted(entry.path for entry in entries({"customer": {"tier": "gold"}, "tags": ["a", "b"]}))
@@ -97,7 +97,7 @@ def entries(metadata: dict[str, Json]) -> set[Entry]:
     return set(_entries(metadata, b""))
 
 
-def _entries(metadata: dict[str, Json], prefix: bytes) -> Iterator[Entry]:
+def _entries(metadata: dict[str, Any], prefix: bytes) -> Iterator[Entry]:
     for name, value in metadata.items():
         path = prefix + _encode_name(name)
         yield Entry(_short(path), key(value))
@@ -139,7 +139,7 @@ def _number(value: float) -> bytes:
     magnitude = exponent.to_bytes(2, "big") + digits
     if value > 0:
         return b"\xc0" + magnitude
-    # Turned over, a shorter one must come after all it begins: hence an end above any digit, and zeros escaped to tell them from it.
+    # Turned over, a shorter one must come after all it begins: hence an end that no digits make, zeros being escaped.
     magnitude = magnitude[:2] + magnitude[2:].replace(b"\x00", _ZERO_ESCAPED)
     return b"\x40" + bytes(255 - byte for byte in magnitude) + b"\xff\xff"
 

@@ -17,6 +17,7 @@ from memory.values import check_id
 
 T = TypeVar("T")
 OrderField: TypeAlias = Literal["updated_at", "created_at", "id"]
+_LARGEST_LIMIT = 2**53 - 2  # more than there can be; one more still is an integer to every store
 _LARGEST_FETCH = 1_000  # records read at once while looking for the next match
 
 
@@ -92,7 +93,7 @@ class Query:
         return cls(
             EVERYTHING if criterion is None else criterion,
             parsed,
-            limit,
+            min(limit, _LARGEST_LIMIT),
             None if after is None else _read_cursor(after, parsed),
         )
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Never, TypeAlias, cast
 
 from memory.domain import Conversation
 from memory.errors import InvalidValueError
-from memory.values import Json, decode, encode, to_microseconds
+from memory.values import Json, check_id_characters, decode, encode, to_microseconds
 
 Operator: TypeAlias = Literal["==", "<", "<=", ">", ">="]
 Path: TypeAlias = tuple[str, ...]
@@ -329,4 +329,6 @@ def _field_operand(field: FieldName, value: object) -> Scalar:
     expected = str if field == "id" else int
     if not isinstance(value, expected) or isinstance(value, bool):
         raise InvalidValueError(f"{field} compares with a {expected.__name__}, not with {value!r}")
-    return value
+    if isinstance(value, str):  # no id has other characters, and not every database can compare with them
+        return check_id_characters(value, "the value to compare the id with")
+    return max(-1, min(value, 2**53))  # beyond any number of runs either way, and an integer to every database

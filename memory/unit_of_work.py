@@ -278,7 +278,8 @@ class Runs:
         self, conversation_id: str, *, after: int = 0, before: int | None = None, limit: int | None = None
     ) -> RunList:
         """Return the first ``limit`` runs (all, when left out) with ``after < position < before``."""
-        return self._read(conversation_id, Window(after=after, before=before, limit=_check_limit(limit)))
+        before = None if before is None else _check_bound(before)
+        return self._read(conversation_id, Window(after=_check_bound(after), before=before, limit=_check_limit(limit)))
 
     def iterate(self, conversation_id: str) -> Iterator[Run]:
         """Yield all runs, in constant memory."""
@@ -367,7 +368,13 @@ class Runs:
 def _check_limit(limit: int | None) -> int | None:
     if limit is not None and (type(limit) is not int or limit < 0):
         raise InvalidValueError(f"a number of runs is an int from 0, not {limit!r}")
-    return limit
+    return None if limit is None else min(limit, ALL_RUNS)  # any store's integers hold it
+
+
+def _check_bound(position: int) -> int:
+    if type(position) is not int:
+        raise InvalidValueError(f"a position is an int, not {position!r}")
+    return max(0, min(position, ALL_RUNS))
 
 
 def _check_position(position: object) -> int:

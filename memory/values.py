@@ -7,11 +7,13 @@ these types. What goes in comes out equal and of the same type: ``1`` is not ``1
 import json
 import math
 import os
+import re
 import time
 import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from json.encoder import encode_basestring_ascii
 from typing import TypeAlias
 
 from memory.errors import InvalidValueError
@@ -23,6 +25,7 @@ MAX_DEPTH = 100
 
 _MAX_INT_BITS = 14_283
 # Python reads and writes integers of up to 4,300 digits (sys.set_int_max_str_digits, CVE-2020-10735): 2**14283 < 10**4300.
+_LONG_INT = re.compile(r"[0-9]{4300}")  # one that may be too large
 
 _ID_LENGTH = 255
 _KINDS = frozenset({type(None), bool, int, float, str, list, dict})
@@ -57,6 +60,26 @@ def encode(value: Json, name: str) -> str:
     return _dumps(value)
 
 
+def encode_parsed(value: Json, name: str) -> str:
+    """Return what `encode` returns, in a third of the time, for a value that `json.loads` made of valid UTF-8.
+
+    Such a value has no other types than JSON's, no cycle and no surrogate pair; only its numbers and its depth are in doubt.
+
+    Raises:
+        InvalidValueError: as `encode`.
+    """
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    try:
+        text = _dumps(value)
+    except (ValueError, RecursionError):
+        return encode(value, name)  # names the path
+    if len(text) <= 2 * MAX_DEPTH:
+        return text
+    may_be_deep = text.count("[") + text.count("{") > MAX_DEPTH
+    return encode(value, name) if may_be_deep or _LONG_INT.search(text) else text
+
+
 def decode(text: str) -> Json:
     """Return the value that `encode` made a text of.
 
@@ -85,6 +108,15 @@ def check_id(value: object, name: str) -> str:
         raise InvalidValueError(f"{name} must be a str, not {type(value).__name__}")
     if not 1 <= len(value) <= _ID_LENGTH:
         raise InvalidValueError(f"{name} must have 1 to {_ID_LENGTH} characters, not {len(value)}: {value[:40]!r}")
+    return check_id_characters(value, name)
+
+
+def check_id_characters(value: str, name: str) -> str:
+    """Return the text if ids are written with such characters.
+
+    Raises:
+        InvalidValueError: it has control characters or lone surrogates.
+    """
     if not (value.isascii() and value.isprintable()) and any(unicodedata.category(c) in ("Cc", "Cs") for c in value):
         raise InvalidValueError(f"{name} may not hold control characters or lone surrogates: {value[:40]!r}")
     return value

@@ -50,7 +50,7 @@ def add(conversation_id: str) -> Callable[[UnitOfWork], None]:
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_lost_answer_is_found_out_and_the_work_is_done_once(after: bool) -> None:
+def test_a_lost_answer_is_found_out_and_the_work_is_done_once(*, after: bool) -> None:
     repository = Faulty(CommitInDoubtError("lost"), StoreUnavailableError("away"), after=after)
     with Store(repository).begin() as uow:
         uow.conversations.add(Conversation("a"))
@@ -120,7 +120,9 @@ def test_a_schema_that_is_not_current_is_refused_with_the_command_to_run() -> No
         Store(New()).begin()
 
 
-@pytest.mark.parametrize("url", ["", "conversations.db", "nosuch://x", "memory://?a=b", "sqlite:///x.db?synchronous=off", None])
+@pytest.mark.parametrize(
+    "url", ["", "conversations.db", "nosuch://x", "memory://?a=b", "sqlite:///x.db?synchronous=off", None]
+)
 def test_a_url_that_cannot_be_one_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError):
         memory.connect(url)
@@ -142,9 +144,11 @@ def test_no_password_is_in_a_repr_or_an_error() -> None:
     assert redact("redis://:s3cret@host/0") == "redis://:***@host/0"
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "bm90IGpzb24=", "WyItdXBkYXRlZF9hdCIsIDEsIDJd", "WyItdXBkYXRlZF9hdCJd", "é"])
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "bm90IGpzb24=", "WyItdXBkYXRlZF9hdCIsIDEsIDJd", "WyItdXBkYXRlZF9hdCJd", "é"]
+)
 def test_a_cursor_that_is_none_is_refused(cursor: str) -> None:
-    with memory.connect("memory://").begin() as uow, pytest.raises(InvalidValueError, match="cursor|id in the cursor"):
+    with memory.connect("memory://").begin() as uow, pytest.raises(InvalidValueError, match="cursor"):
         uow.conversations.find(after=cursor)
 
 

@@ -151,7 +151,7 @@ def bench_queries(store: Store) -> None:
             count = uow.conversations.count(criterion)
             report(f"  count: {count:,}", time.perf_counter() - begin)
     with store.begin() as uow:
-        cursors = [None]
+        cursors: list[str | None] = [None]
         for _ in range(99):
             cursors.append(uow.conversations.find(third, limit=50, after=cursors[-1]).cursor)
         last, first = in_turns(

@@ -1,0 +1,128 @@
+"""Retention: from its expiry on a conversation is not there, and purging takes it away."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from memory.domain import Conversation
+from memory.errors import ConflictError, NotFoundError
+from memory.query import where
+from memory.store import Store
+from memory.testing.base import Clock, Contract, Work, put, read, read_runs, run, snapshot, unchanged, walk
+from memory.values import to_datetime
+
+
+class Expiry(Contract):
+    """Conversations with an ``expires_at``; the clock stands where the test puts it."""
+
+    def test_it_is_hidden_from_its_expiry_on(self, store: Store, clock: Clock) -> None:
+        """To the microsecond, it is in get, find, count and runs before its expiry, and in none of them from then on."""
+        _put_expiring(store, clock, 10)
+        put(store, "lasting", {"n": 1})
+        everything = where("n") == 1
+        clock.advance(9)
+        assert read(store, "a").expires_at == to_datetime(clock.time + 1)
+        assert [one.input for one in read_runs(store, "a")] == [1, 2]
+        assert [one.id for one in walk(store)] == [one.id for one in walk(store, everything)] == ["a", "lasting"]
+        assert store.begin().conversations.count() == store.begin().conversations.count(everything) == 2
+        clock.advance(1)
+        uow = store.begin()
+        assert "a" not in uow.conversations
+        assert (uow.runs.list("a"), uow.runs.last("a", 1), list(uow.runs.iterate("a"))) == ([], [], [])
+        assert [one.id for one in walk(store)] == [one.id for one in walk(store, everything)] == ["lasting"]
+        assert [one.id for one in walk(store, ~(where("n") == 2), order="-updated_at", limit=1)] == ["lasting"]
+        assert (uow.conversations.count(), uow.conversations.count(everything)) == (1, 1)
+
+    def test_an_expired_one_takes_no_write(self, store: Store, clock: Clock) -> None:
+        """Writing to an expired conversation is writing to one that is not there."""
+        _put_expiring(store, clock, 10)
+        clock.advance(10)
+        writes: tuple[Work, ...] = (
+            lambda uow: uow.runs.append("a", run()),
+            lambda uow: uow.runs.append("a", run(), after=2),
+            lambda uow: uow.runs.replace("a", replace(run(), position=1)),
+            lambda uow: uow.runs.clear("a"),
+            lambda uow: uow.conversations.remove("a"),
+        )
+        for write in writes:
+            with pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
+                write(uow)
+
+    def test_one_that_expires_between_reading_and_writing(self, store: Store, clock: Clock) -> None:
+        """A conversation read before its expiry and changed after it is a conflict, as if it had been removed."""
+        _put_expiring(store, clock, 10)
+        uow, other = store.begin(), store.begin()
+        uow.conversations.get("a").metadata["n"] = 2
+        other.conversations.remove(other.conversations.get("a"))
+        clock.advance(10)
+        for each in (uow, other):
+            with pytest.raises(ConflictError, match="'a'"):
+                each.commit()
+
+    def test_made_anew_under_an_expired_id(self, store: Store, clock: Clock) -> None:
+        """The id of an expired conversation is free; nothing of the old one is in the new one, which counts from 1."""
+        _put_expiring(store, clock, 10)
+        early = store.begin()
+        early.conversations.get("a").metadata["n"] = 2
+        clock.advance(10)
+        put(store, "a", {"new": 1}, run("new"))
+        with unchanged(store), pytest.raises(ConflictError):
+            early.commit()
+        stored = read(store, "a")
+        assert (stored.metadata, stored.version, stored.run_count, stored.expires_at) == ({"new": 1}, 1, 1, None)
+        assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "new")]
+        assert (walk(store, where("n").exists()), store.purge_expired()) == ([], 0)
+        assert [one.id for one in walk(store, where("new") == 1)] == ["a"]
+
+    def test_purging(self, store: Store, clock: Clock) -> None:
+        """Purging removes the expired conversations with their runs, says how many, and leaves all others as they are."""
+        for name, microseconds in (("a", 1), ("b", 2), ("c", 3)):
+            _put_expiring(store, clock, microseconds, name)
+        put(store, "lasting", {"n": 1}, run())
+        assert store.purge_expired() == 0
+        clock.advance(2)
+        with unchanged(store):
+            assert (store.purge_expired(), store.purge_expired()) == (2, 0)
+        assert [one.id for one in walk(store)] == ["c", "lasting"]
+        put(store, "a", {"n": 2})
+        assert read_runs(store, "a") == []
+        clock.time -= 2  # nothing of them is left to come back
+        assert [one.id for one in walk(store)] == ["a", "c", "lasting"]
+
+    def test_an_expiry_comes_and_goes(self, store: Store, clock: Clock) -> None:
+        """An expiry set later counts, as a new version; one moved or taken away in time lets the conversation live."""
+        put(store, "a", None, run())
+        for expires_at in (
+            to_datetime(clock.time + 10),
+            to_datetime(clock.time + 20),
+            None,
+            to_datetime(clock.time + 20),
+        ):
+            with store.begin() as uow:
+                uow.conversations.get("a").expires_at = expires_at
+            assert read(store, "a").expires_at == expires_at
+        assert read(store, "a").version == 5
+        clock.advance(10)
+        assert read(store, "a").run_count == 1
+        with store.begin() as uow:
+            uow.conversations.get("a").expires_at = None
+        clock.advance(10**15)
+        assert (read(store, "a").run_count, store.purge_expired()) == (1, 0)
+
+    def test_an_expiry_in_the_past(self, store: Store, clock: Clock) -> None:
+        """A conversation that is expired when it is written is hidden at once; time before 1970 is past as any other."""
+        for moment in (to_datetime(clock.time), datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)):
+            with store.begin() as uow:
+                uow.conversations.add(Conversation("new", expires_at=moment))
+            put(store, "old", None, run())
+            with store.begin() as uow:
+                uow.conversations.get("old").expires_at = moment - timedelta(microseconds=1)
+            assert snapshot(store) == ((), {})
+            assert store.purge_expired() == 2
+
+
+def _put_expiring(store: Store, clock: Clock, microseconds: int, name: str = "a") -> None:
+    with store.begin() as uow:
+        uow.conversations.add(Conversation(name, {"n": 1}, to_datetime(clock.time + microseconds)))
+        uow.runs.append(name, run(1), run(2))

@@ -1,0 +1,297 @@
+"""The order of runs and of conversations, the windows on them, and the walls between namespaces."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from memory.domain import Conversation, Run
+from memory.errors import InvalidValueError, NotFoundError
+from memory.paging import OrderField
+from memory.query import where
+from memory.store import Store
+from memory.testing.base import (
+    Action,
+    Clock,
+    Contract,
+    Work,
+    beside,
+    do,
+    put,
+    read,
+    read_runs,
+    run,
+    run_states,
+    snapshot,
+    states,
+    unchanged,
+    walk,
+)
+from memory.values import new_id, to_datetime
+
+HUGE = 2**70
+IDS = (
+    "B",
+    "a",
+    "Z",
+    "b",
+    "\u00e9",
+    "\uffff",
+    "😀",
+    "a b",
+    "10",
+    "9",
+)  # UTF-16, or a language's rules, sort them otherwise
+ORDERS: tuple[OrderField, ...] = ("updated_at", "created_at", "id")
+
+
+class Positions(Contract):
+    """Runs stand at positions, which the store gives once."""
+
+    def test_positions_count_from_one(self, store: Store) -> None:
+        """Runs get the positions 1, 2, 3 ... in the order they were appended, over several commits too."""
+        given = [run(n) for n in range(5)]
+        put(store, "a", None, *given[:2])
+        with store.begin() as uow:
+            uow.runs.append("a", given[2])
+            uow.runs.append("a", given[3], given[4])
+        expected = [replace(one, position=n) for n, one in enumerate(given, 1)]
+        assert run_states(read_runs(store, "a")) == run_states(expected)
+        stored = read(store, "a")
+        assert (stored.run_count, stored.last_position, stored.version) == (5, 5, 1)
+
+    def test_positions_are_never_reused(self, store: Store) -> None:
+        """After the last run is removed, runs before a position are, or all are, positions go on counting."""
+        put(store, "a", None, run(1), run(2), run(3))
+        steps: tuple[tuple[Work, list[int]], ...] = (
+            (lambda uow: uow.runs.remove("a", 3), [1, 2, 4]),
+            (lambda uow: uow.runs.remove("a", before=4), [4, 5]),
+            (lambda uow: uow.runs.clear("a"), [6]),
+        )
+        for remove, left in steps:
+            do(store, remove)
+            do(store, lambda uow: uow.runs.append("a", run()))
+            assert [one.position for one in read_runs(store, "a")] == left
+            stored = read(store, "a")
+            assert (stored.run_count, stored.last_position) == (len(left), left[-1])
+
+    def test_the_position_of_a_run_appended_while_others_go(self, store: Store) -> None:
+        """A unit of work that clears and appends leaves what it appended, at the next position."""
+        put(store, "a", None, run(1), run(2))
+        with store.begin() as uow:
+            uow.runs.clear("a")
+            uow.runs.append("a", run(3))
+        assert [(one.position, one.input) for one in read_runs(store, "a")] == [(3, 3)]
+
+    def test_runs_go_with_their_conversation(self, store: Store) -> None:
+        """A conversation made anew under a removed one's id has none of its runs, and counts from 1."""
+        put(store, "a", None, run("old"), run("old"))
+        with store.begin() as uow:
+            uow.conversations.remove("a")
+        assert read_runs(store, "a") == []
+        put(store, "a")
+        assert read_runs(store, "a") == []
+        with store.begin() as uow:
+            uow.runs.append("a", run("new"))
+        assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "new")]
+
+    def test_every_window_on_the_runs(self, store: Store) -> None:
+        """Windows (first, last, list, get) are slices of all runs, gaps and numbers beyond the ends included."""
+        put(store, "a", None, *(run(n) for n in range(1, 8)))
+        with store.begin() as uow:
+            uow.runs.remove("a", 2, 6)
+        uow = store.begin()
+        stored = uow.runs.list("a")
+        assert [one.position for one in stored] == [1, 3, 4, 5, 7]
+        for n in (0, 1, 2, 4, 5, 6, HUGE):
+            assert uow.runs.first("a", n) == stored[:n]
+            assert uow.runs.last("a", n) == stored[max(0, 5 - n) :]
+        for after, before, limit in product((0, 1, 2, 7, HUGE), (None, 1, 3, 6, HUGE), (None, 0, 2, HUGE)):
+            end = HUGE if before is None else before
+            within = [one for one in stored if after < (one.position or 0) < end]
+            assert uow.runs.list("a", after=after, before=before, limit=limit) == within[:limit]
+        assert [uow.runs.get("a", one.position or 0) for one in stored] == stored
+
+    def test_a_run_that_is_not_there(self, store: Store) -> None:
+        """Getting a run at a position that has none raises NotFoundError; a missing conversation has no runs."""
+        put(store, "a", None, run(), run())
+        with store.begin() as uow:
+            uow.runs.remove("a", 1)
+        uow = store.begin()
+        for conversation_id, position in (("a", 1), ("a", 3), ("a", 2**53 - 1), ("missing", 1)):
+            with pytest.raises(NotFoundError):
+                uow.runs.get(conversation_id, position)
+        assert (uow.runs.list("missing"), uow.runs.last("missing", 3), uow.runs.first("missing", 3)) == ([], [], [])
+        for impossible in (0, -1, 2**53, HUGE):
+            with pytest.raises(InvalidValueError):
+                uow.runs.get("a", impossible)
+
+    def test_many_runs_are_walked(self, store: Store) -> None:
+        """Walking with iterate yields every run once, in order, over several of its pages, those of the unit of work last."""
+        put(store, "a", None, *(run(n) for n in range(450)))
+        uow = store.begin()
+        uow.runs.append("a", run(450))
+        assert [one.input for one in uow.runs.iterate("a")] == list(range(451))
+
+
+class Pages(Contract):
+    """Conversations come in an order, page by page."""
+
+    def test_every_order_in_both_directions(self, store: Store, clock: Clock) -> None:
+        """Pages of any size hold all conversations in the order asked for, whichever field and direction."""
+        for at in (0, 2, 1, 3):
+            put(store, f"c{at}")
+            clock.advance()
+        for at in (3, 0):
+            with store.begin() as uow:
+                uow.runs.append(f"c{at}", run())
+            clock.advance()
+        assert [one.id for one in walk(store, order="created_at")] == ["c0", "c2", "c1", "c3"]
+        assert [one.id for one in walk(store, order="updated_at")] == ["c2", "c1", "c3", "c0"]
+        _check_orders(store)
+
+    def test_equal_times_page_fully(self, store: Store, clock: Clock) -> None:
+        """Conversations of the same microsecond come ordered by id, each once, whatever the page size."""
+        with store.begin() as uow:
+            for conversation_id in IDS:
+                uow.conversations.add(Conversation(conversation_id))
+        clock.advance()
+        put(store, "newer")
+        assert [one.id for one in walk(store, order="created_at", limit=2)] == [*sorted(IDS), "newer"]
+        _check_orders(store)
+
+    def test_iterate_walks_all(self, store: Store) -> None:
+        """Walking with iterate yields every conversation once, in order, over several of its pages."""
+        ids = [f"{n:03}" for n in range(450)]
+        with store.begin() as uow:
+            for conversation_id in ids:
+                uow.conversations.add(Conversation(conversation_id))
+        uow = store.begin()
+        assert [one.id for one in uow.conversations.iterate(order="id")] == ids
+        assert [one.id for one in uow.conversations.iterate(where.id >= "400", order="-id")] == ids[:399:-1]
+
+    def test_a_cursor_stands_still_while_others_come_and_go(self, store: Store) -> None:
+        """What is added or removed behind a cursor, its own conversation too, moves nothing: none is skipped or repeated."""
+        for order, behind, ahead in (("id", "d0", "d3x"), ("-id", "d7", "d3x")):
+            other = beside(store)
+            for n in range(1, 7):
+                put(other, f"d{n}")
+            expected = [f"d{n}" for n in range(1, 7)]
+            if order == "-id":
+                expected.reverse()
+            page = other.begin().conversations.find(order=order, limit=3)
+            assert [one.id for one in page] == expected[:3]
+            with other.begin() as uow:
+                for removed in (expected[1], expected[2], expected[4]):
+                    uow.conversations.remove(removed)
+                uow.conversations.add(Conversation(behind))
+                uow.conversations.add(Conversation(ahead))
+            rest = other.begin().conversations.find(order=order, limit=10, after=page.cursor)
+            left = [*expected[3:4], *expected[5:], ahead]
+            assert [one.id for one in rest] == sorted(left, reverse=order == "-id")
+            assert rest.cursor is None
+
+    def test_the_last_page_has_no_cursor(self, store: Store) -> None:
+        """A page has a cursor if and only if there are more, also when it is just full."""
+        for n in range(4):
+            put(store, f"c{n}", {"n": n})
+        conversations = store.begin().conversations
+        for limit, more in ((1, True), (3, True), (4, False), (5, False), (HUGE, False)):
+            assert (conversations.find(limit=limit).cursor is not None) == more
+        assert conversations.find(where("n") >= 2, limit=2).cursor is None
+        assert (conversations.find(where("n") > 9).items, conversations.find(where("n") > 9).cursor) == ((), None)
+
+    def test_impossible_pages_are_refused(self, store: Store) -> None:
+        """A limit below 1, an unknown order, a foreign cursor and one that is none raise InvalidValueError."""
+        put(store, "a")
+        put(store, "b")
+        conversations = store.begin().conversations
+        cursor = conversations.find(order="id", limit=1).cursor
+        impossible: tuple[Action, ...] = (
+            lambda: conversations.find(limit=0),
+            lambda: conversations.find(order="metadata"),
+            lambda: conversations.find(order="-updated_at", after=cursor),
+            lambda: conversations.find(order="id", after="'; drop table conversations; --"),
+            lambda: conversations.find(order="id", after=""),
+            lambda: conversations.find(order="id", after=f"{cursor}"[:-8]),
+        )
+        for find in impossible:
+            with pytest.raises(InvalidValueError):
+                find()
+
+    def test_a_write_moves_updated_at(self, store: Store, clock: Clock) -> None:
+        """Any write to a conversation or its runs moves updated_at to the time of the commit; created_at stays."""
+        put(store, "a", None, run(), run(), run())
+        created = to_datetime(clock.time)
+        works: tuple[Work, ...] = (
+            lambda uow: uow.runs.append("a", run()),
+            lambda uow: uow.runs.replace("a", replace(run("new"), position=2)),
+            lambda uow: uow.runs.remove("a", 1),
+            lambda uow: uow.conversations.get("a").metadata.update(new=1),
+            lambda uow: setattr(uow.conversations.get("a"), "expires_at", to_datetime(clock.time + 10**9)),
+            lambda uow: uow.runs.clear("a"),
+        )
+        for work in works:
+            clock.advance()
+            do(store, work)
+            stored = read(store, "a")
+            assert (stored.created_at, stored.updated_at) == (created, to_datetime(clock.time))
+
+
+class Namespaces(Contract):
+    """A namespace is a wall."""
+
+    def test_no_operation_reaches_another_namespace(self, store: Store, clock: Clock) -> None:
+        """Reading, finding, counting, editing, removing and purging in a namespace leave every other as it is."""
+        mine, other, third = beside(store), beside(store), beside(store)
+        soon = to_datetime(clock.time + 1)
+        for each in (mine, other):
+            put(each, "a", {"n": 1}, Run("a", "", created_at=soon), Run("b", "", created_at=soon))
+            put(each, "b", {"n": 2}, Run("b", "", created_at=soon))
+        with mine.begin() as uow:
+            uow.conversations.get("b").expires_at = soon
+        with third.begin() as uow:
+            uow.conversations.add(Conversation("b", expires_at=soon))
+        with unchanged(other):
+            with mine.begin() as uow:
+                uow.conversations.get("a").metadata = {"n": 2}
+                uow.runs.append("a", run())
+                uow.runs.remove("a", 1)
+                uow.runs.replace("a", replace(run("new"), position=2))
+                uow.conversations.add(Conversation("c", {"n": 2}))
+            clock.advance()
+            assert [one.id for one in walk(mine, where("n") == 2)] == ["a", "c"]
+            assert mine.begin().conversations.count() == 2
+            with mine.begin() as uow:
+                uow.runs.clear("a")
+                uow.conversations.remove("c")
+            assert (mine.purge_expired(), mine.purge_expired(), third.purge_expired()) == (1, 0, 1)
+            with mine.begin() as uow:
+                uow.conversations.remove("a")
+        assert snapshot(mine) == ((), {})
+        assert [one.id for one in walk(other, where("n") == 2)] == ["b"]
+        assert other.begin().conversations.count() == 2
+
+    def test_names_that_run_together(self, store: Store) -> None:
+        """No pair of namespace and id is taken for another that is written the same when joined."""
+        base = new_id()
+        pairs = [(base + joint, "b" + joint + "c") for joint in (":", "/", "#", ".", "|", "%", " ")]
+        pairs += [(base + joint + "b", "c") for joint in (":", "/", "#", ".", "|", "%", " ")]
+        pairs += [(base, joint + "b" + joint + "c") for joint in (":", "/", "#", ".", "|", "%", " ")]
+        for namespace, conversation_id in pairs:
+            put(store.namespace(namespace), conversation_id, {"at": namespace}, run(namespace))
+        for namespace, conversation_id in pairs:
+            other = store.namespace(namespace)
+            expected = sorted(id_ for name, id_ in pairs if name == namespace)
+            assert [(one.id, one.metadata) for one in walk(other)] == [(id_, {"at": namespace}) for id_ in expected]
+            assert [one.input for one in read_runs(other, conversation_id)] == [namespace]
+            assert other.begin().conversations.count() == len(expected)
+
+
+def _check_orders(store: Store) -> None:
+    """Assert that every order, in pages of every size, is that of the fields it names."""
+    everything = list(store.begin().conversations.find(order="id", limit=100).items)
+    for order, descending, limit in product(ORDERS, (False, True), range(1, len(everything) + 2)):
+        expected = sorted(everything, key=lambda one: (getattr(one, order), one.id), reverse=descending)
+        found = walk(store, order=f"-{order}" if descending else order, limit=limit)
+        assert states(found) == states(expected), f"in the order {order}, descending={descending}, pages of {limit}"

@@ -1,0 +1,144 @@
+"""Random metadata and random criteria: every store finds what `Criterion.matches` says."""
+
+from typing import NamedTuple
+
+from hypothesis import strategies as st
+
+from memory.domain import Conversation
+from memory.paging import Order
+from memory.query import Criterion, MetadataTerm, where
+from memory.store import Store
+from memory.testing.base import Clock, Contract, beside, put, run, states, walk
+from memory.testing.strategies import LONG
+from memory.values import Json, to_datetime
+
+_KEYS = ("a", "a", "b", "a.b", "")  # few, so that they meet
+_POOLS: tuple[tuple[Json, ...], ...] = (
+    (0, -0.0, False, 1, 1.0, True, "1", None),
+    (2**53, 2**53 + 1, float(2**53), 2**70, -(2**53), -(2**53) - 1, -256, -257),
+    ("", "a", "ab", "b", "\x00", "\uffff", "😀", "\ud83d", "\ud83d\ude00"),
+    ("", LONG[:256], LONG, LONG + "a", LONG + "b", None),
+)
+"""Values that one store or another takes for each other. An example has those of one pool only: so they meet."""
+
+_IDS = ("a", "B", "\u00e9", "\uffff", "😀")
+_START = Clock().time
+_ORDERS = ("updated_at", "-updated_at", "created_at", "-created_at", "id", "-id")
+
+_paths = st.just(("a",)) | st.lists(st.sampled_from(_KEYS), min_size=1, max_size=2).map(tuple)
+
+
+class _Kept(NamedTuple):
+    """A conversation to be made: how much later than the one before, its metadata, and how many runs it gets."""
+
+    later: int
+    metadata: dict[str, Json]
+    runs: int
+
+
+class _Question(NamedTuple):
+    """What is asked, and how it is paged."""
+
+    criterion: Criterion
+    order: str
+    limit: int
+
+
+class _Example(NamedTuple):
+    kept: list[_Kept]
+    questions: list[_Question]
+
+
+def _examples(pool: tuple[Json, ...]) -> st.SearchStrategy[_Example]:
+    scalars = st.sampled_from(pool)
+    values: st.SearchStrategy[Json] = scalars | st.recursive(
+        scalars,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_KEYS), inner, max_size=2),
+        max_leaves=4,
+    )
+    metadata = st.dictionaries(st.sampled_from(_KEYS), values, max_size=3)
+    with_a = st.builds(lambda value, others: {**others, "a": value}, values, metadata)
+    kept = st.builds(_Kept, st.integers(0, 1), with_a | metadata, st.integers(0, 2))
+    questions = st.builds(_Question, criteria(values, pool), st.sampled_from(_ORDERS), st.integers(1, 4))
+    return st.builds(
+        _Example, st.lists(kept, min_size=3, max_size=len(_IDS)), st.lists(questions, min_size=3, max_size=6)
+    )
+
+
+def criteria(values: st.SearchStrategy[Json], pool: tuple[Json, ...]) -> st.SearchStrategy[Criterion]:
+    """Return random criteria of every kind: about these values, about bounds out of the pool, and combined."""
+    return st.recursive(
+        _paths.flatmap(lambda path: _on_metadata(where(path), values, pool)) | _on_fields(),
+        lambda inner: st.one_of(
+            st.tuples(inner, inner).map(lambda pair: pair[0] & pair[1]),
+            st.tuples(inner, inner).map(lambda pair: pair[0] | pair[1]),
+            inner.map(lambda part: ~part),
+        ),
+        max_leaves=5,
+    )
+
+
+def _on_metadata(
+    term: MetadataTerm, values: st.SearchStrategy[Json], pool: tuple[Json, ...]
+) -> st.SearchStrategy[Criterion]:
+    bounds = st.sampled_from([one for one in pool if isinstance(one, int | float | str) and not isinstance(one, bool)])
+    prefixes = st.sampled_from(["", "a", *(one for one in pool if isinstance(one, str))])
+    return st.one_of(
+        values.map(lambda value: term == value),
+        values.map(lambda value: term != value),
+        bounds.map(lambda bound: term < bound),
+        bounds.map(lambda bound: term <= bound),
+        bounds.map(lambda bound: term > bound),
+        bounds.map(lambda bound: term >= bound),
+        st.tuples(bounds, bounds).map(lambda pair: term.between(*pair)),
+        st.lists(values, max_size=3).map(term.in_),
+        st.just(term.exists()),
+        prefixes.map(term.startswith),
+        values.map(term.contains),
+    )
+
+
+def _on_fields() -> st.SearchStrategy[Criterion]:
+    moments = st.integers(_START - 1, _START + 5).map(to_datetime)
+    return st.one_of(
+        st.sampled_from(_IDS).map(lambda value: where.id == value),
+        st.sampled_from(_IDS).map(lambda value: where.id > value),
+        st.lists(st.sampled_from(_IDS), max_size=2).map(where.id.in_),
+        moments.map(lambda value: where.created_at <= value),
+        moments.map(lambda value: where.updated_at > value),
+        moments.map(lambda value: where.created_at != value),
+        st.integers(-1, 3).map(lambda value: where.run_count == value),
+        st.integers(-1, 3).map(lambda value: where.run_count >= value),
+    )
+
+
+class RandomQueries(Contract):
+    """`find` and `count` against `matches`."""
+
+    def test_queries_agree_with_matches(self, store: Store, clock: Clock) -> None:
+        """Pages of find, in any order, and count agree with the pure function that says what a criterion means."""
+
+        def agree(example: _Example) -> None:
+            clock.time = _START
+            other = beside(store)
+            conversations = _put_all(other, clock, example.kept)
+            for question in example.questions:
+                _check(other, conversations, question)
+
+        self.for_all(st.sampled_from(_POOLS).flatmap(_examples), agree)
+
+
+def _put_all(store: Store, clock: Clock, kept: list[_Kept]) -> list[Conversation]:
+    conversations = []
+    for conversation_id, (later, metadata, runs) in zip(_IDS, kept, strict=False):
+        clock.advance(later)
+        conversations.append(put(store, conversation_id, metadata, *[run()] * runs))
+    return conversations
+
+
+def _check(store: Store, conversations: list[Conversation], question: _Question) -> None:
+    criterion, order = question.criterion, Order.parse(question.order)
+    matching = [one for one in conversations if criterion.matches(one)]
+    matching.sort(key=lambda one: (getattr(one, order.field), one.id), reverse=order.descending)
+    assert states(walk(store, criterion, order=question.order, limit=question.limit)) == states(matching)
+    assert store.begin().conversations.count(criterion) == len(matching)

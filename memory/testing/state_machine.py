@@ -1,0 +1,195 @@
+"""Random units of work, played against the repository and the reference side by side: nothing may tell them apart."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from memory.adapters.in_memory import InMemoryRepository
+from memory.changes import Receipt
+from memory.domain import Conversation, Run
+from memory.errors import PersistenceError
+from memory.query import where
+from memory.repository import Repository
+from memory.store import Committed, Store
+from memory.testing.base import Clock, Contract, Work, new_store, outcome_of, put, run_states, snapshot, text_of
+from memory.unit_of_work import UnitOfWork
+from memory.values import Json, new_id, to_datetime
+
+_START = Clock().time
+_SECOND = 1_000_000
+
+_ids = st.sampled_from("aabc")  # c is not there at first
+_units = st.sampled_from([0, 1])
+_positions = st.integers(1, 4)
+_contents: st.SearchStrategy[Json] = st.sampled_from([None, 1, 1.0, True, "", "text", [1], {"k": "\ud83d"}])
+_metadata = st.dictionaries(st.sampled_from(["k", "n"]), _contents, max_size=2)
+_runs = st.builds(Run, _contents, _contents, _metadata)
+_criteria = st.sampled_from([None, where("k") == 1, where("k").exists(), ~(where("n") == "text"), where.run_count >= 1])
+_orders = st.sampled_from(["id", "-id", "created_at", "-created_at", "updated_at", "-updated_at"])
+_expiries = st.none() | st.integers(0, 4).map(lambda seconds: to_datetime(_START + seconds * _SECOND))
+
+
+def _add(conversation_id: str, metadata: dict[str, Json], uow: UnitOfWork) -> None:
+    uow.conversations.add(Conversation(conversation_id, dict(metadata)))
+
+
+def _change(conversation_id: str, attribute: str, value: object, uow: UnitOfWork) -> None:
+    setattr(uow.conversations.get(conversation_id), attribute, dict(value) if isinstance(value, dict) else value)
+
+
+def _remove_as_read(conversation_id: str, uow: UnitOfWork) -> None:
+    uow.conversations.remove(uow.conversations.get(conversation_id))
+
+
+def _replace_run(conversation_id: str, position: int, run: Run, uow: UnitOfWork) -> None:
+    uow.runs.replace(conversation_id, replace(run, position=position))
+
+
+def _doing(operation: Callable[..., object], *arguments: st.SearchStrategy[object]) -> st.SearchStrategy[Work]:
+    return st.tuples(*arguments).map(lambda chosen: partial(operation, *chosen))
+
+
+_edits: st.SearchStrategy[Work] = st.one_of(
+    _doing(_add, _ids, _metadata),
+    _doing(_change, _ids, st.just("metadata"), _metadata),
+    _doing(_change, _ids, st.just("expires_at"), _expiries),
+    _doing(_remove_as_read, _ids),
+    _ids.map(lambda id_: lambda uow: uow.conversations.remove(id_)),
+    st.tuples(_ids, _runs, st.none() | st.integers(2, 5)).map(
+        lambda chosen: lambda uow: uow.runs.append(chosen[0], chosen[1], after=chosen[2])
+    ),
+    st.tuples(_ids, st.lists(_runs, max_size=3)).map(lambda chosen: lambda uow: uow.runs.append(chosen[0], *chosen[1])),
+    _doing(_replace_run, _ids, _positions, _runs),
+    st.tuples(_ids, _positions).map(lambda chosen: lambda uow: uow.runs.remove(*chosen)),
+    st.tuples(_ids, _positions).map(lambda chosen: lambda uow: uow.runs.remove(chosen[0], before=chosen[1])),
+    _ids.map(lambda id_: lambda uow: uow.runs.clear(id_)),
+)
+_looks: st.SearchStrategy[Work] = st.one_of(
+    _ids.map(lambda id_: lambda uow: uow.conversations.get(id_)),
+    st.tuples(_ids, st.integers(0, 3)).map(lambda chosen: lambda uow: uow.runs.last(*chosen)),
+    st.tuples(_ids, st.integers(0, 3)).map(lambda chosen: lambda uow: uow.runs.first(*chosen)),
+    st.tuples(_ids, _positions).map(lambda chosen: lambda uow: [uow.runs.get(*chosen)]),
+    st.tuples(_criteria, _orders).map(lambda chosen: lambda uow: uow.conversations.find(chosen[0], order=chosen[1])),
+    _criteria.map(lambda criterion: lambda uow: uow.conversations.count(criterion)),
+)
+
+
+class _Side:
+    """A store, and the units of work that are open on it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.units = [store.begin(), store.begin()]
+        self.committed: list[Committed] = []
+        store.subscribe(self.committed.append)
+
+    def write(self, operation: Work) -> None:
+        """Do it in a unit of work of its own."""
+        with self.store.begin() as uow:
+            operation(uow)
+
+    def replay(self) -> Receipt | None:
+        """Commit the last change set once more."""
+        return self.store.commit(self.committed[-1].changes) if self.committed else None
+
+    def purge(self) -> int:
+        """Purge what is expired."""
+        return self.store.purge_expired()
+
+
+class _SideBySide(RuleBasedStateMachine):
+    def __init__(self, repository: Repository, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        clock.time = _START
+        reference = InMemoryRepository()
+        reference.clock = clock
+        namespace = new_id()
+        self.sides = [_Side(new_store(each).namespace(namespace)) for each in (repository, reference)]
+
+    def both(self, action: Callable[[_Side], object]) -> None:
+        """Do it on both sides; assert that both return the same, or raise the same."""
+        outcomes = [_outcome(partial(action, side)) for side in self.sides]
+        assert outcomes[0] == outcomes[1]
+
+    @initialize(metadata=_metadata, runs=st.lists(_runs, min_size=2, max_size=4))
+    def put(self, metadata: dict[str, Json], runs: list[Run]) -> None:
+        """Begin with two conversations that have runs."""
+        for side in self.sides:
+            put(side.store, "a", metadata, *runs)
+            put(side.store, "b", metadata, *runs)
+
+    @rule(unit=_units, operations=st.lists(_edits, min_size=1, max_size=3))
+    def change(self, unit: int, operations: list[Work]) -> None:
+        """Change this and that, and leave it pending."""
+        for operation in operations:
+            self.both(lambda side, operation=operation: operation(side.units[unit]))  # type: ignore[misc]
+
+    @rule(operations=st.lists(_edits, min_size=1, max_size=2))
+    def write(self, operations: list[Work]) -> None:
+        """Change this and that in a unit of work of its own, while the others are open."""
+        for operation in operations:
+            self.both(lambda side, operation=operation: side.write(operation))  # type: ignore[misc]
+
+    @rule(unit=_units, operation=_looks)
+    def look(self, unit: int, operation: Work) -> None:
+        """Read something, which the unit of work then has read."""
+        self.both(lambda side: operation(side.units[unit]))
+
+    @rule(unit=_units, goes_on=st.booleans())
+    def commit(self, unit: int, goes_on: bool) -> None:  # noqa: FBT001  # a rule's arguments are drawn
+        """Commit, and go on with the same unit of work, or with another."""
+        self.both(lambda side: side.units[unit].commit())
+        if not goes_on:
+            self.begin(unit)
+
+    def begin(self, unit: int) -> None:
+        """Leave a unit of work, whatever is pending there, and begin another."""
+        for side in self.sides:
+            side.units[unit] = side.store.begin()
+
+    @rule(action=st.sampled_from([_Side.replay, _Side.purge, None]), seconds=st.integers(0, 2))
+    def meanwhile(self, action: Callable[[_Side], object] | None, seconds: int) -> None:
+        """Let time pass; purge what is expired, or commit the last change set again, as after a lost answer."""
+        self.clock.advance(seconds * _SECOND)
+        if action:
+            self.both(action)
+
+    @invariant()
+    def the_same_is_kept(self) -> None:
+        """Compare all that is visible."""
+        assert snapshot(self.sides[0].store) == snapshot(self.sides[1].store)
+
+
+class SameAsTheReference(Contract):
+    """The repository against `InMemoryRepository`."""
+
+    def test_it_is_the_same_as_the_reference(self, repository: Repository, clock: Clock) -> None:
+        """Whatever is done in interleaved units of work, each step returns, raises and keeps what it does in memory."""
+        machine = cast("type[_SideBySide]", lambda: _SideBySide(repository, clock))  # whatever makes one will do
+        run_state_machine_as_test(machine, settings=self.profile())
+
+
+def _outcome(action: Callable[[], object]) -> object:
+    """Return what an action returned, to be compared, or the type of the error it raised."""
+    try:
+        result = action()
+    except PersistenceError as error:
+        return type(error)
+    if isinstance(result, Receipt):
+        return outcome_of(result)
+    if isinstance(result, Conversation):
+        return _seen(result)
+    if isinstance(result, list):
+        return run_states(result)
+    return result if result is None or isinstance(result, int) else [_seen(one) for one in result]  # type: ignore[attr-defined]
+
+
+def _seen(conversation: Conversation) -> object:
+    at = conversation.record and (conversation.record.created_at, conversation.record.updated_at)
+    counts = conversation.version, conversation.run_count, conversation.last_position
+    return conversation.id, text_of(conversation.metadata), conversation.expires_at, counts, at

@@ -1,0 +1,64 @@
+"""Random values, and the odd ones that a store gets wrong first."""
+
+from hypothesis import strategies as st
+
+from memory.values import Json
+
+LONG = "prefix " * 40  # more than 256 bytes
+
+ODD_STRINGS = (
+    "",
+    " ",
+    "\x00",
+    "a\x00b",
+    "\x00\xff\x01",
+    "\ud83d",
+    "\udc00\ud83d",
+    "\ud83d\ude00",  # a surrogate pair as two code points: not the emoji
+    "😀",
+    "\uffff",
+    "e\u0301",
+    "\u00e9",
+    "\u2028\ufeff",
+    "'; drop table runs; --",
+    '"\\',
+    "%_*?[a]",
+    "null",
+    "1",
+    "a.b",
+    "$x",
+    "a/b:c",
+    LONG,
+    LONG + "a",
+    LONG + "b",
+)
+ODD_NUMBERS: tuple[int | float, ...] = (
+    0,
+    0.0,
+    -0.0,
+    1,
+    1.0,
+    -1,
+    2**53,
+    2**53 + 1,
+    float(2**53),
+    -(2**53) - 1,
+    -(2**23),
+    -(2**23) - 1,
+    2**63,
+    -(2**63) - 1,
+    2**70,
+    10**4000,
+    0.1,
+    5e-324,
+    1.7976931348623157e308,
+)
+CONSTANTS: tuple[Json, ...] = (None, True, False)
+
+strings = st.sampled_from(ODD_STRINGS) | st.text(st.characters(codec=None), max_size=8)
+numbers = st.sampled_from(ODD_NUMBERS) | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+scalars: st.SearchStrategy[Json] = st.sampled_from(CONSTANTS) | strings | numbers
+values: st.SearchStrategy[Json] = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(strings, inner, max_size=4), max_leaves=10
+)
+metadata: st.SearchStrategy[dict[str, Json]] = st.dictionaries(strings, values, max_size=5)

@@ -1,0 +1,360 @@
+"""What a unit of work promises: all of it or nothing, its own changes visible, the same object for the same id."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from memory.domain import Conversation
+from memory.errors import AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError, PersistenceError
+from memory.query import where
+from memory.store import Store
+from memory.testing.base import (
+    Action,
+    Clock,
+    Contract,
+    Work,
+    do,
+    outcome_of,
+    put,
+    read,
+    read_runs,
+    requires,
+    run,
+    run_states,
+    states,
+    unchanged,
+    walk,
+)
+from memory.unit_of_work import UnitOfWork
+from memory.values import to_datetime
+
+
+class UnitsOfWork(Contract):
+    """From `Store.begin` to the commit."""
+
+    # beginning and end
+
+    def test_it_commits_at_the_end(self, store: Store) -> None:
+        """A block that ends writes all of it, over several conversations."""
+        with store.begin() as uow:
+            uow.conversations.add(Conversation("a", {"n": 1}))
+            uow.runs.append("a", run(1))
+            uow.conversations.add(Conversation("b", {"n": 2}))
+        assert [(one.id, one.metadata, one.version, one.run_count) for one in walk(store)] == [
+            ("a", {"n": 1}, 1, 1),
+            ("b", {"n": 2}, 1, 0),
+        ]
+        assert [one.input for one in read_runs(store, "a")] == [1]
+
+    def test_it_rolls_back_on_an_error(self, store: Store) -> None:
+        """A block that raises, or a rollback, writes nothing at all, and the error comes through."""
+        put(store, "a", {"n": 1}, run())
+        with unchanged(store):
+            with pytest.raises(ZeroDivisionError):
+                do(store, _change_everything, _fail)
+            with store.begin() as uow:
+                _change_everything(uow)
+                uow.rollback()
+            _change_everything(store.begin())
+
+    def test_it_goes_on_after_a_commit(self, store: Store) -> None:
+        """A commit in the middle counts, whatever comes after it; the next changes are checked against it."""
+
+        def work(uow: UnitOfWork) -> None:
+            uow.conversations.add(conversation := Conversation("a", {"n": 1}))
+            uow.commit()
+            conversation.metadata["n"] = 2
+            uow.runs.append("a", run())
+            uow.commit()
+            conversation.metadata["n"] = 3
+
+        with pytest.raises(ZeroDivisionError):
+            do(store, work, _fail)
+        stored = read(store, "a")
+        assert (stored.metadata, stored.version, stored.run_count) == ({"n": 2}, 2, 1)
+
+    def test_it_ends(self, store: Store) -> None:
+        """An ended unit of work refuses everything with a RuntimeError."""
+        put(store, "a")
+        with store.begin() as uow:
+            pass
+        uses: tuple[Work, ...] = (
+            lambda uow: uow.commit(),
+            lambda uow: uow.conversations.get("a"),
+            lambda uow: uow.conversations.add(Conversation("b")),
+            lambda uow: uow.conversations.find(),
+            lambda uow: uow.conversations.count(),
+            lambda uow: uow.runs.list("a"),
+            lambda uow: uow.runs.append("a", run()),
+        )
+        for use in uses:
+            with pytest.raises(RuntimeError):
+                use(uow)
+
+    def test_nothing_to_write_writes_nothing(self, store: Store, clock: Clock) -> None:
+        """Reading, and changing something and changing it back, neither count a version nor move updated_at."""
+        put(store, "a", {"n": 1}, run())
+        clock.advance()
+        with unchanged(store), store.begin() as uow:
+            conversation = uow.conversations.get("a")
+            uow.runs.list("a")
+            conversation.metadata["n"] = 2
+            conversation.metadata["n"] = 1
+            conversation.metadata = dict(conversation.metadata)
+            conversation.expires_at = None
+
+    # all or nothing
+
+    @requires("atomic")
+    def test_all_or_nothing(self, store: Store) -> None:
+        """When one conversation of a unit of work cannot be written, none is, first or last in any order."""
+        for name in "abcd":
+            put(store, name, {"n": 1}, run(1))
+        faults: tuple[tuple[type[PersistenceError], Work], ...] = (
+            (NotFoundError, lambda uow: uow.runs.append("missing", run())),
+            (NotFoundError, lambda uow: uow.conversations.remove("missing")),
+            (NotFoundError, lambda uow: uow.runs.remove("c", 2)),
+            (NotFoundError, lambda uow: uow.runs.replace("c", replace(run(), position=2))),
+            (NotFoundError, lambda uow: uow.runs.clear("missing")),
+            (AlreadyExistsError, lambda uow: uow.conversations.add(Conversation("c"))),
+            (ConflictError, lambda uow: uow.runs.append("c", run(), after=0)),
+        )
+        for error, fault in faults:
+            for works in ((_change_the_others, fault), (fault, _change_the_others)):
+                with unchanged(store), pytest.raises(error, match=r"missing|'c'"):
+                    do(store, *works)
+
+    def test_a_failed_commit_can_be_mended(self, store: Store) -> None:
+        """After a commit was refused the changes are still pending, and can be committed when the cause is gone."""
+        uow = store.begin()
+        uow.runs.append("a", run(1))
+        uow.conversations.add(Conversation("b"))
+        with pytest.raises(NotFoundError):
+            uow.commit()
+        put(store, "a")
+        assert outcome_of(uow.commit()) == {"a": (1, 1, 1), "b": (1, 0, 0)}
+        assert [one.id for one in walk(store)] == ["a", "b"]
+
+    # what it sees
+
+    def test_it_sees_its_own_changes(self, store: Store) -> None:
+        """Pending changes show in get and runs; find and count show what is committed."""
+        put(store, "a", {"n": 1}, *(run(n) for n in range(1, 6)))
+        uow = store.begin()
+        uow.conversations.get("a").metadata["n"] = 2
+        uow.conversations.add(added := Conversation("b", {"n": 1}))
+        uow.runs.remove("a", 1, 3)
+        uow.runs.replace("a", replace(run("new"), position=4))
+        uow.runs.append("a", run("pending"))
+        uow.runs.append("b", run("first"))
+        assert uow.conversations.get("b") is added
+        assert uow.conversations.get("a").metadata == {"n": 2}
+        assert [one.input for one in uow.runs.list("a")] == [2, "new", 5, "pending"]
+        assert [one.input for one in uow.runs.last("a", 3)] == ["new", 5, "pending"]
+        assert [one.input for one in uow.runs.first("a", 2)] == [2, "new"]
+        assert [one.input for one in uow.runs.list("a", after=2, before=5)] == ["new"]
+        assert [(one.input, one.position) for one in uow.runs.list("b")] == [("first", None)]
+        assert uow.conversations.count(where("n") == 2) == 0
+        assert uow.conversations.count(where("n") == 1) == 1
+        assert [one.id for one in uow.conversations.find()] == ["a"]
+        uow.conversations.remove("a")
+        assert "a" not in uow.conversations
+        assert uow.runs.list("a") == []
+        assert uow.conversations.count() == 1
+
+    def test_the_same_object_for_the_same_id(self, store: Store) -> None:
+        """Within a unit of work get, find and iterate return one object for one conversation; another has its own."""
+        put(store, "a", {"n": 1})
+        uow = store.begin()
+        conversation = uow.conversations.get("a")
+        conversation.metadata["n"] = 2
+        assert uow.conversations.get("a") is conversation
+        assert uow.conversations.find().items[0] is conversation
+        assert next(uow.conversations.iterate()) is conversation
+        assert read(store, "a").metadata == {"n": 1}
+
+    def test_it_is_told_versions(self, store: Store, clock: Clock) -> None:
+        """After a commit a conversation tells what is stored: version, runs and times; the receipt says the same."""
+        uow = store.begin()
+        uow.conversations.add(conversation := Conversation("a", {"n": 1}))
+        assert (conversation.version, conversation.created_at) == (0, None)
+        steps: tuple[tuple[Action, tuple[int, int, int]], ...] = (
+            (lambda: uow.runs.append("a", run(), run()), (1, 2, 2)),
+            (lambda: uow.runs.append("a", run()), (1, 3, 3)),
+            (lambda: conversation.metadata.update(n=2), (2, 3, 3)),
+            (lambda: uow.runs.remove("a", 3), (3, 2, 3)),
+            (lambda: setattr(conversation, "expires_at", to_datetime(clock.time + 10**9)), (4, 2, 3)),
+            (lambda: uow.runs.replace("a", replace(run("new"), position=1)), (5, 2, 3)),
+            (lambda: uow.runs.clear("a"), (6, 0, 3)),
+        )
+        for work, outcome in steps:
+            clock.advance()
+            work()
+            assert outcome_of(uow.commit()) == {"a": outcome}
+            assert conversation == read(store, "a")
+            assert (conversation.version, conversation.run_count, conversation.last_position) == outcome
+
+    # conversations
+
+    def test_a_taken_id(self, store: Store) -> None:
+        """Adding under an id that is taken raises AlreadyExistsError: at once in one unit of work, else at the commit."""
+        put(store, "a", {"n": 1}, run())
+        with unchanged(store):
+            uow = store.begin()
+            uow.conversations.get("a")
+            with pytest.raises(AlreadyExistsError, match="'a'"):
+                uow.conversations.add(Conversation("a"))
+            with pytest.raises(AlreadyExistsError, match="'a'"), store.begin() as uow:
+                uow.conversations.add(Conversation("a"))
+
+    def test_a_missing_conversation(self, store: Store) -> None:
+        """Getting a missing conversation raises NotFoundError at once; writing to one does at the commit."""
+        uow = store.begin()
+        with pytest.raises(NotFoundError, match="'a'"):
+            uow.conversations.get("a")
+        assert "a" not in uow.conversations
+        writes: tuple[Work, ...] = (
+            lambda uow: uow.runs.append("a", run()),
+            lambda uow: uow.runs.replace("a", replace(run(), position=1)),
+            lambda uow: uow.runs.remove("a", 1),
+            lambda uow: uow.runs.remove("a", before=2),
+            lambda uow: uow.runs.clear("a"),
+            lambda uow: uow.conversations.remove("a"),
+        )
+        for write in writes:
+            with unchanged(store), pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
+                write(uow)
+
+    def test_removed_and_added_anew(self, store: Store) -> None:
+        """One unit of work can remove a conversation and add another under its id: nothing of the first is left."""
+        put(store, "a", {"old": 1}, run("old"), run("old"))
+        with store.begin() as uow:
+            uow.conversations.remove(uow.conversations.get("a"))
+            uow.conversations.add(added := Conversation("a", {"new": 1}))
+            uow.runs.append("a", run("new"))
+            assert uow.conversations.get("a") is added
+            assert [one.input for one in uow.runs.list("a")] == ["new"]
+        stored = read(store, "a")
+        assert (stored.metadata, stored.version, stored.run_count) == ({"new": 1}, 1, 1)
+        assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "new")]
+        assert [one.id for one in walk(store, where("old").exists())] == []
+
+    def test_added_and_removed(self, store: Store) -> None:
+        """What one unit of work adds and removes again is never written, nor are its runs."""
+        with unchanged(store), store.begin() as uow:
+            uow.conversations.add(Conversation("a"))
+            uow.runs.append("a", run())
+            uow.conversations.remove("a")
+            assert "a" not in uow.conversations
+            assert uow.runs.list("a") == []
+
+    def test_appended_before_it_was_added(self, store: Store) -> None:
+        """Runs appended before their conversation is added are written with it."""
+        with store.begin() as uow:
+            uow.runs.append("a", run(1))
+            uow.conversations.add(Conversation("a"))
+            uow.runs.append("a", run(2))
+        assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, 1), (2, 2)]
+
+    def test_changes_while_iterating(self, store: Store) -> None:
+        """What is changed in a step of iterate, or later on something still held, is written."""
+        for name in "abc":
+            put(store, name, {"n": 1})
+        with store.begin() as uow:
+            for conversation in uow.conversations.iterate(order="id"):
+                if conversation.id == "a":
+                    conversation.metadata["n"] = 2
+            conversation.metadata["n"] = 3
+        assert [(one.id, one.metadata, one.version) for one in walk(store)] == [
+            ("a", {"n": 2}, 2),
+            ("b", {"n": 1}, 1),
+            ("c", {"n": 3}, 2),
+        ]
+
+    def test_metadata_and_expiry_are_cleared(self, store: Store) -> None:
+        """A key, all metadata, and an expiry that are taken away are gone, from queries too."""
+        moment = datetime(2200, 1, 1, tzinfo=UTC)
+        with store.begin() as uow:
+            uow.conversations.add(Conversation("a", {"n": 1, "list": [1], "dict": {"k": 1}}, moment))
+        with store.begin() as uow:
+            conversation = uow.conversations.get("a")
+            del conversation.metadata["n"]
+            conversation.expires_at = None
+        assert (read(store, "a").metadata, read(store, "a").expires_at) == ({"list": [1], "dict": {"k": 1}}, None)
+        with store.begin() as uow:
+            uow.conversations.get("a").metadata.clear()
+        assert read(store, "a").metadata == {}
+        for criterion in (where("n").exists(), where("list").contains(1), where("dict.k") == 1):
+            assert (walk(store, criterion), store.begin().conversations.count(criterion)) == ([], 0)
+
+    # runs
+
+    def test_a_replaced_run(self, store: Store) -> None:
+        """A replaced run keeps its position, and takes on everything else of the new one."""
+        put(store, "a", {"n": 1}, run(1), run(2), run(3))
+        before = read_runs(store, "a")
+        new = replace(run({"new": [1]}, 2.0), metadata={"k": None}, id="new", position=2)
+        with store.begin() as uow:
+            uow.runs.replace("a", new)
+        assert run_states(read_runs(store, "a")) == run_states([before[0], new, before[2]])
+        assert states([read(store, "a")])[0][2:6] == (2, "", 3, 3)
+
+    def test_removed_runs(self, store: Store) -> None:
+        """Runs are removed one by one, several at once and before a position; the others stay as they were."""
+        put(store, "a", None, *(run(n) for n in range(1, 9)))
+        before = {one.position: one for one in read_runs(store, "a")}
+        steps: tuple[tuple[Work, list[int]], ...] = (
+            (lambda uow: uow.runs.remove("a", 8), [1, 2, 3, 4, 5, 6, 7]),
+            (lambda uow: uow.runs.remove("a", 6, 2), [1, 3, 4, 5, 7]),
+            (lambda uow: uow.runs.remove("a", before=4), [4, 5, 7]),
+            (lambda uow: uow.runs.remove("a", 7, before=5), [5]),
+        )
+        for version, (remove, left) in enumerate(steps, 2):
+            with store.begin() as uow:
+                remove(uow)
+                assert [one.position for one in uow.runs.list("a")] == left
+            assert run_states(read_runs(store, "a")) == run_states([before[position] for position in left])
+            assert states([read(store, "a")])[0][2:6] == (version, "", len(left), 8)
+
+    def test_edits_of_runs_in_one_unit_of_work(self, store: Store) -> None:
+        """Of several edits of the same run the last counts; a run removed here cannot be replaced any more."""
+        put(store, "a", None, run(1), run(2), run(3))
+        with store.begin() as uow:
+            uow.runs.replace("a", replace(run("x"), position=1))
+            uow.runs.replace("a", replace(run("y"), position=1))
+            uow.runs.replace("a", replace(run("z"), position=2))
+            uow.runs.remove("a", 2)
+            with pytest.raises(NotFoundError):
+                uow.runs.replace("a", replace(run("z"), position=2))
+        assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "y"), (3, 3)]
+        assert read(store, "a").version == 2
+
+    def test_contradicting_conditions_of_an_append(self, store: Store) -> None:
+        """Two appends of one unit of work after different positions cannot both hold, and are refused."""
+        put(store, "a", None, run(1))
+        with store.begin() as uow:
+            uow.runs.append("a", run(2), after=1)
+            with pytest.raises(InvalidValueError):
+                uow.runs.append("a", run(3), after=2)
+        assert [one.input for one in read_runs(store, "a")] == [1, 2]
+
+
+def _fail(_: UnitOfWork) -> None:
+    raise ZeroDivisionError
+
+
+def _change_the_others(uow: UnitOfWork) -> None:
+    uow.conversations.get("a").metadata["n"] = 2
+    uow.runs.append("b", run(2))
+    uow.runs.replace("d", replace(run(3), position=1))
+    uow.conversations.add(Conversation("e", {"n": 1}))
+    uow.runs.append("e", run(1))
+
+
+def _change_everything(uow: UnitOfWork) -> None:
+    uow.conversations.get("a").metadata["n"] = 2
+    uow.runs.append("a", run())
+    uow.runs.remove("a", 1)
+    uow.conversations.add(Conversation("b"))
+    uow.runs.append("b", run())

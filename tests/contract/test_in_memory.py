@@ -1,0 +1,13 @@
+"""The reference keeps the contract."""
+
+import pytest
+
+from memory.adapters.in_memory import InMemoryRepository
+from memory.repository import Repository
+from memory.testing import RepositoryContract
+
+
+class TestInMemory(RepositoryContract):
+    @pytest.fixture
+    def repository(self) -> Repository:
+        return InMemoryRepository()

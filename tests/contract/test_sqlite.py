@@ -1,0 +1,24 @@
+"""sqlite keeps the contract, in a file and in memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import memory
+from memory.repository import Repository
+from memory.testing import RepositoryContract
+
+
+class TestSqliteFile(RepositoryContract):
+    @pytest.fixture
+    def repository(self, tmp_path: Path) -> Iterator[Repository]:
+        with memory.connect(f"sqlite:///{tmp_path}/contract.db") as store:
+            yield store.repository
+
+
+class TestSqliteInMemory(RepositoryContract):
+    @pytest.fixture
+    def repository(self) -> Iterator[Repository]:
+        with memory.connect("sqlite://") as store:
+            yield store.repository
