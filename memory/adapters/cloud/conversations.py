@@ -112,7 +112,7 @@ class Conversations:
     def record(self, thread: Thread, conversation_id: str) -> ConversationRecord:
         """Return the conversation that a thread is; its last messages are read too where the thread alone may not tell."""
         book, guesses = thread.written, self.guesses
-        trusted = guesses.counts and (thread.count == book.count or guesses.touches)
+        trusted = guesses.believes(thread.count) and (thread.count == book.count or guesses.touches)
         if trusted and not book.hidden:
             return conversation_record(thread, conversation_id, thread.count)
         read = self.last_runs(thread)
@@ -137,7 +137,8 @@ class Conversations:
             again = thread if thread.count == read.total else self.threads.get(thread.id)
             if again is not None:
                 self.guesses.counted(again.count, read.total)
-        if thread.count == read.total and thread.count != thread.written.count:
+        nobody_between = thread.count == read.total or self.guesses.counts is False
+        if nobody_between and read.count != thread.written.count:
             self.guesses.touched(thread.updated_at, read.newest)
 
     def delete_all(self, place: Place, threads: Sequence[Thread]) -> None:

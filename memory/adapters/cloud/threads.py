@@ -79,6 +79,9 @@ class Threads:
             return
 
 
+_NONES: Final = 3
+"""So many threads that were said to be empty, and were, make another believed to be."""
+
 _SAME_MOMENT: Final = 100_000
 """Microseconds that two times of one request may differ by."""
 
@@ -95,12 +98,19 @@ class Guesses:
         self._lock = Lock()
         self.counts: bool | None = None
         self.touches: bool | None = None
+        self._nones = 0
+
+    def believes(self, count: int) -> bool:
+        """Tell whether a thread's count of messages need not be looked after."""
+        return bool(self.counts) or (self.counts is None and count == 0 and self._nones >= _NONES)
 
     def counted(self, said: int, true: int) -> None:
-        """Learn from a count of messages; that of none tells nothing."""
+        """Learn from a count of messages; one that is right about none tells little."""
         with self._lock:
-            if self.counts is None and (said or true):
-                self.counts = said == true
+            if said or true:
+                self.counts = said == true if self.counts is None else self.counts
+            else:
+                self._nones += 1
 
     def touched(self, updated_at: int, newest: int) -> None:
         """Learn from a thread's time and that of its newest message."""
