@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.answers.append((request, status, answer))
         self._send(status, b"" if answer is None else json.dumps(answer).encode(), fault)
 
-    do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = do_HEAD = do_OPTIONS = do_TRACE = _any  # noqa: N815
+    do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = do_HEAD = do_OPTIONS = do_TRACE = do_QUERY = _any  # noqa: N815
 
     def _answer(self, request: Request, *, malformed: bool) -> tuple[int, object]:
         try:

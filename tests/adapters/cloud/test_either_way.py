@@ -1,4 +1,4 @@
-"""Whichever way an unknown of the contract turns out, the adapter is right: each switch of the server, one by one and together."""
+"""Whichever way an unknown of the contract turns out, the adapter is right: each switch alone, and all together."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -100,7 +100,7 @@ def repository(server: CloudServer) -> Iterator[GriptapeCloudRepository]:
 
 
 class TestEitherWay(SameAsTheReference):
-    examples = 4
+    examples = 3
 
     @pytest.fixture
     def repository(self, server: CloudServer) -> Iterator[Repository]:
@@ -111,9 +111,8 @@ def test_a_long_conversation(repository: GriptapeCloudRepository, server: CloudS
     store = Store(repository)
     put(store, "long", {"n": 1}, *[run(n) for n in range(1, 111)])
     put(store, "other", {"n": 1}, run("other"))
-    for n in range(111, 236):
-        with store.begin() as uow:
-            uow.runs.append("long", run(n))
+    with store.begin() as uow:
+        uow.runs.append("long", *[run(n) for n in range(111, 236)])
     everything = list(range(1, 236))
     for each in (store, Store(next(opened(server)))):  # with what was learned, and knowing nothing
         uow = each.begin()
