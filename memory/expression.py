@@ -30,6 +30,7 @@ from typing import Final, TypeAlias
 from memory.errors import InvalidValueError
 from memory.moments import read_moment
 from memory.query import AllOf, AnyOf, Criterion, FieldTerm, MetadataTerm, where
+from memory.values import MAX_DEPTH
 
 LONGEST: Final = 10_000
 """Characters that an expression may have."""
@@ -207,6 +208,8 @@ class _Translation:
     def _path(self, node: ast.expr) -> tuple[str, ...]:
         keys: list[str] = []
         while not isinstance(node, ast.Name):
+            if len(keys) == MAX_DEPTH:  # nor can metadata
+                raise self._error(node, f"a path cannot have more than {MAX_DEPTH} levels")
             if isinstance(node, ast.Attribute):
                 keys.append(self._name(node, node.attr))
             elif isinstance(node, ast.Subscript):

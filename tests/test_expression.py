@@ -125,6 +125,7 @@ def test_an_expression_means_the_criterion(text: str, criterion: Criterion) -> N
         ("not " * DEEPEST + "a == 1", "more than 50 levels"),
         ("a == " + "[" * 90 + "]" * 90, "more than 50 levels"),
         ("a == " + "9" * 5000, "4300 digits"),
+        ("metadata" + ".a" * 101 + " == 1", "a path cannot have more than 100 levels, at column 1"),
     ],
 )
 def test_what_is_none_is_refused_with_its_column(text: str, message: str) -> None:
