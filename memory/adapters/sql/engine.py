@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from typing import Final, NoReturn
 from weakref import WeakSet
 
@@ -122,9 +123,9 @@ def _open_sqlite(url: str) -> Engine:
     def set_pragmas(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # the driver is not to begin transactions by itself
         try:
-            # busy_timeout first: changing the journal mode may have to wait
-            for pragma in (f"busy_timeout={BUSY_TIMEOUT}", "journal_mode=WAL", f"synchronous={synchronous}"):
-                connection.execute(f"PRAGMA {pragma}")
+            connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
+            _switch_to_wal(connection)
+            connection.execute(f"PRAGMA synchronous={synchronous}")
         except sqlite3.Error:
             connection.close()  # the pool has not taken it over yet
             raise
@@ -166,6 +167,20 @@ def check_driver(name: str) -> None:
     """
     if name not in _DRIVERS:
         raise ConfigurationError(f"there is no support for {name}, only for sqlite:// and postgresql+psycopg://")
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Have the file keep a write-ahead log. When several open a new one at once, sqlite refuses some of them without waiting."""
+    deadline = time.monotonic() + BUSY_TIMEOUT / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+        else:
+            return
 
 
 def begin_writing(driver: PoolProxiedConnection, *, joined: bool = False) -> None:
