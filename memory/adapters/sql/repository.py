@@ -44,9 +44,7 @@ from memory.repository import Capabilities, JoinedRepository, Repository, RunsRe
 T = TypeVar("T")
 
 _ATTEMPTS: Final = 3  # at a commit: a key may be taken at the same moment
-_LOST_AT_MOST: Final = (
-    20  # connections one after the other: all that a pool keeps have died when a server was restarted
-)
+_LOST_AT_MOST: Final = 20  # connections one after the other: all in a pool have died when a server was restarted
 _RECEIPTS_KEPT: Final = 24 * 3600 * 1000  # milliseconds, at least: as long as a lost answer may be asked for again
 _FORGET_EVERY: Final = 500  # commits between two removals of old receipts
 _PURGED_AT_ONCE: Final = 500

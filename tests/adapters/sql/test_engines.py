@@ -5,6 +5,7 @@ import os
 import sqlite3
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -96,6 +97,29 @@ def test_the_pragmas_of_connect_hold_for_each_connection(sqlite_url: str) -> Non
                     assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
                     assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
                     assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 20_000
+
+
+class RefusesTwice(sqlite3.Connection):
+    """As sqlite does when others open the same new file at the same moment: its time-out does not help there."""
+
+    refused = 0
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql == "PRAGMA journal_mode=WAL" and RefusesTwice.refused < 2:
+            RefusesTwice.refused += 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return super().execute(sql, *arguments)
+
+
+def test_a_file_that_many_open_at_once_is_asked_again(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **options, factory=RefusesTwice))
+    monkeypatch.setattr("sqlite3.dbapi2.connect", sqlite3.connect)
+    with memory.connect(sqlite_url) as store:
+        add_shared(store)
+    assert RefusesTwice.refused == 2
 
 
 def test_sqlite_in_memory_is_one_database_for_all_threads() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import memory
 from memory import Conversation, InvalidValueError, Run, Store, where
-from memory.adapters.sql import SqlRepository
+from memory.adapters.sql import SqlRepository, searching
 from memory.query import Criterion
 from memory.values import Json
 from tests.adapters.sql.checking import assert_consistent
@@ -44,23 +44,47 @@ def engine_is_consistent(store: Store) -> None:
     assert_consistent(store.repository.engine)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_any_name_of_a_namespace_a_conversation_and_a_run(store: Store, name: str) -> None:
-    for namespace in (name, f"x{name}"[:255]):
+@pytest.mark.parametrize("driven_at_most", [0, 2000])
+def test_namespaces_with_the_same_ids_and_metadata_are_apart(
+    store: Store, monkeypatch: pytest.MonkeyPatch, driven_at_most: int
+) -> None:
+    """By every way there is to find something, whichever the store takes."""
+    monkeypatch.setattr(searching, "_DRIVEN_AT_MOST", driven_at_most)
+    tier, n = where("tier") == "gold", where("n") < 5
+    both = {}
+    for namespace in ("one", "one ", "other"):
         with store.namespace(namespace).begin() as uow:
+            both[namespace] = [Conversation(f"c{n}", metadata={"tier": "gold", "n": n}) for n in range(3)]
+            for conversation in both[namespace]:
+                uow.conversations.add(conversation)
+                uow.runs.append(conversation.id, Run(namespace, None))
+    for namespace, mine in both.items():
+        with store.namespace(namespace).begin() as uow:
+            for criterion in (None, tier, tier & n, tier | n, tier & ~(where("n") > 7), ~(where("n") > 7)):
+                assert list(uow.conversations.find(criterion, order="id")) == mine
+                assert uow.conversations.count(criterion) == 3
+            assert uow.runs.last("c0", 5)[0].input == namespace
+            uow.conversations.remove("c0")
+    engine_is_consistent(store)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_of_a_namespace_a_conversation_and_a_run(shared: Store, name: str) -> None:
+    for namespace in (name, f"x{name}"[:255]):
+        with shared.namespace(namespace).begin() as uow:
             uow.conversations.add(Conversation(name, metadata={"in": namespace}))
             uow.runs.append(name, Run("q", "a", id=name))
-    with store.namespace(name).begin() as uow:
+    with shared.namespace(name).begin() as uow:
         assert uow.conversations.get(name).metadata == {"in": name}
         assert uow.runs.last(name, 1)[0].id == name
         assert uow.conversations.count() == 1
         assert [found.id for found in uow.conversations.find(where.id == name)] == [name]
         assert [found.id for found in uow.conversations.find((where("in") == name) & (where.id >= name))] == [name]
-    with store.namespace(name).begin() as uow:
+    with shared.namespace(name).begin() as uow:
         uow.conversations.remove(name)
-    with store.namespace(f"x{name}"[:255]).begin() as uow:
+    with shared.namespace(f"x{name}"[:255]).begin() as uow:
         assert uow.conversations.count() == 1
-    engine_is_consistent(store)
+    engine_is_consistent(shared)
 
 
 def test_any_key_of_metadata(store: Store) -> None:
@@ -171,7 +195,10 @@ def _many(count: int) -> list[tuple[str, Criterion]]:
 
 
 @pytest.mark.parametrize("criterion", [pytest.param(criterion, id=name) for name, criterion in _many(2000)])
-def test_a_criterion_too_large_for_a_statement_is_answered_all_the_same(store: Store, criterion: Criterion) -> None:
+def test_a_criterion_too_large_for_a_statement_is_answered_all_the_same(
+    shared: Store, request: pytest.FixtureRequest, criterion: Criterion
+) -> None:
+    store = shared.namespace(request.node.name)
     with store.begin() as uow:
         for n in range(3):
             uow.conversations.add(Conversation(f"c{n}", metadata={"n": n}))
@@ -192,7 +219,8 @@ def test_a_criterion_nested_as_deep_as_metadata_is_answered(store: Store) -> Non
 
 
 @pytest.mark.parametrize("number", [2**31, 2**63 - 1, 2**63, 2**70, -(2**70), 0, -1])
-def test_numbers_beyond_the_databases_integers_are_compared_all_the_same(store: Store, number: int) -> None:
+def test_numbers_beyond_the_databases_integers_are_compared_all_the_same(shared: Store, number: int) -> None:
+    store = shared.namespace(f"number {number}")
     with store.begin() as uow:
         uow.conversations.add(Conversation("c"))
         uow.runs.append("c", Run("q", "a"))

@@ -1,7 +1,7 @@
 """How the databases go about it: by which index, and without sorting what they could read in order."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,8 +13,6 @@ from memory.adapters.sql import SqlRepository, searching
 from memory.adapters.sql.statements import Statements
 from memory.changes import Change, ChangeSet
 from memory.domain import ConversationRecord, encode_metadata
-from tests.adapters.sql.conftest import BOTH
-from tests.servers import postgres
 
 SIZE = 2000
 Work = Callable[[UnitOfWork], object]
@@ -25,33 +23,22 @@ def engine_of(store: Store) -> Engine:
     return store.repository.engine
 
 
-@pytest.fixture(scope="module", params=BOTH)
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A store that the tests only read."""
-    with ExitStack() as stack:
-        url = f"sqlite:///{tmp_path_factory.mktemp('plans')}/conversations.db"
-        if request.param == "postgresql":
-            url = stack.enter_context(postgres.fresh_database(request.getfixturevalue("postgres_server")))
-        store = stack.enter_context(memory.connect(url))
-        fill(store)
-        yield store
-
-
-def fill(store: Store) -> None:
-    """Make enough rows for an index to be worth its while, and statistics that say so."""
-    store.migrate()
+@pytest.fixture(scope="module")
+def store(shared: Store) -> Store:
+    """Enough rows for an index to be worth its while, and statistics that say so."""
     creations = []
     for n in range(SIZE):
         metadata = {"n": n, "tier": "gold" if n % 3 else "basic", "rare": n % 1000 == 0}
         record = ConversationRecord(f"c{n:03}", encode_metadata(metadata), 1, "", 0, 0, n, SIZE - n, None)
         creations.append(Change(record.id, create=record))
-    store.commit(ChangeSet.of(creations, SIZE))
-    with store.begin() as uow:
+    shared.commit(ChangeSet.of(creations, SIZE))
+    with shared.begin() as uow:
         uow.runs.append("c007", *[Run(n, "x" * 100) for n in range(3000)])
         uow.runs.append("c008", *[Run(n, "x" * 100) for n in range(3000)])
-    with engine_of(store).connect() as connection:
+    with engine_of(shared).connect() as connection:
         connection.exec_driver_sql("ANALYZE")
         connection.commit()
+    return shared
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -65,6 +66,17 @@ def test_eight_threads_use_a_new_file_at_once(sqlite_url: str) -> None:
         assert uow.conversations.count() == 8
 
 
+def test_eight_threads_each_use_a_new_file_of_their_own_at_once(tmp_path: Path) -> None:
+    """What runs the migrations is one for the whole process."""
+
+    def use(n: int) -> None:
+        with memory.connect(f"sqlite:///{tmp_path}/{n}.db") as store, store.begin() as uow:
+            uow.conversations.add(Conversation("c"))
+
+    for round in range(3):
+        at_once(*[lambda n=round * 8 + n: use(n) for n in range(8)])
+
+
 def test_eight_threads_migrate_at_once(url: str) -> None:
     def migrate() -> None:
         with memory.connect(url) as store:
@@ -73,9 +85,9 @@ def test_eight_threads_migrate_at_once(url: str) -> None:
     at_once(*[migrate] * 8)
 
 
-def test_four_processes_migrate_at_once(url: str) -> None:
+def test_three_processes_migrate_at_once(url: str) -> None:
     """On sqlite by their first use, on PostgreSQL by `migrate`."""
-    with started(MIGRATES, *[[url]] * 4) as children:
+    with started(MIGRATES, *[[url]] * 3) as children:
         for child in children:
             child.go()
         for child in children:
