@@ -17,7 +17,7 @@ from memory.errors import (
     SchemaError,
     StoreUnavailableError,
 )
-from memory.repository import JoinedRepository, Repository, SchemaStatus
+from memory.repository import JoinedRepository, Progress, Repository, SchemaStatus, silently
 from memory.unit_of_work import UnitOfWork
 from memory.values import check_id
 
@@ -179,9 +179,9 @@ class Store:
         self._check_schema()
         return self.repository.purge_expired(self._namespace)
 
-    def migrate(self) -> SchemaStatus:
+    def migrate(self, progress: Progress = silently) -> SchemaStatus:
         """Bring the store's schema to the one this code needs, keeping all data; return what it is then."""
-        status = self.repository.migrate()
+        status = self.repository.migrate(progress)
         self._shared.schema_checked = status.is_current
         return status
 
