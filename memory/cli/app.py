@@ -190,7 +190,7 @@ def migrate(
     """Bring the store's schema to the one this version needs, keeping all data."""
     from memory.cli.looking_after import migrate_watched
 
-    with settings.open_existing() if status else settings.open() as store:
+    with settings.open_existing() if status or dry_run else settings.open() as store:
         if dry_run:
             print("\n".join(store.repository.migration_steps()) or "nothing to do")
             return
