@@ -105,9 +105,8 @@ class Commit:
         for change in self._changes.changes:
             key = keys.head(writer.namespace, change.id)
             if key in refused.found:
-                held = self._heads[change.id] = writer.reader.held_by(refused.found[key])
+                self._heads[change.id] = writer.reader.met(writer.namespace, change.id, refused.found[key])
                 self._read.add(change.id)
-                writer.seen.put(writer.namespace, change.id, held)
         return None
 
     def _forget(self) -> None:

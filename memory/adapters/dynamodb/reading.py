@@ -1,8 +1,11 @@
 """Reading heads, metadata and runs: what they say once staged commits are seen for what they are."""
 
 import json
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
+from threading import Lock
 from typing import Any, Final
 
 from memory.adapters.dynamodb import keys
@@ -13,6 +16,7 @@ from memory.errors import CorruptRecordError
 from memory.repository import Window
 
 COMMITTED: Final = "committed"
+_HEADS_KEPT: Final = 4_096
 _READS: Final = 5  # of something that is being changed meanwhile
 _ALL: Final = 2**53
 
@@ -21,11 +25,34 @@ class ChangedError(Exception):
     """What was read does not fit together: it was changed meanwhile, and is to be read again."""
 
 
+class LastSeen:
+    """The heads that this store wrote or met last: guesses, of a bounded number."""
+
+    def __init__(self) -> None:
+        self._heads: OrderedDict[keys.Key, Held] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, namespace: str, conversation_id: str) -> Held | None:
+        """Return what a head said when it was met last; None if that is not known."""
+        return self._heads.get(keys.head(namespace, conversation_id))
+
+    def put(self, namespace: str, conversation_id: str, held: Held) -> None:
+        """Remember what a head says."""
+        key = keys.head(namespace, conversation_id)
+        with self._lock:
+            self._heads.pop(key, None)
+            if held.stage is None and held.stamp is not None:
+                self._heads[key] = replace(held, kept=held.kept and held.kept.without_text())
+            if len(self._heads) > _HEADS_KEPT:
+                self._heads.popitem(last=False)
+
+
 class Reader:
-    """Reads the conversations of one table."""
+    """Reads the conversations of one table, and remembers what their heads said."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
+        self.seen = LastSeen()
 
     # heads
 
@@ -33,14 +60,19 @@ class Reader:
         """Return what is at the places of these heads."""
         places = {keys.head(namespace, conversation_id): conversation_id for conversation_id in ids}
         if len(places) == 1:
-            ((key, conversation_id),) = places.items()
-            return {conversation_id: self.held_by(self._table.get(key))}
-        items = self._table.get_many(places)
-        return {conversation_id: self.held_by(items.get(key)) for key, conversation_id in places.items()}
+            (key,) = places
+            items = {key: self._table.get(key)}
+        else:
+            items = self._table.get_many(places)
+        return {
+            conversation_id: self.met(namespace, conversation_id, items.get(key))
+            for key, conversation_id in places.items()
+        }
 
-    def held_by(self, item: Any) -> Held:
-        """Return what the item of a head says (None: there is none)."""
+    def met(self, namespace: str, conversation_id: str, item: Any) -> Held:
+        """Return what the item of a head says (None: there is none), and remember it."""
         held: Held = Held() if item is None else self._decoded(item, self._table.models.held)
+        self.seen.put(namespace, conversation_id, held)
         return held
 
     def copy(self, item: Any) -> Kept | None:
@@ -161,8 +193,8 @@ class Reader:
         limit = _ALL if window.limit is None else min(window.limit, _ALL)
         is_all = window.after == 0 and limit == _ALL
         if limit and window.before is None and (window.from_end or is_all):
-            return self._last_runs(namespace, partition, window.after, limit, now)
-        kept = self.resolved(namespace, self.held_by(self._table.get((partition, keys.HEAD))))
+            return self._last_runs(namespace, conversation_id, window.after, limit, now)
+        kept = self.resolved(namespace, self.held(namespace, [conversation_id])[conversation_id])
         if kept is None or kept.is_expired(now):
             return None, []
         low = max(kept.first, window.after + 1)
@@ -172,15 +204,16 @@ class Reader:
         return kept, self._between(partition, kept, low, high, limit, backwards=window.from_end)
 
     def _last_runs(
-        self, namespace: str, partition: bytes, after: int, limit: int, now: int
+        self, namespace: str, conversation_id: str, after: int, limit: int, now: int
     ) -> tuple[Kept | None, list[RunRecord]]:
         """Read the head and the last runs by one query: backwards from the head."""
+        partition = keys.conversation(namespace, conversation_id)
         first = None if limit == _ALL else limit + 1
         items = self._table.query(partition, keys.RUNS, keys.HEAD, backwards=True, limit=first, then=first)
         head = next(items, None)
         if head is None or head.sk != keys.HEAD:
             return None, []
-        kept = self.resolved(namespace, self.held_by(head))
+        kept = self.resolved(namespace, self.met(namespace, conversation_id, head))
         if kept is None or kept.is_expired(now):
             return None, []
         low = max(kept.first, after + 1)

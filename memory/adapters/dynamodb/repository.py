@@ -19,7 +19,7 @@ from memory.adapters.dynamodb.searching import Search
 from memory.adapters.dynamodb.staging import ABANDONED_AFTER, Staging
 from memory.adapters.dynamodb.sweeping import Sweeper
 from memory.adapters.dynamodb.table import Table
-from memory.adapters.dynamodb.writing import LastSeen, Writer
+from memory.adapters.dynamodb.writing import Writer
 from memory.changes import ChangeSet, Receipt, Seen
 from memory.connecting import options
 from memory.domain import Conversation, ConversationRecord, Run
@@ -128,7 +128,6 @@ class DynamoDbRepository(Repository):
             sent_once=attempts.get("total_max_attempts") == 1,
         )
         self._reader = Reader(self._table)
-        self._seen = LastSeen()
         self._schema = Schema(self._table, client, self, shards=shards, point_in_time_recovery=point_in_time_recovery)
 
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
@@ -182,7 +181,7 @@ class DynamoDbRepository(Repository):
         return Sweeper(writer, staging, self.clock).purge()
 
     def _writing(self, namespace: str) -> tuple[Writer, Staging]:
-        writer = Writer(self._table, self._reader, self._seen, namespace, self._shards)
+        writer = Writer(self._table, self._reader, namespace, self._shards)
         return writer, Staging(writer, self.abandoned_after)
 
     def schema_status(self) -> SchemaStatus:

@@ -156,7 +156,7 @@ class Staging:
 
     def _contents(self, prepared: Prepared) -> Iterator[Any]:
         before, after = prepared.before, prepared.after
-        if before is not None and after is not None and prepared.edited:
+        if before is not None and after is not None and prepared.edited and after.run_set != before.run_set:
             partition = keys.conversation(self._namespace, prepared.id)
             runs = chain(self._edited(partition, before, after.first, prepared), prepared.appended)
             yield from prepared.metadata
@@ -194,8 +194,6 @@ class Staging:
             for conversation_id, held in heads.items():  # those of a refused transaction, one by one
                 if held.stage == stage:
                     self._close_large(conversation_id, stage, self._closing(conversation_id, held, committed=committed))
-                else:
-                    self._writer.seen.put(self._namespace, conversation_id, held)
         self._remove_stage(stage)
 
     def _write_closing(self, actions: list[Action]) -> None:

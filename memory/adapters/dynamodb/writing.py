@@ -1,10 +1,7 @@
-"""The actions of a transaction that a change is written by, the receipts of change sets, and what heads said last."""
+"""The actions of a transaction by which a change is written, and the receipts of change sets."""
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import replace
-from threading import Lock
 from typing import Any, Final
 
 from pynamodb.expressions.condition import Condition
@@ -12,46 +9,23 @@ from pynamodb.expressions.condition import Condition
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.models import Held, Kept, pieces
 from memory.adapters.dynamodb.preparing import Prepared, leaves_trash, run_items
-from memory.adapters.dynamodb.reading import Reader
+from memory.adapters.dynamodb.reading import LastSeen, Reader
 from memory.adapters.dynamodb.satellites import Satellites, differ_in_entries, satellites_of
 from memory.adapters.dynamodb.table import Action, Table
 from memory.changes import Receipt, Written
 from memory.values import new_id, now
 
 _RECEIPTS_KEPT: Final = 48 * 3600  # seconds: as long as a lost answer may be asked for again, and a day more
-_HEADS_KEPT: Final = 4_096
 _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
-
-
-class LastSeen:
-    """The heads that this store wrote or met last: guesses, of a bounded number."""
-
-    def __init__(self) -> None:
-        self._heads: OrderedDict[keys.Key, Held] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, namespace: str, conversation_id: str) -> Held | None:
-        """Return what a head said when it was met last; None if that is not known."""
-        return self._heads.get(keys.head(namespace, conversation_id))
-
-    def put(self, namespace: str, conversation_id: str, held: Held) -> None:
-        """Remember what a head says."""
-        key = keys.head(namespace, conversation_id)
-        with self._lock:
-            self._heads.pop(key, None)
-            if held.stage is None and held.stamp is not None:
-                self._heads[key] = replace(held, kept=held.kept and held.kept.without_text())
-            if len(self._heads) > _HEADS_KEPT:
-                self._heads.popitem(last=False)
 
 
 class Writer:
     """Writes prepared changes in one namespace."""
 
-    def __init__(self, table: Table, reader: Reader, seen: LastSeen, namespace: str, shards: int) -> None:
+    def __init__(self, table: Table, reader: Reader, namespace: str, shards: int) -> None:
         self.table = table
         self.reader = reader
-        self.seen = seen
+        self.seen: LastSeen = reader.seen
         self.namespace = namespace
         self.shards = shards
 
