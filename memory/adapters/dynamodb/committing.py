@@ -11,7 +11,7 @@ from typing import Final
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.errors import delays
 from memory.adapters.dynamodb.models import Held
-from memory.adapters.dynamodb.preparing import Prepared, Preparer
+from memory.adapters.dynamodb.preparing import Prepared, Preparer, leaves_trash
 from memory.adapters.dynamodb.reading import ChangedError
 from memory.adapters.dynamodb.staging import Staging
 from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, RefusedError
@@ -46,8 +46,8 @@ class Commit:
             if held is not None:
                 self._heads[change.id] = held
 
-    def run(self) -> tuple[Receipt, list[Prepared]]:
-        """Write everything; return the receipt, and what was written by this call.
+    def run(self) -> tuple[Receipt, bool]:
+        """Write everything; return the receipt, and whether there is something to sweep now.
 
         Raises:
             PersistenceError: as `Repository.commit`.
@@ -56,17 +56,17 @@ class Commit:
             time.sleep(wait)
             try:
                 prepared = self._prepare()
-                return self._write(prepared), prepared
+                return self._write(prepared)
             except RefusedError as error:
                 if (known := self._learn(error)) is not None:
-                    return known, []
+                    return known, False
             except ChangedError:
                 self._forget()
             except _REFUSALS:
                 # What is known may be old; and what is refused may be written already. Both cost a look only here.
                 if self._read.issuperset(self._heads):
                     if (found := self._writer.receipt(self._changes.token)) is not None:
-                        return found, []
+                        return found, False
                     raise
                 self._forget()
         raise StoreUnavailableError("other commits of the same conversations stood in the way; nothing was written")
@@ -85,17 +85,17 @@ class Commit:
         preparer = Preparer(self._writer.table, self._writer.reader, self._writer.namespace, self._clock())
         return [preparer.prepare(change, self._heads[change.id], self._changes.at) for change in self._changes.changes]
 
-    def _write(self, prepared: list[Prepared]) -> Receipt:
+    def _write(self, prepared: list[Prepared]) -> tuple[Receipt, bool]:
         writer, token = self._writer, self._changes.token
         written = {each.id: each.written for each in prepared}
         actions = [action for each in prepared for action in writer.actions(each)]
         actions += writer.token_actions(token, written)
         if len(actions) > MOST_ACTIONS or sum(action.size for action in actions) > MOST_BYTES:
-            return self._staging.commit(prepared, token)
+            return self._staging.commit(prepared, token), True
         writer.table.write(actions)
         for each in prepared:
             writer.seen.put(writer.namespace, each.id, Held(None if each.after is None else each.stamp, each.after))
-        return Receipt(token, written)
+        return Receipt(token, written), any(leaves_trash(each.before, each.after) for each in prepared)
 
     def _learn(self, refused: RefusedError) -> Receipt | None:
         """Take in what a refused transaction found; return the receipt if that is what it found."""

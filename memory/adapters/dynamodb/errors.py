@@ -147,7 +147,7 @@ def translate(
         return InvalidValueError(f"{where}: {cause}")
     if isinstance(cause, _NOT_REACHED) and (sent_once or not writing):
         return StoreUnavailableError(f"{where}: the server could not be reached; nothing was written ({cause})")
-    if isinstance(cause, TransportError):
+    if isinstance(cause, (TransportError, *_NOT_REACHED)):
         if writing:
             return CommitInDoubtError(f"{where}: the connection was lost at the commit ({cause})")
         return StoreUnavailableError(f"{where}: the connection was lost ({cause})")

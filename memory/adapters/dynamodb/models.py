@@ -201,9 +201,16 @@ class Models:
         return Held(item.stamp, self.kept(item), item.stage, then)
 
     def kept(self, item: Any) -> Kept | None:
-        """Return what the item of a head, or of its copy, says of the conversation."""
-        if item.version is None:
-            return None
+        """Return what the item of a head, or of its copy, says of the conversation.
+
+        Raises:
+            ValueError: something of it is missing.
+        """
+        needed = (item.version, item.incarnation, item.run_count, item.first, item.last, item.created, item.updated)
+        if item.stage is not None and not any(needed):
+            return None  # it is being made
+        if None in needed or (item.metadata is None) == (item.parts is None):
+            raise ValueError("something of it is missing")
         record = ConversationRecord(
             item.id,
             item.metadata or "",

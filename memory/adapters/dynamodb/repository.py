@@ -12,7 +12,6 @@ from botocore.config import Config
 
 from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.models import Models
-from memory.adapters.dynamodb.preparing import leaves_trash
 from memory.adapters.dynamodb.reading import Reader
 from memory.adapters.dynamodb.schema import Schema
 from memory.adapters.dynamodb.searching import Search
@@ -168,8 +167,8 @@ class DynamoDbRepository(Repository):
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         writer, staging = self._writing(namespace)
-        receipt, written = Commit(writer, staging, changes, self.clock).run()
-        if any(leaves_trash(each.before, each.after) for each in written):
+        receipt, has_trash = Commit(writer, staging, changes, self.clock).run()
+        if has_trash:
             try:
                 Sweeper(writer, staging, self.clock).empty_trash()
             except PersistenceError as error:  # the commit has happened; the next one, or `purge_expired`, sweeps

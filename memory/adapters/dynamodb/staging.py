@@ -11,6 +11,7 @@ A stage that is left open is undone by the next writer who meets it, or by `purg
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,8 @@ from memory.changes import Receipt
 from memory.domain import RunRecord
 from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
 from memory.values import new_id, now
+
+_log = logging.getLogger("memory")
 
 ABANDONED_AFTER: Final = 15_000_000
 """Microseconds after which a stage that nothing was written to is taken for abandoned. Sooner would be safe too: its writer
@@ -58,8 +61,8 @@ class Staging:
         if len(edits) > _EDITS_AT_ONCE or sum(edit.size for edit in edits) > _EDIT_BYTES:
             prepared, edits = [_with_new_runs(each) for each in prepared], []
         ids = [each.id for each in prepared]
-        self._open(stage, ids)
         try:
+            self._open(stage, ids)
             for batch in _batches(chain.from_iterable(self._early(stage, each) for each in prepared)):
                 self._table.write([self._goes_on(stage), *batch])
             last = [] if token is None else self._writer.token_actions(token, dict(receipt.written))
@@ -67,7 +70,10 @@ class Staging:
         except (RefusedError, PersistenceError, ChangedError) as error:
             if not self._was_committed(stage, ids, error):
                 raise
-        self._close(stage, ids, committed=True)
+        try:
+            self._close(stage, ids, committed=True)
+        except PersistenceError as error:  # the commit has happened; the next writer closes what is left, or `purge_expired`
+            _log.warning("what the commit %s locked could not be opened yet: %s", token, error)
         return receipt
 
     def _was_committed(self, stage: str, ids: list[str], error: Exception) -> bool:

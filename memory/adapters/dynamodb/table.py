@@ -233,7 +233,7 @@ class Table:
             return code_of(error)
         refused = {
             action.key: reason.raw_item and self._item(reason.raw_item)
-            for action, reason in zip(actions, reasons, strict=True)
+            for action, reason in zip(actions, reasons, strict=False)
             if reason is not None and reason.code == CONDITION_FAILED
         }
         if refused:

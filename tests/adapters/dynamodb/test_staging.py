@@ -258,9 +258,11 @@ def test_what_does_not_fit_is_refused_whole(repository: DynamoDbRepository, stor
     before = items_of(repository, namespace).keys()
     with pytest.raises(ConflictError, match="'a'"):
         stale.commit()
-    with pytest.raises(NotFoundError, match="'missing'"), store.begin() as uow:
-        _create_many(uow)
-        uow.runs.append("missing", run())
+    uow = store.begin()
+    _create_many(uow)
+    uow.runs.append("missing", run())
+    with pytest.raises(NotFoundError, match="'missing'"):
+        uow.commit()
     assert items_of(repository, namespace).keys() == before
 
 
