@@ -163,9 +163,13 @@ class Schema:
         return True
 
     def _enable_ttl(self) -> None:
-        self._client.update_time_to_live(
-            TableName=self._table.name, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL}
-        )
+        try:
+            self._client.update_time_to_live(
+                TableName=self._table.name, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL}
+            )
+        except ClientError as error:  # a second time is refused: somebody else migrates at the same moment
+            if code_of(error) != "ValidationException" or not self._has_ttl():
+                raise
 
     def _has_recovery(self) -> bool:
         try:

@@ -72,7 +72,9 @@ class Staging:
                 raise
         try:
             self._close(stage, ids, committed=True)
-        except PersistenceError as error:  # the commit has happened; the next writer closes what is left, or `purge_expired`
+        except (
+            PersistenceError
+        ) as error:  # the commit has happened; the next writer closes what is left, or `purge_expired`
             _log.warning("what the commit %s locked could not be opened yet: %s", token, error)
         return receipt
 

@@ -9,9 +9,9 @@ from memory.values import new_id
 from tests.servers import Server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def table_name(dynamodb_server: Server) -> str:
-    """A table that these tests share, each in a namespace of its own."""
+    """A table for each test: some look at all of it."""
     name = f"adapter-{new_id()}"
     with closing(DynamoDbRepository(name, endpoint=dynamodb_server.url)) as repository:
         repository.migrate()

@@ -95,15 +95,6 @@ CASES = (
 
 
 @pytest.fixture
-def table_name(dynamodb_server: Server) -> str:
-    """A table for each of these tests, because they look at all of it."""
-    name = f"staging-{new_id()}"
-    with closing(DynamoDbRepository(name, endpoint=dynamodb_server.url)) as repository:
-        repository.migrate()
-    return name
-
-
-@pytest.fixture
 def third(table_name: str, dynamodb_server: Server) -> Iterator[DynamoDbRepository]:
     """One more process, which only looks."""
     with closing(DynamoDbRepository(table_name, endpoint=dynamodb_server.url)) as repository:
