@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from memory.cli import main
 
 from memory import Store
+from memory.cli import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

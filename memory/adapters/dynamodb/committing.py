@@ -53,7 +53,8 @@ class Commit:
             PersistenceError: as `Repository.commit`.
         """
         for wait in _waits():
-            time.sleep(wait)
+            if wait:  # sleep(0) lets others have the processor: a millisecond, on a machine that is busy
+                time.sleep(wait)
             try:
                 prepared = self._prepare()
                 return self._write(prepared)

@@ -98,7 +98,8 @@ class Models:
     """The models of one table, on one connection, and how records become items.
 
     They are made per store: PynamoDB ties endpoint and credentials to a class, and a subclass of a class that is connected
-    already would talk to that one's endpoint.
+    already would talk to that one's endpoint. Items are made, written and read through `new`, `raw` and `item`: PynamoDB's own
+    way goes through every attribute of a class, present or not, by descriptors, and takes a fifth of the time of an append.
     """
 
     def __init__(self, table: str, partition_key: str, sort_key: str, client: "DynamoDBClient") -> None:
@@ -173,27 +174,69 @@ class Models:
         self.Token: Any = Token
         self.Journal: Any = Journal
         self.Schema: Any = Schema
+        self._to_raw = {cls: _writers(cls) for cls in (Head, Pointer, Run, Part, Token, Journal, Schema)}
+        self._from_raw = {_kind_of(cls): (cls, _readers(cls)) for cls in self._to_raw}
         # The base is connected first: the others find its connection, and share it.
         self.connection: TableConnection = Item._get_connection()  # noqa: SLF001  # the one way to a client of one's own
         self.connection.connection._client = cast(Any, client)  # noqa: SLF001  # likewise; hence pynamodb < 7
 
+    def new(self, cls: Any, pk: bytes, sk: bytes, **values: object) -> Any:
+        """Return an item of a class; a value that is None is not there."""
+        item = cls.__new__(cls)
+        values = {name: value for name, value in values.items() if value is not None}
+        item.attribute_values = {"kind": cls, "pk": pk, "sk": sk, **values}
+        return item
+
+    def raw(self, item: Any) -> dict[str, dict[str, Any]]:
+        """Return an item as DynamoDB's requests have it."""
+        writers = self._to_raw[type(item)]
+        raw = {}
+        for name, value in item.attribute_values.items():
+            attribute, kind, write = writers[name]
+            raw[attribute] = {kind: write(value)}
+        return raw
+
+    def item(self, raw: dict[str, dict[str, Any]]) -> Any:
+        """Return the item that DynamoDB's answer has.
+
+        Raises:
+            ValueError: it is none of ours.
+        """
+        kind = raw.get("kind", {}).get("S")
+        if kind not in self._from_raw:
+            raise ValueError(f"it is of the kind {kind!r}")
+        cls, readers = self._from_raw[kind]
+        item = cls.__new__(cls)
+        values = item.attribute_values = {"kind": cls}
+        for attribute, value in raw.items():
+            if attribute in readers:
+                name, kind, read = readers[attribute]
+                values[name] = read(value[kind])
+        return item
+
     def head(self, pk: bytes, sk: bytes, held: Held, conversation_id: str) -> Any:
         """Return the item of a head, or (at another place) of its copy."""
-        item = self.Head(pk, sk, id=conversation_id, stamp=held.stamp, stage=held.stage)
+        values: dict[str, object] = {"id": conversation_id, "stamp": held.stamp, "stage": held.stage}
         if held.stage is not None:
-            item.then = _VOID if held.then is None else _dump(held.then.without_text())
+            values["then"] = _VOID if held.then is None else _dump(held.then.without_text())
         if (kept := held.kept) is not None:
             record = kept.record
-            item.version, item.incarnation = record.version, record.incarnation
-            item.run_set = None if kept.run_set == record.incarnation else kept.run_set
-            item.run_count, item.first, item.last = record.run_count, kept.first, record.last_position
-            item.created, item.updated, item.expires = record.created_at, record.updated_at, record.expires_at
-            if kept.parts:
-                item.parts, item.part_set = kept.parts, kept.metadata_set
-            else:
-                item.metadata = record.metadata
-            item.ttl = ttl_of(record.expires_at)
-        return item
+            values |= {
+                "version": record.version,
+                "incarnation": record.incarnation,
+                "run_set": None if kept.run_set == record.incarnation else kept.run_set,
+                "run_count": record.run_count,
+                "first": kept.first,
+                "last": record.last_position,
+                "created": record.created_at,
+                "updated": record.updated_at,
+                "expires": record.expires_at,
+                "ttl": ttl_of(record.expires_at),
+                "metadata": None if kept.parts else record.metadata,
+                "parts": kept.parts or None,
+                "part_set": kept.metadata_set if kept.parts else None,
+            }
+        return self.new(self.Head, pk, sk, **values)
 
     def held(self, item: Any) -> Held:
         """Return what the item of a head says."""
@@ -232,18 +275,31 @@ class Models:
             sort_key: from the number of a part to its sort key.
             run: the run.
         """
-        item = self.Run(pk, sort_key(0), id=run.id, created=run.created_at)
         texts = run.input, run.output, run.metadata
+        said: dict[str, object] = {"id": run.id, "created": run.created_at}
         if sum(map(size_of, texts)) <= PART:
-            item.input, item.output, item.metadata = texts
-            yield item
+            yield self.new(self.Run, pk, sort_key(0), input=texts[0], output=texts[1], metadata=texts[2], **said)
             return
-        item.sizes, item.part_set = json.dumps([len(text) for text in texts]), new_id()
-        parts = list(pieces("".join(texts)))
-        item.parts = len(parts)
-        yield item
+        sizes, part_set, parts = json.dumps([len(text) for text in texts]), new_id(), list(pieces("".join(texts)))
+        yield self.new(self.Run, pk, sort_key(0), sizes=sizes, parts=len(parts), part_set=part_set, **said)
         for number, text in enumerate(parts, 1):
-            yield self.Part(pk, sort_key(number), text=text, part_set=item.part_set)
+            yield self.new(self.Part, pk, sort_key(number), text=text, part_set=part_set)
+
+
+def _writers(cls: Any) -> dict[str, tuple[str, str, Any]]:
+    """Return, for each attribute by its name in Python, its name in DynamoDB, its type, and what writes a value."""
+    return {name: (each.attr_name, each.attr_type, each.serialize) for name, each in cls.get_attributes().items()}
+
+
+def _readers(cls: Any) -> dict[str, tuple[str, str, Any]]:
+    """Return the same the other way round."""
+    attributes = {name: each for name, each in cls.get_attributes().items() if name != "kind"}
+    return {each.attr_name: (name, each.attr_type, each.deserialize) for name, each in attributes.items()}
+
+
+def _kind_of(cls: Any) -> str:
+    kind: str = cls.get_attributes()["kind"].get_discriminator(cls)
+    return kind
 
 
 def size_of(text: str) -> int:

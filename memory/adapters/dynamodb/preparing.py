@@ -129,7 +129,9 @@ class Preparer:
         metadata_set, partition = new_id(), keys.conversation(self._namespace, prepared.id)
         texts = list(pieces(text))
         prepared.metadata = [
-            self._table.models.Part(partition, keys.metadata_part(metadata_set, number), text=each)
+            self._table.models.new(
+                self._table.models.Part, partition, keys.metadata_part(metadata_set, number), text=each
+            )
             for number, each in enumerate(texts, 1)
         ]
         return replace(after, parts=len(texts), metadata_set=metadata_set)

@@ -264,16 +264,19 @@ class Reader:
 
     def _run_record(self, item: Any, parts: list[str]) -> RunRecord:
         def read(item: Any) -> RunRecord:
-            texts: list[Any] = [item.input, item.output, item.metadata]
-            if item.parts:
-                text, sizes = "".join(parts), json.loads(item.sizes)
+            values = item.attribute_values
+            texts: list[Any] = [values.get("input"), values.get("output"), values.get("metadata")]
+            if "parts" in values:
+                text, sizes = "".join(parts), json.loads(values["sizes"])
                 ends = [sum(sizes[:n]) for n in range(4)]
                 texts = [text[begin:end] for begin, end in pairwise(ends)]
                 if len(text) != ends[-1]:
                     raise ValueError("its parts have another size")
-            if None in texts or item.created is None:
+            if None in texts:
                 raise ValueError("something of it is missing")
-            return RunRecord(keys.position_of(item.sk), item.id, texts[0], texts[1], texts[2], item.created)
+            return RunRecord(
+                keys.position_of(values["sk"]), values["id"], texts[0], texts[1], texts[2], values["created"]
+            )
 
         record: RunRecord = self._decoded(item, read)
         return record

@@ -27,7 +27,7 @@ class Satellite:
         """Return what is written at the key."""
         if self.copy is not None:
             return models.head(*key, Held(kept=self.copy), self.id)
-        return models.Pointer(*key, id=self.id, ttl=self.ttl)
+        return models.new(models.Pointer, *key, id=self.id, ttl=self.ttl)
 
 
 Satellites: TypeAlias = dict[Key, Satellite]

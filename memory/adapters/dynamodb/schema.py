@@ -187,7 +187,7 @@ class Schema:
         )
 
     def _write_version(self) -> None:
-        item = self._table.models.Schema(*keys.SCHEMA, version=HEAD, shards=self._shards)
+        item = self._table.models.new(self._table.models.Schema, *keys.SCHEMA, version=HEAD, shards=self._shards)
         with suppress(RefusedError):  # somebody else migrates at the same moment
             self._table.write([self._table.put(item, self._table.is_absent())])
 

@@ -95,8 +95,12 @@ class Staging:
         pk, sk = keys.stage(self._namespace, stage)
         first, *rest = pieces(json.dumps(ids))
         for number, text in enumerate(rest, 1):
-            self._table.write([self._table.put(self._table.models.Part(pk, _part(sk, number), text=text))])
-        item = self._table.models.Journal(pk, sk, state=_OPEN, at=now(), ids=first, parts=len(rest) or None)
+            self._table.write(
+                [self._table.put(self._table.models.new(self._table.models.Part, pk, _part(sk, number), text=text))]
+            )
+        item = self._table.models.new(
+            self._table.models.Journal, pk, sk, state=_OPEN, at=now(), ids=first, parts=len(rest) or None
+        )
         self._table.write([self._table.put(item, self._table.is_absent())])
 
     def _goes_on(self, stage: str) -> Action:
@@ -263,7 +267,9 @@ class Staging:
         actions: list[Action] = []
         if has_trash:
             place = keys.trash(self._namespace), bytes.fromhex(new_id())
-            actions.append(self._table.put(self._table.models.Pointer(*place, id=conversation_id)))
+            actions.append(
+                self._table.put(self._table.models.new(self._table.models.Pointer, *place, id=conversation_id))
+            )
         if not committed and before is not None and after is not None and after.run_set == before.run_set:
             partition = keys.conversation(self._namespace, conversation_id)
             low = keys.run(before.run_set, before.record.last_position + 1)

@@ -163,7 +163,7 @@ class Table:
 
     def _item(self, raw: dict[str, Any]) -> Any:
         try:
-            return self.models.Item.from_raw_data(raw)
+            return self.models.item(raw)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             key = [raw.get(name) for name in self.models.keys]
             raise CorruptRecordError(f"{self._where}: the item {key} is stored but cannot be read: {error}") from error
@@ -172,23 +172,33 @@ class Table:
 
     def put(self, item: Any, condition: Condition | None = None) -> Action:
         """Return the action of putting an item; if the condition does not hold, what stands there is told."""
-        request = item.get_save_kwargs_from_instance(
-            condition=condition, return_values_on_condition_failure=None if condition is None else "ALL_OLD"
-        )
-        size = sum(len(name) + _size(*value.values()) for name, value in request["Item"].items())
-        return Action("put", (item.pk, item.sk), request, size)
+        raw = self.models.raw(item)
+        size = sum(len(name) + _size(*value.values()) for name, value in raw.items())
+        return Action("put", (item.pk, item.sk), self._request({"Item": raw}, condition), size)
 
     def delete(self, key: Key, condition: Condition | None = None, *, size: int = 0) -> Action:
         """Return the action of removing what is at a key."""
-        item = self.models.Item(*key)
-        request = item.get_delete_kwargs_from_instance(
-            condition=condition, return_values_on_condition_failure=None if condition is None else "ALL_OLD"
-        )
-        return Action("delete", key, request, size)
+        return Action("delete", key, self._request({"Key": self._raw_key(key)}, condition), size)
+
+    def _raw_key(self, key: Key) -> dict[str, dict[str, bytes]]:
+        return {name: {"B": value} for name, value in zip(self.models.keys, key, strict=True)}
+
+    def _request(self, request: dict[str, Any], condition: Condition | None) -> dict[str, Any]:
+        """Return the request of an action; if it has a condition, it asks for what stands there when that does not hold."""
+        request["TableName"] = self.name
+        if condition is not None:
+            names: dict[str, str] = {}
+            values: dict[str, Any] = {}
+            request["ConditionExpression"] = condition.serialize(names, values)
+            request["ExpressionAttributeNames"] = {placeholder: name for name, placeholder in names.items()}
+            if values:
+                request["ExpressionAttributeValues"] = values
+            request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        return request
 
     def check(self, key: Key, condition: Condition) -> Action:
         """Return the action of checking a condition."""
-        return Action("check", key, self.models.Item.get_operation_kwargs_from_class(*key, condition=condition))
+        return Action("check", key, self._request({"Key": self._raw_key(key)}, condition))
 
     def update(self, key: Key, assignments: list[Assignment], condition: Condition) -> Action:
         """Return the action of changing attributes."""

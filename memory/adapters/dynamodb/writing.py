@@ -90,15 +90,17 @@ class Writer:
         if not leaves_trash(prepared.before, prepared.after):
             return []
         place = keys.trash(self.namespace), bytes.fromhex(new_id())
-        return [self.table.put(self.table.models.Pointer(*place, id=prepared.id))]
+        return [self.table.put(self.table.models.new(self.table.models.Pointer, *place, id=prepared.id))]
 
     def token_actions(self, token: str, written: dict[str, Written | None]) -> list[Action]:
         """Return what keeps the receipt, and refuses a change set that was written."""
         key, ttl, text = keys.token(self.namespace, token), now() // 1_000_000 + _RECEIPTS_KEPT, _dumps(written)
         first, *rest = pieces(text)
         models = self.table.models
-        item = models.Token(*key, receipt=first, parts=len(rest) or None, ttl=ttl)
-        parts = [models.Part(key[0], _receipt_part(n), text=each, ttl=ttl) for n, each in enumerate(rest, 1)]
+        item = models.new(models.Token, *key, receipt=first, parts=len(rest) or None, ttl=ttl)
+        parts = [
+            models.new(models.Part, key[0], _receipt_part(n), text=each, ttl=ttl) for n, each in enumerate(rest, 1)
+        ]
         return [self.table.put(item, self.table.is_absent()), *map(self.table.put, parts)]
 
     def receipt(self, token: str) -> Receipt | None:
