@@ -6,7 +6,6 @@ from memory import Conversation, Run, Store, where
 from memory.adapters.dynamodb import DynamoDbRepository
 from memory.adapters.dynamodb.models import INLINE_METADATA, PART
 from memory.testing.base import put, read, read_runs, run, run_states, walk
-from memory.values import Json
 from tests.adapters.dynamodb.watching import check_tidy, items_of, watched
 
 
@@ -61,8 +60,9 @@ def test_large_runs_are_replaced_and_removed(repository: DynamoDbRepository, sto
 
 @pytest.mark.parametrize("size", [INLINE_METADATA, INLINE_METADATA + 1, PART, PART + 1, 5_000_000])
 def test_metadata_of_any_size(repository: DynamoDbRepository, store: Store, namespace: str, size: int) -> None:
-    metadata: dict[str, Json] = {"n": 1, "t": "x" * (size - len('{"n":1,"t":""}'))}
-    put(store, "a", metadata, run(1))
+    text = "x" * (size - len('{"n":1,"t":""}'))
+    metadata = {"n": 1, "t": text}
+    put(store, "a", {"n": 1, "t": text}, run(1))
     assert read(store, "a").metadata == metadata
     assert [one.metadata for one in walk(store)] == [metadata]
     assert [one.metadata for one in walk(store, (where("n") == 1) & where("t").startswith("xx"))] == [metadata]
