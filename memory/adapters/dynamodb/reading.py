@@ -194,6 +194,10 @@ class Reader:
         is_all = window.after == 0 and limit == _ALL
         if limit and window.before is None and (window.from_end or is_all):
             return self._last_runs(namespace, conversation_id, window.after, limit, now)
+        if self._is_short(namespace, conversation_id, limit) and window.after == 0 and window.before is None:
+            kept, runs = self._last_runs(namespace, conversation_id, 0, limit + 1, now)
+            if len(runs) <= limit:
+                return kept, runs
         kept = self.resolved(namespace, self.held(namespace, [conversation_id])[conversation_id])
         if kept is None or kept.is_expired(now):
             return None, []
@@ -202,6 +206,11 @@ class Reader:
         if low > high or not limit:
             return kept, []
         return kept, self._between(partition, kept, low, high, limit, backwards=window.from_end)
+
+    def _is_short(self, namespace: str, conversation_id: str, limit: int) -> bool:
+        """Tell whether a conversation most probably has no more runs than that: then one query brings all of them."""
+        held = self.seen.get(namespace, conversation_id)
+        return held is not None and held.kept is not None and 0 < held.kept.record.run_count <= limit < _ALL
 
     def _last_runs(
         self, namespace: str, conversation_id: str, after: int, limit: int, now: int

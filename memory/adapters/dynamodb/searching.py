@@ -145,7 +145,7 @@ class Search:
             for shard in range(self._shards)
         ]
         items = shards[0] if self._shards == 1 else merge(*shards, key=lambda item: item.sk, reverse=order.descending)
-        size = min(limit, _HEADS_AT_ONCE)
+        size = -(-limit // -(-limit // _HEADS_AT_ONCE))  # as large as may be, so that some of them are just the limit
         start = None if after is None else _sort_key(order, after)
         for some in in_batches((item for item in items if item.sk != start), size):
             yield from self._read(order, some)

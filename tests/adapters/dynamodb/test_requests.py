@@ -105,6 +105,17 @@ def test_all_runs_are_one_query_for_each_megabyte(repository: DynamoDbRepository
     assert calls.counted() == {"Query": 1}
 
 
+def test_walking_what_is_short_is_one_query(repository: DynamoDbRepository, store: Store, other_store: Store) -> None:
+    put(store, "a", None, *runs(5))
+    with watched(repository.client) as calls:
+        uow = store.begin()
+        assert len(list(uow.runs.iterate("a"))) == len(uow.runs.first("a", 9)) == 5
+    assert calls.counted() == {"Query": 2}
+    with other_store.begin() as uow:
+        uow.runs.append("a", *runs(5))
+    assert [run.position for run in store.begin().runs.first("a", 9)] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
 def test_a_page_of_everything_is_one_query(repository: DynamoDbRepository, store: Store) -> None:
     for n in range(60):
         put(store, f"c{n}", {"n": n})
