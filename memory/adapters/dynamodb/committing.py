@@ -89,8 +89,11 @@ class Commit:
     def _write(self, prepared: list[Prepared]) -> tuple[Receipt, bool]:
         writer, token = self._writer, self._changes.token
         written = {each.id: each.written for each in prepared}
+        if sum(1 + len(each.metadata) + len(each.appended) for each in prepared) > MOST_ACTIONS:
+            return self._staging.commit(prepared, token), True
         actions = [action for each in prepared for action in writer.actions(each)]
-        actions += writer.token_actions(token, written)
+        receipt, parts = writer.token_actions(token, written)
+        actions += [receipt, *parts]
         if len(actions) > MOST_ACTIONS or sum(action.size for action in actions) > MOST_BYTES:
             return self._staging.commit(prepared, token), True
         writer.table.write(actions)

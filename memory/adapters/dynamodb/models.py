@@ -154,6 +154,7 @@ class Models:
         class Token(Item, discriminator="token"):
             receipt = UnicodeAttribute()
             parts = NumberAttribute(null=True)
+            part_set = UnicodeAttribute(attr_name="set", null=True)
 
         class Journal(Item, discriminator="stage"):
             state = UnicodeAttribute()

@@ -6,6 +6,7 @@ with each request. Either way `Criterion.matches` decides.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import islice
@@ -16,9 +17,11 @@ from memory.adapters.dynamodb.models import Kept
 from memory.adapters.dynamodb.reading import Reader
 from memory.adapters.dynamodb.table import Table, in_batches
 from memory.domain import ConversationRecord
+from memory.errors import InvalidValueError
 from memory.index import Every, KeyBetween, KeyIn, Lookup, Plan, Some
 from memory.paging import Order, Place
 from memory.query import FieldCompares
+from memory.values import check_id
 
 _FOUND_AT_MOST: Final = 1_000
 """Entries of a look-up that are read to see whether it finds few."""
@@ -185,7 +188,8 @@ def _drives(plan: Plan) -> list[_Drive]:
             if isinstance(choice, KeyIn | KeyBetween):
                 drive.lookups.append(choice)
             elif isinstance(choice, FieldCompares) and choice.field == "id" and choice.operator == "==":
-                drive.ids.add(str(choice.value))
+                with suppress(InvalidValueError):  # no conversation has what cannot be an id
+                    drive.ids.add(check_id(choice.value, "the id"))
             else:
                 break
         else:

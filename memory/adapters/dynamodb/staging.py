@@ -63,20 +63,27 @@ class Staging:
         ids = [each.id for each in prepared]
         try:
             self._open(stage, ids)
-            for batch in _batches(chain.from_iterable(self._early(stage, each) for each in prepared)):
-                self._table.write([self._goes_on(stage), *batch])
-            last = [] if token is None else self._writer.token_actions(token, dict(receipt.written))
-            self._table.write([self._becomes(stage, COMMITTED), *edits, *last])
+            self._write_all(stage, chain.from_iterable(self._early(stage, each) for each in prepared))
+            last = [self._becomes(stage, COMMITTED), *edits]
+            if token is not None:
+                kept, parts = self._writer.token_actions(token, dict(receipt.written))
+                self._write_all(stage, parts)
+                last.append(kept)
+            self._table.write(last)
         except (RefusedError, PersistenceError, ChangedError) as error:
             if not self._was_committed(stage, ids, error):
                 raise
         try:
             self._close(stage, ids, committed=True)
-        except (
-            PersistenceError
-        ) as error:  # the commit has happened; the next writer closes what is left, or `purge_expired`
+        except PersistenceError as error:
+            # The commit has happened; the next writer closes what is left, or `purge_expired`.
             _log.warning("what the commit %s locked could not be opened yet: %s", token, error)
         return receipt
+
+    def _write_all(self, stage: str, actions: Iterable[Action]) -> None:
+        """Write as many transactions as it takes, as long as the stage is open."""
+        for batch in _batches(actions):
+            self._table.write([self._goes_on(stage), *batch])
 
     def _was_committed(self, stage: str, ids: list[str], error: Exception) -> bool:
         """Find out what an error left, and undo it; tell whether all was written after all."""
@@ -94,14 +101,11 @@ class Staging:
     def _open(self, stage: str, ids: list[str]) -> None:
         pk, sk = keys.stage(self._namespace, stage)
         first, *rest = pieces(json.dumps(ids))
-        for number, text in enumerate(rest, 1):
-            self._table.write(
-                [self._table.put(self._table.models.new(self._table.models.Part, pk, _part(sk, number), text=text))]
-            )
-        item = self._table.models.new(
-            self._table.models.Journal, pk, sk, state=_OPEN, at=now(), ids=first, parts=len(rest) or None
-        )
+        models = self._table.models
+        item = models.new(models.Journal, pk, sk, state=_OPEN, at=now(), ids=first, parts=len(rest) or None)
         self._table.write([self._table.put(item, self._table.is_absent())])
+        parts = [models.new(models.Part, pk, _part(sk, number), text=text) for number, text in enumerate(rest, 1)]
+        self._write_all(stage, map(self._table.put, parts))
 
     def _goes_on(self, stage: str) -> Action:
         """Return the action that says the stage is alive, and is refused if somebody has ended it."""
@@ -143,8 +147,11 @@ class Staging:
         return True
 
     def _ids(self, item: Any) -> list[str]:
+        """Return the conversations of a stage; none, where it broke off before it said all of them: then none was locked."""
         places = [(item.pk, _part(item.sk, number)) for number in range(1, (item.parts or 0) + 1)]
         parts = self._table.get_many(places)
+        if len(parts) < len(places):
+            return []
         ids: list[str] = json.loads(item.ids + "".join(parts[place].text for place in places))
         return ids
 

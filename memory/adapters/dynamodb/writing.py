@@ -92,16 +92,17 @@ class Writer:
         place = keys.trash(self.namespace), bytes.fromhex(new_id())
         return [self.table.put(self.table.models.new(self.table.models.Pointer, *place, id=prepared.id))]
 
-    def token_actions(self, token: str, written: dict[str, Written | None]) -> list[Action]:
-        """Return what keeps the receipt, and refuses a change set that was written."""
+    def token_actions(self, token: str, written: dict[str, Written | None]) -> tuple[Action, list[Action]]:
+        """Return what keeps the receipt, and refuses a change set that was written; and the parts of one that is too large."""
         key, ttl, text = keys.token(self.namespace, token), now() // 1_000_000 + _RECEIPTS_KEPT, _dumps(written)
         first, *rest = pieces(text)
-        models = self.table.models
-        item = models.new(models.Token, *key, receipt=first, parts=len(rest) or None, ttl=ttl)
+        models, part_set = self.table.models, new_id() if rest else None
+        item = models.new(models.Token, *key, receipt=first, parts=len(rest) or None, part_set=part_set, ttl=ttl)
         parts = [
-            models.new(models.Part, key[0], _receipt_part(n), text=each, ttl=ttl) for n, each in enumerate(rest, 1)
+            models.new(models.Part, key[0], _receipt_part(part_set, n), text=each, ttl=ttl)
+            for n, each in enumerate(rest, 1)
         ]
-        return [self.table.put(item, self.table.is_absent()), *map(self.table.put, parts)]
+        return self.table.put(item, self.table.is_absent()), [self.table.put(part) for part in parts]
 
     def receipt(self, token: str) -> Receipt | None:
         """Return the receipt of a change set that was written; None if it was not, or long ago."""
@@ -110,12 +111,13 @@ class Writer:
 
     def receipt_of(self, token: str, item: Any) -> Receipt:
         """Return the receipt that an item holds."""
-        places = [(item.pk, _receipt_part(number)) for number in range(1, (item.parts or 0) + 1)]
+        places = [(item.pk, _receipt_part(item.part_set, number)) for number in range(1, (item.parts or 0) + 1)]
         parts = self.table.get_many(places)
         text = item.receipt + "".join(parts[place].text for place in places)
         written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
         return Receipt(token, written)
 
 
-def _receipt_part(number: int) -> bytes:
-    return b"\x01" + number.to_bytes(3, "big")
+def _receipt_part(part_set: str | None, number: int) -> bytes:
+    # A set of each try: two that write the same change set at once must not mix their receipts.
+    return b"\x01" + bytes.fromhex(part_set or "") + number.to_bytes(3, "big")

@@ -147,6 +147,7 @@ def test_a_page_of_a_query_is_three_requests_at_most(repository: DynamoDbReposit
         (where("n") < 150, 50),
         (where.id.in_(["0001", "0700", "none"]), 2),
         (where.id >= "1480", 20),
+        (where.id.in_(["x" * 5_000, "0001"]), 1),
         (where("customer").startswith("c14"), 50),
     ):
         with watched(repository.client) as calls:

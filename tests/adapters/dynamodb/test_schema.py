@@ -1,5 +1,7 @@
 """The table: made, waited for, checked; opened by URL, or with a session or client of the application's."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -204,6 +206,14 @@ def test_an_impossible_url_is_refused(url: str, wrong: str, dynamodb_server: Ser
     del dynamodb_server  # which sets credentials
     with pytest.raises(ConfigurationError, match=wrong):
         memory.connect(url)
+
+
+def test_opening_it_loads_its_own_drivers_only(dynamodb_server: Server) -> None:
+    opening = f"import memory; memory.connect('dynamodb://table?endpoint={dynamodb_server.url}').close()"
+    code = f"{opening}\nimport sys\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    drivers = {"alembic", "boto3", "botocore", "psycopg", "pynamodb", "redis", "sqlalchemy", "typer"}
+    assert drivers & set(loaded) == {"boto3", "botocore", "pynamodb"}
 
 
 def test_no_region(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
