@@ -65,14 +65,15 @@ def test_an_append_does_not_pay_for_large_metadata(repository: DynamoDbRepositor
 def test_making_a_conversation_is_one_request(repository: DynamoDbRepository, store: Store) -> None:
     with watched(repository.client) as calls:
         put(store, "a", {"n": 1, "customer": "ada"}, *runs(2))
-    assert calls.counted() == {"TransactWriteItems": 1}
+    assert (calls.counted(), calls.write_units) == ({"TransactWriteItems": 1}, 10 + 2 * 2 + 2 * 2)
 
 
 def test_a_write_after_reading_is_one_more(repository: DynamoDbRepository, store: Store, other_store: Store) -> None:
     put(other_store, "a", {"n": 1}, *runs(2))
     with watched(repository.client) as calls, store.begin() as uow:
         uow.conversations.get("a").metadata["n"] = 2
-    assert calls.counted() == {"GetItem": 1, "TransactWriteItems": 1}
+    assert (calls.counted(), calls.read_units) == ({"GetItem": 1, "TransactWriteItems": 1}, 1)
+    assert calls.write_units == 8 + 2 * 2
     append(other_store)
     with watched(repository.client) as calls, store.begin() as uow:
         uow.runs.last("a", 20)
