@@ -20,6 +20,7 @@ _ADAPTERS: Final = {
     "memory": _Adapter("memory.adapters.in_memory"),
     "sqlite": _Adapter("memory.adapters.sql"),
     "postgresql": _Adapter("memory.adapters.sql", "postgres"),
+    "dynamodb": _Adapter("memory.adapters.dynamodb", "dynamodb"),
 }
 ENTRY_POINTS: Final = "memory.adapters"
 """The group of entry points by which other packages add schemes: a name, and a function from a URL to a `Repository`."""

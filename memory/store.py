@@ -221,6 +221,7 @@ def connect(url: str, *, namespace: str = "default") -> Store:
     ``sqlite:///conversations.db``      a local file, made on first use; ``?synchronous=full`` or ``normal``
     ``sqlite://``                       sqlite in memory
     ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it
+    ``dynamodb://table``                Amazon DynamoDB; ``?region=...&endpoint=...``, see docs/dynamodb.md
     ``memory://``                       Python objects: the reference, for tests
     ==================================  ====================================================================
 
