@@ -26,7 +26,7 @@ from memory.errors import ConfigurationError, PersistenceError
 from memory.index import plan
 from memory.paging import Order, Page, Place, Query, collect
 from memory.query import EVERYTHING, Criterion
-from memory.repository import Capabilities, Repository, RunsRead, SchemaStatus, Window
+from memory.repository import Capabilities, Progress, Repository, RunsRead, SchemaStatus, Window, silently
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -194,7 +194,7 @@ class DynamoDbRepository(Repository):
         """
         return self._schema.steps()
 
-    def migrate(self, progress: Callable[[str], object] = _log.info) -> SchemaStatus:
+    def migrate(self, progress: Progress = silently) -> SchemaStatus:
         """Make the table if there is none, and what it lacks; wait until it can be used.
 
         Args:
