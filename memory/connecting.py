@@ -20,6 +20,8 @@ _ADAPTERS: Final = {
     "memory": _Adapter("memory.adapters.in_memory"),
     "sqlite": _Adapter("memory.adapters.sql"),
     "postgresql": _Adapter("memory.adapters.sql", "postgres"),
+    "redis": _Adapter("memory.adapters.redis", "redis"),
+    "rediss": _Adapter("memory.adapters.redis", "redis"),
 }
 ENTRY_POINTS: Final = "memory.adapters"
 """The group of entry points by which other packages add schemes: a name, and a function from a URL to a `Repository`."""

@@ -108,6 +108,11 @@ def _entries(metadata: dict[str, Any], prefix: bytes) -> Iterator[Entry]:
                 yield Entry(_short(path + _ELEMENT), key(element))
 
 
+def is_element(path: bytes) -> bool:
+    """Tell whether the path leads to the elements of a list, of which plans ask equality only (not where it is a digest)."""
+    return path.endswith(_ELEMENT)
+
+
 def key(value: Json) -> bytes:
     """Return the key of a value. Of a list or dict it tells the type only.
 
