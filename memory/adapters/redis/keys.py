@@ -9,6 +9,7 @@ from memory.errors import ConfigurationError
 
 DEFAULT_PREFIX: Final = "memory"
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*")  # what `quote` leaves as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +64,6 @@ class Keys:
 
 
 def _tag(namespace: str, name: str) -> str:
+    if _PLAIN.fullmatch(namespace) and _PLAIN.fullmatch(name):
+        return f"{{{namespace}/{name}}}"
     return f"{{{quote(namespace, safe='')}/{quote(name, safe='')}}}"

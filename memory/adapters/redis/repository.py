@@ -12,12 +12,13 @@ from redis.retry import Retry
 from memory.adapters.redis import durability, records
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.keys import DEFAULT_PREFIX, Keys
-from memory.adapters.redis.models import RECORD_FIELDS, RUN_FIELDS, Models, bind
+from memory.adapters.redis.models import RECORD_FIELDS, Models, bind
+from memory.adapters.redis.reading import read_runs
 from memory.adapters.redis.schema import Progress, Schema
 from memory.adapters.redis.search import Search
 from memory.adapters.redis.wire import Client, Pool, Script, Wire
 from memory.adapters.redis.writing import Writer
-from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
+from memory.changes import ChangeSet, Receipt
 from memory.connecting import options, redact
 from memory.domain import Conversation, ConversationRecord
 from memory.errors import ConfigurationError
@@ -32,8 +33,7 @@ DEFAULT_TIMEOUT: Final = 10.0
 _CONNECT_TIMEOUT: Final = 5.0
 _QUERY_SHARE: Final = 0.8  # of the time-out: a query that the server gives up is an error with a cause
 _PURGED_AT_ONCE: Final = 500
-_RUNS: Final = Script("runs")
-_PURGE: Final = Script("purge")
+_PURGE: Final = Script("shared", "purge")
 
 
 def _seconds(text: str) -> float:
@@ -126,8 +126,10 @@ class RedisRepository(Repository):
 
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         key = self._keys.conversation(namespace, conversation_id)
-        answers = self._wire.ask_all(("HMGET", key, *RECORD_FIELDS), ("EXISTS", key))
-        fields, exists = self._wire.checked(answers[0]), self._wire.checked(answers[1])
+        fields, exists = (
+            self._wire.checked(answer, key)
+            for answer in self._wire.ask_all(("HMGET", key, *RECORD_FIELDS), ("EXISTS", key))
+        )
         if not exists:
             return None
         conversation = records.conversation(key, fields, conversation_id)
@@ -151,29 +153,7 @@ class RedisRepository(Repository):
         return count_pages(lambda query: self.find(namespace, query), criterion)
 
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        run_keys = self._keys.runs(namespace, conversation_id)
-        answer = self._wire.read(
-            _RUNS,
-            [self._keys.conversation(namespace, conversation_id), self._keys.positions(namespace, conversation_id)],
-            [
-                self.clock(),
-                run_keys,
-                min(window.after, ALL_RUNS),
-                ALL_RUNS if window.before is None else min(window.before, ALL_RUNS),
-                -1 if window.limit is None else min(window.limit, ALL_RUNS),
-                "1" if window.from_end else "",
-            ],
-        )
-        if not answer:
-            return RunsRead(None, ())
-        incarnation, version, *flat = answer
-        width = len(RUN_FIELDS) + 1
-        read = [flat[at : at + width] for at in range(0, len(flat), width)]
-        runs = [
-            records.run(f"{run_keys}{position.decode()}", conversation_id, position, fields)
-            for position, *fields in (reversed(read) if window.from_end else read)
-        ]
-        return RunsRead(Seen(incarnation.decode(), int(version)), tuple(runs))
+        return read_runs(self._wire, self._keys, namespace, conversation_id, window, now=self.clock())
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         return Writer(self._wire, self._keys, namespace, self.clock()).write(changes)

@@ -1,36 +1,23 @@
--- Read runs, and which conversation and version they belong to.
--- KEYS: conversation, positions. ARGV: now, beginning of the runs' keys, after, before, limit (-1: all), from the end (or '').
--- Answer: {} where there is no conversation, else {incarnation, version, and of each run its position and fields}.
+-- Read a window of runs, and which conversation and version they belong to. reading.py does without where it can.
+-- KEYS: conversation, positions. ARGV: after, before, limit (-1: all), from the end (or ''); then the arguments of SORT but for
+-- LIMIT and the direction.
+-- Answer: {the conversation's fields, and of each run its position and its fields}.
 
-local now, run_prefix, after, before, limit, from_end = unpack(ARGV)
+local after, before, limit, from_end = ARGV[1], ARGV[2], ARGV[3], ARGV[4] ~= ''
 
 return answered(function()
-  local incarnation, version, expires_at =
-    unpack(look('HMGET', KEYS[1], 'incarnation', 'version', 'expires_at'), 1, 3)
-  if not incarnation or not version then
-    return look('EXISTS', KEYS[1]) == 1 and {'corrupt', KEYS[1]} or {}
-  elseif expires_at and not tonumber(expires_at) then
-    return {'corrupt', KEYS[1]}
-  elseif is_expired(expires_at, now) then
-    return {}
+  local conversation = look('HMGET', KEYS[1], 'incarnation', 'version', 'expires_at')
+  local skipped = from_end and look('ZCOUNT', KEYS[2], before, '+inf') or look('ZCOUNT', KEYS[2], '-inf', after)
+  local size = look('ZCOUNT', KEYS[2], '(' .. after, '(' .. before)
+  if limit ~= '-1' then
+    size = math.min(size, tonumber(limit))
   end
-  local positions
-  if from_end ~= '' then
-    positions = look('ZRANGE', KEYS[2], '(' .. before, '(' .. after, 'BYSCORE', 'REV', 'LIMIT', 0, limit)
-  else
-    positions = look('ZRANGE', KEYS[2], '(' .. after, '(' .. before, 'BYSCORE', 'LIMIT', 0, limit)
+  if size == 0 then
+    return {conversation, {}}
   end
-  local result, size = {incarnation, version}, 2
-  for _, position in ipairs(positions) do
-    local run = look('HMGET', run_prefix .. position, 'id', 'input', 'output', 'metadata', 'created_at')
-    result[size + 1] = position
-    for n = 1, 5 do
-      if not run[n] then
-        return {'corrupt', run_prefix .. position}
-      end
-      result[size + 1 + n] = run[n]
-    end
-    size = size + 6
+  local arguments = {unpack(ARGV, 5)}
+  for _, argument in ipairs({'LIMIT', digits(skipped), digits(size), from_end and 'DESC' or 'ASC'}) do
+    arguments[#arguments + 1] = argument
   end
-  return result
+  return {conversation, look('SORT', KEYS[2], unpack(arguments))}
 end)

@@ -27,7 +27,7 @@ HEAD: Final = "0001"
 OLDER_ENCODINGS: Final[tuple[str, ...]] = ()
 """Encodings that released versions of this code wrote."""
 
-_REENCODE: Final = Script("reencode")
+_REENCODE: Final = Script("shared", "reencode")
 _AT_ONCE: Final = 500
 _PAUSE: Final = 0.02  # seconds between two looks at how far an index is
 

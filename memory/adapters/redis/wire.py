@@ -46,11 +46,11 @@ class Client(Protocol):
 
 
 class Script:
-    """A Lua script of this package, with what all of them share before it."""
+    """A Lua script of this package: its parts, one after the other."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, *parts: str) -> None:
         folder = files(__package__)
-        self.source: Final = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in ("shared", name))
+        self.source: Final = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
         self.sha: Final = sha1(self.source.encode()).hexdigest()  # noqa: S324  # Redis's name for it, no secret
 
 
@@ -99,14 +99,18 @@ class Wire:
         except LostError as error:
             raise CommitInDoubtError(f"{self._where()}: the answer to a commit was lost") from error.__cause__
 
-    def checked(self, answer: Any) -> Any:
+    def checked(self, answer: Any, key: str | None = None) -> Any:
         """Return an answer, or raise what it means if the server refused.
+
+        Args:
+            answer: one of `ask_all`.
+            key: the key that was asked for, if it was one of ours.
 
         Raises:
             PersistenceError: as `errors.translate` says.
         """
         if isinstance(answer, Exception):
-            if (ours := translate(answer, self._where())) is None:
+            if (ours := translate(answer, key or self._where())) is None:
                 raise answer
             raise ours from answer
         return answer
@@ -116,7 +120,7 @@ class Wire:
         if isinstance(answer, RedisError) and code(answer) == "NOSCRIPT":  # the server's first time, or it was flushed
             (answer,) = self._exchange((("EVAL", script.source, len(keys), *keys, *arguments),))
         answer = self.checked(answer)
-        if answer and answer[0] == b"corrupt":
+        if isinstance(answer, list) and answer[:1] == [b"corrupt"]:
             raise corrupt(answer[1].decode(errors="replace"))
         return answer
 

@@ -6,6 +6,7 @@ least on both sides, and it needs no escaping (docs/decisions/0010-redis-commit.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 from memory.adapters.redis import records
@@ -18,7 +19,8 @@ from memory.domain import Conversation, ConversationRecord, RunRecord
 from memory.errors import CorruptRecordError, PersistenceError, UnsupportedError
 from memory.index import entries
 
-COMMIT: Final = Script("commit")
+COMMIT: Final = Script("shared", "commit")
+APPEND: Final = Script("append")
 
 RECEIPT_KEPT: Final = 25 * 3600 * 1000
 """Milliseconds; a lost answer may be asked for again for a day."""
@@ -34,10 +36,32 @@ class Writer:
 
     def __init__(self, wire: Wire, keys: Keys, namespace: str, now: int) -> None:
         self._wire, self._keys, self._namespace, self._now = wire, keys, namespace, now
-        self._tokens = Tokens(keys.prefix, namespace)
+
+    @cached_property
+    def _tokens(self) -> Tokens:
+        return Tokens(self._keys.prefix, self._namespace)
 
     def write(self, changes: ChangeSet) -> Receipt:
         """Write everything in one round trip, or find out why nothing could be."""
+        if len(changes.changes) == 1:
+            (change,) = changes.changes
+            if len(change.append) == 1 and change.only_appends and (receipt := self._append(changes, change)):
+                return receipt
+        return self._commit(changes)
+
+    def _append(self, changes: ChangeSet, change: Change) -> Receipt | None:
+        """Append one run; None where that is not all that is to be done."""
+        (run,) = change.append
+        keys = [
+            self._keys.receipt(self._namespace, changes.token),
+            self._keys.conversation(self._namespace, change.id),
+            self._keys.positions(self._namespace, change.id),
+        ]
+        runs = self._keys.runs(self._namespace, change.id)
+        answer = self._wire.commit(APPEND, keys, (changes.at, runs, RECEIPT_KEPT, *run[1:]))
+        return None if answer is None else _receipt(changes, json.loads(answer))
+
+    def _commit(self, changes: ChangeSet) -> Receipt:
         keys = [self._keys.receipt(self._namespace, changes.token)]
         arguments: list[Argument] = [self._now, changes.at, changes.token, RECEIPT_KEPT, GRACE]
         for change in changes.changes:
