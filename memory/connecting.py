@@ -57,9 +57,7 @@ def redact(url: str) -> str:
     >>> redact("postgresql://ada:secret@localhost/app?password=secret")
     'postgresql://ada:***@localhost/app?password=***'
     """
-    url = re.sub(
-        r"(://[^:/?#@]*):.*@", r"\1:***@", url
-    )  # to the last @: a password may hold any character, if by mistake
+    url = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)  # to the last @: a password may hold any character, by mistake
     return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&#]*", r"\1***", url)
 
 

@@ -26,8 +26,8 @@ from memory.query import (
 )
 from memory.values import Json
 
-LONGEST_STRING = 256
-"""Bytes of a string that its key holds. What is longer keeps its beginning and a digest: equality stays exact."""
+LONGEST_KEY = 256
+"""Bytes of a string or number that its key holds. What is longer keeps its beginning and a digest: equality stays exact."""
 
 LONGEST_PATH = 512
 """Bytes of a path in an entry; a longer one is a digest. With a namespace and a key it fits the smallest index limit met:
@@ -121,16 +121,18 @@ def key(value: Json) -> bytes:
     """
     if isinstance(value, str):
         text = value.encode("utf-8", "surrogatepass")  # UTF-8 sorts by code point, as Python compares strings
-        if len(text) > LONGEST_STRING:
-            text = text[:LONGEST_STRING] + hashlib.sha256(text).digest()
-        return _STRING + text
+        return _STRING + _short_key(text)
     if isinstance(value, bool):
         return _BOOL + bytes([value])
     if isinstance(value, int | float):
-        return _NUMBER + _number(value)
+        return _NUMBER + _short_key(_number(value))
     if value is None:
         return _NULL
     return _LIST if isinstance(value, list) else _DICT
+
+
+def _short_key(whole: bytes) -> bytes:
+    return whole if len(whole) <= LONGEST_KEY else whole[:LONGEST_KEY] + hashlib.sha256(whole).digest()
 
 
 def _number(value: float) -> bytes:
@@ -202,7 +204,7 @@ def _lookup(criterion: OnMetadata, path: bytes) -> tuple[Plan, bool]:
         return KeyIn(of_elements, (key(criterion.element),)), _is_scalar(criterion.element)
     if isinstance(criterion, StartsWith):
         low, exact = _STRING + criterion.prefix.encode("utf-8", "surrogatepass"), _is_short(criterion.prefix)
-        low = low[: LONGEST_STRING + 1]
+        low = low[: LONGEST_KEY + 1]
         return KeyBetween(path, low, _after_prefix(low)), exact
     if isinstance(criterion, Orders):
         return _range(criterion.operator, criterion.bound, path), _is_short(criterion.bound)
@@ -214,7 +216,7 @@ def _range(operator: str, bound: Scalar, path: bytes) -> KeyBetween:
     at = key(bound)
     beyond = at + b"\x00"
     if not _is_short(bound):
-        at, beyond = at[: LONGEST_STRING + 1], _after_prefix(at[: LONGEST_STRING + 1])
+        at, beyond = at[: LONGEST_KEY + 1], _after_prefix(at[: LONGEST_KEY + 1])
         operator = operator[0] + "="
     lowest, highest = at[:1], bytes([at[0] + 1])
     return {
@@ -244,4 +246,4 @@ def _is_scalar(value: Json) -> bool:
 
 
 def _is_short(bound: Scalar) -> bool:
-    return not isinstance(bound, str) or len(bound.encode("utf-8", "surrogatepass")) <= LONGEST_STRING
+    return len(bound.encode("utf-8", "surrogatepass") if isinstance(bound, str) else _number(bound)) <= LONGEST_KEY
