@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import redis
@@ -136,11 +137,21 @@ def fill_for_queries(store: Store) -> None:
             "multi": number % 2 == 0,
             "tier": "gold" if number < CONVERSATIONS // 3 else "basic",  # those of gold are all the oldest
         }
-        record = ConversationRecord(f"conversation-{number}", encode_metadata(metadata), 1, "", 0, 0, number, number, None)
+        record = ConversationRecord(
+            f"conversation-{number}", encode_metadata(metadata), 1, "", 0, 0, number, number, None
+        )
         changes.append(Change(record.id, create=record))
         if len(changes) == 2000:
             store.commit(ChangeSet.of(changes, 0))
             changes.clear()
+
+
+def first_page(store: Store, criterion: Criterion) -> Callable[[], object]:
+    return lambda: store.begin().conversations.find(criterion, limit=50)
+
+
+def all_of(store: Store, order: str) -> int:
+    return sum(1 for _ in store.begin().conversations.iterate(order=order))
 
 
 def bench_queries(store: Store, client: Any, keys: Keys) -> None:
@@ -159,12 +170,15 @@ def bench_queries(store: Store, client: Any, keys: Keys) -> None:
         "strings in a range": where("customer") >= "customer-99",
     }
     for name, criterion in queries.items():
-        (spent,) = in_turns(30, lambda criterion=criterion: store.begin().conversations.find(criterion, limit=50))
+        (spent,) = in_turns(30, first_page(store, criterion))
         report(f"find, {name}: the first page of 50", spent)
-        (spent,) = in_turns(3, lambda criterion=criterion: store.begin().conversations.count(criterion))
+        (spent,) = in_turns(3, partial(store.begin().conversations.count, criterion))
         report(f"  count: {store.begin().conversations.count(criterion):,}", spent)
     tokens = Tokens(keys.prefix, "default")
-    for name, criterion, path, value in (("ten match", rare, b"customer", "customer-77"), ("a third", third, b"domain", "Hotels")):
+    for name, criterion, path, value in (
+        ("ten match", rare, b"customer", "customer-77"),
+        ("a third", third, b"domain", "Hotels"),
+    ):
         text = f"@namespace:{{{tokens.namespace}}} @entries:{{{tokens.equal(path, [key(value)])[0]}}}"
 
         def by_hand(text: str = text) -> None:
@@ -175,10 +189,10 @@ def bench_queries(store: Store, client: Any, keys: Keys) -> None:
                     pipeline.hgetall(result[b"id"])
                 pipeline.execute()
 
-        spent, least = in_turns(100, lambda criterion=criterion: store.begin().conversations.find(criterion, limit=50), by_hand)
+        spent, least = in_turns(100, first_page(store, criterion), by_hand)
         report(f"equality, {name}: the first page of 50", spent, least)
     for order in ("-updated_at", "id"):
-        walked = timed(lambda order=order: sum(1 for _ in store.begin().conversations.iterate(order=order)))
+        walked = timed(partial(all_of, store, order))
         report(f"all {CONVERSATIONS:,}, by {order}: each", walked / CONVERSATIONS)
 
 
@@ -190,7 +204,9 @@ def bench_import(store: Store, client: Any, prefix: str) -> None:
 
     def ours() -> None:
         for begin in range(0, 4000, 100):
-            records = (ConversationRecord(f"i{n}", metadata, 1, "", 0, 0, n, n, None) for n in range(begin, begin + 100))
+            records = (
+                ConversationRecord(f"i{n}", metadata, 1, "", 0, 0, n, n, None) for n in range(begin, begin + 100)
+            )
             store.commit(ChangeSet.of([Change(record.id, create=record, append=runs) for record in records], 1))
 
     def by_hand() -> None:
@@ -206,7 +222,9 @@ def bench_import(store: Store, client: Any, prefix: str) -> None:
     spent = timed(ours)
     kept = used(client) - before
     least = timed(by_hand)
-    print(f"import: {80_000 / spent:,.0f} runs/s, raw pipelined HSETs {80_000 / least:,.0f}/s, ratio {spent / least:.2f}")
+    print(
+        f"import: {80_000 / spent:,.0f} runs/s, raw pipelined HSETs {80_000 / least:,.0f}/s, ratio {spent / least:.2f}"
+    )
     print(f"  memory: {kept / 80_000:,.0f} bytes a run, its conversation's share included (800 of them its text)")
 
 
@@ -228,7 +246,9 @@ def main() -> None:
                 many.migrate()
                 before = used(client)
                 spent = timed(lambda: fill_for_queries(many))
-                print(f"{CONVERSATIONS:,} conversations made in {spent:.1f} s, of {(used(client) - before) / CONVERSATIONS:,.0f} bytes")
+                print(
+                    f"{CONVERSATIONS:,} conversations made in {spent:.1f} s, of {(used(client) - before) / CONVERSATIONS:,.0f} bytes"
+                )
                 index: Any = client.execute_command("FT.INFO", keys.index)
                 megabytes = float(index[b"total_inverted_index_blocks"]), index.get(b"total_index_memory_sz_mb")
                 print(f"  of that the index: {megabytes[1]} MB")

@@ -44,22 +44,22 @@ def conversation(key: str, fields: Sequence[bytes | None], conversation_id: str)
         raise corrupt(key, error) from error
 
 
-def run(keys: str, conversation_id: str, fields: Sequence[bytes | None]) -> Run:
-    """Return the run that a position and the fields of a hash are, in the order of `RunRecord`.
+def run(keys: str, conversation_id: str, position: bytes, fields: Sequence[bytes | None]) -> Run:
+    """Return the run that the fields of a hash are, in the order of `RunRecord`.
 
     Raises:
         CorruptRecordError: they are none.
     """
-    position, id_, given, output, metadata, created_at = fields
+    id_, given, output, metadata, created_at = fields
     try:
-        if position is None or id_ is None or given is None or output is None or metadata is None or created_at is None:
+        if id_ is None or given is None or output is None or metadata is None or created_at is None:
             raise ValueError("a field is missing")  # noqa: TRY301  # as any other that cannot be read
         record = RunRecord(
             int(position), id_.decode(), given.decode(), output.decode(), metadata.decode(), int(created_at)
         )
         return Run.from_record(conversation_id, record)
     except (ValueError, OverflowError, CorruptRecordError) as error:
-        raise corrupt(f"{keys}{(position or b'').decode(errors='replace')}", error) from error
+        raise corrupt(f"{keys}{position.decode(errors='replace')}", error) from error
 
 
 def corrupt(key: str, why: object = "fields are missing") -> CorruptRecordError:

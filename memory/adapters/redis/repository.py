@@ -13,12 +13,11 @@ from memory.adapters.redis import durability, records
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.keys import DEFAULT_PREFIX, Keys
 from memory.adapters.redis.models import RECORD_FIELDS, Models, bind
-from memory.adapters.redis.reading import read_runs
 from memory.adapters.redis.schema import Progress, Schema
 from memory.adapters.redis.search import Search
 from memory.adapters.redis.wire import Client, Pool, Script, Wire
 from memory.adapters.redis.writing import Writer
-from memory.changes import ChangeSet, Receipt
+from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
 from memory.connecting import options, redact
 from memory.domain import Conversation, ConversationRecord
 from memory.errors import ConfigurationError
@@ -33,6 +32,7 @@ DEFAULT_TIMEOUT: Final = 10.0
 _CONNECT_TIMEOUT: Final = 5.0
 _QUERY_SHARE: Final = 0.8  # of the time-out: a query that the server gives up is an error with a cause
 _PURGED_AT_ONCE: Final = 500
+_RUNS: Final = Script("shared", "runs")
 _PURGE: Final = Script("shared", "purge")
 
 
@@ -153,7 +153,20 @@ class RedisRepository(Repository):
         return count_pages(lambda query: self.find(namespace, query), criterion)
 
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        return read_runs(self._wire, self._keys, namespace, conversation_id, window, now=self.clock())
+        keys = self._keys.conversation(namespace, conversation_id), self._keys.positions(namespace, conversation_id)
+        run_keys = self._keys.runs(namespace, conversation_id)
+        before = ALL_RUNS if window.before is None else min(window.before, ALL_RUNS)
+        limit = -1 if window.limit is None else min(window.limit, ALL_RUNS)
+        arguments = (self.clock(), run_keys, min(window.after, ALL_RUNS), before, limit, "1" if window.from_end else "")
+        answer = self._wire.read(_RUNS, keys, arguments)
+        if not answer:
+            return RunsRead(None, ())
+        incarnation, version, positions, *read = answer
+        runs = [
+            records.run(run_keys, conversation_id, position, fields)
+            for position, fields in zip(positions, read, strict=True)
+        ]
+        return RunsRead(Seen(incarnation.decode(), int(version)), tuple(reversed(runs) if window.from_end else runs))
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         return Writer(self._wire, self._keys, namespace, self.clock()).write(changes)

@@ -18,10 +18,12 @@ local function answered(work)
     return result
   elseif type(result) == 'table' and result.answer then
     return result.answer
-  elseif string.sub(type(result) == 'table' and result.err or tostring(result), 1, 9) == 'WRONGTYPE' then
+  end
+  local message = type(result) == 'table' and result.err or tostring(result)
+  if string.sub(message, 1, 9) == 'WRONGTYPE' then
     return {'corrupt', looked_at}
   end
-  return error(result)
+  return redis.error_reply(message)  -- with its code first; thrown on, it would have the script's line there
 end
 
 local function digits(number)

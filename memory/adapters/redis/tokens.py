@@ -27,7 +27,11 @@ _RANK_BYTES: Final = 6  # 48 bits: a double, which is what the index has, keeps 
 _NUMBER, _STRING = key(0)[:1].hex(), key("")[:1].hex()
 _BYTE_BY_BYTE: Final = 12
 _LEVELS_OF: Final = {
-    _NUMBER: (2, 4, *range(6, 25)),  # sign, exponent, and 64 bits of mantissa digit by digit
+    _NUMBER: (
+        2,
+        4,
+        *range(6, 43),
+    ),  # sign, exponent, and 64 bits of mantissa digit by digit, however `key` escapes them
     _STRING: (2, *(2 + 2 * size for size in (*range(1, _BYTE_BY_BYTE + 1), 16, 24, 32))),
 }
 _OTHER_LEVELS: Final = (2,)
