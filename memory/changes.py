@@ -92,6 +92,11 @@ class Change:
         return None if self.expires_at == NEVER else self.expires_at
 
     @property
+    def only_creates(self) -> bool:
+        """Whether a conversation is made, with its runs, and nothing else is to happen."""
+        return self.create is not None and self.after is None and not (self.remove or self.seen or self.edits)
+
+    @property
     def only_appends(self) -> bool:
         """Whether runs are appended, unconditionally, and nothing else is to happen: the change that never conflicts."""
         return (

@@ -6,7 +6,6 @@ tells whether they answer it exactly; where they do not, they find more, and `Cr
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -94,18 +93,20 @@ def entries(metadata: dict[str, Any]) -> set[Entry]:
     >>> sorted(entry.path for entry in entries({"customer": {"tier": "gold"}, "tags": ["a", "b"]}))
     [b'customer', b'customer\x00\x01tier', b'tags', b'tags\x00\x02', b'tags\x00\x02']
     """
-    return set(_entries(metadata, b""))
+    found: set[Entry] = set()
+    _gather(metadata, b"", found)
+    return found
 
 
-def _entries(metadata: dict[str, Any], prefix: bytes) -> Iterator[Entry]:
+def _gather(metadata: dict[str, Any], prefix: bytes, found: set[Entry]) -> None:
     for name, value in metadata.items():
         path = prefix + _encode_name(name)
-        yield Entry(_short(path), key(value))
+        found.add(Entry(_short(path), key(value)))
         if isinstance(value, dict):
-            yield from _entries(value, path + _SEPARATOR)
+            _gather(value, path + _SEPARATOR, found)
         elif isinstance(value, list):
-            for element in value:
-                yield Entry(_short(path + _ELEMENT), key(element))
+            of_elements = _short(path + _ELEMENT)
+            found.update([Entry(of_elements, key(element)) for element in value])
 
 
 def is_element(path: bytes) -> bool:

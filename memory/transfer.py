@@ -20,12 +20,10 @@ Times are ISO 8601, as ``2026-01-31T12:00:00.000000Z``. An unknown key is an err
 """
 
 import codecs
-import gc
 import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
@@ -322,26 +320,11 @@ def restore(
     totals = Totals() if totals is None else totals
     restoring = _Restoring(store, on_conflict, on_refusal, totals)
     groups = _groups(lines, restoring.refuse)
-    while True:
-        with _no_collector():
-            if (group := next(groups, None)) is None:
-                return totals
-            restoring.write(group)
-            group.clear()  # before the next one is read
+    for group in groups:
+        restoring.write(group)
+        group.clear()  # before the next one is read
         progress(totals)
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Keep the cycle collector from going through records by the hundred thousand: none is in a cycle, and it took a sixth."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+    return totals
 
 
 class _Restoring:

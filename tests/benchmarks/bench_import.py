@@ -7,6 +7,7 @@ import made, held in memory: the same tables, indexes, transactions and pragmas,
 Memory is the peak of a process of its own, for the file and for one four times as long.
 """
 
+import gc
 import gzip
 import json
 import os
@@ -32,6 +33,7 @@ _REPEATS = 3
 
 
 def main() -> None:
+    gc.set_threshold(200_000)  # as the command does
     if sys.argv[1:2] == [_MEASURE_MEMORY]:
         print(_peak(Path(sys.argv[2])))
         return

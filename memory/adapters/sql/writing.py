@@ -17,11 +17,12 @@ _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 class Writer:
     """Writes one change set on one cursor. Rows of runs and of index entries are gathered and written together."""
 
-    def __init__(self, statements: Statements, cursor: DBAPICursor, namespace: str, now: int) -> None:
+    def __init__(self, statements: Statements, cursor: DBAPICursor, namespace: str, now: int, *, careful: bool) -> None:
         self._statements = statements
         self._cursor = cursor
         self._namespace = namespace
         self._now = now
+        self._careful = careful
         self._run_rows: list[tuple[object, ...]] = []
         self._entry_rows: list[tuple[object, ...]] = []
 
@@ -56,7 +57,13 @@ class Writer:
 
     def _apply(self, change: Change, at: int) -> Written | None:
         """Do all that a change says to one conversation, after locking it."""
+        if change.only_creates and change.create is not None and not self._careful:
+            check(change, None)
+            return self._create(change, change.create)
         row = self._execute("lock", namespace=self._namespace, id=change.id).fetchone()
+        if row is None and change.create is None:
+            # PostgreSQL: a statement that waited for one that was removed does not see what was made in its place; the next does.
+            row = self._execute("lock", namespace=self._namespace, id=change.id).fetchone()
         stored = None if row is None else record_of(row)
         present = None if stored is None or _is_expired(stored, self._now) else stored
         check(change, present)
@@ -115,7 +122,8 @@ class Writer:
         self._run_rows += [(key, *run) for run in runs]
 
     def _add_entries(self, key: int, new: set[Entry]) -> None:
-        self._entry_rows += [(key, entry.path, entry.key, self._namespace) for entry in new]
+        # sorted as the table's key is: they go side by side
+        self._entry_rows += [(key, entry.path, entry.key, self._namespace) for entry in sorted(new)]
 
 
 def read_receipt(token: str, text: str) -> Receipt:
