@@ -29,8 +29,9 @@ TEXT = "x" * 400  # input and output: a run of 800 bytes
 CONVERSATIONS = 100_000
 METADATA = {"customer": "ada", "priority": 3, "domain": "Restaurants", "open": True}
 APPEND = """
-local position = redis.call('HINCRBY', KEYS[1], 'last_position', 1)
-redis.call('HSET', KEYS[3] .. position, 'id', ARGV[1], 'input', ARGV[2], 'output', ARGV[3], 'metadata', '{}', 'created_at', ARGV[4])
+local position = redis.call('HGET', KEYS[1], 'last_position') + 1
+local run = KEYS[3] .. position
+redis.call('HSET', run, 'id', ARGV[1], 'input', ARGV[2], 'output', ARGV[3], 'metadata', '{}', 'created_at', ARGV[4])
 redis.call('ZADD', KEYS[2], position, position)
 redis.call('HSET', KEYS[1], 'run_count', position, 'last_position', position, 'updated_at', ARGV[4], 'by_updated_at', ARGV[4])
 redis.call('SET', KEYS[4], position, 'PX', 90000000)
@@ -246,12 +247,11 @@ def main() -> None:
                 many.migrate()
                 before = used(client)
                 spent = timed(lambda: fill_for_queries(many))
-                print(
-                    f"{CONVERSATIONS:,} conversations made in {spent:.1f} s, of {(used(client) - before) / CONVERSATIONS:,.0f} bytes"
-                )
-                index: Any = client.execute_command("FT.INFO", keys.index)
-                megabytes = float(index[b"total_inverted_index_blocks"]), index.get(b"total_index_memory_sz_mb")
-                print(f"  of that the index: {megabytes[1]} MB")
+                size = (used(client) - before) / CONVERSATIONS
+                print(f"{CONVERSATIONS:,} conversations made in {spent:.1f} s, of {size:,.0f} bytes", end="")
+                info: Any = client.execute_command("FT.INFO", keys.index)
+                indexed = float(info[b"total_index_memory_sz_mb"]) * 2**20 / CONVERSATIONS
+                print(f", {indexed:,.0f} of them the index's own")
                 bench_queries(many, client, keys)
     finally:
         if running:

@@ -99,7 +99,7 @@ def _check_location(url: str) -> None:
 class RedisRepository(Repository):
     """Conversations in a Redis server with search.
 
-    A commit is one script, in one round trip. A conversation is read in one, its runs in one, a page of conversations in two.
+    A commit is one script, in one round trip. A conversation, its runs, and a page of conversations are read in one each.
 
     Args:
         client: a client of the application's, which stays its own: its connections, its time-outs and its TLS are used, its
@@ -126,10 +126,9 @@ class RedisRepository(Repository):
 
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         key = self._keys.conversation(namespace, conversation_id)
-        fields, exists = (
-            self._wire.checked(answer, key)
-            for answer in self._wire.ask_all(("HMGET", key, *RECORD_FIELDS), ("EXISTS", key))
-        )
+        # No fields of ours may mean no conversation, or somebody else's hash: the two are told at one moment, or not at all.
+        *_, answers = self._wire.ask_all(("MULTI",), ("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("EXEC",))
+        fields, exists = (self._wire.checked(answer, key) for answer in self._wire.checked(answers))
         if not exists:
             return None
         conversation = records.conversation(key, fields, conversation_id)

@@ -1,7 +1,7 @@
 -- Read runs, and which conversation and version they belong to.
 -- KEYS: conversation, positions. ARGV: now, beginning of the runs' keys, after, before, limit (-1: all), from the end (or '').
 -- Answer: {} where there is no conversation, else {incarnation, version, positions, and each run's fields}.
--- (SORT ... GET would read all runs at a third of the cost, but it unpacks a packed sorted set for good: 90 bytes a run.)
+-- (SORT ... GET would read all runs at a third of the cost, but it unpacks a packed sorted set for good: 75 bytes a run.)
 
 local now, run_prefix, after, before, limit, from_end = unpack(ARGV)
 

@@ -77,6 +77,10 @@ class Schema:
             raise SchemaError(status.advice())
         if not status.is_current:
             self._build(progress)
+        for encoding in OLDER_ENCODINGS:  # also of programs of the old version that wrote after the last migration
+            while self._reencode_some(encoding):
+                progress(1.0)
+        if not status.is_current:
             self._wire.ask("FT.ALIASUPDATE", self._keys.index, self._name)
             for name in self._indexes():
                 if name < self._name:
@@ -96,9 +100,6 @@ class Schema:
         while (done := self._part_indexed()) < 1:
             progress(done)
             time.sleep(_PAUSE)
-        for encoding in OLDER_ENCODINGS:
-            while self._reencode_some(encoding):
-                progress(1.0)
 
     def _part_indexed(self) -> float:
         info = self._wire.ask("FT.INFO", self._name)

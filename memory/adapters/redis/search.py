@@ -2,22 +2,22 @@
 
 A query's text is made of the names of fields, numbers and tokens (`tokens.py`), and of nothing else. Conversations are sorted by
 a time and their id, or by their id; the place a page begins after is a condition like any other, on numbers: the time, and the
-id's first bytes (`ID_RANKS`). For ids that are equal so far a filter compares the whole.
+id's first bytes (`ID_RANKS`). For ids that are equal so far a filter compares the whole. `page.lua` reads a page.
 
-The server sorts all that a query finds, however few are wanted. So it is asked first, in a way that may be wrong (dialect 4,
-which stops early), how far a page will reach; the second query, which is exact, looks no further than that.
+It is FT.AGGREGATE that is asked: of the two commands it alone sorts by two fields, and says when it was cut short.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from redis.exceptions import RedisError
+
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.models import RECORD_FIELDS
 from memory.adapters.redis.records import conversation_record
-from memory.adapters.redis.tokens import ENCODING, ID_RANKS, Tokens, id_digits, id_ranks, is_told_by_ranks
-from memory.adapters.redis.wire import Argument, Command, Wire
+from memory.adapters.redis.tokens import ENCODING, ID_RANK_END, ID_RANKS, Tokens, id_digits, id_ranks, is_told_by_ranks
+from memory.adapters.redis.wire import Argument, Command, Script, Wire
 from memory.domain import ConversationRecord
 from memory.errors import CorruptRecordError, PersistenceError, StoreUnavailableError
 from memory.index import Every, KeyBetween, KeyIn, Plan, Some, Unless
@@ -32,6 +32,11 @@ _DEEPEST: Final = 50
 
 _MOST_TOKENS: Final = 20_000
 """Tokens in a query's text; beyond that conversations are sooner looked at than looked up."""
+
+_LOADED: Final = ("@__key", *(f"@{name}" for name in RECORD_FIELDS), "@by_id", "@by_created_at", "@by_updated_at")
+_ID, _VERSION = _LOADED.index("@id"), _LOADED.index("@version")
+_PAGE: Final = Script("shared", "page")
+_FURTHEST_TIME: Final = 2**58  # microseconds: beyond the years 1 and 9999
 
 _EXACT: Final = 2**53
 _FURTHEST: Final = 2**70  # beyond any number that is stored; Python's integers go on
@@ -190,14 +195,15 @@ class Search:
         self._found = (
             f"@namespace:{{{tokens.namespace}}} {condition.text} {'' if expired else '-'}@expires_at:[-inf {now}]"
         )
-        self._timeout = ("TIMEOUT", milliseconds)
+        self._now, self._milliseconds = now, milliseconds
 
     def count(self) -> int:
         """Return how many conversations there are."""
         # Not LIMIT 0 0, whose total says nothing of a query that was cut short (RediSearch 2.10).
-        rows = self._rows(
-            self._wire.ask_all(self._aggregate(self._found, "GROUPBY", 0, "REDUCE", "COUNT", 0, "AS", "n"))[0]
-        )
+        (answer,) = self._wire.ask_all(self._aggregate(self._found, "GROUPBY", 0, "REDUCE", "COUNT", 0, "AS", "n"))
+        rows = self._rows(answer)
+        if rows and b"n" not in rows[0]:  # where time-outs are to fail, it fails without a word
+            raise self._cut_short(b"")
         return int(rows[0][b"n"]) if rows else 0
 
     def page(self, order: Order, after: Place | None, limit: int) -> list[ConversationRecord]:
@@ -205,9 +211,9 @@ class Search:
         records: list[ConversationRecord] = []
         while True:
             size = min(limit - len(records), _AT_ONCE)
-            rows = self._page(_Sorting(order, after), size)
+            rows = self._page(Sorting(order, after, self._now), size)
             # A conversation may be gone between being found and being read, when its keys have come to their end.
-            records += [self._record(row) for row in rows if b"id" in row or b"version" in row]
+            records += [self._record(row) for row in rows if row[_ID] or row[_VERSION]]
             if len(rows) < size or len(records) >= limit:
                 return records
             after = _place(order, rows[-1])
@@ -217,36 +223,22 @@ class Search:
         (answer,) = self._wire.ask_all(self._aggregate(self._found, "LIMIT", 0, limit, "LOAD", 1, "@__key"))
         return [row[b"__key"].decode() for row in self._rows(answer) if b"__key" in row]
 
-    def _page(self, sorting: "_Sorting", size: int) -> list[Mapping[bytes, bytes]]:
-        hints = [self._hint(field, part, sorting.direction, size) for field, part in sorting.steps()]
-        answers = self._wire.ask_all(*hints)
-        reach = next(
-            ((n, bound) for n in reversed(range(len(hints))) if (bound := _bound(answers[n])) is not None), None
-        )
-        if reach is not None:
-            rows = self._sorted(sorting, sorting.within(*reach), size)
-            if len(rows) == size:
-                return rows
-        return self._sorted(sorting, sorting.beyond(), size)
-
-    def _hint(self, field: str, part: str, direction: str, size: int) -> Command:
-        """Ask what the last conversation of a page has in a field; see the module."""
-        return (
-            *("FT.SEARCH", self._keys.index, f"{self._found} {part}"),
-            *("RETURN", 1, field, "SORTBY", field, direction, "LIMIT", size - 1, 1),
-            *(*self._timeout, "DIALECT", 4),
-        )
-
-    def _sorted(self, sorting: "_Sorting", part: str, size: int) -> list[Mapping[bytes, bytes]]:
-        names = ["@__key", *(f"@{name}" for name in RECORD_FIELDS)]
+    def _page(self, sorting: "Sorting", size: int) -> list[list[bytes]]:
         by = [argument for field in sorting.fields for argument in (f"@{field}", sorting.direction)]
-        steps: list[Argument] = ["FILTER", sorting.filter] if sorting.filter else []
-        steps += ["SORTBY", len(by), *by, "MAX", size, "LIMIT", 0, size, "LOAD", len(names), *names]
-        (answer,) = self._wire.ask_all(self._aggregate(f"{self._found} {part}", *steps))
-        return self._rows(answer)
+        arguments: list[Argument] = [self._keys.index, self._found, self._milliseconds, size]
+        arguments += [sorting.filter, sorting.beyond, sorting.direction, len(sorting.levels)]
+        arguments += [argument for level in sorting.levels for argument in level]
+        arguments += ["SORTBY", len(by), *by, "MAX", size, "LIMIT", 0, size, "LOAD", len(_LOADED), *_LOADED]
+        try:
+            warning, *rows = self._wire.read(_PAGE, (), arguments)
+        except RedisError as error:
+            raise self._explain(error) from error
+        if warning:
+            raise self._cut_short(warning)
+        return cast("list[list[bytes]]", rows)
 
     def _aggregate(self, query: str, *steps: Argument) -> Command:
-        return ("FT.AGGREGATE", self._keys.index, query, *steps, *self._timeout, "DIALECT", 2)
+        return ("FT.AGGREGATE", self._keys.index, query, *steps, "TIMEOUT", self._milliseconds, "DIALECT", 2)
 
     def _rows(self, answer: Any) -> list[Mapping[bytes, bytes]]:
         if isinstance(answer, Exception):
@@ -258,9 +250,15 @@ class Search:
             )
         return [result[b"extra_attributes"] for result in answer[b"results"]]
 
-    def _record(self, row: Mapping[bytes, bytes]) -> ConversationRecord:
-        key = row[b"__key"].decode(errors="replace")
-        record = conversation_record(key, [row.get(name.encode()) for name in RECORD_FIELDS])
+    def _cut_short(self, warning: bytes) -> StoreUnavailableError:
+        said = warning.decode(errors="replace")
+        return StoreUnavailableError(
+            f"{self._keys.index}: the server cut a query short, and a part is no answer: {said}"
+        )
+
+    def _record(self, row: Sequence[bytes]) -> ConversationRecord:
+        key = row[0].decode(errors="replace")
+        record = conversation_record(key, [value or None for value in row[1 : 1 + len(RECORD_FIELDS)]])
         if self._keys.conversation(self._namespace, record.id) != key:
             raise CorruptRecordError(
                 f"the hash at {key} says that it is conversation {record.id!r}, which has another key"
@@ -268,58 +266,57 @@ class Search:
         return record
 
 
-class _Sorting:
-    """An order from a place on, in the index's terms."""
+class Sorting:
+    """An order from a place on, in the index's terms.
 
-    def __init__(self, order: Order, after: Place | None) -> None:
+    Attributes:
+        fields: what to sort by.
+        direction: ASC or DESC.
+        filter: tells those beyond the place from those that have the same numbers.
+        beyond: the condition of being beyond the place, or there as far as numbers can tell.
+        levels: the ways to go on from the place, as `page.lua` takes them.
+    """
+
+    def __init__(self, order: Order, after: Place | None, now: int) -> None:
         time = () if order.field == "id" else (f"by_{order.field}",)
+        names = (*time, *ID_RANKS)
         self.fields = (*time, "by_id")
         self.direction = "DESC" if order.descending else "ASC"
-        self._descending = order.descending
-        self._levels = (*time, *ID_RANKS)
-        self._place: list[tuple[str, int]] = []
-        self.filter = ""
-        if after is not None:
-            *moments, conversation_id = cast("tuple[int, str]", after)
-            self._place = list(zip(self._levels, (*moments, *id_ranks(conversation_id)), strict=True))
-            self.filter = f"@by_id {'<' if self._descending else '>'} '{id_digits(conversation_id)}'"
-            if time:
-                self.filter = f"@{time[0]} != {moments[0]} || {self.filter}"
-
-    def steps(self) -> list[tuple[str, str]]:
-        """Return the parts of what lies beyond the place, the nearest last, each with the field by which it goes on."""
-        if not self._place:
-            return [(self._levels[0], "")]
-        return list(zip(self._levels, _beyond(self._place, descending=self._descending), strict=True))
-
-    def beyond(self) -> str:
-        """Return the condition of being beyond the place; the filter sees to what is as near as the numbers can tell."""
-        if not self._place:
-            return ""
-        here = " ".join(_range(field, "==", value) for field, value in self._place)
-        return _union([*_beyond(self._place, descending=self._descending), here])
-
-    def within(self, step: int, bound: str) -> str:
-        """Return the condition of being beyond the place, and in the given step no further than the bound."""
-        limit = f"@{self._levels[step]}:[{bound} +inf]" if self._descending else f"@{self._levels[step]}:[-inf {bound}]"
-        if not self._place:
-            return limit
-        steps = [part for _, part in self.steps()]
-        here = " ".join(_range(field, "==", value) for field, value in self._place)
-        return _union([f"{steps[step]} {limit}", *steps[step + 1 :], here])
+        self.filter = self.beyond = ""
+        if after is None:
+            near, begin = ("+inf", now if time else ID_RANK_END) if order.descending else ("-inf", 0)
+            self.levels = [_level(order, names[0], equal="", near=near, begin=begin, nearer="")]
+            return
+        *moments, conversation_id = cast("tuple[int, str]", after)
+        place = list(zip(names, (*moments, *id_ranks(conversation_id)), strict=True))
+        self.filter = f"@by_id {'<' if order.descending else '>'} '{id_digits(conversation_id)}'"
+        if time:
+            self.filter = f"@{time[0]} != {moments[0]} || {self.filter}"
+        equal = [_range(name, "==", value) for name, value in place]
+        parts = [*_beyond(place, descending=order.descending), " ".join(equal)]
+        self.beyond = _union(parts)
+        self.levels = [
+            _level(
+                *(order, name),
+                equal="".join(f"{one} " for one in equal[:n]),
+                near=f"({value}",
+                begin=value,
+                nearer=_union(parts[n + 1 :]),
+            )
+            for n, (name, value) in enumerate(place)
+        ]
 
 
-def _bound(answer: Any) -> str | None:
-    """Return the number that a hint brought, None if it brought none: there are fewer, or this server has no such dialect."""
-    if isinstance(answer, Exception) or not answer[b"results"]:
-        return None
-    (value,) = answer[b"results"][0][b"extra_attributes"].values() or (b"nan",)
-    number = float(value)
-    return None if math.isnan(number) else f"{number:.17g}"
+def _level(order: Order, field: str, *, equal: str, near: str, begin: int, nearer: str) -> tuple[Argument, ...]:
+    if field in ID_RANKS:
+        far, step = (0 if order.descending else ID_RANK_END), 256
+    else:
+        far, step = (-_FURTHEST_TIME if order.descending else _FURTHEST_TIME), 1_000_000
+    return field, equal, near, begin, far, step, nearer
 
 
-def _place(order: Order, row: Mapping[bytes, bytes]) -> Place:
-    conversation_id = bytes.fromhex(row[b"by_id"].decode()).decode()
-    return (
-        (conversation_id,) if order.field == "id" else (int(float(row[f"by_{order.field}".encode()])), conversation_id)
-    )
+def _place(order: Order, row: Sequence[bytes]) -> Place:
+    conversation_id = bytes.fromhex(row[_LOADED.index("@by_id")].decode()).decode()
+    if order.field == "id":
+        return (conversation_id,)
+    return int(float(row[_LOADED.index(f"@by_{order.field}")])), conversation_id

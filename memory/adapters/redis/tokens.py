@@ -22,6 +22,8 @@ ID_RANKS: Final = ("by_id_1", "by_id_2", "by_id_3")
 """Numeric fields that sort as the first 18 bytes of the id, six each: the index has ranges of numbers only."""
 
 _RANK_BYTES: Final = 6  # 48 bits: a double, which is what the index has, keeps them exactly
+ID_RANK_END: Final = 2 ** (8 * _RANK_BYTES)
+"""Above each of them."""
 
 # Lengths of beginnings, in hexadecimal digits of a key. The first two are the type.
 _NUMBER, _STRING = key(0)[:1].hex(), key("")[:1].hex()

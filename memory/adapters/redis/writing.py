@@ -1,7 +1,7 @@
 """The commit of a change set: its arguments for `commit.lua`, and what that answered.
 
-Texts go as they are, each an argument of its own: measured against one JSON or MessagePack argument, a flat list costs the
-least on both sides, and it needs no escaping (docs/decisions/0010-redis-commit.md).
+Texts go as they are, each an argument of its own: one JSON argument costs both sides twice as much, and needs escaping
+(docs/decisions/0010-one-script-a-commit.md).
 """
 
 import json

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Thread
 from typing import Any
 
@@ -22,6 +23,7 @@ from memory import (
     UnitOfWork,
     UnsupportedError,
 )
+from memory.adapters.redis import RedisRepository
 from memory.changes import Change, ChangeSet
 from memory.domain import RunRecord
 from memory.values import new_id
@@ -131,6 +133,28 @@ def test_somebody_listens_and_says_nothing(prefix: str) -> None:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}?prefix={prefix}&timeout=0.2"
         with memory.connect(url) as store, pytest.raises(StoreUnavailableError):
             store.schema_status()
+
+
+def test_one_that_comes_and_goes_is_never_corrupt(store: Store) -> None:
+    """Whether a key is there, and what is in it, is read at one moment."""
+
+    def come_and_go(_: int) -> None:
+        for _ in range(300):
+            put(store)
+            with store.begin() as uow:
+                uow.conversations.remove("a")
+
+    def look(_: int) -> None:
+        for _ in range(1_000):
+            uow = store.begin()
+            assert "a" not in uow.conversations or len(uow.runs.last("a", 5)) <= 1
+            assert len(uow.conversations.find()) <= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        looking = [pool.submit(look, n) for n in range(3)]
+        come_and_go(0)
+        for each in looking:
+            each.result()
 
 
 def test_scripts_flushed_between_two_commits(store: Store, client: Any) -> None:
@@ -255,12 +279,36 @@ class TestKilled:
         name = f"ada-{new_id()}"
         with redis_py.Redis.from_url(killable_redis.url) as client:
             client.acl_setuser(name, enabled=True, passwords=["+se/cret"], keys=[f"{prefix}:*"], categories=["+@all"])
+            least = ["+@read", "+@write", "+@scripting", "+@transaction", "+@connection"]
+            allowed = "info time command ft.info ft.aggregate ft.create ft._list ft.aliasupdate ft.dropindex"
+            client.acl_setuser(
+                "least",
+                enabled=True,
+                passwords=["+pw"],
+                keys=[f"{prefix}*"],
+                categories=least,
+                commands=[f"+{name}" for name in allowed.split()],
+            )
             client.acl_setuser(
                 "reader", enabled=True, passwords=["+pw"], keys=["~*"], categories=["+@read", "+@connection"]
             )
         with memory.connect(f"redis://{name}:se%2Fcret@{host}?prefix={prefix}") as store:
             assert [one[0] for one in state(store)] == ["a"]
             assert "cret" not in repr(store)
+        with memory.connect(f"redis://least:pw@{host}?prefix={prefix}-least") as store:
+            store.migrate()
+            for work in WORK.values():
+                with store.begin() as uow:
+                    uow.conversations.add(Conversation("a", {"n": 1}, datetime(2200, 1, 1, tzinfo=UTC)))
+                    uow.runs.append("a", Run(1, 1))
+                with store.begin() as uow:
+                    work(uow)
+                with store.begin() as uow:
+                    for conversation in uow.conversations.find():
+                        uow.conversations.remove(conversation)
+            assert store.purge_expired() == 0
+            assert isinstance(store.repository, RedisRepository)
+            assert any("does not tell" in one for one in store.repository.durability_warnings())
         for wrong in (f"redis://{name}:wrong@{host}", f"redis://reader:pw@{host}"):
             with memory.connect(f"{wrong}?prefix={prefix}") as store:
                 with pytest.raises(ConfigurationError) as caught, store.begin() as uow:

@@ -68,12 +68,12 @@ WORK: dict[str, tuple[Work, int]] = {
     "the last twenty runs": (lambda uow: uow.runs.last("c08", 20), 1),
     "the first twenty runs": (lambda uow: uow.runs.first("c08", 20), 1),
     "one run": (lambda uow: uow.runs.list("c08", after=149, limit=1), 1),
-    "the newest conversations": (lambda uow: uow.conversations.find(limit=20), 2),
-    "the conversations where": (lambda uow: uow.conversations.find(where("n") == 9), 2),
-    "in a range, of another order": (lambda uow: uow.conversations.find(where("n") >= 9, order="id", limit=3), 2),
+    "the newest conversations": (lambda uow: uow.conversations.find(limit=20), 1),
+    "the conversations where": (lambda uow: uow.conversations.find(where("n") == 9), 1),
+    "in a range, of another order": (lambda uow: uow.conversations.find(where("n") >= 9, order="id", limit=3), 1),
     "the conversations where, and where": (
         lambda uow: uow.conversations.find((where("n") < 7) & (where("tier") == "gold") & ~where("x").exists()),
-        2,
+        1,
     ),
     "how many conversations": (lambda uow: uow.conversations.count(), 1),
     "how many conversations where": (lambda uow: uow.conversations.count(where("list").contains(7)), 1),
@@ -101,7 +101,7 @@ def test_the_next_page_costs_what_the_first_costs(behind_proxy: tuple[Store, Pro
         for _ in range(3):
             before = proxy.round_trips
             page = store.begin().conversations.find(where("tier") == "gold", order=order, limit=20, after=cursor)
-            assert (len(page), proxy.round_trips - before) == (20, 2)
+            assert (len(page), proxy.round_trips - before) == (20, 1)
             cursor = page.cursor
 
 

@@ -137,6 +137,19 @@ class TestUpgrade:
         assert store.migrate().is_current
         assert [store.begin().conversations.count(where("n") == n) for n in (1, 2)] == [0, 1]
 
+    def test_what_the_old_version_writes_afterwards_is_found_after_another_migration(
+        self, store: Store, client: Any, keys: Keys, tomorrow: Callable[[], None]
+    ) -> None:
+        with store.begin() as uow:
+            uow.conversations.add(Conversation("a", {"n": 1}))
+        written = client.dump(keys.conversation("default", "a"))
+        tomorrow()
+        store.migrate()
+        client.restore(keys.conversation("default", "a"), 0, written, replace=True)
+        assert store.begin().conversations.count(where("n") == 1) == 0
+        store.migrate()
+        assert store.begin().conversations.count(where("n") == 1) == 1
+
     def test_a_newer_index_is_left_alone(self, store: Store, client: Any, keys: Keys) -> None:
         with pytest.MonkeyPatch.context() as until_tomorrow:
             until_tomorrow.setattr(schema, "HEAD", "0002")
