@@ -27,6 +27,7 @@ from tests.servers import redis as server
 
 TEXT = "x" * 400  # input and output: a run of 800 bytes
 CONVERSATIONS = 100_000
+BEGIN = time.time_ns() // 1_000 - CONVERSATIONS * 1_000_000  # one a second, until now
 METADATA = {"customer": "ada", "priority": 3, "domain": "Restaurants", "open": True}
 APPEND = """
 local position = redis.call('HGET', KEYS[1], 'last_position') + 1
@@ -138,9 +139,8 @@ def fill_for_queries(store: Store) -> None:
             "multi": number % 2 == 0,
             "tier": "gold" if number < CONVERSATIONS // 3 else "basic",  # those of gold are all the oldest
         }
-        record = ConversationRecord(
-            f"conversation-{number}", encode_metadata(metadata), 1, "", 0, 0, number, number, None
-        )
+        at = BEGIN + 1_000_000 * number
+        record = ConversationRecord(f"conversation-{number}", encode_metadata(metadata), 1, "", 0, 0, at, at, None)
         changes.append(Change(record.id, create=record))
         if len(changes) == 2000:
             store.commit(ChangeSet.of(changes, 0))

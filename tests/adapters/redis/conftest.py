@@ -11,7 +11,7 @@ from memory import Store
 from memory.adapters.redis import RedisRepository
 from memory.adapters.redis.keys import Keys
 from memory.values import new_id
-from tests.servers import Server
+from tests.servers import Server, redis
 
 
 @pytest.fixture
@@ -25,9 +25,11 @@ def keys(prefix: str) -> Keys:
 
 
 @pytest.fixture
-def url(redis_server: Server, prefix: str) -> str:
+def url(redis_server: Server, prefix: str) -> Iterator[str]:
     """The URL of a store that has no index yet."""
-    return f"{redis_server.url}?prefix={prefix}"
+    yield f"{redis_server.url}?prefix={prefix}"
+    with redis_py.Redis.from_url(redis_server.url) as client:
+        redis.drop_indexes(client, prefix)
 
 
 @pytest.fixture
