@@ -6,7 +6,7 @@ from memory.adapters.redis.wire import Wire
 _SETTINGS = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
 
 
-def warnings(wire: Wire, keys: Keys) -> tuple[str, ...]:
+def warnings(wire: Wire, keys: Keys) -> list[str]:
     """Return a sentence for each setting or state that could lose, or hide, acknowledged writes."""
     configuration, persistence, index = wire.ask_all(
         ("CONFIG", "GET", *_SETTINGS), ("INFO", "persistence"), ("FT.INFO", keys.index)
@@ -18,7 +18,7 @@ def warnings(wire: Wire, keys: Keys) -> tuple[str, ...]:
         found += _of_settings({name.decode(): value.decode() for name, value in configuration.items()})
     if not isinstance(persistence, Exception) and b"aof_last_write_status:err" in persistence:
         found.append("the server could not write its append-only file the last time: its disk is full or failing")
-    return tuple(found)
+    return found
 
 
 def _of_settings(settings: dict[str, str]) -> list[str]:

@@ -13,7 +13,7 @@ from memory.adapters.redis import durability, records
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.keys import DEFAULT_PREFIX, Keys
 from memory.adapters.redis.models import RECORD_FIELDS, Models, bind
-from memory.adapters.redis.schema import Progress, Schema
+from memory.adapters.redis.schema import Schema
 from memory.adapters.redis.search import Search
 from memory.adapters.redis.wire import Client, Pool, Script, Wire
 from memory.adapters.redis.writing import Writer
@@ -24,7 +24,7 @@ from memory.errors import ConfigurationError
 from memory.index import Every, Plan, plan
 from memory.paging import Page, Place, Query, collect, count_pages
 from memory.query import Criterion
-from memory.repository import Repository, RunsRead, SchemaStatus, Window
+from memory.repository import Progress, Repository, RunsRead, SchemaStatus, Window, silently
 
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds to wait for an answer."""
@@ -184,16 +184,14 @@ class RedisRepository(Repository):
     def schema_status(self) -> SchemaStatus:
         return self._schema.status()
 
-    def migrate(self, progress: Progress = lambda _: None) -> SchemaStatus:
-        """Make the index, or bring it to this version of the code; conversations are found by the old one until the new is full.
+    def migration_steps(self) -> list[str]:
+        return self._schema.steps()
 
-        Args:
-            progress: called now and then with the part that is done, from 0 to 1.
-        """
+    def migrate(self, progress: Progress = silently) -> SchemaStatus:
+        """Make the index, or bring it to this version of the code; by the old one all is found until the new one is full."""
         return self._schema.migrate(progress)
 
-    def durability_warnings(self) -> tuple[str, ...]:
-        """Return what of the server's settings could lose or hide what it has acknowledged; see docs/redis.md."""
+    def warnings(self) -> list[str]:
         return durability.warnings(self._wire, self._keys)
 
     def close(self) -> None:

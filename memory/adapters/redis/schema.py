@@ -19,7 +19,7 @@ from memory.adapters.redis.wire import Argument, Script, Wire
 from memory.domain import Conversation
 from memory.errors import ConfigurationError, PersistenceError, SchemaError, StoreUnavailableError
 from memory.index import entries
-from memory.repository import SchemaStatus
+from memory.repository import Progress, SchemaStatus
 
 HEAD: Final = "0001"
 """The version of the index that this code reads and writes: its fields and `tokens.ENCODING`."""
@@ -30,9 +30,6 @@ OLDER_ENCODINGS: Final[tuple[str, ...]] = ()
 _REENCODE: Final = Script("shared", "reencode")
 _AT_ONCE: Final = 500
 _PAUSE: Final = 0.02  # seconds between two looks at how far an index is
-
-Progress = Callable[[float], object]
-"""Called with the part that is done, from 0 to 1."""
 
 
 class Schema:
@@ -66,6 +63,19 @@ class Schema:
             return SchemaError(status.advice())
         return StoreUnavailableError(f"{self._where()}: the server did not finish a query ({error})")
 
+    def steps(self) -> list[str]:
+        """Return in words what `migrate` would do."""
+        status = self.status()
+        if status.is_current:
+            return []
+        old = sorted(name for name in self._indexes() if name < self._name)
+        return [
+            f"make the index {self._name}, and wait until it has all conversations",
+            *(f"encode anew the conversations of encoding {encoding}" for encoding in OLDER_ENCODINGS),
+            f"point the alias {self._keys.index} at it",
+            *(f"drop the index {name}" for name in old),
+        ]
+
     def migrate(self, progress: Progress) -> SchemaStatus:
         """Bring the index to the version of this code; see the module.
 
@@ -79,13 +89,13 @@ class Schema:
             self._build(progress)
         for encoding in OLDER_ENCODINGS:  # also of programs of the old version that wrote after the last migration
             while self._reencode_some(encoding):
-                progress(1.0)
+                progress("encoding conversations anew", None)
         if not status.is_current:
+            progress(f"taking the index {self._name} into use", None)
             self._wire.ask("FT.ALIASUPDATE", self._keys.index, self._name)
             for name in self._indexes():
                 if name < self._name:
                     self._drop(name)
-        progress(1.0)
         return self.status()
 
     def _drop(self, name: str) -> None:
@@ -98,7 +108,7 @@ class Schema:
     def _build(self, progress: Progress) -> None:
         self._tolerate(lambda: self._name in self._indexes(), "FT.CREATE", self._name, *self._arguments)
         while (done := self._part_indexed()) < 1:
-            progress(done)
+            progress(f"reading conversations into the index {self._name}", done)
             time.sleep(_PAUSE)
 
     def _part_indexed(self) -> float:

@@ -308,7 +308,7 @@ class TestKilled:
                         uow.conversations.remove(conversation)
             assert store.purge_expired() == 0
             assert isinstance(store.repository, RedisRepository)
-            assert any("does not tell" in one for one in store.repository.durability_warnings())
+            assert any("does not tell" in one for one in store.repository.warnings())
         for wrong in (f"redis://{name}:wrong@{host}", f"redis://reader:pw@{host}"):
             with memory.connect(f"{wrong}?prefix={prefix}") as store:
                 with pytest.raises(ConfigurationError) as caught, store.begin() as uow:

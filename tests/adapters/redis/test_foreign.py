@@ -75,7 +75,7 @@ def test_something_else_at_the_key_of_a_conversation(store: Store, client: Any, 
 
 @pytest.mark.parametrize("field", ["version", "run_count", "last_position", "expires_at"])
 def test_a_number_edited_by_hand(store: Store, client: Any, keys: Keys, field: str) -> None:
-    """The index drops such a hash without a word; `durability_warnings` has one for it."""
+    """The index drops such a hash without a word; `warnings` has one for it."""
     key = keys.conversation("default", "a")
     client.hset(key, field, "not a number")
     before = dump(client, keys)
@@ -83,7 +83,7 @@ def test_a_number_edited_by_hand(store: Store, client: Any, keys: Keys, field: s
     refused(store, WRITES, key)
     assert dump(client, keys) == before
     assert isinstance(store.repository, RedisRepository)
-    warned = any("could not be indexed" in one for one in store.repository.durability_warnings())
+    warned = any("could not be indexed" in one for one in store.repository.warnings())
     assert warned == (field in ("run_count", "expires_at"))
 
 

@@ -141,11 +141,11 @@ def test_what_the_settings_of_a_server_mean(store: Store, client: Any) -> None:
         ):
             for setting in (good | {name: value}).items():
                 client.config_set(*setting)
-            (warning,) = store.repository.durability_warnings()
+            (warning,) = store.repository.warnings()
             assert warning.startswith(f"{name} is {'off' if name == 'appendonly' else value}: ")
         for setting in good.items():
             client.config_set(*setting)
-        assert store.repository.durability_warnings() == ()
+        assert store.repository.warnings() == []
     finally:
         for setting in before.items():
             client.config_set(*setting)

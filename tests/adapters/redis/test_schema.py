@@ -73,10 +73,12 @@ class TestUpgrade:
         assert store.schema_status() == SchemaStatus("0001", "0002")
         with pytest.raises(SchemaError, match="0001"):
             Store(store.repository).begin()
-        told: list[float] = []
+        assert len(store.repository.migration_steps()) == 4
+        told: list[tuple[str, float | None]] = []
         assert isinstance(store.repository, RedisRepository)
-        assert store.repository.migrate(told.append).is_current
-        assert told[-1] == 1.0
+        assert store.repository.migrate(lambda *what: told.append(what)).is_current
+        assert store.repository.migration_steps() == []
+        assert {what.partition(" ")[0] for what, _ in told} >= {"encoding", "taking"}
         assert indexes(client, keys) == {f"{keys.index}:0002"}
         for each in others:
             assert each.begin().conversations.count(where("n") == 7) == 70
@@ -96,7 +98,7 @@ class TestUpgrade:
         assert isinstance(store.repository, RedisRepository)
         seen: list[int] = []
 
-        def look(_: float) -> None:
+        def look(*_: object) -> None:
             answer: Any = client.execute_command("FT.SEARCH", keys.index, "*", "LIMIT", 0, 0)
             seen.append(answer[b"total_results"])
 
@@ -111,7 +113,7 @@ class TestUpgrade:
         tomorrow()
         assert isinstance(store.repository, RedisRepository)
 
-        def interrupt(_: float) -> None:
+        def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
