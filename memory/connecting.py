@@ -20,6 +20,8 @@ _ADAPTERS: Final = {
     "memory": _Adapter("memory.adapters.in_memory"),
     "sqlite": _Adapter("memory.adapters.sql"),
     "postgresql": _Adapter("memory.adapters.sql", "postgres"),
+    "redis": _Adapter("memory.adapters.redis", "redis"),
+    "rediss": _Adapter("memory.adapters.redis", "redis"),
     "dynamodb": _Adapter("memory.adapters.dynamodb", "dynamodb"),
 }
 ENTRY_POINTS: Final = "memory.adapters"

@@ -119,6 +119,11 @@ def _make_paths(prefix: bytes, name: str) -> tuple[bytes, bytes, bytes]:
 _paths = lru_cache(maxsize=1024)(_make_paths)  # an application's conversations have the same keys
 
 
+def is_element(path: bytes) -> bool:
+    """Tell whether the path leads to the elements of a list, of which plans ask equality only (not where it is a digest)."""
+    return path.endswith(_ELEMENT)
+
+
 def key(value: Json) -> bytes:
     """Return the key of a value. Of a list or dict it tells the type only.
 

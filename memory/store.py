@@ -221,6 +221,7 @@ def connect(url: str, *, namespace: str = "default") -> Store:
     ``sqlite:///conversations.db``      a local file, made on first use; ``?synchronous=full`` or ``normal``
     ``sqlite://``                       sqlite in memory
     ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it
+    ``redis://host``                    Redis with search; ``rediss://`` with TLS; ``?prefix=memory`` and others: `open_url`
     ``dynamodb://table``                Amazon DynamoDB; ``?region=...&endpoint=...``, see docs/dynamodb.md
     ``memory://``                       Python objects: the reference, for tests
     ==================================  ====================================================================
