@@ -5,8 +5,7 @@ What every store must refuse, and why, is decided here (`check`), so that all re
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, ge
 from typing import Final, NamedTuple, cast
 
 from memory.domain import ConversationRecord, RunRecord
@@ -181,8 +180,8 @@ def check(change: Change, stored: ConversationRecord | None) -> None:
     if change.after is not None and last != change.after:
         raise ConflictError(f"{what} has runs up to position {last}, not {change.after} as was expected: {again}")
     if change.gives_positions:
-        positions = [0 if change.create else last, *(run.position for run in change.append)]
-        if any(later <= earlier for earlier, later in pairwise(positions)):
+        positions = [0 if change.create else last, *[run.position for run in change.append]]
+        if any(map(ge, positions, positions[1:])):
             raise InvalidValueError(
                 f"the runs appended to {what} do not rise from one position to the next: {positions}"
             )

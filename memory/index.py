@@ -7,6 +7,7 @@ tells whether they answer it exactly; where they do not, they find more, and `Cr
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from memory.query import (
@@ -35,6 +36,7 @@ LONGEST_PATH = 512
 # The first byte of a key tells the type, so that a range never leaves it.
 _NULL, _BOOL, _NUMBER, _STRING, _LIST, _DICT, _END = (bytes([byte]) for byte in range(1, 8))
 _SEPARATOR, _ELEMENT, _ZERO_ESCAPED = b"\x00\x01", b"\x00\x02", b"\x00\xff"
+_LONGEST_KNOWN = 64  # characters of a key that is worth remembering
 _EXPONENT_BIAS = 1 << 15  # exponents lie in -1,073 (5e-324) .. 14,283 (MAX_INT_BITS in values.py)
 
 
@@ -100,13 +102,21 @@ def entries(metadata: dict[str, Any]) -> set[Entry]:
 
 def _gather(metadata: dict[str, Any], prefix: bytes, found: set[Entry]) -> None:
     for name, value in metadata.items():
-        path = prefix + _encode_name(name)
-        found.add(Entry(_short(path), key(value)))
+        path, short, of_elements = _paths(prefix, name) if len(name) <= _LONGEST_KNOWN else _make_paths(prefix, name)
+        found.add(Entry(short, key(value)))
         if isinstance(value, dict):
             _gather(value, path + _SEPARATOR, found)
         elif isinstance(value, list):
-            of_elements = _short(path + _ELEMENT)
             found.update([Entry(of_elements, key(element)) for element in value])
+
+
+def _make_paths(prefix: bytes, name: str) -> tuple[bytes, bytes, bytes]:
+    """Return the path below a prefix: whole, as an entry has it, and as an entry of an element has it."""
+    path = prefix + _encode_name(name)
+    return path, _short(path), _short(path + _ELEMENT)
+
+
+_paths = lru_cache(maxsize=1024)(_make_paths)  # an application's conversations have the same keys
 
 
 def key(value: Json) -> bytes:
@@ -115,9 +125,8 @@ def key(value: Json) -> bytes:
     >>> key(3) == key(3.0), key(2**53) < key(2**53 + 1), key(-1.5) < key(-1), key("a") < key("b")
     (True, True, True, True)
     """
-    if isinstance(value, str):
-        text = value.encode("utf-8", "surrogatepass")  # UTF-8 sorts by code point, as Python compares strings
-        return _STRING + _short_key(text)
+    if isinstance(value, str):  # UTF-8 sorts by code point, as Python compares strings
+        return _STRING + _short_key(value.encode() if value.isascii() else value.encode("utf-8", "surrogatepass"))
     if isinstance(value, bool):
         return _BOOL + bytes([value])
     if isinstance(value, int | float):

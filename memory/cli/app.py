@@ -183,11 +183,18 @@ def purge(settings: Settings) -> None:
 @with_settings
 def migrate(
     settings: Settings,
+    *,
     status: Annotated[bool, typer.Option("--status", help="Change nothing; exit code 1 if not current.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would be done.")] = False,
 ) -> None:
     """Bring the store's schema to the one this version needs, keeping all data."""
-    with settings.open_existing() if status else settings.open() as store:
-        schema = store.schema_status() if status else store.migrate()
+    from memory.cli.looking_after import migrate_watched
+
+    with settings.open_existing() if status or dry_run else settings.open() as store:
+        if dry_run:
+            print("\n".join(store.repository.migration_steps()) or "nothing to do")
+            return
+        schema = store.schema_status() if status else migrate_watched(store)
     print(f"current: {schema.current or 'none'}\nhead:    {schema.head or 'none'}")
     if not schema.is_current:
         raise typer.Exit(FAILED)

@@ -134,6 +134,14 @@ def test_migrate_makes_the_schema_and_status_only_looks(cli: Cli) -> None:
     assert cli("migrate", "--status", "--store", "sqlite:///new.db").out == made.out
 
 
+def test_a_dry_run_tells_what_would_be_done_and_does_nothing(cli: Cli) -> None:
+    Path("empty.db").touch()
+    assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "bring the schema from none to 0001\n"
+    assert cli("migrate", "--status", "--store", "sqlite:///empty.db").code == 1
+    assert cli("migrate", "--store", "sqlite:///empty.db").code == 0
+    assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "nothing to do\n"
+
+
 def test_status_of_a_store_without_a_schema_is_a_failure(cli: Cli) -> None:
     Path("empty.db").touch()
     ended = cli("migrate", "--status", "--store", "sqlite:///empty.db")

@@ -39,7 +39,16 @@ from memory.errors import (
 from memory.index import plan
 from memory.paging import Page, Place, Query, collect, count_pages
 from memory.query import Criterion
-from memory.repository import Capabilities, JoinedRepository, Repository, RunsRead, SchemaStatus, Window
+from memory.repository import (
+    Capabilities,
+    JoinedRepository,
+    Progress,
+    Repository,
+    RunsRead,
+    SchemaStatus,
+    Window,
+    silently,
+)
 
 T = TypeVar("T")
 
@@ -244,8 +253,9 @@ class SqlRepository(_SqlCommits):
     def is_new(self) -> bool:
         return self._owns_engine and self.engine.dialect.name == "sqlite" and self._read(schema.is_empty)
 
-    def migrate(self, revision: str = "head") -> SchemaStatus:
+    def migrate(self, progress: Progress = silently, *, revision: str = "head") -> SchemaStatus:
         """Bring the schema up, or down, to a revision; by default to the newest."""
+        progress(f"migrating to {revision}", None)
         self._connected(self.engine, lambda connection: schema.migrate(connection, revision))
         return self.schema_status()
 

@@ -8,7 +8,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from memory.adapters.sql.statements import Statements
 from memory.changes import ALL_RUNS, Change, ChangeSet, Receipt, Written, check, missing_runs, placed
-from memory.domain import Conversation, ConversationRecord, RunRecord
+from memory.domain import ConversationRecord, RunRecord, decode_metadata
 from memory.index import Entry, entries
 
 _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
@@ -122,8 +122,7 @@ class Writer:
         self._run_rows += [(key, *run) for run in runs]
 
     def _add_entries(self, key: int, new: set[Entry]) -> None:
-        # sorted as the table's key is: they go side by side
-        self._entry_rows += [(key, entry.path, entry.key, self._namespace) for entry in sorted(new)]
+        self._entry_rows += [(key, path, value, self._namespace) for path, value in new]
 
 
 def read_receipt(token: str, text: str) -> Receipt:
@@ -150,4 +149,4 @@ def record_of(row: Sequence[Any]) -> ConversationRecord:
 
 
 def _entries(record: ConversationRecord) -> set[Entry]:
-    return entries(Conversation.from_record(record).metadata)
+    return entries(decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}"))

@@ -4,16 +4,17 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Thread
 
 import pytest
 from sqlalchemy import Engine
 
 import memory
 from memory import ConflictError, Conversation, Run, Store, UnitOfWork
-from memory.adapters.sql import SqlRepository
+from memory.adapters.sql import SqlRepository, schema
 from tests.adapters.sql.checking import assert_consistent
 from tests.adapters.sql.children import APPENDS, MIGRATES, started
+from tests.servers import postgres, wait_until
 
 
 def at_once(*jobs: Callable[[], object]) -> None:
@@ -92,6 +93,24 @@ def test_three_processes_migrate_at_once(url: str) -> None:
             child.go()
         for child in children:
             child.finish()
+
+
+@pytest.mark.needs("postgres")
+def test_on_postgresql_one_migration_waits_for_the_other(postgres_url: str) -> None:
+    """Two that begin together would make the same tables; here the other holds the lock for as long as the test likes."""
+
+    def check_one_waits() -> None:
+        waiting = other.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchone()
+        assert waiting == (1,)
+
+    with memory.connect(postgres_url) as store, postgres.connect(postgres_url) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [schema._IN_POSTGRESQL])
+        migration = Thread(target=store.migrate)
+        migration.start()
+        wait_until(check_one_waits, still_possible=lambda: None)
+        other.execute("SELECT pg_advisory_unlock_all()")
+        migration.join(30)
+        assert store.schema_status().is_current
 
 
 def test_four_processes_append_at_once(store: Store, url: str) -> None:

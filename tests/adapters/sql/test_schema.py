@@ -138,7 +138,7 @@ def test_a_refusal_is_no_last_word(postgres_url: str) -> None:
 def test_tables_that_go_under_a_running_store_are_a_schema_error(store: Store) -> None:
     assert isinstance(store.repository, SqlRepository)
     put(store)
-    store.repository.migrate("base")
+    store.repository.migrate(revision="base")
     with pytest.raises(SchemaError, match="memory migrate"):
         put(store)
     with store.begin() as uow, pytest.raises(SchemaError, match="memory migrate"):
@@ -170,9 +170,9 @@ def test_migrating_again_keeps_everything(store: Store) -> None:
 def test_down_and_up_again(store: Store) -> None:
     assert isinstance(store.repository, SqlRepository)
     put(store)
-    assert store.repository.migrate("base").current is None
+    assert store.repository.migrate(revision="base").current is None
     assert inspect(store.repository.engine).get_table_names() == [VERSION_TABLE]
-    assert store.repository.migrate(HEAD).is_current
+    assert store.repository.migrate(revision=HEAD).is_current
     put(store)
 
 
@@ -223,7 +223,7 @@ def test_an_applications_own_alembic_and_ours_leave_each_other_alone(store: Stor
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         put(store)
-        store.repository.migrate("base")
+        store.repository.migrate(revision="base")
         store.migrate()
         with engine.connect() as connection:
             assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["a1"]
