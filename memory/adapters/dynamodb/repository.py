@@ -26,7 +26,7 @@ from memory.errors import ConfigurationError, PersistenceError
 from memory.index import plan
 from memory.paging import Order, Page, Place, Query, collect
 from memory.query import EVERYTHING, Criterion
-from memory.repository import Capabilities, Repository, RunsRead, SchemaStatus, Window
+from memory.repository import Capabilities, Progress, Repository, RunsRead, SchemaStatus, Window, silently
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -187,18 +187,13 @@ class DynamoDbRepository(Repository):
         return self._schema.status()
 
     def migration_steps(self) -> list[str]:
-        """Return in words what `migrate` would do: what ``memory migrate --dry-run`` shows.
+        return self._schema.steps()
+
+    def migrate(self, progress: Progress = silently) -> SchemaStatus:
+        """Make the table if there is none, and what it lacks; wait until it can be used.
 
         Raises:
             SchemaError: there is a table that cannot be used; the message says what is wrong with it.
-        """
-        return self._schema.steps()
-
-    def migrate(self, progress: Callable[[str], object] = _log.info) -> SchemaStatus:
-        """Make the table if there is none, and what it lacks; wait until it can be used.
-
-        Args:
-            progress: is told each step before it is done.
         """
         return self._schema.migrate(progress)
 

@@ -12,7 +12,7 @@ from memory.adapters.dynamodb.errors import code_of
 from memory.adapters.dynamodb.models import TTL
 from memory.adapters.dynamodb.table import RefusedError, Table
 from memory.errors import SchemaError
-from memory.repository import SchemaStatus
+from memory.repository import Progress, SchemaStatus
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -66,14 +66,15 @@ class Schema:
         """
         return [words for words, _ in self._plan()]
 
-    def migrate(self, progress: Callable[[str], object]) -> SchemaStatus:
+    def migrate(self, progress: Progress) -> SchemaStatus:
         """Make the table, or what it lacks; tell of each step before it is done.
 
         Raises:
             SchemaError: there is a table that cannot be used, or it has a newer version.
         """
-        for words, step in self._plan():
-            progress(words)
+        steps = self._plan()
+        for number, (words, step) in enumerate(steps):
+            progress(words, number / len(steps))
             self._call(step)
         return self.status()
 

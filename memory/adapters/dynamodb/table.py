@@ -40,7 +40,9 @@ MOST_BYTES: Final = 3_900_000
 """Of one transaction: DynamoDB's limit is 4 MB, and it counts a little otherwise."""
 
 _TRIES: Final = 7  # over about two seconds
-_TRIES_TO_WRITE: Final = 12  # over about five: other transactions of the same items stand in the way longer than that only in a jam
+_TRIES_TO_WRITE: Final = (
+    12  # over about five: other transactions of the same items stand in the way longer than that only in a jam
+)
 _QUERIED_AT_MOST: Final = 10_000
 _READ_AT_ONCE, _WRITTEN_AT_ONCE = 100, 25  # DynamoDB's limits of a batch
 
