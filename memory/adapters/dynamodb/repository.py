@@ -187,18 +187,13 @@ class DynamoDbRepository(Repository):
         return self._schema.status()
 
     def migration_steps(self) -> list[str]:
-        """Return in words what `migrate` would do: what ``memory migrate --dry-run`` shows.
-
-        Raises:
-            SchemaError: there is a table that cannot be used; the message says what is wrong with it.
-        """
         return self._schema.steps()
 
     def migrate(self, progress: Progress = silently) -> SchemaStatus:
         """Make the table if there is none, and what it lacks; wait until it can be used.
 
-        Args:
-            progress: is told each step before it is done.
+        Raises:
+            SchemaError: there is a table that cannot be used; the message says what is wrong with it.
         """
         return self._schema.migrate(progress)
 

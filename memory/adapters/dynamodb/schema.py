@@ -72,8 +72,9 @@ class Schema:
         Raises:
             SchemaError: there is a table that cannot be used, or it has a newer version.
         """
-        for words, step in self._plan():
-            progress(words, None)
+        steps = self._plan()
+        for number, (words, step) in enumerate(steps):
+            progress(words, number / len(steps))
             self._call(step)
         return self.status()
 

@@ -39,7 +39,10 @@ MOST_ACTIONS: Final = 100
 MOST_BYTES: Final = 3_900_000
 """Of one transaction: DynamoDB's limit is 4 MB, and it counts a little otherwise."""
 
-_TRIES: Final = 7  # over about three seconds
+_TRIES: Final = 7  # over about two seconds
+_TRIES_TO_WRITE: Final = (
+    12  # over about five: other transactions of the same items stand in the way longer than that only in a jam
+)
 _QUERIED_AT_MOST: Final = 10_000
 _READ_AT_ONCE, _WRITTEN_AT_ONCE = 100, 25  # DynamoDB's limits of a batch
 
@@ -221,7 +224,7 @@ class Table:
         checks, deletes, puts, updates = (
             [action.request for action in ordered if action.kind == kind] for kind in get_args(Kind)
         )
-        waits = delays(_TRIES)
+        waits = delays(_TRIES_TO_WRITE)
         while True:
             try:
                 self.models.connection.connection.transact_write_items(checks, deletes, puts, updates)

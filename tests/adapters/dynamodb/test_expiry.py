@@ -121,30 +121,6 @@ def test_made_anew_where_dynamodb_removed_the_head(
     assert read(store, "a").run_count == 2
 
 
-def test_the_servers_own_clean_up(
-    repository: DynamoDbRepository, store: Store, namespace: str, later: Callable[[], None]
-) -> None:
-    """DynamoDB Local removes within seconds what AWS removes within days."""
-    put_expiring(store)
-    past = {"N": str(int(time.time()) - 60)}
-    for key, item in items_of(repository, namespace).items():
-        if item.ttl is not None:
-            repository.client.update_item(
-                TableName=repository._table.name,
-                Key=_raw(key),
-                UpdateExpression="SET #t = :t",
-                ExpressionAttributeNames={"#t": "ttl"},
-                ExpressionAttributeValues={":t": past},
-            )
-    until = time.monotonic() + 60
-    while any(item.ttl for item in items_of(repository, namespace).values()) and time.monotonic() < until:
-        time.sleep(0.5)
-    assert len(items_of(repository, namespace)) == 6
-    later()
-    assert store.purge_expired() == 1
-    assert items_of(repository, namespace) == {}
-
-
 def test_purging_many(
     repository: DynamoDbRepository, store: Store, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
