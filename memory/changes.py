@@ -5,8 +5,7 @@ What every store must refuse, and why, is decided here (`check`), so that all re
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, ge
 from typing import Final, NamedTuple, cast
 
 from memory.domain import ConversationRecord, RunRecord
@@ -90,6 +89,11 @@ class Change:
         if self.expires_at is None:
             return before
         return None if self.expires_at == NEVER else self.expires_at
+
+    @property
+    def only_creates(self) -> bool:
+        """Whether a conversation is made, with its runs, and nothing else is to happen."""
+        return self.create is not None and self.after is None and not (self.remove or self.seen or self.edits)
 
     @property
     def only_appends(self) -> bool:
@@ -176,8 +180,8 @@ def check(change: Change, stored: ConversationRecord | None) -> None:
     if change.after is not None and last != change.after:
         raise ConflictError(f"{what} has runs up to position {last}, not {change.after} as was expected: {again}")
     if change.gives_positions:
-        positions = [0 if change.create else last, *(run.position for run in change.append)]
-        if any(later <= earlier for earlier, later in pairwise(positions)):
+        positions = [0 if change.create else last, *[run.position for run in change.append]]
+        if any(map(ge, positions, positions[1:])):
             raise InvalidValueError(
                 f"the runs appended to {what} do not rise from one position to the next: {positions}"
             )

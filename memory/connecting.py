@@ -20,6 +20,9 @@ _ADAPTERS: Final = {
     "memory": _Adapter("memory.adapters.in_memory"),
     "sqlite": _Adapter("memory.adapters.sql"),
     "postgresql": _Adapter("memory.adapters.sql", "postgres"),
+    "redis": _Adapter("memory.adapters.redis", "redis"),
+    "rediss": _Adapter("memory.adapters.redis", "redis"),
+    "dynamodb": _Adapter("memory.adapters.dynamodb", "dynamodb"),
     "griptape": _Adapter("memory.adapters.cloud", "cloud"),
 }
 ENTRY_POINTS: Final = "memory.adapters"
@@ -56,9 +59,7 @@ def redact(url: str) -> str:
     >>> redact("postgresql://ada:secret@localhost/app?password=secret")
     'postgresql://ada:***@localhost/app?password=***'
     """
-    url = re.sub(
-        r"(://[^:/?#@]*):.*@", r"\1:***@", url
-    )  # to the last @: a password may hold any character, if by mistake
+    url = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)  # to the last @: a password may hold any character, by mistake
     return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&#]*", r"\1***", url)
 
 

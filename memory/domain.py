@@ -77,7 +77,7 @@ class Conversation:
         Raises:
             CorruptRecordError: its metadata cannot be read.
         """
-        metadata = _decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}")
+        metadata = decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}")
         conversation = cls(record.id, metadata, None if record.expires_at is None else to_datetime(record.expires_at))
         conversation.written(record)
         return conversation
@@ -170,7 +170,7 @@ class Run:
         return cls(
             _decode(record.input, what),
             _decode(record.output, what),
-            _decode_metadata(record.metadata, what),
+            decode_metadata(record.metadata, what),
             record.id,
             to_datetime(record.created_at),
             record.position or None,
@@ -210,7 +210,12 @@ def _decode(text: str, what: str) -> Json:
         raise CorruptRecordError(f"{what} is stored but cannot be read: {error}") from error
 
 
-def _decode_metadata(text: str, what: str) -> dict[str, Json]:
+def decode_metadata(text: str, what: str) -> dict[str, Json]:
+    """Return the metadata dict of a text.
+
+    Raises:
+        CorruptRecordError: it is none; ``what`` says whose.
+    """
     if text == "{}":
         return {}
     metadata = _decode(text, what)

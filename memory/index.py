@@ -6,8 +6,8 @@ tells whether they answer it exactly; where they do not, they find more, and `Cr
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from memory.query import (
@@ -26,8 +26,8 @@ from memory.query import (
 )
 from memory.values import Json
 
-LONGEST_STRING = 256
-"""Bytes of a string that its key holds. What is longer keeps its beginning and a digest: equality stays exact."""
+LONGEST_KEY = 256
+"""Bytes of a string or number that its key holds. What is longer keeps its beginning and a digest: equality stays exact."""
 
 LONGEST_PATH = 512
 """Bytes of a path in an entry; a longer one is a digest. With a namespace and a key it fits the smallest index limit met:
@@ -36,6 +36,7 @@ LONGEST_PATH = 512
 # The first byte of a key tells the type, so that a range never leaves it.
 _NULL, _BOOL, _NUMBER, _STRING, _LIST, _DICT, _END = (bytes([byte]) for byte in range(1, 8))
 _SEPARATOR, _ELEMENT, _ZERO_ESCAPED = b"\x00\x01", b"\x00\x02", b"\x00\xff"
+_LONGEST_KNOWN = 64  # characters of a key that is worth remembering
 _EXPONENT_BIAS = 1 << 15  # exponents lie in -1,073 (5e-324) .. 14,283 (MAX_INT_BITS in values.py)
 
 
@@ -94,18 +95,33 @@ def entries(metadata: dict[str, Any]) -> set[Entry]:
     >>> sorted(entry.path for entry in entries({"customer": {"tier": "gold"}, "tags": ["a", "b"]}))
     [b'customer', b'customer\x00\x01tier', b'tags', b'tags\x00\x02', b'tags\x00\x02']
     """
-    return set(_entries(metadata, b""))
+    found: set[Entry] = set()
+    _gather(metadata, b"", found)
+    return found
 
 
-def _entries(metadata: dict[str, Any], prefix: bytes) -> Iterator[Entry]:
+def _gather(metadata: dict[str, Any], prefix: bytes, found: set[Entry]) -> None:
     for name, value in metadata.items():
-        path = prefix + _encode_name(name)
-        yield Entry(_short(path), key(value))
+        path, short, of_elements = _paths(prefix, name) if len(name) <= _LONGEST_KNOWN else _make_paths(prefix, name)
+        found.add(Entry(short, key(value)))
         if isinstance(value, dict):
-            yield from _entries(value, path + _SEPARATOR)
+            _gather(value, path + _SEPARATOR, found)
         elif isinstance(value, list):
-            for element in value:
-                yield Entry(_short(path + _ELEMENT), key(element))
+            found.update([Entry(of_elements, key(element)) for element in value])
+
+
+def _make_paths(prefix: bytes, name: str) -> tuple[bytes, bytes, bytes]:
+    """Return the path below a prefix: whole, as an entry has it, and as an entry of an element has it."""
+    path = prefix + _encode_name(name)
+    return path, _short(path), _short(path + _ELEMENT)
+
+
+_paths = lru_cache(maxsize=1024)(_make_paths)  # an application's conversations have the same keys
+
+
+def is_element(path: bytes) -> bool:
+    """Tell whether the path leads to the elements of a list, of which plans ask equality only (not where it is a digest)."""
+    return path.endswith(_ELEMENT)
 
 
 def key(value: Json) -> bytes:
@@ -114,18 +130,19 @@ def key(value: Json) -> bytes:
     >>> key(3) == key(3.0), key(2**53) < key(2**53 + 1), key(-1.5) < key(-1), key("a") < key("b")
     (True, True, True, True)
     """
-    if isinstance(value, str):
-        text = value.encode("utf-8", "surrogatepass")  # UTF-8 sorts by code point, as Python compares strings
-        if len(text) > LONGEST_STRING:
-            text = text[:LONGEST_STRING] + hashlib.sha256(text).digest()
-        return _STRING + text
+    if isinstance(value, str):  # UTF-8 sorts by code point, as Python compares strings
+        return _STRING + _short_key(value.encode() if value.isascii() else value.encode("utf-8", "surrogatepass"))
     if isinstance(value, bool):
         return _BOOL + bytes([value])
     if isinstance(value, int | float):
-        return _NUMBER + _number(value)
+        return _NUMBER + _short_key(_number(value))
     if value is None:
         return _NULL
     return _LIST if isinstance(value, list) else _DICT
+
+
+def _short_key(whole: bytes) -> bytes:
+    return whole if len(whole) <= LONGEST_KEY else whole[:LONGEST_KEY] + hashlib.sha256(whole).digest()
 
 
 def _number(value: float) -> bytes:
@@ -197,7 +214,7 @@ def _lookup(criterion: OnMetadata, path: bytes) -> tuple[Plan, bool]:
         return KeyIn(of_elements, (key(criterion.element),)), _is_scalar(criterion.element)
     if isinstance(criterion, StartsWith):
         low, exact = _STRING + criterion.prefix.encode("utf-8", "surrogatepass"), _is_short(criterion.prefix)
-        low = low[: LONGEST_STRING + 1]
+        low = low[: LONGEST_KEY + 1]
         return KeyBetween(path, low, _after_prefix(low)), exact
     if isinstance(criterion, Orders):
         return _range(criterion.operator, criterion.bound, path), _is_short(criterion.bound)
@@ -209,7 +226,7 @@ def _range(operator: str, bound: Scalar, path: bytes) -> KeyBetween:
     at = key(bound)
     beyond = at + b"\x00"
     if not _is_short(bound):
-        at, beyond = at[: LONGEST_STRING + 1], _after_prefix(at[: LONGEST_STRING + 1])
+        at, beyond = at[: LONGEST_KEY + 1], _after_prefix(at[: LONGEST_KEY + 1])
         operator = operator[0] + "="
     lowest, highest = at[:1], bytes([at[0] + 1])
     return {
@@ -239,4 +256,4 @@ def _is_scalar(value: Json) -> bool:
 
 
 def _is_short(bound: Scalar) -> bool:
-    return not isinstance(bound, str) or len(bound.encode("utf-8", "surrogatepass")) <= LONGEST_STRING
+    return len(bound.encode("utf-8", "surrogatepass") if isinstance(bound, str) else _number(bound)) <= LONGEST_KEY

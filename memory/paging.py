@@ -12,7 +12,7 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
 
 from memory.domain import Conversation, ConversationRecord
 from memory.errors import InvalidValueError
-from memory.query import EVERYTHING, Criterion
+from memory.query import EVERYTHING, Criterion, check_depth
 from memory.values import check_id
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ class Query:
             raise InvalidValueError(f"limit must be an int from 1, not {limit!r}")
         parsed = Order.parse(order)
         return cls(
-            EVERYTHING if criterion is None else criterion,
+            EVERYTHING if criterion is None else check_depth(criterion),
             parsed,
             min(limit, _LARGEST_LIMIT),
             None if after is None else _read_cursor(after, parsed),

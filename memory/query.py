@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Never, TypeAlias, cast
 
 from memory.domain import Conversation
 from memory.errors import InvalidValueError
-from memory.values import Json, check_id_characters, decode, encode, to_microseconds
+from memory.values import MAX_DEPTH, Json, check_id_characters, decode, encode, to_microseconds
 
 Operator: TypeAlias = Literal["==", "<", "<=", ">", ">="]
 Path: TypeAlias = tuple[str, ...]
@@ -309,6 +309,26 @@ class Where:
 
 where: Final = Where()
 """The beginning of every criterion; see `Where`."""
+
+
+def check_depth(criterion: Criterion) -> Criterion:
+    """Return the criterion, if it does not nest so deep that Python could not walk it.
+
+    Raises:
+        InvalidValueError: it does.
+    """
+    level = [criterion]
+    for _ in range(MAX_DEPTH):
+        level = [inner for part in level for inner in _inside(part)]
+        if not level:
+            return criterion
+    raise InvalidValueError(f"the criterion nests deeper than {MAX_DEPTH} levels")
+
+
+def _inside(criterion: Criterion) -> tuple[Criterion, ...]:
+    if isinstance(criterion, AllOf | AnyOf):
+        return criterion.parts
+    return (criterion.part,) if isinstance(criterion, Not) else ()
 
 
 def _operand(value: object) -> Json:

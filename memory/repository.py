@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeAlias
 
 from memory.changes import ChangeSet, Receipt, Seen
 from memory.domain import Conversation, Run
@@ -11,6 +11,13 @@ from memory.errors import UnsupportedError
 from memory.paging import Page, Query
 from memory.query import Criterion
 from memory.values import now
+
+Progress: TypeAlias = Callable[[str, float | None], object]
+"""Is told what is being done, and which part of it is done, from 0 to 1; None where that cannot be known."""
+
+
+def silently(what: str, part: float | None) -> None:
+    """Tell nobody: the `Progress` of those who do not watch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +131,18 @@ class Repository(ABC):
         """Tell whether the first use is to make the schema: nothing is there, and nobody else has a say (a new local file)."""
         return False
 
-    def migrate(self) -> SchemaStatus:
+    def migration_steps(self) -> list[str]:
+        """Return in words what `migrate` would do; nothing where the schema is current."""
+        status = self.schema_status()
+        return [] if status.is_current else [f"bring the schema from {status.current or 'none'} to {status.head}"]
+
+    def migrate(self, progress: Progress = silently) -> SchemaStatus:  # noqa: ARG002  # a store without a schema has nothing to do
         """Bring the schema to the one this code needs, keeping all data; return what it is then. Safe to call at any time."""
         return self.schema_status()
+
+    def warnings(self) -> list[str]:
+        """Return what about the server's settings could lose, or hide, what it has acknowledged."""
+        return []
 
     def joining(self, connection: object) -> "JoinedRepository":
         """Return a repository that reads and writes inside the application's own transaction.

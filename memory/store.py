@@ -10,15 +10,21 @@ from typing import Self, TypeVar
 
 from memory.changes import ChangeSet, Receipt
 from memory.connecting import open_repository
-from memory.errors import CommitInDoubtError, PersistenceError, SchemaError, StoreUnavailableError
-from memory.repository import JoinedRepository, Repository, SchemaStatus
+from memory.errors import (
+    CommitInDoubtError,
+    ConfigurationError,
+    PersistenceError,
+    SchemaError,
+    StoreUnavailableError,
+)
+from memory.repository import JoinedRepository, Progress, Repository, SchemaStatus, silently
 from memory.unit_of_work import UnitOfWork
 from memory.values import check_id
 
 T = TypeVar("T")
 _log = logging.getLogger("memory")
 
-_DOUBT_RETRIES = 5
+_DOUBT_RETRIES = 10  # two seconds on average: a server comes back in that time, or another takes over
 _FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
 
 
@@ -141,8 +147,8 @@ class Store:
             time.sleep(delay)
             try:
                 return self.repository.commit(self._namespace, changes)
-            except (CommitInDoubtError, StoreUnavailableError):
-                continue
+            except (CommitInDoubtError, StoreUnavailableError, ConfigurationError, SchemaError):
+                continue  # the store is not what it was, perhaps for now: that says nothing of the first commit
         raise doubt
 
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Receipt:
@@ -173,9 +179,9 @@ class Store:
         self._check_schema()
         return self.repository.purge_expired(self._namespace)
 
-    def migrate(self) -> SchemaStatus:
+    def migrate(self, progress: Progress = silently) -> SchemaStatus:
         """Bring the store's schema to the one this code needs, keeping all data; return what it is then."""
-        status = self.repository.migrate()
+        status = self.repository.migrate(progress)
         self._shared.schema_checked = status.is_current
         return status
 
@@ -215,6 +221,8 @@ def connect(url: str, *, namespace: str = "default") -> Store:
     ``sqlite:///conversations.db``      a local file, made on first use; ``?synchronous=full`` or ``normal``
     ``sqlite://``                       sqlite in memory
     ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it
+    ``redis://host``                    Redis with search; ``rediss://`` with TLS; ``?prefix=memory`` and others: `open_url`
+    ``dynamodb://table``                Amazon DynamoDB; ``?region=...&endpoint=...``, see docs/dynamodb.md
     ``griptape+https://host``           Griptape Cloud, with the key in ``GT_CLOUD_API_KEY``; or ``griptape+http``
     ``memory://``                       Python objects: the reference, for tests
     ==================================  ====================================================================

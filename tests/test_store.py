@@ -60,8 +60,9 @@ def test_a_lost_answer_is_found_out_and_the_work_is_done_once(*, after: bool) ->
     assert found.run_count == 1
 
 
-def test_a_doubt_that_cannot_be_resolved_is_told() -> None:
-    store = Store(Faulty(*[CommitInDoubtError("lost")] * 10))
+def test_a_doubt_that_cannot_be_resolved_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memory.store.time.sleep", lambda _: None)
+    store = Store(Faulty(*[CommitInDoubtError("lost")] * 20))
     with pytest.raises(CommitInDoubtError), store.begin() as uow:
         uow.conversations.add(Conversation("a"))
 
@@ -155,5 +156,11 @@ def test_a_cursor_that_is_none_is_refused(cursor: str) -> None:
 def test_criteria_are_combined_with_operators_only() -> None:
     with pytest.raises(TypeError, match="combine with"):
         _ = (where("a") == 1) and (where("b") == 2)
-    with memory.connect("memory://").begin() as uow, pytest.raises(InvalidValueError, match="where"):
-        uow.conversations.find({"a": 1})  # type: ignore[arg-type]  # that is the point
+    deep = where("a") == 1
+    for _ in range(1000):
+        deep = (deep & (where("b") == 2)) | (where("c") == 3)
+    with memory.connect("memory://").begin() as uow:
+        with pytest.raises(InvalidValueError, match="nests deeper"):
+            uow.conversations.count(deep)
+        with pytest.raises(InvalidValueError, match="where"):
+            uow.conversations.find({"a": 1})  # type: ignore[arg-type]  # that is the point

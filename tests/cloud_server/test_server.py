@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import requests
@@ -70,7 +71,7 @@ IMPOSSIBLE = (
 )
 
 
-def test_schemathesis_finds_nothing(cloud_server: CloudServer) -> None:
+def test_schemathesis_finds_nothing(cloud_server: CloudServer, tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", str(DOCUMENT), "--url", cloud_server.host),
         *("--header", "Authorization: Bearer key-of-org-a", "--max-examples", "15", "--seed", "1", "--no-color"),
@@ -81,7 +82,7 @@ def test_schemathesis_finds_nothing(cloud_server: CloudServer) -> None:
         ),
         *("--checks", "negative_data_rejection,use_after_free,ensure_resource_availability,ignored_auth"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 

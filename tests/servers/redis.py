@@ -49,6 +49,13 @@ def from_packages(persistence: list[str]) -> ProcessServer:
     )
 
 
+def drop_indexes(client: "redis.Redis[bytes]", prefix: str) -> None:
+    """Drop the indexes whose names begin so, with all that is in them: each would cost every other test's writes something."""
+    for name in client.execute_command("FT._LIST"):
+        if name.decode().startswith(prefix):
+            client.execute_command("FT.DROPINDEX", name, "DD")
+
+
 def answers(url: str) -> None:
     """Raise if there is no Redis with the search module at the URL, or if it still reads its data."""
     # redis-py would try ten times, with pauses, before it says that nobody listens.

@@ -18,14 +18,13 @@ from memory.adapters.cloud.conversations import Conversations, put
 from memory.adapters.cloud.http import KEY_VARIABLE, Http
 from memory.adapters.cloud.names import prefix_of
 from memory.adapters.cloud.records import Texts, Thread, run_record
-from memory.adapters.cloud.threads import Progress
 from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
 from memory.connecting import options, redact
 from memory.domain import Conversation, ConversationRecord, Run
 from memory.errors import CommitInDoubtError, ConfigurationError, PartialCommitError
 from memory.paging import Page, Place, Query, collect
 from memory.query import Criterion
-from memory.repository import Capabilities, Repository, RunsRead, Window
+from memory.repository import Capabilities, Progress, Repository, RunsRead, Window, silently
 
 T = TypeVar("T")
 _YES_OR_NO: Final = {"yes": True, "no": False}
@@ -68,7 +67,7 @@ class GriptapeCloudRepository(Repository):
         patience: seconds that a ``Retry-After`` may ask for; more is `StoreUnavailableError` at once.
         texts: how a run's string is written: ``"plain"``, or ``"artifact"``, which Griptape's own driver can load too.
         prefix_filter: let the service filter threads by the beginning of their names; only where nobody renames them.
-        progress: called after each page of a query with the number of threads looked at, and of all there are.
+        progress: told after each page of a query how many threads it has looked at, and which part of all that is.
 
     >>> GriptapeCloudRepository("https://cloud.griptape.ai", "secret")
     GriptapeCloudRepository('https://cloud.griptape.ai')
@@ -87,7 +86,7 @@ class GriptapeCloudRepository(Repository):
         patience: float = 60.0,
         texts: Texts = "plain",
         prefix_filter: bool = False,
-        progress: Progress | None = None,
+        progress: Progress = silently,
     ) -> None:
         key = os.environ.get(KEY_VARIABLE) if key is None else key
         if not key or not key.isascii() or not key.isprintable():

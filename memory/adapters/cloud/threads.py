@@ -1,6 +1,6 @@
 """The threads of the service: each operation of the contract on them, whichever way its unknowns turn out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import Lock
 from typing import Final
 from urllib.parse import quote
@@ -10,10 +10,9 @@ from memory.adapters.cloud.names import aliases_of
 from memory.adapters.cloud.paging import Lists
 from memory.adapters.cloud.records import Thread, read_thread
 from memory.errors import CorruptRecordError
+from memory.repository import Progress
 
 PATH: Final = "/api/threads"
-Progress = Callable[[int, int], object]
-"""Is told how many threads of how many a query has looked at."""
 
 
 class Threads:
@@ -42,7 +41,7 @@ class Threads:
                 return sorted(found.values(), key=lambda thread: thread.age)
         return []
 
-    def all(self, prefix: str | None, progress: Progress | None) -> Iterator[Thread]:
+    def all(self, prefix: str | None, progress: Progress) -> Iterator[Thread]:
         """Yield every thread once, page by page."""
         seen: set[str] = set()
         looked_at = 0
@@ -52,8 +51,8 @@ class Threads:
                     seen.add(thread.id)
                     yield thread
             looked_at += len(page.items)
-            if progress is not None:
-                progress(looked_at, max(page.total, looked_at))
+            total = max(page.total, looked_at, 1)
+            progress(f"{looked_at} of {total} threads", looked_at / total)
 
     def get(self, thread_id: str) -> Thread | None:
         """Return a thread as it is now."""

@@ -1,9 +1,12 @@
 """Engines: how sqlite and PostgreSQL are opened, how a writing transaction begins, and what their errors mean."""
 
+import os
 import sqlite3
+import time
 from typing import Final, NoReturn
+from weakref import WeakSet
 
-from sqlalchemy import Dialect, Engine, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -12,6 +15,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from memory.connecting import options, redact
 from memory.errors import (
     AlreadyExistsError,
+    CommitInDoubtError,
     ConfigurationError,
     CorruptRecordError,
     InvalidValueError,
@@ -23,6 +27,7 @@ from memory.errors import (
 BUSY_TIMEOUT: Final = 20_000
 """Milliseconds that a sqlite connection waits for another writer."""
 
+_DRIVERS: Final = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 _SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -33,6 +38,8 @@ class ConnectionLostError(StoreUnavailableError):
 class TakenError(AlreadyExistsError):
     """A unique key was taken between looking and writing, or a token was written before."""
 
+
+_UNFORESEEN: Final = (PersistenceError, "the database refused the work; nothing was written")
 
 # Result codes of sqlite (https://sqlite.org/rescode.html); the low byte of an extended code is its primary one.
 _SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
@@ -54,15 +61,21 @@ _SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
     sqlite3.SQLITE_CORRUPT: (CorruptRecordError, "the database file is damaged"),
     sqlite3.SQLITE_CONSTRAINT: (TakenError, "the key is taken"),
     sqlite3.SQLITE_TOOBIG: (InvalidValueError, "a value is larger than sqlite can keep"),
+    sqlite3.SQLITE_INTERRUPT: (StoreUnavailableError, "the work was interrupted; nothing was written"),
+    sqlite3.SQLITE_NOMEM: (StoreUnavailableError, "there was no memory left; nothing was written"),
+    sqlite3.SQLITE_PROTOCOL: (StoreUnavailableError, "other processes kept the log locked; nothing was written"),
 }
 
 # Classes and codes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html), the longest that fits.
 _POSTGRESQL: Final[dict[str, tuple[type[PersistenceError], str]]] = {
+    "08007": (CommitInDoubtError, "the server cannot tell whether it committed"),
     "08": (StoreUnavailableError, "the connection failed; nothing was written"),
     "23505": (TakenError, "the key is taken"),
+    "25P01": (ConfigurationError, "the connection commits each statement by itself: there is no transaction to join"),
     "25006": (ConfigurationError, "the database is read-only"),
     "28": (ConfigurationError, "the user or password was refused"),
     "3D": (ConfigurationError, "there is no such database"),
+    "40003": (CommitInDoubtError, "the server cannot tell whether it committed"),
     "40": (StoreUnavailableError, "the transaction was rolled back for the sake of another; nothing was written"),
     "42501": (ConfigurationError, "the user has no right to these tables"),
     "42P01": (SchemaError, "the tables are not there: run `memory migrate`, or call store.migrate()"),
@@ -82,13 +95,16 @@ def open_engine(url: str) -> Engine:
         ConfigurationError: the URL or an option of it cannot be one.
     """
     try:
-        return _open_sqlite(url) if url.startswith("sqlite") else create_engine(url)
+        location = make_url(url)
+    except (ArgumentError, ValueError) as error:  # ValueError: the port is no number
+        raise ConfigurationError(f"{redact(url)} is no URL of a database") from error
+    check_driver(location.drivername)
+    if "@" in (location.host or ""):
+        raise ConfigurationError(f"{redact(url)} is no URL of a database: in a password, write %40 for @")
+    try:
+        return _open_sqlite(url) if url.startswith("sqlite") else _apart_after_fork(create_engine(location))
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigurationError(f"{redact(url)} is no URL of a database: {error}") from error
-    except ConfigurationError:
-        raise
-    except ValueError as error:
-        raise ConfigurationError(f"{redact(url)} is no URL of a database: its port is no number") from error
 
 
 def _open_sqlite(url: str) -> Engine:
@@ -100,17 +116,71 @@ def _open_sqlite(url: str) -> Engine:
             location, poolclass=QueuePool, pool_size=1, max_overflow=0, connect_args={"check_same_thread": False}
         )
     else:
-        engine = create_engine(location, connect_args={"timeout": BUSY_TIMEOUT / 1000})
+        engine = _apart_after_fork(create_engine(location, connect_args={"timeout": BUSY_TIMEOUT / 1000}))
     synchronous = given.get("synchronous", "FULL")
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # the driver is not to begin transactions by itself
-        # busy_timeout first: changing the journal mode may have to wait
-        for pragma in (f"busy_timeout={BUSY_TIMEOUT}", "journal_mode=WAL", f"synchronous={synchronous}"):
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
+            _switch_to_wal(connection)
+            connection.execute(f"PRAGMA synchronous={synchronous}")
+        except sqlite3.Error:
+            connection.close()  # the pool has not taken it over yet
+            raise
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(
+            "BEGIN"
+        )  # SQLAlchemy's transactions are real ones, those of an application that joins too
 
     return engine
+
+
+_opened: Final[WeakSet[Engine]] = WeakSet()
+_inherited: Final[list[object]] = []  # kept, and never closed: they are the parent's
+
+
+def _apart_after_fork(engine: Engine) -> Engine:
+    """Have a process that is forked off open connections of its own; on a shared one, two would talk at once."""
+    _opened.add(engine)
+    return engine
+
+
+def _leave_connections_to_parent() -> None:
+    for engine in _opened:
+        _inherited.append(engine.pool)
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_leave_connections_to_parent)
+
+
+def check_driver(name: str) -> None:
+    """Refuse the drivers whose errors `reraise` cannot read.
+
+    Raises:
+        ConfigurationError: it is one of them.
+    """
+    if name not in _DRIVERS:
+        raise ConfigurationError(f"there is no support for {name}, only for sqlite:// and postgresql+psycopg://")
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Have the file keep a write-ahead log. When several open a new one at once, sqlite refuses some of them without waiting."""
+    deadline = time.monotonic() + BUSY_TIMEOUT / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+        else:
+            return
 
 
 def begin_writing(driver: PoolProxiedConnection, *, joined: bool = False) -> None:
@@ -118,16 +188,25 @@ def begin_writing(driver: PoolProxiedConnection, *, joined: bool = False) -> Non
 
     A fresh transaction may have been begun by a recipe of the application's engine; it holds nothing yet. A joined one is the
     application's own: it is begun only if the driver has not begun it (sqlite would commit at the end of the savepoint else).
+    PostgreSQL's driver begins with the first statement, unless the application's engine has it commit each by itself.
     """
-    sqlite = driver.driver_connection
-    if isinstance(sqlite, sqlite3.Connection):
-        if sqlite.in_transaction and not joined:
-            sqlite.execute("COMMIT")
-        if not sqlite.in_transaction:
-            sqlite.execute("BEGIN IMMEDIATE")
+    connection = driver.driver_connection
+    if isinstance(connection, sqlite3.Connection):
+        if connection.in_transaction and not joined:
+            connection.execute("COMMIT")
+        if not connection.in_transaction:
+            connection.execute("BEGIN IMMEDIATE")
+    elif not joined and getattr(connection, "autocommit", False):
+        driver.cursor().execute("BEGIN")
 
 
-def reraise(error: Exception, where: object, dialect: Dialect, driver: PoolProxiedConnection | None) -> NoReturn:
+def has_ended(driver: PoolProxiedConnection) -> bool:
+    """Tell whether sqlite has rolled back a whole transaction by itself, as it may when the disk is full."""
+    connection = driver.driver_connection
+    return isinstance(connection, sqlite3.Connection) and not connection.in_transaction
+
+
+def reraise(error: BaseException, where: object, dialect: Dialect, driver: PoolProxiedConnection | None) -> NoReturn:
     """Raise the error of ours that a driver's error means; any other as it is. A connection that broke is not used again.
 
     The one place where errors of sqlite and PostgreSQL get their meaning, by their codes.
@@ -136,11 +215,12 @@ def reraise(error: Exception, where: object, dialect: Dialect, driver: PoolProxi
     if isinstance(error, PoolTimeoutError):
         raise StoreUnavailableError(f"{where}: no connection was free in time; nothing was written") from error
     if driver is not None and is_disconnect(driver_error, dialect, driver):
-        driver.invalidate()
+        if driver.is_valid:  # else SQLAlchemy has noticed too
+            driver.invalidate()
         raise ConnectionLostError(f"{where}: the connection was lost; nothing was written") from error
-    if (meaning := _meaning(driver_error)) is not None:
+    if (meaning := _meaning(driver_error, connected=driver is not None)) is not None:
         kind, what = meaning
-        raise kind(f"{where}: {what} ({str(driver_error).strip()})") from error
+        raise kind(f"{where}: {what} ({str(driver_error).strip():.500})") from error
     raise error
 
 
@@ -151,13 +231,22 @@ def is_disconnect(error: BaseException, dialect: Dialect, driver: PoolProxiedCon
     return not driver.is_valid or dialect.is_disconnect(error, driver.dbapi_connection, None)
 
 
-def _meaning(error: BaseException) -> tuple[type[PersistenceError], str] | None:
+def _meaning(error: BaseException, *, connected: bool) -> tuple[type[PersistenceError], str] | None:
     if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", None)  # none: the driver was misused, by us
-        return None if code is None else _SQLITE.get(code & 0xFF)
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None:
+            return _SQLITE.get(code & 0xFF, _UNFORESEEN)
+        # Without a code it is the driver that complains: of a text it cannot decode, or (a ProgrammingError) of its use by us.
+        return (CorruptRecordError, "a text is damaged") if isinstance(error, sqlite3.OperationalError) else None
     state = getattr(error, "sqlstate", None)
     if state is not None:
-        return next((_POSTGRESQL[state[:size]] for size in (5, 2) if state[:size] in _POSTGRESQL), None)
-    if type(error).__module__.startswith("psycopg") and type(error).__name__ == "OperationalError":
-        return StoreUnavailableError, "the server could not be reached; nothing was written"
+        return next((_POSTGRESQL[state[:size]] for size in (5, 2) if state[:size] in _POSTGRESQL), _UNFORESEEN)
+    if type(error).__module__.startswith("psycopg") and not connected:  # the server's refusals have no code here
+        return {
+            "OperationalError": (
+                StoreUnavailableError,
+                "the server could not be reached, or refused the connection; nothing was written",
+            ),
+            "ProgrammingError": (ConfigurationError, "the URL cannot be one of PostgreSQL"),
+        }.get(type(error).__name__)
     return None

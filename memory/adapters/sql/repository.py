@@ -2,10 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count
-from typing import Any, ClassVar, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar, cast
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy import Connection, Dialect, Engine, NestedTransaction, event
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import PoolProxiedConnection
 
@@ -14,11 +16,13 @@ from memory.adapters.sql.engine import (
     ConnectionLostError,
     TakenError,
     begin_writing,
+    check_driver,
+    has_ended,
     is_disconnect,
     open_engine,
     reraise,
 )
-from memory.adapters.sql.searching import Search
+from memory.adapters.sql.searching import Search, fitting
 from memory.adapters.sql.statements import Statements
 from memory.adapters.sql.writing import Writer, read_receipt, record_of, remove_conversation
 from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
@@ -35,11 +39,21 @@ from memory.errors import (
 from memory.index import plan
 from memory.paging import Page, Place, Query, collect, count_pages
 from memory.query import Criterion
-from memory.repository import Capabilities, JoinedRepository, Repository, RunsRead, SchemaStatus, Window
+from memory.repository import (
+    Capabilities,
+    JoinedRepository,
+    Progress,
+    Repository,
+    RunsRead,
+    SchemaStatus,
+    Window,
+    silently,
+)
 
 T = TypeVar("T")
 
-_ATTEMPTS: Final = 3  # at a commit: a pooled connection may have died, a key may be taken at the same moment
+_ATTEMPTS: Final = 3  # at a commit: a key may be taken at the same moment
+_LOST_AT_MOST: Final = 20  # connections one after the other: all in a pool have died when a server was restarted
 _RECEIPTS_KEPT: Final = 24 * 3600 * 1000  # milliseconds, at least: as long as a lost answer may be asked for again
 _FORGET_EVERY: Final = 500  # commits between two removals of old receipts
 _PURGED_AT_ONCE: Final = 500
@@ -76,7 +90,7 @@ class _SqlCommits(Repository):
         return None if row is None else Conversation.from_record(record_of(row))
 
     def find(self, namespace: str, query: Query) -> Page[Conversation]:
-        planned, exact = plan(query.criterion)
+        planned, exact = fitting(*plan(query.criterion))
 
         def fetch(after: Place | None, limit: int) -> Sequence[ConversationRecord]:
             rows = self._read(
@@ -87,7 +101,7 @@ class _SqlCommits(Repository):
         return collect(query, fetch, exact=exact)
 
     def count(self, namespace: str, criterion: Criterion) -> int:
-        planned, exact = plan(criterion)
+        planned, exact = fitting(*plan(criterion))
         if exact:
             return self._read(lambda connection: Search(connection, namespace, planned, self.clock()).count())
         return count_pages(lambda query: self.find(namespace, query), criterion)
@@ -118,7 +132,9 @@ class _SqlCommits(Repository):
         failure: PersistenceError | None = None
         for _ in range(_ATTEMPTS):
             try:
-                return self._write(lambda cursor: self._writer(cursor, namespace).write(changes))
+                # At first a new conversation is inserted without looking; whatever stands in its way is looked at then.
+                careful = failure is not None
+                return self._write(lambda cursor: self._writer(cursor, namespace, careful=careful).write(changes))  # noqa: B023
             except (ConflictError, NotFoundError, AlreadyExistsError, InvalidValueError) as error:
                 # Refused, perhaps because it is written already: that costs a look only here, and nothing where all goes well.
                 if (written := self._receipt(namespace, changes.token)) is not None:
@@ -126,16 +142,14 @@ class _SqlCommits(Repository):
                 if not isinstance(error, TakenError):
                     raise
                 failure = error
-            except ConnectionLostError as error:
-                failure = error
         raise cast(PersistenceError, failure)
 
     def _receipt(self, namespace: str, token: str) -> Receipt | None:
         row = self._fetch("receipt", {"namespace": namespace, "token": token})
         return None if row is None else read_receipt(token, row[0])
 
-    def _writer(self, cursor: DBAPICursor, namespace: str) -> Writer:
-        return Writer(self._statements, cursor, namespace, self.clock())
+    def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
+        return Writer(self._statements, cursor, namespace, self.clock(), careful=careful)
 
     def purge_expired(self, namespace: str) -> int:
         purged = 0
@@ -173,6 +187,7 @@ class SqlRepository(_SqlCommits):
     """
 
     def __init__(self, engine: Engine, *, owns_engine: bool = False) -> None:
+        check_driver(f"{engine.dialect.name}+{engine.dialect.driver}")
         super().__init__(engine.dialect)
         self.engine = engine
         # PostgreSQL: without BEGIN and ROLLBACK a read is one round trip, not three. sqlite reads so by itself.
@@ -183,21 +198,22 @@ class SqlRepository(_SqlCommits):
         self._commits = count(1)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
-        try:
-            return self._connected(self._reader, work)
-        except ConnectionLostError:  # a pooled connection that the server has closed meanwhile, most likely
-            return self._connected(self._reader, work)
+        return _on_living_connection(lambda: self._connected(self._reader, work))
 
     def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         driver = None
-        try:
-            with engine.connect() as connection:
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(engine.connect())
                 driver = connection.connection
                 return work(connection)
-        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
-            reraise(error, self, engine.dialect, driver)
+            except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+                reraise(error, self, engine.dialect, driver)
 
     def _write(self, work: Callable[[DBAPICursor], T]) -> T:
+        return _on_living_connection(lambda: self._write_once(work))
+
+    def _write_once(self, work: Callable[[DBAPICursor], T]) -> T:
         # The pool's connection and the driver's transaction: SQLAlchemy's own would cost a fifth of an append (statements.py).
         driver = None
         try:
@@ -205,8 +221,9 @@ class SqlRepository(_SqlCommits):
             try:
                 begin_writing(driver)
                 result = work(driver.cursor())
-            except BaseException:
-                driver.rollback()
+            except BaseException as error:
+                if not is_disconnect(error, self.engine.dialect, driver):
+                    driver.rollback()
                 raise
             self._commit_driver(driver)
             return result  # noqa: TRY300  # only now it is one
@@ -225,10 +242,10 @@ class SqlRepository(_SqlCommits):
             driver.invalidate()
             raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from error
 
-    def _writer(self, cursor: DBAPICursor, namespace: str) -> Writer:
+    def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
         if next(self._commits) % _FORGET_EVERY == 0:
             self._forget_receipts(cursor, namespace)
-        return super()._writer(cursor, namespace)
+        return super()._writer(cursor, namespace, careful=careful)
 
     def schema_status(self) -> SchemaStatus:
         return self._read(schema.status)
@@ -236,8 +253,9 @@ class SqlRepository(_SqlCommits):
     def is_new(self) -> bool:
         return self._owns_engine and self.engine.dialect.name == "sqlite" and self._read(schema.is_empty)
 
-    def migrate(self, revision: str = "head") -> SchemaStatus:
+    def migrate(self, progress: Progress = silently, *, revision: str = "head") -> SchemaStatus:
         """Bring the schema up, or down, to a revision; by default to the newest."""
+        progress(f"migrating to {revision}", None)
         self._connected(self.engine, lambda connection: schema.migrate(connection, revision))
         return self.schema_status()
 
@@ -259,41 +277,97 @@ class SqlRepository(_SqlCommits):
         return f"SqlRepository({redact(self.engine.url.render_as_string(hide_password=True))})"
 
 
+_Untold: TypeAlias = list[tuple[Callable[[], bool], Callable[[], None]]]
+_untold: Final[WeakKeyDictionary[Connection, _Untold]] = WeakKeyDictionary()
+"""For each connection what is to be done once its transaction is committed, and whether that was written after all."""
+
+
+def _commit_and_tell(connection: Connection) -> None:
+    """Commit here, where SQLAlchemy is about to: it tells of no moment after it. Its own commit finds nothing left to do."""
+    untold = _untold[connection]
+    actions = [action for is_written, action in untold if is_written()]  # not if a savepoint around it was rolled back
+    untold.clear()
+    if actions:
+        connection.exec_driver_sql("COMMIT")
+        for action in actions:
+            action()
+
+
 class JoinedSqlRepository(_SqlCommits, JoinedRepository):
     """Conversations inside a transaction of the application's: each commit is a savepoint in it."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection.dialect)
         self._connection = connection
+        self._committed: Callable[[], bool] = lambda: False
+
+    def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+        receipt = super().commit(namespace, changes)
+        self._committed = lambda: self._receipt(namespace, changes.token) is not None
+        return receipt
 
     def _read(self, work: Callable[[Connection], T]) -> T:
+        connection = self._connection
+        if connection.invalidated and connection.get_transaction() is not None:
+            raise ConnectionLostError(
+                f"{self}: the connection was lost; nothing was written: roll the transaction back"
+            )
+        driver = connection.connection
         try:
-            return work(self._connection)
+            return work(connection)
         except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
-            reraise(error, self, self._connection.dialect, self._connection.connection)
+            if is_disconnect(error, connection.dialect, driver) and not connection.invalidated:
+                connection.invalidate()  # so that SQLAlchemy knows, and commits nothing of the application's either
+            reraise(error, self, connection.dialect, driver)
 
     def _write(self, work: Callable[[DBAPICursor], T]) -> T:
         def in_savepoint(connection: Connection) -> T:
             if not connection.in_transaction():
                 connection.begin()
             begin_writing(connection.connection, joined=True)
-            with connection.begin_nested():
-                return work(_cursor(connection))
+            savepoint = connection.begin_nested()
+            try:
+                result = work(_cursor(connection))
+            except BaseException as error:
+                self._take_back(savepoint, error)
+                raise
+            savepoint.commit()
+            return result
 
         return self._read(in_savepoint)
 
+    def _take_back(self, savepoint: NestedTransaction, error: BaseException) -> None:
+        connection = self._connection
+        if connection.invalidated or is_disconnect(error, connection.dialect, connection.connection):
+            return
+        if not has_ended(connection.connection):
+            savepoint.rollback()
+            return
+        try:
+            reraise(error, self, connection.dialect, connection.connection)
+        finally:
+            connection.invalidate()  # what the application writes from here on must not be committed without the rest
+
     def after_commit(self, action: Callable[[], None]) -> None:
-        pending = [action]
-
-        def tell(_: Connection) -> None:
-            while pending:
-                pending.pop()()
-
-        event.listen(self._connection, "commit", tell, once=True)
-        event.listen(self._connection, "rollback", lambda _: pending.clear(), once=True)
+        untold = _untold.get(self._connection)
+        if untold is None:  # one pair of listeners for a connection, however many units of work it sees
+            untold = _untold[self._connection] = []
+            event.listen(self._connection, "commit", _commit_and_tell)
+            event.listen(self._connection, "rollback", lambda _: untold.clear())
+        untold.append((self._committed, action))
 
     def __repr__(self) -> str:
         return f"JoinedSqlRepository({redact(self._connection.engine.url.render_as_string(hide_password=True))})"
+
+
+def _on_living_connection(work: Callable[[], T]) -> T:
+    """Do this again as long as it meets a pooled connection that the server has closed meanwhile."""
+    for _ in range(_LOST_AT_MOST - 1):
+        try:
+            return work()
+        except ConnectionLostError:
+            continue
+    return work()
 
 
 def _cursor(connection: Connection) -> DBAPICursor:

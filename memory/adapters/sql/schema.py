@@ -47,7 +47,7 @@ def migrate(connection: Connection, revision: str = "head") -> None:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_IN_POSTGRESQL})")
         try:
-            down = revision != "head" and (status(connection).current or "") > revision
+            down = revision == "base" or (revision != "head" and (status(connection).current or "") > revision)
             (command.downgrade if down else command.upgrade)(config, revision)
         except CommandError as error:
             raise SchemaError(f"{status(connection).advice()} ({error})") from error

@@ -53,6 +53,12 @@ _DRIVEN_AT_MOST: Final = 2_000
 _WALKED_AT_MOST: Final = 4_000
 """Conversations that a walk looks at before it gives up."""
 
+_PARTS_AT_MOST: Final = 400
+"""Parts of a plan that go into one statement: sqlite joins 500 SELECTs at most, and nests an expression 1,000 deep."""
+
+_KEYS_AT_MOST: Final = 10_000
+"""Keys in a plan that go into one statement, twice: sqlite takes 32,766 parameters, PostgreSQL 65,535."""
+
 Columns: TypeAlias = Sequence[ColumnElement[Any]]
 Rows: TypeAlias = Sequence[Row[tuple[object, ...]]]
 
@@ -156,6 +162,27 @@ class Search:
                 return and_(true(), *[self._holds(part, finds) for part in plan.parts])
             case Some():
                 return or_(false(), *[self._holds(part, finds) for part in plan.parts])
+
+
+def fitting(plan: Plan, exact: bool) -> tuple[Plan, bool]:  # noqa: FBT001  # as `memory.index.plan` returns them
+    """Return a plan that one statement can hold: where this one is too large, every conversation, to be looked at one by one."""
+    parts, keys = _size(plan)
+    return (plan, exact) if parts <= _PARTS_AT_MOST and keys <= _KEYS_AT_MOST else (Every(), False)
+
+
+def _size(plan: Plan) -> tuple[int, int]:
+    """Return how many parts a plan has, and how many keys."""
+    match plan:
+        case Every(parts) | Some(parts):
+            sizes = [_size(part) for part in parts]
+            return 1 + sum(size for size, _ in sizes), sum(keys for _, keys in sizes)
+        case Unless(part):
+            size, keys = _size(part)
+            return 1 + size, keys
+        case KeyIn(_, keys_in):
+            return 1, len(keys_in)
+        case _:
+            return 1, 1
 
 
 def _drives(plan: Plan) -> list[_Drive]:

@@ -8,7 +8,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from memory.adapters.sql.statements import Statements
 from memory.changes import ALL_RUNS, Change, ChangeSet, Receipt, Written, check, missing_runs, placed
-from memory.domain import Conversation, ConversationRecord, RunRecord
+from memory.domain import ConversationRecord, RunRecord, decode_metadata
 from memory.index import Entry, entries
 
 _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
@@ -17,11 +17,12 @@ _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 class Writer:
     """Writes one change set on one cursor. Rows of runs and of index entries are gathered and written together."""
 
-    def __init__(self, statements: Statements, cursor: DBAPICursor, namespace: str, now: int) -> None:
+    def __init__(self, statements: Statements, cursor: DBAPICursor, namespace: str, now: int, *, careful: bool) -> None:
         self._statements = statements
         self._cursor = cursor
         self._namespace = namespace
         self._now = now
+        self._careful = careful
         self._run_rows: list[tuple[object, ...]] = []
         self._entry_rows: list[tuple[object, ...]] = []
 
@@ -56,7 +57,13 @@ class Writer:
 
     def _apply(self, change: Change, at: int) -> Written | None:
         """Do all that a change says to one conversation, after locking it."""
+        if change.only_creates and change.create is not None and not self._careful:
+            check(change, None)
+            return self._create(change, change.create)
         row = self._execute("lock", namespace=self._namespace, id=change.id).fetchone()
+        if row is None and change.create is None:
+            # PostgreSQL: a statement that waited for one that was removed does not see what was made in its place; the next does.
+            row = self._execute("lock", namespace=self._namespace, id=change.id).fetchone()
         stored = None if row is None else record_of(row)
         present = None if stored is None or _is_expired(stored, self._now) else stored
         check(change, present)
@@ -115,7 +122,7 @@ class Writer:
         self._run_rows += [(key, *run) for run in runs]
 
     def _add_entries(self, key: int, new: set[Entry]) -> None:
-        self._entry_rows += [(key, entry.path, entry.key, self._namespace) for entry in new]
+        self._entry_rows += [(key, path, value, self._namespace) for path, value in new]
 
 
 def read_receipt(token: str, text: str) -> Receipt:
@@ -142,4 +149,4 @@ def record_of(row: Sequence[Any]) -> ConversationRecord:
 
 
 def _entries(record: ConversationRecord) -> set[Entry]:
-    return entries(Conversation.from_record(record).metadata)
+    return entries(decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}"))

@@ -115,8 +115,8 @@ def test_once_the_alias_is_known_to_be_unique_making_is_two_requests(store: Stor
 
 
 def test_a_query_reads_every_page_once(connect: Connect, cloud_server: CloudServer) -> None:
-    told: list[tuple[int, int]] = []
-    store = Store(connect(progress=lambda done, total: told.append((done, total))))
+    told: list[tuple[str, float | None]] = []
+    store = Store(connect(progress=lambda what, part: told.append((what, part))))
     with store.begin() as uow:
         for n in range(250):
             uow.conversations.add(Conversation(f"c{n:03}", {"n": n}))
@@ -124,7 +124,7 @@ def test_a_query_reads_every_page_once(connect: Connect, cloud_server: CloudServ
     with costing(cloud_server, LIST, LIST, LIST):
         page = store.begin().conversations.find(where("n") >= 200, order="id", limit=10)
     assert [one.id for one in page] == [f"c{n:03}" for n in range(200, 210)]
-    assert told == [(100, 250), (200, 250), (250, 250)]
+    assert told == [("100 of 250 threads", 0.4), ("200 of 250 threads", 0.8), ("250 of 250 threads", 1.0)]
     with costing(cloud_server, LIST, LIST, LIST):
         assert store.begin().conversations.count(where("n") < 40) == 40
 

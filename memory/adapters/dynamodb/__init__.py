@@ -1,0 +1,5 @@
+"""Conversations in Amazon DynamoDB."""
+
+from memory.adapters.dynamodb.repository import DynamoDbRepository, open_url
+
+__all__ = ["DynamoDbRepository", "open_url"]

@@ -1,0 +1,25 @@
+-- Append one run, where nothing else is wanted and nothing is out of the ordinary; else answer false, and write nothing:
+-- commit.lua does it then, or refuses. Its closures and lists cost more than these few calls.
+-- KEYS: receipt, conversation, positions. ARGV: at, beginning of the runs' keys, milliseconds a receipt is kept; the run's fields.
+-- Answer: receipt.
+
+local stored = redis.pcall('HMGET', KEYS[2], 'version', 'incarnation', 'run_count', 'last_position', 'expires_at')
+local version, incarnation, run_count, last = tonumber(stored[1]), stored[2], tonumber(stored[3]), tonumber(stored[4])
+if not (version and incarnation and run_count and last) or stored[5] then
+  return false
+end
+last = string.format('%.0f', last + 1)
+run_count = string.format('%.0f', run_count + 1)
+local run = ARGV[2] .. last
+if redis.call('EXISTS', KEYS[1], run) > 0 then
+  return false
+end
+-- The first write is the one that can fail: where the key of the positions is somebody else's, or the memory is full.
+if redis.pcall('ZADD', KEYS[3], 'NX', last, last) ~= 1 then
+  return false
+end
+redis.call('HSET', run, 'id', ARGV[4], 'input', ARGV[5], 'output', ARGV[6], 'metadata', ARGV[7], 'created_at', ARGV[8])
+redis.call('HSET', KEYS[2], 'run_count', run_count, 'last_position', last, 'updated_at', ARGV[1], 'by_updated_at', ARGV[1])
+local receipt = cjson.encode({{stored[1], incarnation, run_count, last}})
+redis.call('SET', KEYS[1], receipt, 'PX', ARGV[3])
+return receipt

@@ -1,0 +1,230 @@
+"""`RedisRepository`: conversations in Redis hashes, found through RediSearch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from memory.adapters.redis import durability, records
+from memory.adapters.redis.errors import NO_CLUSTER
+from memory.adapters.redis.keys import DEFAULT_PREFIX, Keys
+from memory.adapters.redis.models import RECORD_FIELDS, Models, bind
+from memory.adapters.redis.schema import Schema
+from memory.adapters.redis.search import Search
+from memory.adapters.redis.wire import Client, Pool, Script, Wire
+from memory.adapters.redis.writing import Writer
+from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
+from memory.connecting import options, redact
+from memory.domain import Conversation, ConversationRecord
+from memory.errors import ConfigurationError
+from memory.index import Every, Plan, plan
+from memory.paging import Page, Place, Query, collect, count_pages
+from memory.query import Criterion
+from memory.repository import Progress, Repository, RunsRead, SchemaStatus, Window, silently
+
+DEFAULT_TIMEOUT: Final = 10.0
+"""Seconds to wait for an answer."""
+
+_CONNECT_TIMEOUT: Final = 5.0
+_QUERY_SHARE: Final = 0.8  # of the time-out: a query that the server gives up is an error with a cause
+_PURGED_AT_ONCE: Final = 500
+_RUNS: Final = Script("shared", "runs")
+_PURGE: Final = Script("shared", "purge")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
+
+
+_OPTIONS: Final[dict[str, Callable[[str], object]]] = {
+    "prefix": str,
+    "timeout": _seconds,
+    "connect_timeout": _seconds,
+    "max_connections": int,
+    "client_name": str,
+    "ssl_ca_certs": str,
+    "ssl_certfile": str,
+    "ssl_keyfile": str,
+    "ssl_check_hostname": lambda text: {"true": True, "false": False}[text.lower()],
+}
+
+
+def open_url(url: str) -> "RedisRepository":
+    """Return the repository that a ``redis://`` or ``rediss://`` (TLS) URL names.
+
+    ``redis://user:password@host:6379``, and after a ``?`` any of: ``prefix`` of all keys (``memory``), ``timeout`` for an answer
+    and ``connect_timeout``, in seconds (10 and 5), ``max_connections``, ``client_name``; with TLS also ``ssl_ca_certs``,
+    ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_check_hostname``.
+
+    Raises:
+        ConfigurationError: the URL or an option of it cannot be one.
+    """
+    given = options(url, _OPTIONS)
+    prefix, timeout = given.pop("prefix", DEFAULT_PREFIX), given.pop("timeout", DEFAULT_TIMEOUT)
+    location = url.partition("?")[0]
+    _check_location(location)
+    if not location.startswith("rediss:") and (tls := sorted(name for name in given if name.startswith("ssl_"))):
+        raise ConfigurationError(f"{', '.join(tls)}: only with TLS, that is rediss://")
+    from_url: Any = redis.Redis.from_url  # the stubs that come with redis-om know an older one
+    client = from_url(
+        location,
+        protocol=3,
+        retry=Retry(NoBackoff(), 0),
+        # With them the pool would not notice that the server has closed a connection meanwhile.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        socket_timeout=timeout,
+        socket_connect_timeout=given.pop("connect_timeout", _CONNECT_TIMEOUT),
+        **given,
+    )
+    return RedisRepository(client, prefix=str(prefix), owns_client=True)
+
+
+def _check_location(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_url = bool(parts.hostname) and parts.port != 0 and (parts.path.strip("/") or "0").isdecimal()
+    except ValueError:  # a port that is no number
+        is_url = False
+    if not is_url:
+        raise ConfigurationError(f"{redact(url)} is no URL of a Redis server: redis://user:password@host:6379")
+
+
+class RedisRepository(Repository):
+    """Conversations in a Redis server with search.
+
+    A commit is one script, in one round trip. A conversation, its runs, and a page of conversations are read in one each.
+
+    Args:
+        client: a client of the application's, which stays its own: its connections, its time-outs and its TLS are used, its
+            retries are not. It must speak RESP3, as redis-py does unless told otherwise, and use database 0.
+        prefix: what all keys begin with: stores of different prefixes know nothing of each other.
+        timeout: seconds that the server may take for a query; the client's ``socket_timeout``, when left out.
+        owns_client: close the client's connections in `close`.
+
+    Raises:
+        ConfigurationError: the client is one of a cluster, of another database or of RESP2; or the prefix cannot be one.
+    """
+
+    def __init__(
+        self, client: Client, *, prefix: str = DEFAULT_PREFIX, timeout: float | None = None, owns_client: bool = False
+    ) -> None:
+        self._pool = _checked_pool(client)
+        self._keys = Keys(prefix)
+        self._owns_client = owns_client
+        socket_timeout = self._pool.connection_kwargs.get("socket_timeout") or DEFAULT_TIMEOUT
+        self._milliseconds = max(1, round(1000 * (_QUERY_SHARE * socket_timeout if timeout is None else timeout)))
+        self._wire = Wire(self._pool, self.__repr__)
+        self.models: Final[Models] = bind(client, prefix, self._keys.index)
+        self._schema = Schema(self._wire, self._keys, self.models.index_schema, self.__repr__)
+
+    def get(self, namespace: str, conversation_id: str) -> Conversation | None:
+        key = self._keys.conversation(namespace, conversation_id)
+        # No fields of ours may mean no conversation, or somebody else's hash: the two are told at one moment, or not at all.
+        *_, answers = self._wire.ask_all(("MULTI",), ("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("EXEC",))
+        fields, exists = (self._wire.checked(answer, key) for answer in self._wire.checked(answers))
+        if not exists:
+            return None
+        conversation = records.conversation(key, fields, conversation_id)
+        expires_at = conversation.record.expires_at if conversation.record else None
+        return None if expires_at is not None and expires_at <= self.clock() else conversation
+
+    def find(self, namespace: str, query: Query) -> Page[Conversation]:
+        planned, exact = plan(query.criterion)
+        search = self._search(namespace, planned)
+
+        def fetch(after: Place | None, limit: int) -> Sequence[ConversationRecord]:
+            return search.page(query.order, after, limit)
+
+        return collect(query, fetch, exact=exact and search.exact)
+
+    def count(self, namespace: str, criterion: Criterion) -> int:
+        planned, exact = plan(criterion)
+        search = self._search(namespace, planned)
+        if exact and search.exact:
+            return search.count()
+        return count_pages(lambda query: self.find(namespace, query), criterion)
+
+    def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
+        keys = self._keys.conversation(namespace, conversation_id), self._keys.positions(namespace, conversation_id)
+        run_keys = self._keys.runs(namespace, conversation_id)
+        before = ALL_RUNS if window.before is None else min(window.before, ALL_RUNS)
+        limit = -1 if window.limit is None else min(window.limit, ALL_RUNS)
+        arguments = (self.clock(), run_keys, min(window.after, ALL_RUNS), before, limit, "1" if window.from_end else "")
+        answer = self._wire.read(_RUNS, keys, arguments)
+        if not answer:
+            return RunsRead(None, ())
+        incarnation, version, positions, *read = answer
+        runs = [
+            records.run(run_keys, conversation_id, position, fields)
+            for position, fields in zip(positions, read, strict=True)
+        ]
+        return RunsRead(Seen(incarnation.decode(), int(version)), tuple(reversed(runs) if window.from_end else runs))
+
+    def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+        return Writer(self._wire, self._keys, namespace, self.clock()).write(changes)
+
+    def purge_expired(self, namespace: str) -> int:
+        purged = 0
+        while True:
+            keys = self._search(namespace, Every(), expired=True).keys_found(_PURGED_AT_ONCE)
+            others = [self._keys.of_the_same(key) for key in keys]
+            names = [name for key, (positions, _) in zip(keys, others, strict=True) for name in (key, positions)]
+            (removed,) = self._wire.read(_PURGE, names, [self.clock(), *(runs for _, runs in others)])
+            purged += int(removed)
+            if len(keys) < _PURGED_AT_ONCE or not removed:
+                return purged
+
+    def schema_status(self) -> SchemaStatus:
+        return self._schema.status()
+
+    def migration_steps(self) -> list[str]:
+        return self._schema.steps()
+
+    def migrate(self, progress: Progress = silently) -> SchemaStatus:
+        """Make the index, or bring it to this version of the code; by the old one all is found until the new one is full."""
+        return self._schema.migrate(progress)
+
+    def warnings(self) -> list[str]:
+        return durability.warnings(self._wire, self._keys)
+
+    def close(self) -> None:
+        if self._owns_client:
+            self._pool.disconnect()
+
+    def _search(self, namespace: str, planned: Plan, *, expired: bool = False) -> Search:
+        return Search(
+            self._wire,
+            self._keys,
+            namespace,
+            planned,
+            now=self.clock(),
+            expired=expired,
+            milliseconds=self._milliseconds,
+            explain=self._schema.explain,
+        )
+
+    def __repr__(self) -> str:
+        settings = self._pool.connection_kwargs
+        where = settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+        return f"RedisRepository({where}, prefix={self._keys.prefix!r})"
+
+
+def _checked_pool(client: Client) -> Pool:
+    pool: Pool | None = getattr(client, "connection_pool", None)
+    if pool is None:
+        raise ConfigurationError(f"a {type(client).__name__} is no client of a single server; {NO_CLUSTER}")
+    settings = pool.connection_kwargs
+    if settings.get("db"):
+        raise ConfigurationError(f"Redis searches in its database 0 only, not in {settings['db']}")
+    if str(settings.get("protocol") or 3) != "3":
+        raise ConfigurationError(
+            "over RESP2 a server does not say that it cut a query short: make the client with protocol=3"
+        )
+    return pool

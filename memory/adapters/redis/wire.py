@@ -1,0 +1,158 @@
+"""Round trips: commands go out together, and their answers come back as bytes, whatever the client decodes for others.
+
+redis-py's own way of executing a command repeats it, by default ten times, also when the first may have been done. Here what
+only reads is repeated once, and a commit never: its token says whether it was written.
+"""
+
+from collections.abc import Callable, Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Final, Protocol, TypeAlias
+
+from redis.exceptions import RedisError
+
+from memory.adapters.redis.errors import LOST, code, translate
+from memory.adapters.redis.records import corrupt
+from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
+
+Argument: TypeAlias = str | bytes | int
+Command: TypeAlias = Sequence[Argument]
+
+
+class Connection(Protocol):
+    """What is used of redis-py's connections. The stubs that come with redis-om describe an older one."""
+
+    def pack_commands(self, commands: Sequence[Command]) -> Any: ...
+    def send_packed_command(self, command: Any) -> None: ...
+    def read_response(self, *, disable_decoding: bool) -> Any: ...
+    def disconnect(self) -> None: ...
+
+
+class Pool(Protocol):
+    """What is used of redis-py's pools of connections."""
+
+    connection_kwargs: dict[str, Any]
+
+    def get_connection(self) -> Connection: ...
+    def release(self, connection: Connection) -> None: ...
+    def disconnect(self) -> None: ...
+
+
+class Client(Protocol):
+    """What is used of redis-py's client: where it gets its connections."""
+
+    @property
+    def connection_pool(self) -> Any: ...
+
+
+class Script:
+    """A Lua script of this package: its parts, one after the other."""
+
+    def __init__(self, *parts: str) -> None:
+        folder = files(__package__)
+        self.source: Final = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
+        self.sha: Final = sha1(self.source.encode()).hexdigest()  # noqa: S324  # Redis's name for it, no secret
+
+
+class LostError(StoreUnavailableError):
+    """The connection broke after everything was sent, and before everything was answered."""
+
+
+class Wire:
+    """A pool of connections to one server."""
+
+    def __init__(self, pool: Pool, where: Callable[[], object]) -> None:
+        self.pool: Final = pool
+        self._where = where
+
+    def ask(self, *command: Argument) -> Any:
+        """Return the answer to a command that only reads, or may be done twice."""
+        return self.checked(self.ask_all(command)[0])
+
+    def ask_all(self, *commands: Command) -> list[Any]:
+        """Return the answers to such commands, in one round trip; what the server refused is among them as an exception."""
+        try:
+            return self._exchange(commands)
+        except LostError:
+            return self._exchange(commands)
+
+    def read(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Return a script's answer; it may be run twice.
+
+        Raises:
+            CorruptRecordError: the script met a key that it cannot read; nothing was written.
+        """
+        try:
+            return self._run(script, keys, arguments)
+        except LostError:
+            return self._run(script, keys, arguments)
+
+    def commit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Return the answer of a script that writes; it is run once at most.
+
+        Raises:
+            CommitInDoubtError: the answer was lost.
+            CorruptRecordError: as `read`.
+        """
+        try:
+            return self._run(script, keys, arguments)
+        except LostError as error:
+            raise CommitInDoubtError(f"{self._where()}: the answer to a commit was lost") from error.__cause__
+
+    def checked(self, answer: Any, key: str | None = None) -> Any:
+        """Return an answer, or raise what it means if the server refused.
+
+        Args:
+            answer: one of `ask_all`.
+            key: the key that was asked for, if it was one of ours.
+
+        Raises:
+            PersistenceError: as `errors.translate` says.
+        """
+        if isinstance(answer, Exception):
+            if (ours := translate(answer, key or self._where())) is None:
+                raise answer
+            raise ours from answer
+        return answer
+
+    def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        (answer,) = self._exchange((("EVALSHA", script.sha, len(keys), *keys, *arguments),))
+        if isinstance(answer, RedisError) and code(answer) == "NOSCRIPT":  # the server's first time, or it was flushed
+            (answer,) = self._exchange((("EVAL", script.source, len(keys), *keys, *arguments),))
+        answer = self.checked(answer)
+        if isinstance(answer, list) and answer[:1] == [b"corrupt"]:
+            raise corrupt(answer[1].decode(errors="replace"))
+        return answer
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            connection = self.pool.get_connection()
+        except (RedisError, OSError) as error:
+            raise self._unavailable(error) from error
+        try:
+            packed = connection.pack_commands(commands)
+            try:
+                connection.send_packed_command(packed)
+            except LOST as error:  # the last command did not leave whole, so no script did
+                raise self._unavailable(error) from error
+            return [self._answer(connection) for _ in commands]
+        except BaseException:
+            connection.disconnect()  # answers that nobody has read must not be taken for others
+            raise
+        finally:
+            self.pool.release(connection)
+
+    def _answer(self, connection: Connection) -> Any:
+        try:
+            return connection.read_response(disable_decoding=True)
+        except LOST as error:
+            if code(error) == "LOADING":
+                return error
+            raise LostError(f"{self._where()}: the connection was lost before the answer came ({error})") from error
+        except RedisError as error:
+            return error
+
+    def _unavailable(self, error: Exception) -> PersistenceError:
+        return translate(error, self._where()) or StoreUnavailableError(
+            f"{self._where()}: {error}; nothing was written"
+        )

@@ -1,0 +1,200 @@
+"""The commands: what each takes, and nothing of how it is done."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from memory.cli.files import STANDARD
+from memory.cli.options import Settings, before_the_command, with_settings
+from memory.cli.reporting import FAILED, MISUSED, complain
+from memory.errors import InvalidValueError
+from memory.expression import parse
+from memory.query import Criterion
+from memory.transfer import OnConflict
+
+app = typer.Typer(
+    callback=before_the_command,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_Expression = Annotated[
+    str | None,
+    typer.Argument(help="Which conversations, as 'domain == \"Restaurants\" and party_size >= 4'; all, when left out."),
+]
+_Where = Annotated[str | None, typer.Option(help="Which conversations, as an expression; all, when left out.")]
+_Order = Annotated[str, typer.Option(help="updated_at, created_at or id; with - before it to descend.")]
+_Json = Annotated[bool, typer.Option("--json", help="Write JSON, one object a line.")]
+_Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")]
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name, and return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return app(arguments or ["--help"], prog_name="memory", standalone_mode=False) or 0
+    except typer.Abort:
+        complain("error: aborted")
+        return FAILED
+    except Exception as error:
+        # What the parser of the command line raises has no public name: it is told by what it can do.
+        if not hasattr(error, "format_message"):
+            raise
+        complain(f"error: {error.format_message()} (memory --help shows what there is)")
+        return MISUSED
+
+
+def _criterion(expression: str | None) -> Criterion | None:
+    return None if expression is None else parse(expression)
+
+
+@app.command()
+@with_settings
+def tour(_: Settings) -> None:
+    """Show the main job step by step, on a file that is gone afterwards."""
+    from memory.cli.tour import tour as run_tour
+
+    run_tour()
+
+
+@app.command("import")
+@with_settings
+def import_(
+    settings: Settings,
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="JSON lines, plain or gzip; - for stdin.")],
+    on_conflict: Annotated[OnConflict, typer.Option(help="What to do where an id is taken.")] = "skip",
+) -> None:
+    """Import conversations from files: one a line, as `export` writes them; a bad line is told, and the rest goes on.
+
+    A line is {"id": ..., "metadata": {...}, "runs": [{"input": ..., "output": ..., "metadata": {...}}]}, or has more.
+    """
+    from memory.cli.transferring import import_files
+
+    with settings.open() as store:
+        totals = import_files(store, files, on_conflict)
+    if totals.refused:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@with_settings
+def export(
+    settings: Settings,
+    file: Annotated[str, typer.Argument(help="Where to; compressed if it ends in .gz; - for stdout.")] = STANDARD,
+    where: _Where = None,
+    order: _Order = "id",
+) -> None:
+    """Export conversations with all their runs, one a line, so that `import` brings them back exactly."""
+    from memory.cli.transferring import export_file
+
+    with settings.open_existing() as store:
+        exported = export_file(store, file, _criterion(where), order)
+    print(f"exported {exported:,} conversations", file=sys.stderr)
+
+
+@app.command()
+@with_settings
+def find(
+    settings: Settings,
+    expression: _Expression = None,
+    *,
+    order: _Order = "-updated_at",
+    limit: Annotated[int, typer.Option(min=1, help="The most that are shown.")] = 20,
+    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on where a page ended.")] = None,
+    json: _Json = False,
+) -> None:
+    """Find conversations by their metadata: a table on a terminal, JSON lines in a pipe."""
+    from memory.cli.showing import show_page
+
+    with settings.open_existing() as store, store.begin() as uow:
+        show_page(uow.conversations.find(_criterion(expression), order=order, limit=limit, after=after), as_json=json)
+
+
+@app.command()
+@with_settings
+def show(
+    settings: Settings,
+    id: _Id,
+    last: Annotated[int | None, typer.Option(min=0, help="Only so many runs, the last ones.")] = None,
+    json: _Json = False,
+) -> None:
+    """Show a conversation as a transcript, or as the line that `export` writes."""
+    from memory.cli.showing import show_transcript
+
+    with settings.open_existing() as store, store.begin() as uow:
+        conversation = uow.conversations.get(id)
+        runs = uow.runs.iterate(id) if last is None else uow.runs.last(id, last)
+        show_transcript(conversation, runs, as_json=json)
+
+
+@app.command()
+@with_settings
+def count(settings: Settings, expression: _Expression = None) -> None:
+    """Count conversations."""
+    with settings.open_existing() as store, store.begin() as uow:
+        print(uow.conversations.count(_criterion(expression)))
+
+
+@app.command()
+@with_settings
+def stats(settings: Settings, json: _Json = False) -> None:
+    """Tell what is in the store."""
+    from memory.cli.looking_after import facts
+    from memory.cli.showing import show_facts
+
+    with settings.open_existing() as store:
+        show_facts(facts(settings, store), as_json=json)
+
+
+@app.command()
+@with_settings
+def delete(
+    settings: Settings,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The conversations' ids.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete conversations and their runs: all that are named, or none if one is not there."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidValueError("nobody is there to be asked: --yes deletes without asking")
+        typer.confirm(f"Delete {len(ids)} conversations with their runs?", abort=True)
+    with settings.open_existing() as store:
+        with store.begin() as uow:
+            for conversation_id in ids:
+                uow.conversations.remove(conversation_id)
+        print(f"deleted {len(ids):,} conversations")
+
+
+@app.command()
+@with_settings
+def purge(settings: Settings) -> None:
+    """Remove the conversations that have expired."""
+    with settings.open_existing() as store:
+        print(f"removed {store.purge_expired():,} expired conversations")
+
+
+@app.command()
+@with_settings
+def migrate(
+    settings: Settings,
+    *,
+    status: Annotated[bool, typer.Option("--status", help="Change nothing; exit code 1 if not current.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would be done.")] = False,
+) -> None:
+    """Bring the store's schema to the one this version needs, keeping all data."""
+    from memory.cli.looking_after import migrate_watched
+
+    with settings.open_existing() if status or dry_run else settings.open() as store:
+        if dry_run:
+            print("\n".join(store.repository.migration_steps()) or "nothing to do")
+            return
+        schema = store.schema_status() if status else migrate_watched(store)
+    print(f"current: {schema.current or 'none'}\nhead:    {schema.head or 'none'}")
+    if not schema.is_current:
+        raise typer.Exit(FAILED)

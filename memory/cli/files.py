@@ -1,0 +1,66 @@
+"""Files that conversations come from and go to: plain or gzip, by name or ``-`` for the standard streams."""
+
+import gzip
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from memory.transfer import uncompressed
+
+STANDARD = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An open input: its bytes uncompressed, its size where it has one, and how much of that is read."""
+
+    lines: IO[bytes]
+    size: int | None
+    position: Callable[[], int]
+
+
+@contextmanager
+def open_input(name: str) -> Iterator[Source]:
+    """Open a file for reading; gzip is told by the first bytes, whatever the name."""
+    if name == STANDARD:
+        yield Source(uncompressed(cast("io.BufferedReader[Any]", sys.stdin.buffer)), None, lambda: 0)
+        return
+    with Path(name).open("rb", buffering=0) as raw, io.BufferedReader(raw, 2**16) as stream:
+        size = os.fstat(raw.fileno()).st_size if Path(name).is_file() else None
+        yield Source(uncompressed(stream), size, raw.tell)
+
+
+@contextmanager
+def open_output(name: str) -> Iterator[IO[str]]:
+    """Open a file for writing ASCII text, compressed if its name ends in ``.gz``; it appears when it is complete."""
+    if name == STANDARD:
+        yield sys.stdout
+        return
+    target = Path(name).resolve()
+    in_place = target.exists() and not target.is_file()  # a pipe, or /dev/null
+    part = target if in_place else target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with (
+            part.open("wb") as raw,
+            _compressed(raw, name) as stream,
+            io.TextIOWrapper(stream, "ascii", newline="\n") as text,
+        ):
+            yield text
+        if not in_place:
+            part.replace(target)
+    except BaseException:
+        if not in_place:
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _compressed(raw: io.BufferedWriter, name: str) -> io.BufferedWriter:
+    if not name.endswith(".gz"):
+        return raw
+    # No name and no time in it: equal conversations make equal files. Buffered: gzip is slow with small pieces.
+    return io.BufferedWriter(gzip.GzipFile("", "wb", 6, raw, mtime=0), 2**16)

@@ -1,0 +1,73 @@
+"""What goes wrong, as one line on stderr and an exit code; and text that is safe to show on a terminal."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import typer
+
+from memory.connecting import redact
+from memory.errors import PersistenceError
+
+FAILED: Final = 1
+MISUSED: Final = 2
+INTERRUPTED: Final = 130  # what a shell makes of SIGINT
+_PIPE_CLOSED: Final = 141  # and of SIGPIPE
+
+# Control characters, what breaks lines or turns the direction of text, and lone surrogates.
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""Return the text with escapes for whatever a terminal would obey rather than show.
+
+    Args:
+        text: anything that somebody stored.
+        keep: characters to leave, such as ``"\n"``.
+
+    >>> print(visible("\x1b[2Jgone"))
+    \x1b[2Jgone
+    """
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text)
+
+
+def complain(message: str) -> None:
+    """Write one line to stderr, without passwords."""
+    print(visible(redact(message.replace("\n", " "))), file=sys.stderr)
+
+
+@contextmanager
+def reported(*, debug: bool) -> Iterator[None]:
+    """Turn what goes wrong inside into a line on stderr, and `typer.Exit` with a code that is not 0.
+
+    Args:
+        debug: write the traceback too.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except (typer.Exit, typer.Abort):
+        raise
+    except BrokenPipeError as error:  # `memory find ... | head`: whoever read has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(_PIPE_CLOSED) from error
+    except KeyboardInterrupt as error:
+        complain("error: interrupted")
+        raise typer.Exit(INTERRUPTED) from error
+    except Exception as error:
+        if debug:
+            print(redact(traceback.format_exc()), file=sys.stderr)
+        complain(f"error: {_describe(error)}")
+        raise typer.Exit(FAILED) from error
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, PersistenceError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error} (this should not happen; --debug shows where it did)"

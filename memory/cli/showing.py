@@ -1,0 +1,106 @@
+"""Conversations for people (tables, transcripts) and for programs (JSON lines)."""
+
+import json
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from memory.cli.reporting import visible
+from memory.domain import Conversation, Run
+from memory.moments import write_moment
+from memory.paging import Page
+from memory.transfer import write_head, write_line
+from memory.values import Json
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_INDENT: Final = "    "
+_LONGEST_ID: Final = 40  # characters in a table
+_LONGEST_CELL: Final = 500  # characters of metadata that are worth handing to a table
+
+
+def show_page(page: Page[Conversation], *, as_json: bool) -> None:
+    """Write a page to stdout: a table on a terminal, else lines of JSON; and to stderr where the next one begins."""
+    if as_json or not sys.stdout.isatty():
+        for record in [conversation.record for conversation in page if conversation.record]:
+            print(f'{{{write_head(record)},"run_count":{record.run_count}}}')
+    else:
+        _show_table(page)
+    if page.cursor is not None:
+        sys.stdout.flush()
+        print(f"there is more: --after {page.cursor}", file=sys.stderr)
+
+
+def _show_table(page: Page[Conversation]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, expand=True)
+    width = min(_LONGEST_ID, max((len(conversation.id) for conversation in page), default=0))
+    table.add_column("id", no_wrap=True, overflow="ellipsis", min_width=width, max_width=_LONGEST_ID)
+    table.add_column("updated", no_wrap=True, min_width=len("2026-01-31 12:00:00"))
+    table.add_column("runs", no_wrap=True, min_width=len("runs"), justify="right")
+    table.add_column("metadata", no_wrap=True, overflow="ellipsis", ratio=1)  # what is left of the line
+    for conversation in page:
+        table.add_row(
+            _text(conversation.id),
+            _text(f"{conversation.updated_at:%Y-%m-%d %H:%M:%S}"),
+            _text(str(conversation.run_count)),
+            _text(_compact(conversation.metadata)[:_LONGEST_CELL]),
+        )
+    Console().print(table)
+
+
+def show_transcript(conversation: Conversation, runs: Iterable[Run], *, as_json: bool) -> None:
+    """Write a conversation and these of its runs to stdout, run by run."""
+    record = conversation.record
+    if record is None:
+        return
+    if as_json:
+        sys.stdout.writelines(write_line(record, runs))
+        return
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(_text(record.id, "bold"))
+    expiry = "" if record.expires_at is None else f", expires {write_moment(record.expires_at)}"
+    console.print(f"created {write_moment(record.created_at)}, updated {write_moment(record.updated_at)}{expiry}")
+    console.print(f"version {record.version}, {record.run_count:,} runs")
+    console.print(_text(f"metadata {_compact(conversation.metadata)}"))
+    for run in runs:
+        console.print()
+        console.print(_text(f"#{run.position}  {run.created_at:%Y-%m-%d %H:%M:%S}  {run.id}", "dim"))
+        console.print(_said("> ", run.input, "cyan"))
+        console.print(_said("< ", run.output, ""))
+        if run.metadata:
+            console.print(_text(_INDENT + _compact(run.metadata), "dim"))
+
+
+def show_facts(facts: dict[str, Json], *, as_json: bool) -> None:
+    """Write names and values to stdout, one a line."""
+    if as_json:
+        print(json.dumps(facts))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:{width}}  {f'{value:,}' if isinstance(value, int) else visible(str(value))}")
+
+
+def _said(mark: str, value: Json, style: str) -> "Text":
+    """Return what was said, or the structure that it is, with a mark before it."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    first, *rest = visible(text, keep="\n\t").split("\n")
+    return _text("\n".join(chain([mark + first], (_INDENT[: len(mark)] + line for line in rest))), style, keep="\n\t")
+
+
+def _compact(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+
+
+def _text(text: str, style: str = "", *, keep: str = "") -> "Text":
+    """Return text that is shown as it is: no markup in it is obeyed, no control character either."""
+    from rich.text import Text
+
+    return Text(visible(text, keep=keep), style)

@@ -1,0 +1,126 @@
+"""The main job, step by step, on a file that is gone afterwards. What is shown is the code that runs."""
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+import memory
+from memory import ConflictError, Conversation, Run, Store, where
+
+if TYPE_CHECKING:
+    from rich.syntax import Syntax
+
+_Step = Callable[[Store], object]
+
+
+def add_a_conversation(store: Store) -> object:
+    """Add a conversation and its first run in one unit of work: both are written, or neither."""
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("support-42", metadata={"customer": "ada", "priority": 3}))
+        uow.runs.append("support-42", Run(input="Where is my refund?", output="It left on Monday."))
+    return store
+
+
+def append_runs(store: Store) -> object:
+    """Append a run, and read the last two. This costs the same after a million of them."""
+    with store.begin() as uow:
+        uow.runs.append("support-42", Run(input="Monday was a holiday.", output="Then it was Tuesday."))
+    with store.begin() as uow:
+        return [(run.position, run.input, run.output) for run in uow.runs.last("support-42", 2)]
+
+
+def find_by_metadata(store: Store) -> object:
+    """Find conversations by their metadata, newest first."""
+    with store.begin() as uow:
+        for number in range(100):
+            uow.conversations.add(Conversation(f"chat-{number}", metadata={"customer": "grace", "priority": number}))
+    with store.begin() as uow:
+        found = uow.conversations.find((where("customer") == "grace") & where("priority").in_([1, 5]), limit=10)
+        return [conversation.id for conversation in found]
+
+
+def change_it(store: Store) -> object:
+    """Change what was read: the unit of work notices, and writes it when its block ends."""
+    with store.begin() as uow:
+        conversation = uow.conversations.get("support-42")
+        conversation.metadata["priority"] = 1
+    return conversation
+
+
+def conflict(store: Store) -> object:
+    """Two at once change the same conversation: nobody's change is lost, the second one is told."""
+    mine = store.begin()
+    conversation = mine.conversations.get("support-42")
+    with store.begin() as theirs:
+        theirs.conversations.get("support-42").metadata["owner"] = "grace"
+    conversation.metadata["priority"] = 0
+    try:
+        mine.commit()
+    except ConflictError as error:
+        return error
+    return "no conflict"
+
+
+def run_again(store: Store) -> object:
+    """`store.run` does the work, and does it again when it met a conflict."""
+    tries = []
+
+    def work(uow: memory.UnitOfWork) -> None:
+        tries.append(uow.conversations.get("support-42"))
+        if len(tries) == 1:
+            with store.begin() as theirs:
+                theirs.conversations.get("support-42").metadata["owner"] = "lin"
+        tries[-1].metadata["priority"] = 0
+
+    store.run(work)
+    return f"after {len(tries)} tries: {tries[-1].metadata}"
+
+
+def schema(store: Store) -> object:
+    """The schema is the one this version needs; `memory migrate` brings an older one to it."""
+    return store.schema_status()
+
+
+STEPS: Final[tuple[_Step, ...]] = (
+    add_a_conversation,
+    append_runs,
+    find_by_metadata,
+    change_it,
+    conflict,
+    run_again,
+    schema,
+)
+
+
+def tour() -> None:
+    """Run the steps, and tell each: what it is about, its code, what came of it."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    with TemporaryDirectory(prefix="memory-tour-") as folder:
+        url = f"sqlite:///{Path(folder).as_posix()}/conversations.db"
+        console.print("[bold]A store is opened by its URL; the file and its schema are made on first use.[/]")
+        console.print(_code('store = memory.connect("sqlite:///conversations.db")'))
+        with memory.connect(url) as store:
+            for number, step in enumerate(STEPS, 1):
+                console.print(f"\n[bold]{number}. {inspect.getdoc(step)}[/]", soft_wrap=True)
+                console.print(_code(_body(step)))
+                console.print(f"→ {step(store)}", style="green", markup=False, soft_wrap=True)
+                sys.stdout.flush()
+    console.print("\nThe file is gone again. Yours: [bold]memory import FILE[/], or five lines of Python as above.")
+
+
+def _code(text: str) -> "Syntax":
+    from rich.syntax import Syntax
+
+    return Syntax(text, "python", background_color="default", word_wrap=True)
+
+
+def _body(step: _Step) -> str:
+    """Return a function's code without its first line and its docstring."""
+    _, _, body = inspect.getsource(step).split('"""', 2)
+    return textwrap.dedent(body.strip("\n"))

@@ -1,0 +1,211 @@
+"""Engines: those of an application, and those that `connect` opens."""
+
+import gc
+import os
+import sqlite3
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool, StaticPool
+
+import memory
+from memory import ConfigurationError, Conversation, Run, Store, StoreUnavailableError
+from memory.adapters.sql import SqlRepository
+from tests.adapters.sql.checking import assert_consistent
+from tests.adapters.sql.test_joining import with_begin
+from tests.adapters.sql.test_races import add_shared, append, assert_all_there, at_once
+
+ENGINES = [
+    pytest.param(create_engine, "sqlite_url", id="sqlite-default"),
+    pytest.param(with_begin, "sqlite_url", id="sqlite-recipe"),
+    pytest.param(lambda url: create_engine(url, poolclass=NullPool), "sqlite_url", id="sqlite-no-pool"),
+    pytest.param(lambda url: create_engine(url, isolation_level="AUTOCOMMIT"), "sqlite_url", id="sqlite-autocommit"),
+    pytest.param(create_engine, "postgres_url", id="postgresql", marks=pytest.mark.needs("postgres")),
+    pytest.param(
+        lambda url: create_engine(url, poolclass=NullPool),
+        "postgres_url",
+        id="postgresql-no-pool",
+        marks=pytest.mark.needs("postgres"),
+    ),
+    pytest.param(
+        lambda url: create_engine(url, isolation_level="AUTOCOMMIT"),
+        "postgres_url",
+        id="postgresql-autocommit",
+        marks=pytest.mark.needs("postgres"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "url"), ENGINES)
+def test_an_applications_engine_will_do_as_it_is(request: pytest.FixtureRequest, make: object, url: str) -> None:
+    """Appends from threads, a rollback, and the engine is the application's as before."""
+    assert callable(make)
+    theirs: Engine = make(request.getfixturevalue(url))
+    store = Store(SqlRepository(theirs))
+    store.migrate()
+    add_shared(store)
+    at_once(*[lambda name=f"thread{n}": append(store, name, 10) for n in range(4)])
+    refused = store.begin()
+    refused.conversations.add(Conversation("another"))
+    refused.conversations.add(Conversation("shared"))
+    with pytest.raises(memory.AlreadyExistsError):
+        refused.commit()
+    assert_all_there(store, 40)
+    with store.begin() as uow:
+        assert uow.conversations.count() == 1
+    store.close()
+    with theirs.connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+    theirs.dispose()
+
+
+def test_the_pragmas_of_an_applications_engine_are_left_alone(sqlite_url: str) -> None:
+    theirs = create_engine(sqlite_url)
+    store = Store(SqlRepository(theirs))
+    store.migrate()
+    add_shared(store)
+    with theirs.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "delete"
+        assert connection.connection.driver_connection is not None
+        assert connection.connection.driver_connection.isolation_level == ""
+    theirs.dispose()
+
+
+def test_close_ends_every_connection_that_connect_opened(sqlite_url: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        store = memory.connect(sqlite_url)
+        add_shared(store)
+        assert isinstance(store.repository, SqlRepository)
+        pool = store.repository.engine.pool
+        assert pool.checkedin() > 0  # type: ignore[attr-defined]  # of a QueuePool
+        store.close()
+        assert pool.checkedin() == 0  # type: ignore[attr-defined]
+        del store
+        gc.collect()
+
+
+def test_the_pragmas_of_connect_hold_for_each_connection(sqlite_url: str) -> None:
+    for option, synchronous in (("", 2), ("?synchronous=full", 2), ("?synchronous=NORMAL", 1)):
+        with memory.connect(sqlite_url + option) as store:
+            assert isinstance(store.repository, SqlRepository)
+            with store.repository.engine.connect() as one, store.repository.engine.connect() as other:
+                for connection in (one, other):
+                    assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+                    assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
+                    assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 20_000
+
+
+class RefusesTwice(sqlite3.Connection):
+    """As sqlite does when others open the same new file at the same moment: its time-out does not help there."""
+
+    refused = 0
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql == "PRAGMA journal_mode=WAL" and RefusesTwice.refused < 2:
+            RefusesTwice.refused += 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return super().execute(sql, *arguments)
+
+
+def test_a_file_that_many_open_at_once_is_asked_again(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **options, factory=RefusesTwice))
+    monkeypatch.setattr("sqlite3.dbapi2.connect", sqlite3.connect)
+    with memory.connect(sqlite_url) as store:
+        add_shared(store)
+    assert RefusesTwice.refused == 2
+
+
+def test_sqlite_in_memory_is_one_database_for_all_threads() -> None:
+    with memory.connect("sqlite://") as store:
+        add_shared(store)
+        at_once(*[lambda name=f"thread{n}": append(store, name, 10) for n in range(4)])
+        assert_all_there(store, 40)
+
+
+def test_two_sqlite_databases_in_memory_are_two() -> None:
+    with memory.connect("sqlite://") as one, memory.connect("sqlite:///:memory:") as other:
+        add_shared(one)
+        with other.begin() as uow:
+            assert uow.conversations.count() == 0
+
+
+def test_a_pool_with_nothing_free_is_unavailable(sqlite_url: str) -> None:
+    engine = create_engine(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    store = Store(SqlRepository(engine))
+    store.migrate()
+    with engine.connect(), pytest.raises(StoreUnavailableError, match="no connection was free"):
+        add_shared(store)
+    add_shared(store)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://conversations.db",
+        "sqlite+nothing:///x.db",
+        "sqlite:///x.db?synchronous=off",
+        "sqlite:///x.db?timeout=1",
+        "postgresql+nothing://host/db",
+        "postgresql+psycopg2://host/db",
+        "postgresql+asyncpg://host/db",
+        "postgresql://host:port/db",
+        "postgresql://",
+        "mysql://host/db",
+        "sqlite",
+        "",
+    ],
+)
+def test_a_url_that_cannot_be_one_is_a_configuration_error(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if url == "postgresql://":
+        memory.connect(url).close()  # the library of PostgreSQL has defaults for everything
+        return
+    with pytest.raises(ConfigurationError):
+        memory.connect(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_of_another_database_is_a_configuration_error() -> None:
+    engine = create_engine("mysql+pymysql://host/db", module=sqlite3)
+    with pytest.raises(ConfigurationError, match="mysql"):
+        SqlRepository(engine)
+
+
+def test_a_process_that_forks_shares_no_connection(url: str) -> None:
+    """As servers do that load the application once: parent and child go on with connections of their own."""
+    with memory.connect(url) as store:
+        store.migrate()
+        add_shared(store)
+        assert isinstance(store.repository, SqlRepository)
+        child = os.fork()
+        if child == 0:
+            try:
+                append(store, "child", 30)
+            finally:
+                os._exit(0)
+        append(store, "parent", 30)
+        _, status = os.waitpid(child, 0)
+        assert status == 0
+        assert_all_there(store, 60)
+        assert_consistent(store.repository.engine)
+
+
+def test_the_static_pool_of_a_test_suite_will_do() -> None:
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    store = Store(SqlRepository(engine))
+    store.migrate()
+    add_shared(store)
+    with store.begin() as uow:
+        uow.runs.append("shared", Run("q", "a"))
+    assert_all_there(store, 1)
+    engine.dispose()

@@ -1,0 +1,179 @@
+"""How the databases go about it: by which index, and without sorting what they could read in order."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+import memory
+from memory import Conversation, Run, Store, UnitOfWork, where
+from memory.adapters.sql import SqlRepository, searching
+from memory.adapters.sql.statements import Statements
+from memory.changes import Change, ChangeSet
+from memory.domain import ConversationRecord, encode_metadata
+
+SIZE = 2000
+Work = Callable[[UnitOfWork], object]
+
+
+def engine_of(store: Store) -> Engine:
+    assert isinstance(store.repository, SqlRepository)
+    return store.repository.engine
+
+
+@pytest.fixture(scope="module")
+def store(shared: Store) -> Store:
+    """Enough rows for an index to be worth its while, and statistics that say so."""
+    creations = []
+    for n in range(SIZE):
+        metadata = {"n": n, "tier": "gold" if n % 3 else "basic", "rare": n % 1000 == 0}
+        record = ConversationRecord(f"c{n:03}", encode_metadata(metadata), 1, "", 0, 0, n, SIZE - n, None)
+        creations.append(Change(record.id, create=record))
+    shared.commit(ChangeSet.of(creations, SIZE))
+    with shared.begin() as uow:
+        uow.runs.append("c007", *[Run(n, "x" * 100) for n in range(3000)])
+        uow.runs.append("c008", *[Run(n, "x" * 100) for n in range(3000)])
+    with engine_of(shared).connect() as connection:
+        connection.exec_driver_sql("ANALYZE")
+        connection.commit()
+    return shared
+
+
+@contextmanager
+def explained(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Gather the plan of everything that is read."""
+    explain = "EXPLAIN QUERY PLAN " if engine_of(store).dialect.name == "sqlite" else "EXPLAIN "
+    plans: list[str] = []
+
+    def note(cursor: Any, sql: str, parameters: Any) -> None:
+        if sql.lstrip().startswith("SELECT") and "memory_" in sql:
+            cursor.execute(explain + sql, parameters)
+            plans.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
+
+    execute = Statements.execute
+
+    def execute_noted(self: Statements, cursor: Any, name: str, values: Any) -> Any:
+        compiled = self._compiled[name]
+        order = compiled.positiontup
+        note(
+            cursor,
+            compiled.string,
+            values if order is None else [0 if key == "param_1" else values[key] for key in order],
+        )
+        return execute(self, cursor, name, values)
+
+    def before(_: object, cursor: Any, sql: str, parameters: Any, *__: object) -> None:
+        note(cursor.connection.cursor(), sql, parameters)
+
+    event.listen(engine_of(store), "before_cursor_execute", before)
+    with monkeypatch.context() as patch:
+        patch.setattr(Statements, "execute", execute_noted)
+        yield plans
+    event.remove(engine_of(store), "before_cursor_execute", before)
+
+
+def plans_of(store: Store, monkeypatch: pytest.MonkeyPatch, work: Work) -> list[str]:
+    with explained(store, monkeypatch) as plans, store.begin() as uow:
+        work(uow)
+    assert plans
+    return plans
+
+
+@pytest.mark.parametrize("window", ["last", "first"])
+def test_runs_are_read_along_their_primary_key(store: Store, monkeypatch: pytest.MonkeyPatch, window: str) -> None:
+    (plan,) = plans_of(store, monkeypatch, lambda uow: getattr(uow.runs, window)("c007", 20))
+    if engine_of(store).dialect.name == "sqlite":
+        assert "SEARCH memory_runs USING PRIMARY KEY (conversation_key=? AND position>? AND position<?)" in plan
+        assert "TEMP B-TREE" not in plan
+        assert "SCAN" not in plan
+    else:
+        assert f"Index Scan{' Backward' if window == 'last' else ''} using pk_memory_runs" in plan
+        assert "Sort" not in plan
+        assert "Seq Scan on memory_runs" not in plan
+
+
+@pytest.mark.parametrize("order", ["-updated_at", "updated_at", "-created_at", "id", "-id"])
+def test_a_page_of_all_is_read_in_its_order(store: Store, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    def next_page(uow: UnitOfWork) -> None:
+        cursor = uow.conversations.find(order=order, limit=20).cursor
+        assert cursor is not None
+        uow.conversations.find(order=order, limit=20, after=cursor)
+
+    column = order.removeprefix("-")
+    index = f"ix_memory_conversations_namespace_{'' if column == 'id' else column + '_'}id"
+    for plan in plans_of(store, monkeypatch, next_page):
+        assert index in plan
+        assert "TEMP B-TREE" not in plan
+        assert "Sort" not in plan
+
+
+def test_a_few_matches_are_found_through_the_index_of_entries(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, plan = plans_of(store, monkeypatch, lambda uow: uow.conversations.find(where("n") == 7))
+    assert "ix_memory_metadata_namespace_path_value_conversation_key" in plan
+    if engine_of(store).dialect.name == "sqlite":
+        assert "SEARCH memory_conversations USING INTEGER PRIMARY KEY (rowid=?)" in plan
+        assert "SCAN memory" not in plan
+    else:
+        assert "Seq Scan on memory_metadata" not in plan
+
+
+def test_many_matches_are_walked_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probing each conversation's own entries, by the primary key of those."""
+    monkeypatch.setattr(searching, "_DRIVEN_AT_MOST", 10)
+    *_, plan = plans_of(store, monkeypatch, lambda uow: uow.conversations.find(where("tier") == "gold", limit=20))
+    assert "ix_memory_conversations_namespace_updated_at_id" in plan
+    assert "TEMP B-TREE FOR ORDER BY" not in plan
+    assert "Sort" not in plan
+    if engine_of(store).dialect.name == "sqlite":
+        assert "SEARCH memory_metadata USING PRIMARY KEY (conversation_key=? AND path=? AND value=?)" in plan
+
+
+def test_a_lookup_counts_no_more_matches_than_it_must(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count that chooses a way is of the index alone."""
+    count, _ = plans_of(store, monkeypatch, lambda uow: uow.conversations.find(where("n") < 20))
+    assert "ix_memory_metadata_namespace_path_value_conversation_key" in count or "Seq Scan" not in count
+    if engine_of(store).dialect.name == "sqlite":
+        assert "COVERING INDEX" in count
+
+
+def test_expired_conversations_are_found_through_their_own_index(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with explained(store, monkeypatch) as plans:
+        store.purge_expired()
+    assert "ix_memory_conversations_namespace_expires_at" in plans[0]
+
+
+@pytest.mark.parametrize(("driven", "walked"), [(0, 1), (0, 10**6), (10**6, 1)])
+@pytest.mark.parametrize("order", ["-updated_at", "created_at", "id", "-id"])
+def test_every_way_gives_the_same_pages(
+    store: Store, monkeypatch: pytest.MonkeyPatch, driven: int, walked: int, order: str
+) -> None:
+    """Walked to the end, walked until it gives up, or driven: in one order, each match once."""
+    monkeypatch.setattr(searching, "_DRIVEN_AT_MOST", driven)
+    monkeypatch.setattr(searching, "_WALKED_AT_MOST", walked)
+    criterion = ((where("tier") == "gold") & (where("n") < 50)) | (where("rare") == True)  # noqa: E712
+    for asked in (criterion, where("rare") == True, (where("tier") == "gold") & ~(where("n") < SIZE - 50)):  # noqa: E712
+        with store.begin() as uow:
+            everything = [found.id for found in uow.conversations.find(order=order, limit=SIZE)]
+            matching = {found.id for found in uow.conversations.iterate() if asked.matches(found)}
+            pages, cursor = [], None
+            while True:
+                page = uow.conversations.find(asked, order=order, limit=7, after=cursor)
+                pages += [found.id for found in page]
+                if (cursor := page.cursor) is None:
+                    break
+            assert pages == [id for id in everything if id in matching]
+            assert uow.conversations.count(asked) == len(pages)
+
+
+def test_the_statistics_are_not_needed_for_the_last_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a database that was never analysed, as a new one is."""
+    with memory.connect(url) as store:
+        store.migrate()
+        with store.begin() as uow:
+            uow.conversations.add(Conversation("c007"))
+            uow.runs.append("c007", *[Run(n, "x" * 100) for n in range(3000)])
+        (plan,) = plans_of(store, monkeypatch, lambda uow: uow.runs.last("c007", 20))
+    assert "Sort" not in plan
+    assert "TEMP B-TREE" not in plan

@@ -1,0 +1,262 @@
+"""How fast the Redis store is, each figure beside a floor of the same run: ``python -m tests.benchmarks.bench_redis [URL]``.
+
+Absolute times are this machine's; the ratios are what to compare. A floor is redis-py with nothing of ours: a hand-written script
+that does the same writes, a pipeline that reads the same hashes. Both sides take turns, so that a slow moment hits both.
+"""
+
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import redis
+
+import memory
+from memory import Conversation, Run, Store, where
+from memory.adapters.redis import RedisRepository
+from memory.adapters.redis.keys import Keys
+from memory.adapters.redis.tokens import Tokens
+from memory.changes import Change, ChangeSet
+from memory.domain import ConversationRecord, RunRecord, encode_metadata
+from memory.index import key
+from memory.query import Criterion
+from tests.servers import redis as server
+
+TEXT = "x" * 400  # input and output: a run of 800 bytes
+CONVERSATIONS = 100_000
+BEGIN = time.time_ns() // 1_000 - CONVERSATIONS * 1_000_000  # one a second, until now
+METADATA = {"customer": "ada", "priority": 3, "domain": "Restaurants", "open": True}
+APPEND = """
+local position = redis.call('HGET', KEYS[1], 'last_position') + 1
+local run = KEYS[3] .. position
+redis.call('HSET', run, 'id', ARGV[1], 'input', ARGV[2], 'output', ARGV[3], 'metadata', '{}', 'created_at', ARGV[4])
+redis.call('ZADD', KEYS[2], position, position)
+redis.call('HSET', KEYS[1], 'run_count', position, 'last_position', position, 'updated_at', ARGV[4], 'by_updated_at', ARGV[4])
+redis.call('SET', KEYS[4], position, 'PX', 90000000)
+return position
+"""
+
+
+def timed(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def in_turns(rounds: int, *calls: Callable[[], object]) -> list[float]:
+    """Return the median time of each call, all of them called in turn."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, spent in zip(calls, times, strict=True):
+            spent.append(timed(call))
+    return [statistics.median(spent) for spent in times]
+
+
+def report(what: str, seconds: float, floor: float | None = None) -> None:
+    ratio = "" if floor is None else f"   floor {floor * 1e6:9.1f} us   ratio {seconds / floor:5.2f}"
+    print(f"{what:58} {seconds * 1e6:9.1f} us{ratio}", flush=True)
+
+
+def used(client: Any) -> int:
+    return int(client.info("memory")["used_memory"])
+
+
+def fill(store: Store, conversation_id: str, runs: int) -> None:
+    with store.begin() as uow:
+        uow.conversations.add(Conversation(conversation_id, dict(METADATA)))
+    for begin in range(0, runs, 1000):
+        with store.begin() as uow:
+            uow.runs.append(conversation_id, *[Run(TEXT, TEXT) for _ in range(min(1000, runs - begin))])
+
+
+def bench_appends(store: Store, client: Any, keys: Keys) -> None:
+    for name, runs in (("ours", 10), ("floor", 10), ("long", 100_000)):
+        fill(store, name, runs)
+    script = client.script_load(APPEND)
+    names = [keys.conversation("default", "floor"), keys.positions("default", "floor"), keys.runs("default", "floor")]
+    numbers = itertools.count(1_800_000_000_000_000)
+
+    def by_hand() -> None:
+        number = next(numbers)
+        token = keys.receipt("default", f"{number:032x}")
+        client.evalsha(script, 4, *names, token, f"{number:032x}", f'"{TEXT}"', f'"{TEXT}"', number)
+
+    def append(conversation_id: str) -> Callable[[], None]:
+        def appending() -> None:
+            with store.begin() as uow:
+                uow.runs.append(conversation_id, Run(TEXT, TEXT))
+
+        return appending
+
+    def commit_only() -> None:
+        record = RunRecord(0, "x" * 32, f'"{TEXT}"', f'"{TEXT}"', "{}", 0)
+        store.repository.commit("default", ChangeSet.of([Change("ours", append=(record,))], time.time_ns() // 1000))
+
+    spent, least = in_turns(3000, append("ours"), by_hand)
+    report("append one run, with a unit of work", spent, least)
+    spent, least = in_turns(3000, commit_only, by_hand)
+    report("append one run, the commit alone", spent, least)
+    report("  at 100,000 runs (floor: at 3,000)", *in_turns(2000, append("long"), append("ours")))
+
+
+def bench_reads(store: Store, client: Any, keys: Keys) -> None:
+    long = client.hget(keys.conversation("default", "long"), "last_position")
+    names = [f"{keys.runs('default', 'long')}{position}" for position in range(int(long) - 19, int(long) + 1)]
+
+    def by_hand() -> None:
+        with client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.hgetall(name)
+            pipeline.execute()
+
+    def last(conversation_id: str) -> Callable[[], None]:
+        def reading() -> None:
+            with store.begin() as uow:
+                uow.runs.last(conversation_id, 20)
+
+        return reading
+
+    def get() -> None:
+        with store.begin() as uow:
+            uow.conversations.get("long")
+
+    report("last 20 of 100,000 runs", *in_turns(2000, last("long"), by_hand))
+    report("  (floor: of the short one)", *in_turns(1000, last("long"), last("ours")))
+    name = keys.conversation("default", "long")
+    report("get a conversation (floor: HGETALL)", *in_turns(2000, get, lambda: client.hgetall(name)))
+
+
+def fill_for_queries(store: Store) -> None:
+    changes = []
+    for number in range(CONVERSATIONS):
+        metadata = {
+            "customer": f"customer-{number % (CONVERSATIONS // 10)}",
+            "domain": ("Restaurants", "Hotels", "Flights")[number % 3],
+            "amount": number * 7919 % CONVERSATIONS,
+            "multi": number % 2 == 0,
+            "tier": "gold" if number < CONVERSATIONS // 3 else "basic",  # those of gold are all the oldest
+        }
+        at = BEGIN + 1_000_000 * number
+        record = ConversationRecord(f"conversation-{number}", encode_metadata(metadata), 1, "", 0, 0, at, at, None)
+        changes.append(Change(record.id, create=record))
+        if len(changes) == 2000:
+            store.commit(ChangeSet.of(changes, 0))
+            changes.clear()
+
+
+def first_page(store: Store, criterion: Criterion) -> Callable[[], object]:
+    return lambda: store.begin().conversations.find(criterion, limit=50)
+
+
+def all_of(store: Store, order: str) -> int:
+    return sum(1 for _ in store.begin().conversations.iterate(order=order))
+
+
+def bench_queries(store: Store, client: Any, keys: Keys) -> None:
+    rare, third = where("customer") == "customer-77", where("domain") == "Hotels"
+    low = CONVERSATIONS // 2
+    queries: dict[str, Criterion] = {
+        "ten match": rare,
+        "a third match": third,
+        "ten of a third match": third & where("customer").in_([f"customer-{n}" for n in range(77, 80)]),
+        "a third that are the oldest": where("tier") == "gold",
+        "a range of 1 %": where("amount").between(low, low + CONVERSATIONS // 100 - 1),
+        "half, by a range": where("amount") >= low,
+        "a third, without some": third & ~(where("multi") == True),  # noqa: E712
+        "all": where("domain").exists(),
+        "startswith, a tenth": where("customer").startswith("customer-7"),
+        "strings in a range": where("customer") >= "customer-99",
+    }
+    for name, criterion in queries.items():
+        (spent,) = in_turns(30, first_page(store, criterion))
+        report(f"find, {name}: the first page of 50", spent)
+        (spent,) = in_turns(3, partial(store.begin().conversations.count, criterion))
+        report(f"  count: {store.begin().conversations.count(criterion):,}", spent)
+    tokens = Tokens(keys.prefix, "default")
+    for name, criterion, path, value in (
+        ("ten match", rare, b"customer", "customer-77"),
+        ("a third", third, b"domain", "Hotels"),
+    ):
+        text = f"@namespace:{{{tokens.namespace}}} @entries:{{{tokens.equal(path, [key(value)])[0]}}}"
+
+        def by_hand(text: str = text) -> None:
+            order = ("SORTBY", "by_updated_at", "DESC", "LIMIT", 0, 50)
+            found = client.execute_command("FT.SEARCH", keys.index, text, "NOCONTENT", *order, "DIALECT", 2)
+            with client.pipeline(transaction=False) as pipeline:
+                for result in found[b"results"]:
+                    pipeline.hgetall(result[b"id"])
+                pipeline.execute()
+
+        spent, least = in_turns(100, first_page(store, criterion), by_hand)
+        report(f"equality, {name}: the first page of 50", spent, least)
+    for order in ("-updated_at", "id"):
+        walked = timed(partial(all_of, store, order))
+        report(f"all {CONVERSATIONS:,}, by {order}: each", walked / CONVERSATIONS)
+
+
+def bench_import(store: Store, client: Any, prefix: str) -> None:
+    """Make 4,000 conversations of 20 runs, a hundred in a commit."""
+    runs = tuple(RunRecord(0, "x" * 32, f'"{TEXT}"', f'"{TEXT}"', "{}", 1) for _ in range(20))
+    metadata = encode_metadata(dict(METADATA))
+    before = used(client)
+
+    def ours() -> None:
+        for begin in range(0, 4000, 100):
+            records = (
+                ConversationRecord(f"i{n}", metadata, 1, "", 0, 0, n, n, None) for n in range(begin, begin + 100)
+            )
+            store.commit(ChangeSet.of([Change(record.id, create=record, append=runs) for record in records], 1))
+
+    def by_hand() -> None:
+        mapping = runs[0]._asdict()
+        for begin in range(0, 4000, 100):
+            with client.pipeline(transaction=False) as pipeline:
+                for n in range(begin, begin + 100):
+                    pipeline.hset(f"{prefix}-floor:c:{n}", mapping={"metadata": metadata, "id": f"i{n}"})
+                    for position in range(20):
+                        pipeline.hset(f"{prefix}-floor:r:{n}:{position}", mapping=mapping)
+                pipeline.execute()
+
+    spent = timed(ours)
+    kept = used(client) - before
+    least = timed(by_hand)
+    print(
+        f"import: {80_000 / spent:,.0f} runs/s, raw pipelined HSETs {80_000 / least:,.0f}/s, ratio {spent / least:.2f}"
+    )
+    print(f"  memory: {kept / 80_000:,.0f} bytes a run, its conversation's share included (800 of them its text)")
+
+
+def main() -> None:
+    given = sys.argv[1] if len(sys.argv) > 1 else None
+    running = None if given else server.from_packages(["--save", "", "--appendonly", "no"])
+    url = given or (running.url if running else "")
+    prefix = f"bench-{time.time_ns()}"
+    try:
+        with redis.Redis.from_url(url) as client, memory.connect(f"{url}?prefix={prefix}&timeout=60") as store:
+            assert isinstance(store.repository, RedisRepository)
+            store.migrate()
+            keys = Keys(prefix)
+            bench_appends(store, client, keys)
+            bench_reads(store, client, keys)
+            bench_import(store, client, prefix)
+            many, keys = memory.connect(f"{url}?prefix={prefix}-many&timeout=60"), Keys(f"{prefix}-many")
+            with many:
+                many.migrate()
+                before = used(client)
+                spent = timed(lambda: fill_for_queries(many))
+                size = (used(client) - before) / CONVERSATIONS
+                print(f"{CONVERSATIONS:,} conversations made in {spent:.1f} s, of {size:,.0f} bytes", end="")
+                info: Any = client.execute_command("FT.INFO", keys.index)
+                indexed = float(info[b"total_index_memory_sz_mb"]) * 2**20 / CONVERSATIONS
+                print(f", {indexed:,.0f} of them the index's own")
+                bench_queries(many, client, keys)
+    finally:
+        if running:
+            running.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+import gzip
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+import memory
+from memory import Conversation, Run
+from tests.cli.conftest import Cli
+from tests.test_transfer import fill_with_odd_things
+
+
+@pytest.mark.parametrize("name", ["odd.jsonl", "odd.jsonl.gz"])
+def test_export_and_import_give_the_same_store(cli: Cli, name: str) -> None:
+    with memory.connect("sqlite:///conversations.db") as store:
+        fill_with_odd_things(store)
+    exported = cli("export", name)
+    assert (exported.code, exported.out, exported.err) == (0, "", "exported 19 conversations\n")
+    imported = cli("import", name, "--store", "sqlite:///second.db")
+    assert (imported.code, imported.out, imported.err) == (0, "imported 19 conversations and 631 runs\n", "")
+    cli("export", f"again-{name}", "--store", "sqlite:///second.db")
+    assert Path(f"again-{name}").read_bytes() == Path(name).read_bytes()
+    assert Path(name).read_bytes().startswith(b"\x1f\x8b") == name.endswith(".gz")
+    assert not list(Path().glob("*.part"))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_pipes(cli: Cli, pack: type[bytes]) -> None:
+    lines = b'{"id": "a", "runs": [{"input": "x", "output": 1.0}]}\n{"id": "b"}'
+    assert cli("import", "-", stdin=pack(lines)).out == "imported 2 conversations and 1 runs\n"
+    exported = cli("export")
+    assert [json.loads(line)["id"] for line in exported.out.splitlines()] == ["a", "b"]
+    assert exported.err == "exported 2 conversations\n"
+    assert cli("export", "-").out == exported.out
+
+
+def test_several_files_and_part_of_a_store(cli: Cli) -> None:
+    Path("one").write_text('{"id": "a", "metadata": {"n": 1}}\n')
+    Path("two").write_text('{"id": "b", "metadata": {"n": 2}}\n{"id": "c", "metadata": {"n": 3}}\n')
+    assert cli("import", "one", "two").out == "imported 3 conversations and 0 runs\n"
+    exported = cli("export", "--where", "n >= 2", "--order", "-id")
+    assert [json.loads(line)["id"] for line in exported.out.splitlines()] == ["c", "b"]
+
+
+def test_a_bad_line_is_told_the_rest_goes_on_and_the_exit_code_is_1(cli: Cli) -> None:
+    Path("file").write_text('{"id": "a"}\nnonsense \x1b[2J\n{"id": "b", "runs": [{"input": 1}]}\n{"id": "c"}\n')
+    ended = cli("import", "file")
+    assert ended.code == 1
+    assert ended.err == "file:2: not JSON: Expecting value at column 1\nfile:3: runs[0]: it has no output\n"
+    assert ended.out == "imported 2 conversations and 0 runs, refused 2 lines\n"
+    assert cli("count").out == "2\n"
+
+
+def test_what_is_told_of_a_bad_line_is_one_line_and_shows_control_characters(cli: Cli) -> None:
+    ended = cli("import", "-", stdin=json.dumps({"id": "a", "metadata": {"x\n\x1b[2J": {"y": float("nan")}}}).encode())
+    assert ended.err == "-:1: metadata.x \\x1b[2J.y is nan: only finite numbers can be stored\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "n", "out"),
+    [
+        ("skip", 0, 1, "imported 1 conversations and 0 runs, skipped 1 that exist already\n"),
+        ("replace", 0, 2, "imported 2 conversations and 0 runs\n"),
+        ("fail", 1, 1, "imported 1 conversations and 0 runs\n"),
+    ],
+)
+def test_conflicts(cli: Cli, how: str, code: int, n: int, out: str) -> None:
+    cli("import", "-", stdin=b'{"id": "a", "metadata": {"n": 1}}')
+    again = b'{"id": "b"}\n{"id": "a", "metadata": {"n": 2}}'
+    ended = cli("import", "-", "--on-conflict", how, stdin=again)
+    assert (ended.code, ended.out) == (code, out)
+    assert ended.err == ("error: line 2: conversation 'a' exists already\n" if how == "fail" else "")
+    assert cli("count", f"n == {n}").out == "1\n"
+
+
+def test_an_export_that_fails_leaves_the_file_that_was_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("import", "-", stdin=b'{"id": "a"}\n{"id": "b"}')
+    Path("out.jsonl").write_text("precious")
+    monkeypatch.setattr("memory.cli.transferring.dump", lambda *_, **__: iter(["{", 5]))
+    assert cli("export", "out.jsonl").code == 1
+    assert Path("out.jsonl").read_text() == "precious"
+    assert sorted(map(str, Path().iterdir())) == ["conversations.db", "out.jsonl"]
+
+
+def test_an_export_can_be_written_to_a_device(cli: Cli) -> None:
+    cli("import", "-", stdin=b'{"id": "a"}')
+    assert cli("export", os.devnull).code == 0
+    assert not Path(os.devnull).is_file()
+
+
+def test_an_export_follows_a_link(cli: Cli) -> None:
+    cli("import", "-", stdin=b'{"id": "a"}')
+    Path("target").touch()
+    Path("link").symlink_to("target")
+    cli("export", "link")
+    assert Path("link").is_symlink()
+    assert json.loads(Path("target").read_text())["id"] == "a"
+
+
+def test_noise_is_no_conversation(cli: Cli) -> None:
+    noise = random.Random(1).randbytes(100_000)
+    for data in (noise, b"\x1f\x8b" + noise, b"\0" * 100_000):
+        ended = cli("import", "-", stdin=data)
+        assert ended.code == 1
+        assert ended.out.startswith("imported 0 conversations and 0 runs, refused ")
+    assert cli("count").out == "0\n"
+
+
+def test_hostile_ids_and_keys_are_only_text(cli: Cli) -> None:
+    odd = [
+        "'; drop table memory_runs; --",
+        "%s %(id)s {}",
+        "a/b\\c",
+        '"',
+        "\U0001f600" * 255,
+        "-",
+        "--yes",
+        "[red]x[/]",
+    ]
+    with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
+        for text in odd:
+            uow.conversations.add(Conversation(text, metadata={text: text, "": {text: [text]}}))
+            uow.runs.append(text, Run(text, text))
+    for text in odd:
+        assert cli("count", f"metadata[{text!r}] == {text!r}").out == "1\n"
+        assert cli("show", "--", text).out.splitlines()[0] == text
+    assert cli("delete", "--yes", "--", *odd).out == "deleted 8 conversations\n"
