@@ -5,11 +5,13 @@ It is a text, so that no service changes a number in it, sorts its keys or merge
 
 import json
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
 from memory.adapters.cloud.gaps import Gaps
 from memory.adapters.cloud.http import Fields
-from memory.values import Json
+from memory.changes import ALL_RUNS
+from memory.values import Json, to_microseconds
 
 RESERVED: Final = "conversation_memory"
 """The key in the metadata of threads and messages that is ours."""
@@ -20,6 +22,8 @@ RUN_ID: Final = "run_id"
 _FORMAT: Final = 1
 _TOKENS_KEPT: Final = 8
 _LARGEST_PLAIN: Final = 2**63
+_FIRST_MOMENT: Final = to_microseconds(datetime.min.replace(tzinfo=UTC), "the first moment")
+_LAST_MOMENT: Final = to_microseconds(datetime.max.replace(tzinfo=UTC), "the last moment")
 _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 T = TypeVar("T")
@@ -90,9 +94,9 @@ class Book:
             place = fields.get("place")
             return cls(
                 version=_is(int, fields["version"]),
-                created_at=_is(int, fields["created_at"]),
-                updated_at=_is(int, fields["updated_at"]),
-                expires_at=None if fields.get("expires_at") is None else _is(int, fields["expires_at"]),
+                created_at=_moment(fields["created_at"]),
+                updated_at=_moment(fields["updated_at"]),
+                expires_at=None if fields.get("expires_at") is None else _moment(fields["expires_at"]),
                 text=_is(str, fields["text"]),
                 count=_is(int, fields["count"]),
                 gaps=tuple([(_is(int, first), _is(int, last)) for first, last in fields.get("gaps", ())]),
@@ -142,13 +146,13 @@ class Mark(NamedTuple):
             return cls(
                 _is(str, fields["token"]),
                 _is(int, fields["number"]),
-                _is(int, fields["position"]),
-                _is(int, fields["created_at"]),
+                min(_is(int, fields["position"]), ALL_RUNS),
+                _moment(fields["created_at"]),
                 _is(str, fields.get("text", "{}")),
                 fields.get("input"),
                 fields.get("output"),
             )
-        except (LookupError, TypeError):
+        except (LookupError, TypeError, ValueError):
             return None
 
 
@@ -192,3 +196,9 @@ def _is(kind: type[T], value: Any) -> T:
     if type(value) is not kind:
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return value
+
+
+def _moment(value: Any) -> int:
+    if not _FIRST_MOMENT <= _is(int, value) <= _LAST_MOMENT:
+        raise ValueError(f"{value} lies outside the years 1 to 9999")
+    return _is(int, value)

@@ -11,6 +11,10 @@ _SIZES: Final = (100, 50, 20, 10)
 """What is asked for, the largest first: a service may refuse a size that is beyond its own maximum."""
 
 
+_SMALLEST: Final = 10
+"""Of a page that is to hold a window: its items tell in which order the service lists them."""
+
+
 class Page(NamedTuple):
     """One page of a list, as it came. ``size`` is what the service cut it to, ``following`` the number of the next page."""
 
@@ -84,8 +88,8 @@ class Lists:
         """Return the size and the numbers (from 0) of the fewest pages that hold the items from ``begin`` to before ``end``."""
         length, largest = end - begin, self.largest
         if not self.fixed:
-            # a page that happens to hold them all: the sizes up to the largest divide a long list in many ways
-            for size in range(largest, max(length, min(20, largest)) - 1, -1):
+            # a page that happens to hold them all: sizes divide a long list in many ways
+            for size in range(max(length, min(_SMALLEST, largest)), largest + 1):
                 if begin // size == (end - 1) // size:
                     return size, range(begin // size, begin // size + 1)
         return largest, range(begin // largest, (end - 1) // largest + 1)

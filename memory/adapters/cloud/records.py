@@ -9,9 +9,9 @@ from memory.adapters.cloud import gaps
 from memory.adapters.cloud.http import Fields
 from memory.adapters.cloud.marks import RESERVED, RUN_ID, Book, Mark, is_plain, plain
 from memory.adapters.cloud.names import alias_of, place_of
-from memory.domain import ConversationRecord, RunRecord
+from memory.domain import ConversationRecord, Run, RunRecord
 from memory.errors import InvalidValueError
-from memory.values import Json, check_id, decode, encode, to_microseconds
+from memory.values import Json, check_id, decode, encode, to_datetime, to_microseconds
 
 Texts: TypeAlias = Literal["plain", "artifact"]
 """How a run's string is written: as it is, or as the TextArtifact that Griptape's own driver can load."""
@@ -19,7 +19,6 @@ Texts: TypeAlias = Literal["plain", "artifact"]
 JSON_TEXT: Final = "json"
 ARTIFACT: Final = "artifact"
 _NO_INDEX: Final = float("inf")
-_REFUSED: Final = encode(RESERVED, "value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,11 @@ class Thread:
             return self.book
         others = {key: value for key, value in self.metadata.items() if key != RESERVED}
         return Book(
-            version=1, created_at=self.created_at, updated_at=self.updated_at, text=_metadata_text(others), count=-1
+            version=1,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            text=encode(only_json(others), "metadata"),
+            count=-1,
         )
 
 
@@ -67,8 +70,13 @@ class Message:
     input: Any
     output: Any
     metadata: Fields
-    created_at: int
+    created: object
     mark: Mark | None
+
+    @property
+    def created_at(self) -> int:
+        """When the service made it, in microseconds since 1970."""
+        return _microseconds(self.created)
 
 
 def read_thread(fields: object) -> Thread | None:
@@ -100,7 +108,7 @@ def read_message(fields: object) -> Message | None:
         fields.get("input"),
         fields.get("output"),
         metadata,
-        _microseconds(fields.get("created_at")),
+        fields.get("created_at"),
         Mark.load(metadata),
     )
 
@@ -143,7 +151,7 @@ def thread_metadata(thread: Thread | None, book: Book) -> Fields:
     """Return the whole metadata of a thread: what others keep there, a readable copy of the user's, and our bookkeeping."""
     kept: Fields = {}
     if thread is not None:
-        before = _decode(thread.written.text)
+        before = _decoded(thread.written.text)
         ours = plain(before) if isinstance(before, dict) else {}
         kept = {key: value for key, value in thread.metadata.items() if key not in ours}
     return {**kept, **plain(cast("dict[str, Json]", decode(book.text))), RESERVED: book.dump()}
@@ -165,7 +173,7 @@ def message_body(run: RunRecord, token: str, number: int, position: int, texts: 
     }
 
 
-def run_record(message: Message, position: int) -> RunRecord:
+def run_of(message: Message, position: int) -> Run:
     """Return the run that a message is, whoever wrote it; what cannot be read as we wrote it is taken as it stands."""
     mark = message.mark
     try:
@@ -174,15 +182,16 @@ def run_record(message: Message, position: int) -> RunRecord:
         id_ = message.id[:255]
     if mark is None:
         others = {key: value for key, value in message.metadata.items() if key not in (RUN_ID, RESERVED)}
-        texts = _foreign_text(message.input), _foreign_text(message.output)
-        return RunRecord(position, id_, *texts, _metadata_text(others), message.created_at)
-    return RunRecord(
-        position,
+        values = _foreign_value(message.input), _foreign_value(message.output)
+        return Run(*values, only_json(others), id_, to_datetime(message.created_at), position)
+    metadata = {} if mark.text == "{}" else _decoded(mark.text)
+    return Run(
+        _read_value(message.input, mark.input),
+        _read_value(message.output, mark.output),
+        metadata if isinstance(metadata, dict) else {},
         id_,
-        _read_text(message.input, mark.input),
-        _read_text(message.output, mark.output),
-        mark.text if isinstance(_decode(mark.text), dict) else "{}",
-        mark.created_at,
+        to_datetime(mark.created_at),
+        position,
     )
 
 
@@ -197,37 +206,37 @@ def _written_text(text: str, name: str, texts: Texts) -> tuple[str, str | None]:
     return json.dumps(artifact), ARTIFACT
 
 
-def _read_text(text: Any, form: str | None) -> str:
-    """Return the text of the value that a message has; where others have changed it, it is taken as it stands."""
-    if isinstance(text, str) and form is not None:
-        try:
-            value = decode(text)
-        except (ValueError, RecursionError):
-            return _encoded(text)
-        if form == JSON_TEXT:
-            return _encoded(value, text)
-        if isinstance(value, dict) and isinstance(value.get("value"), str):
-            return _encoded(value["value"], text)
-    return _encoded(text)
+def _read_value(text: Any, form: str | None) -> Json:
+    """Return the value that a message has; where others have changed it, it is taken as it stands."""
+    if form is None and isinstance(text, str):
+        return text
+    value = _decoded(text) if isinstance(text, str) else None
+    if form == JSON_TEXT and (value is not None or text == "null"):
+        return _json(value, text)
+    if form == ARTIFACT and isinstance(value, dict) and isinstance(value.get("value"), str):
+        return cast(str, value["value"])
+    return _json(text)
 
 
-def _foreign_text(text: Any) -> str:
-    """Return a text that others wrote: an artifact of Griptape's is the structure it serializes, all else is as it is."""
+def _foreign_value(text: Any) -> Json:
+    """Return what others wrote: an artifact of Griptape's is the structure it serializes, all else is as it is."""
     if isinstance(text, str) and text.startswith("{"):
-        value = _decode(text)
+        value = _decoded(text)
         if isinstance(value, dict) and isinstance(value.get("type"), str):
-            return _encoded(value, text)
-    return _encoded(text)
+            return _json(value, text)
+    return _json(text)
 
 
-def _encoded(value: Any, otherwise: str = "") -> str:
+def _json(value: Any, otherwise: Json = "") -> Json:
+    """Return a value if it is one that can be written again."""
     try:
-        return encode(value, "value")
+        encode(value, "value")
     except InvalidValueError:
-        return encode(otherwise, "value")
+        return otherwise
+    return cast(Json, value)
 
 
-def _decode(text: str) -> Json:
+def _decoded(text: str) -> Json:
     """Return the value of a text, None if it has none."""
     try:
         return decode(text)
@@ -235,9 +244,9 @@ def _decode(text: str) -> Json:
         return None
 
 
-def _metadata_text(metadata: Fields) -> str:
-    """Return the text of metadata that others wrote, without what is no JSON of ours (NaN, say)."""
-    return encode({key: value for key, value in metadata.items() if _encoded(value, RESERVED) != _REFUSED}, "metadata")
+def only_json(metadata: Fields) -> dict[str, Json]:
+    """Return metadata that others wrote, without what is no JSON of ours (NaN, say)."""
+    return {key: value for key, value in metadata.items() if _json([value], None) is not None}
 
 
 def _microseconds(moment: object) -> int:

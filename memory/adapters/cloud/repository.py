@@ -17,10 +17,10 @@ from memory.adapters.cloud.committing import write
 from memory.adapters.cloud.conversations import Conversations, put
 from memory.adapters.cloud.http import KEY_VARIABLE, Http
 from memory.adapters.cloud.names import prefix_of
-from memory.adapters.cloud.records import Texts, Thread, run_record
+from memory.adapters.cloud.records import Texts, Thread, run_of
 from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
 from memory.connecting import options, redact
-from memory.domain import Conversation, ConversationRecord, Run
+from memory.domain import Conversation, ConversationRecord
 from memory.errors import CommitInDoubtError, ConfigurationError, PartialCommitError
 from memory.paging import Page, Place, Query, collect
 from memory.query import Criterion
@@ -181,8 +181,7 @@ class GriptapeCloudRepository(Repository):
         placed = [one for one in read.placed if window.after < one.position < end]
         if window.limit is not None:
             placed = placed[-window.limit :] if window.from_end else placed[: window.limit]
-        records = [run_record(message, position) for position, message in placed]
-        return RunsRead(seen, tuple([Run.from_record(conversation_id, record) for record in records]))
+        return RunsRead(seen, tuple([run_of(message, position) for position, message in placed]))
 
     # writing
 

@@ -26,6 +26,8 @@ ARTIFACT: dict[str, Any] = {
     "value": "Hello",
 }
 
+SPOILED = '{"format":1,"token":"t","number":0,"position":1,"created_at":1e99}'
+
 
 def do(server: CloudServer, method: str, path: str, body: Any = None) -> Any:
     """Do something to the service as another program would."""
@@ -41,6 +43,11 @@ def theirs(cloud_server: CloudServer) -> str:
         {"input": "{broken", "output": "[1, 2]", "metadata": {"run_id": 7, "conversation_memory": "{broken"}},
         {"input": "", "output": "", "metadata": {"run_id": "", "conversation_memory": {"format": 1}}},
         {"input": '{"type": 1}', "output": "null", "metadata": {"conversation_memory": '{"format":1,"token":7}'}},
+        {
+            "input": '{"type":"x","value":NaN}',
+            "output": "2",
+            "metadata": {"nan": float("nan"), "conversation_memory": SPOILED},
+        },
     ]
     body = {"name": "anything", "alias": "theirs", "metadata": {"customer": "ada"}, "messages": messages}
     return str(do(cloud_server, "POST", "threads", body)["thread_id"])
@@ -55,16 +62,18 @@ def test_messages_of_others_are_runs(store: Store) -> None:
         (3, "{broken", "[1, 2]"),
         (4, "", ""),
         (5, '{"type": 1}', "null"),
+        (6, '{"type":"x","value":NaN}', "2"),
     ]
+    assert runs[5].metadata == {}
     assert (runs[1].id, runs[1].metadata) == ("r1", {"k": [1]})
-    assert len({one.id for one in runs}) == 5
+    assert len({one.id for one in runs}) == 6
     assert all(one.created_at.year > 2000 for one in runs)
 
 
 @pytest.mark.usefixtures("theirs")
 def test_a_thread_of_others_is_a_conversation(store: Store) -> None:
     found = read(store, "theirs")
-    assert (found.metadata, found.version, found.run_count, found.last_position) == ({"customer": "ada"}, 1, 5, 5)
+    assert (found.metadata, found.version, found.run_count, found.last_position) == ({"customer": "ada"}, 1, 6, 6)
     assert [one.id for one in store.begin().conversations.find(where("customer") == "ada")] == ["theirs"]
     with store.begin() as uow:
         uow.runs.append("theirs", run("ours"))
@@ -74,10 +83,11 @@ def test_a_thread_of_others_is_a_conversation(store: Store) -> None:
         (3, "{broken"),
         (4, ""),
         (5, '{"type": 1}'),
-        (6, "ours"),
+        (6, '{"type":"x","value":NaN}'),
+        (7, "ours"),
     ]
     found = read(store, "theirs")
-    assert (found.metadata, found.version, found.run_count, found.last_position) == ({"customer": "grace"}, 2, 5, 6)
+    assert (found.metadata, found.version, found.run_count, found.last_position) == ({"customer": "grace"}, 2, 6, 7)
 
 
 def test_what_others_keep_beside_ours_stays(store: Store, cloud_server: CloudServer) -> None:
