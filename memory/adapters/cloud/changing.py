@@ -344,16 +344,17 @@ class Changing:
 
     def _keep_positions(self, thread: Thread) -> None:
         """Keep the gaps that given positions leave."""
-        before, known = gaps.size(thread.written.gaps), self._known_thread()
-        last = known.count - len(self._runs) + before
-        new = gaps.between([*range(1, last + 1), *[run.position for run in self._runs]], self._runs[-1].position)
-        if not new:
-            return
+        now = self._conversations.threads.get(thread.id)
+        if now is None:
+            raise NotFoundError(f"there is no conversation {self.id!r}")
+        if gaps.position_of(self._known_thread().count, now.written.gaps) == self._runs[-1].position:
+            return  # there are none
+        read = self._conversations.messages.read(now)  # the messages themselves have the positions
+        positions = [one.position for one in read.placed]
         book = replace(
-            thread.written, gaps=(*thread.written.gaps, *new), count=known.count, updated_at=self._attempt.at
+            now.written, gaps=gaps.between(positions, positions[-1]), count=read.count, updated_at=self._attempt.at
         )
-        thread = self._writer.keep(thread, book, f"conversation {self.id!r}")
-        self._known = Known.of(thread, known.count)
+        self._known = Known.of(self._writer.keep(now, book, f"conversation {self.id!r}"), read.count)
 
     def _body(self, number: int, run: RunRecord, position: int) -> Fields:
         return message_body(run, self._attempt.token, number, position, self._attempt.texts)
