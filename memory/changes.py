@@ -71,17 +71,19 @@ class Change:
     def outcome(self, before: ConversationRecord | None, written: "Written", at: int) -> ConversationRecord:
         """Return what this change made of a conversation as it was read before (None: it is the one created)."""
         if self.create is not None or before is None:
-            base, version, incarnation = cast(ConversationRecord, self.create), written.version, written.incarnation
-        else:
-            base, version, incarnation = before, before.version + self.edits, before.incarnation
-        return base._replace(
-            metadata=base.metadata if self.metadata is None else self.metadata,
-            version=version,
-            incarnation=incarnation,
-            run_count=written.run_count,
-            last_position=written.last_position,
-            updated_at=base.updated_at if self.create else at,
-            expires_at=self.expiry(base.expires_at),
+            created = cast(ConversationRecord, self.create)
+            before = created._replace(version=written.version, incarnation=written.incarnation)
+        return self.applied(before, written.run_count, written.last_position, at)
+
+    def applied(self, record: ConversationRecord, run_count: int, last_position: int, at: int) -> ConversationRecord:
+        """Return the record of a stored (or just created) conversation after this change, with these counts of its runs."""
+        return record._replace(
+            metadata=record.metadata if self.metadata is None else self.metadata,
+            version=record.version + self.edits,
+            run_count=run_count,
+            last_position=last_position,
+            updated_at=record.updated_at if self.create else at,
+            expires_at=self.expiry(record.expires_at),
         )
 
     def expiry(self, before: int | None) -> int | None:

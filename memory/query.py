@@ -318,7 +318,7 @@ def check_depth(criterion: Criterion) -> Criterion:
         InvalidValueError: it does.
     """
     level = [criterion]
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 2):  # so many combinations of negations of something
         level = [inner for part in level for inner in _inside(part)]
         if not level:
             return criterion

@@ -110,15 +110,7 @@ class InMemoryRepository(Repository):
             del runs[position]
         appended, last_position = placed(change, record.last_position)
         runs |= {run.position: run for run in (*change.replace_runs, *appended)}
-        record = record._replace(
-            metadata=record.metadata if change.metadata is None else change.metadata,
-            version=record.version + change.edits,
-            run_count=len(runs),
-            last_position=last_position,
-            updated_at=record.updated_at if change.create else at,
-            expires_at=change.expiry(record.expires_at),
-        )
-        return _Kept(record, runs)
+        return _Kept(change.applied(record, len(runs), last_position, at), runs)
 
     def purge_expired(self, namespace: str) -> int:
         with self._lock:

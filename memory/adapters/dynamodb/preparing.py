@@ -109,14 +109,7 @@ class Preparer:
         after = replace(
             kept,
             first=max(kept.first, min(change.remove_before, record.last_position + 1)),
-            record=record._replace(
-                metadata=record.metadata if change.metadata is None else change.metadata,
-                version=record.version + change.edits,
-                run_count=record.run_count - removed + len(runs),
-                last_position=last_position,
-                updated_at=at,
-                expires_at=change.expiry(record.expires_at),
-            ),
+            record=change.applied(record, record.run_count - removed + len(runs), last_position, at),
         )
         prepared.after = after if change.metadata is None else self._with_metadata(prepared, after)
         prepared.appended = runs

@@ -88,14 +88,7 @@ class Writer:
         removed = self._edit_runs(change, key)
         runs, last_position = placed(change, record.last_position)
         self._add_runs(key, runs)
-        after = record._replace(
-            metadata=record.metadata if change.metadata is None else change.metadata,
-            version=record.version + change.edits,
-            run_count=record.run_count - removed + len(runs),
-            last_position=last_position,
-            updated_at=at,
-            expires_at=change.expiry(record.expires_at),
-        )
+        after = change.applied(record, record.run_count - removed + len(runs), last_position, at)
         self._execute("update", key=key, **after._asdict())
         if change.metadata is not None:
             before, wanted = _entries(record), _entries(after)
