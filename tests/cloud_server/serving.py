@@ -2,9 +2,11 @@
 
 import json
 import socket
+import ssl
 import struct
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -14,6 +16,9 @@ from tests.cloud_server.faults import Fault, Plan, Request, no_faults
 from tests.cloud_server.service import RefusedError, Service
 
 KEYS = {"key-of-org-a": "org-a", "second-key-of-org-a": "org-a", "key-of-org-b": "org-b"}
+CERTIFICATE = Path(__file__).with_name("certificate.pem")
+"""Of 127.0.0.1, signed by itself, with its key: it protects nothing."""
+
 _HTML = b"<html><body><h1>Gateway</h1></body></html>"
 
 
@@ -24,8 +29,13 @@ class CloudServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, assumptions: Assumptions | None = None) -> None:
+    def __init__(self, assumptions: Assumptions | None = None, *, tls: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self._scheme = "https" if tls else "http"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(CERTIFICATE)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.service = Service(assumptions or Assumptions())
         self.plan: Plan = no_faults
         self.requests: list[Request] = []
@@ -39,7 +49,7 @@ class CloudServer(ThreadingHTTPServer):
     @property
     def host(self) -> str:
         """The scheme, host and port."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self.server_address[1]}"
 
     @property
     def url(self) -> str:

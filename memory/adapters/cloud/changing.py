@@ -99,6 +99,8 @@ class Changing:
         present = threads[0] if threads and not self._conversations.is_expired(threads[0]) else None
         if change.create is not None:
             self._runs = placed(change, change.create.last_position)[0]
+            for position in (*change.remove_runs, *[run.position for run in change.replace_runs]):
+                raise missing_runs(change, position)  # a new one has none
             if present is not None and self._goes_on(present):
                 return
         elif present is None and self._attempt.begun:
@@ -234,7 +236,8 @@ class Changing:
     def _make(self, record: ConversationRecord) -> None:
         """Make the conversation, with as many of its runs as one request may take."""
         token, runs = self._attempt.token, self._runs
-        last = max([record.last_position, *(run.position for run in runs)])
+        last = max([record.last_position, *[run.position for run in runs]])
+        record = self._change.applied(record, len(runs), last, self._attempt.at)
         book = Book(
             version=record.version,
             created_at=record.created_at,

@@ -26,6 +26,9 @@ from memory.errors import (
 KEY_VARIABLE: Final = "GT_CLOUD_API_KEY"
 Fields: TypeAlias = dict[str, Any]
 
+LONGEST_HANG: Final = 2
+"""Time-outs, after which it is not tried again: a service that hangs is not to hold a caller for as many as `attempts`."""
+
 _CONNECTIONS: Final = 32  # kept alive, for as many threads
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # seconds
 _NEVER_SENT: Final = (NewConnectionError, NameResolutionError, ConnectTimeoutError)
@@ -110,16 +113,16 @@ class Http:
             MissingError: there is nothing.
             StoreUnavailableError: no attempt got an answer that can be read.
         """
-        failure: Exception | None = None
-        for attempt in range(self.attempts):
+        attempt = timed_out = 0
+        while True:
+            attempt += 1
             try:
                 return self._once("GET", path, parameters, None) or {}
             except UnansweredError as error:
-                failure = error
-                if attempt < self.attempts - 1:
-                    self.sleep(error.wait or self.delay(attempt))
-        cause = failure.__cause__ if failure else None
-        raise StoreUnavailableError(f"{failure} ({self.attempts} attempts)") from cause
+                timed_out += error.late
+                if attempt >= self.attempts or timed_out >= LONGEST_HANG:
+                    raise StoreUnavailableError(f"{error} ({attempt} attempts)") from error.__cause__
+                self.sleep(error.wait or self.delay(attempt - 1))
 
     def send(self, method: str, path: str, body: Fields | None = None) -> Fields:
         """Do something, once at most; return the answer, empty where there is none.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from memory.adapters.cloud.conversations import Conversations, Place
-from memory.adapters.cloud.http import Fields, MissingError, TakenError, UnansweredError
+from memory.adapters.cloud.http import LONGEST_HANG, Fields, MissingError, TakenError, UnansweredError
 from memory.adapters.cloud.marks import Book
 from memory.adapters.cloud.names import alias_of
 from memory.adapters.cloud.records import Message, Thread, thread_metadata
@@ -39,12 +39,12 @@ class Writer:
             CommitInDoubtError: it may have been done, or may still be.
             StoreUnavailableError: it was not done.
         """
-        late, failure = False, UnansweredError("", 0.0, late=False)
+        late, failure = 0, UnansweredError("", 0.0, late=False)
         for attempt in range(self._http.attempts):
             try:
                 return send()
             except UnansweredError as error:
-                failure, late = error, late or error.late
+                failure, late = error, late + error.late
             self._http.sleep(failure.wait or self._http.delay(attempt))
             try:
                 found = look()
@@ -52,6 +52,8 @@ class Writer:
                 raise CommitInDoubtError(f"{failure}; whether {what} was written could not be found out") from error
             if found is not None:
                 return found
+            if late >= LONGEST_HANG:
+                break
         if late:
             raise CommitInDoubtError(f"{failure}; {what} is not written yet, and may still be") from failure
         raise StoreUnavailableError(f"{failure}, {self._http.attempts} times; {what} is not written") from failure

@@ -23,7 +23,7 @@ from memory import (
     StoreUnavailableError,
 )
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.changes import ChangeSet
+from memory.changes import Change, ChangeSet
 from memory.testing.base import committed, put, read, read_runs, run
 from tests.cloud_server import Assumptions, CloudServer, Fault, Request
 from tests.cloud_server.faults import Plan, always, at_random, in_turn, no_faults, once
@@ -248,6 +248,19 @@ def test_a_service_that_is_away(store: Store, cloud_server: CloudServer) -> None
         uow.runs.append("a", run("2"))
     cloud_server.plan = no_faults
     assert [one.input for one in read_runs(store, "a")] == ["1"]
+
+
+def test_a_service_that_hangs(connect: Connect, cloud_server: CloudServer) -> None:
+    store = Store(connect(timeout=0.1))
+    put(store, "a", None, run("1"))
+    cloud_server.plan = always(Fault(kind="hang", seconds=5))
+    before = len(cloud_server.requests)
+    with pytest.raises(StoreUnavailableError, match="2 attempts"):
+        read(store, "a")
+    assert len(cloud_server.requests) - before == 2
+    cloud_server.plan = always(Fault(kind="hang", seconds=5), "POST")
+    with pytest.raises(CommitInDoubtError, match="may still be"):
+        store.repository.commit("default", ChangeSet.of([Change("a", append=(run("2").to_record(),))], 0))
 
 
 def test_a_lost_answer_that_cannot_be_found_out(store: Store, cloud_server: CloudServer) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests
 
 import memory
 from memory import ConfigurationError, PersistenceError, Run, Store, where
@@ -15,6 +16,7 @@ from memory.adapters.cloud import GriptapeCloudRepository
 from memory.testing.base import put, read, read_runs, run
 from tests.cloud_server import CloudServer, Fault
 from tests.cloud_server.faults import always
+from tests.cloud_server.serving import CERTIFICATE, KEYS
 
 Connect = Callable[..., GriptapeCloudRepository]
 ARTIFACT: dict[str, Any] = {
@@ -178,7 +180,7 @@ def test_the_key_is_nowhere(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("GT_CLOUD_API_KEY", SECRET)
-    monkeypatch.setitem(__import__("tests.cloud_server.serving", fromlist=["KEYS"]).KEYS, SECRET, "org-a")
+    monkeypatch.setitem(KEYS, SECRET, "org-a")
     store = memory.connect(cloud_server.url + "?timeout=0.5")
     assert isinstance(store.repository, GriptapeCloudRepository)
     store.repository._http.sleep = lambda _: None
@@ -225,12 +227,28 @@ def test_netrc_does_not_replace_the_key(
 
 def test_a_proxy_of_the_environment_is_used(cloud_server: CloudServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", cloud_server.host)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
+    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
     repository = GriptapeCloudRepository("http://cloud.griptape.example", "key-of-org-a", attempts=1)
     assert repository.get("default", "a") is None
     assert cloud_server.requests[-1].path.startswith("http://cloud.griptape.example/api/threads?")
     repository.close()
+
+
+def test_a_certificate_authority_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)  # requests prefers them to a session's own
+    server = CloudServer(tls=True)
+    repository = GriptapeCloudRepository(server.host, "key-of-org-a")
+    with pytest.raises(ConfigurationError, match="REQUESTS_CA_BUNDLE"):
+        repository.get("default", "a")
+    with requests.Session() as session:
+        session.verify = str(CERTIFICATE)
+        assert GriptapeCloudRepository(server.host, "key-of-org-a", session=session).get("default", "a") is None
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+    put(Store(repository), "a")
+    repository.close()
+    server.stop()
 
 
 @pytest.mark.parametrize(
