@@ -23,6 +23,7 @@ _ADAPTERS: Final = {
     "redis": _Adapter("memory.adapters.redis", "redis"),
     "rediss": _Adapter("memory.adapters.redis", "redis"),
     "dynamodb": _Adapter("memory.adapters.dynamodb", "dynamodb"),
+    "griptape": _Adapter("memory.adapters.cloud", "cloud"),
 }
 ENTRY_POINTS: Final = "memory.adapters"
 """The group of entry points by which other packages add schemes: a name, and a function from a URL to a `Repository`."""

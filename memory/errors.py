@@ -11,10 +11,13 @@
       CorruptRecordError                something is stored but cannot be read; never "missing"
       StoreUnavailableError             retryable: the store did not take the call; nothing was written
       CommitInDoubtError                the answer to a commit was lost and could not be found out
+      PartialCommitError                a store without transactions wrote a part of a commit; it says which
 
 A driver's own exception never leaves an adapter: it is the ``__cause__`` of one of these.
 Misuse by the programmer (a closed unit of work, ``and`` between criteria) is a plain ``TypeError`` or ``RuntimeError``.
 """
+
+from typing import Any, NamedTuple
 
 
 class PersistenceError(Exception):
@@ -72,5 +75,34 @@ class StoreUnavailableError(PersistenceError):
 class CommitInDoubtError(PersistenceError):
     """The store's answer to a commit was lost, and asking again did not tell either.
 
-    The change set is written completely or not at all. Look before repeating it.
+    The change set is written completely or not at all (or up to some step, on a store whose ``capabilities`` are not
+    ``atomic``). Look before repeating it.
     """
+
+
+class Step(NamedTuple):
+    """One write of a commit, on a store that writes one after the other: to which conversation, and what."""
+
+    conversation: str
+    what: str
+
+
+class PartialCommitError(PersistenceError):
+    """A store without transactions wrote the first steps of a commit, and could not write the others.
+
+    What is written is visible, and a part of what was to be: no step is half done, none after the first that failed is done.
+    ``store.commit(error.changes)`` goes on where it ended; doing the work again would do the first steps twice.
+
+    Attributes:
+        written: the steps that are done, in their order.
+        unwritten: those that are not.
+        changes: the change set, to be committed again.
+    """
+
+    def __init__(
+        self, message: str, *, written: tuple[Step, ...] = (), unwritten: tuple[Step, ...] = (), changes: Any = None
+    ) -> None:
+        super().__init__(message)
+        self.written = written
+        self.unwritten = unwritten
+        self.changes = changes

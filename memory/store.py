@@ -223,6 +223,7 @@ def connect(url: str, *, namespace: str = "default") -> Store:
     ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it
     ``redis://host``                    Redis with search; ``rediss://`` with TLS; ``?prefix=memory`` and others: `open_url`
     ``dynamodb://table``                Amazon DynamoDB; ``?region=...&endpoint=...``, see docs/dynamodb.md
+    ``griptape+https://host``           Griptape Cloud, with the key in ``GT_CLOUD_API_KEY``; or ``griptape+http``
     ``memory://``                       Python objects: the reference, for tests
     ==================================  ====================================================================
 

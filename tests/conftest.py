@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.cloud_server import CloudServer
 from tests.servers import KillableServer, Server, dynamodb, postgres, redis
 
 _SERVERS = ("postgres", "redis", "dynamodb")
@@ -102,3 +103,11 @@ def killable_postgres(request: pytest.FixtureRequest) -> Iterator[KillableServer
 def killable_redis(request: pytest.FixtureRequest) -> Iterator[KillableServer]:
     """The same of a Redis that syncs each write to disk before it answers."""
     yield from _running(request, "redis", redis.start_own)
+
+
+@pytest.fixture
+def cloud_server() -> Iterator[CloudServer]:
+    """A server of the Griptape Cloud contract, empty, at a port of its own."""
+    server = CloudServer()
+    yield server
+    server.stop()

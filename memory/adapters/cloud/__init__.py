@@ -1,0 +1,5 @@
+"""Conversations in Griptape Cloud: a conversation is a thread, a run is a message. Needs the extra ``cloud``."""
+
+from memory.adapters.cloud.repository import GriptapeCloudRepository, open_url
+
+__all__ = ["GriptapeCloudRepository", "open_url"]

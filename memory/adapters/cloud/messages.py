@@ -1,0 +1,193 @@
+"""The messages of a thread as runs at positions: read by their ranks, in whatever order the service lists them (A4, A10)."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from memory.adapters.cloud import gaps
+from memory.adapters.cloud.http import Fields, Http, MissingError
+from memory.adapters.cloud.paging import Lists, Page
+from memory.adapters.cloud.records import Message, Thread, read_message
+from memory.errors import CorruptRecordError
+
+_READS: Final = 3  # of a whole list, when messages are deleted while it is read
+
+
+class Placed(NamedTuple):
+    """A message, and the position of the run it is."""
+
+    position: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read of a thread's messages.
+
+    Attributes:
+        placed: the runs, by position.
+        copies: of messages that were sent twice; each takes a position.
+        hidden: messages that are being deleted: runs no more.
+        total: how many messages the service says there are.
+        whole: whether that was all of them.
+    """
+
+    placed: tuple[Placed, ...]
+    copies: tuple[Message, ...]
+    hidden: tuple[Message, ...]
+    total: int
+    whole: bool
+
+    @property
+    def count(self) -> int:
+        """How many positions are taken."""
+        return len(self.placed) + len(self.copies) if self.whole else self.total
+
+    @property
+    def newest(self) -> int:
+        """The time of the newest message read, by the service's clock."""
+        return max([placed.message.created_at for placed in self.placed], default=0)
+
+
+class Messages:
+    """Reads, adds, changes and deletes messages; learns in which direction the service lists them."""
+
+    def __init__(self, http: Http, lists: Lists) -> None:
+        self._http = http
+        self._lists = lists
+        self._descending: bool | None = None
+        self._sorted = True
+
+    def read(self, thread: Thread) -> Read:
+        """Read all messages of a thread."""
+        found: dict[str, Message] = {}
+        total = 0
+        for _ in range(_READS):
+            found.clear()
+            totals: list[int] = []
+            for page in self._lists.pages(_of(thread.id), "messages", {}):
+                found |= {message.id: message for message in self._messages(page)}
+                totals.append(page.total)
+            total = totals[-1]
+            if min(totals) == totals[0] and len(found) >= total:
+                break  # none was deleted meanwhile: that would have moved others to a page that was read before
+        ordered = sorted(found.values(), key=lambda message: message.index)
+        return _placed(enumerate(ordered, 1), thread, total, whole=True)
+
+    def window(self, thread: Thread, ranks: Callable[[int], range], total: int | None) -> Read:
+        """Read the messages of some ranks, and perhaps others; all there are where that is not possible.
+
+        Args:
+            thread: whose messages.
+            ranks: returns which ranks, from 1, out of so many messages.
+            total: how many messages there are thought to be; None: the first page is to tell.
+        """
+        if thread.written.hidden or (total is not None and total <= self._lists.largest):
+            return self.read(thread)
+        if total is None or self._lists.first is None:
+            page = next(self._lists.pages(_of(thread.id), "messages", {}))
+            self._messages(page)
+            total = page.total
+        for _ in range(2):  # a first look may teach how this service lists
+            wanted = ranks(total)
+            if not wanted:
+                return Read((), (), (), total, whole=False)
+            if not self._sorted or total <= self._lists.largest:
+                break
+            read, total = self._window(thread, wanted, total)
+            if read is not None:
+                return read
+        return self.read(thread)
+
+    def _window(self, thread: Thread, wanted: range, total: int) -> tuple[Read | None, int]:
+        """Read the pages that hold the window; None, and how many messages there are, if they do not turn out to."""
+        first, last = wanted[0], wanted[-1]
+        descending = bool(self._descending)
+        begin, end = (total - last, total - first + 1) if descending else (first - 1, last)
+        size, numbers = self._lists.covering(begin, end)
+        ranked: dict[int, Message] = {}
+        now = total
+        for number in numbers:
+            page = self._lists.page(_of(thread.id), "messages", {}, number + (self._lists.first or 0), size)
+            messages, now = self._messages(page), page.total
+            if page.size != size or now < total or len(messages) != len(page.items):
+                return None, now
+            for offset, message in enumerate(messages, number * size):
+                ranked[now - offset if descending else offset + 1] = message
+        if self._descending is not descending or not self._sorted or not ranked.keys() >= set(wanted):
+            return None, total
+        read = _placed(sorted(ranked.items()), thread, now, whole=False)
+        # A copy takes a place that the window lacks then; a shift means that others have deleted messages before it.
+        by_rank = [gaps.position_of(rank, thread.written.gaps) for rank in sorted(ranked)]
+        return (read if [one.position for one in read.placed] == by_rank else None), now
+
+    def _messages(self, page: Page) -> list[Message]:
+        """Return the messages of a page that can be read, and learn from their order."""
+        messages = [message for message in map(read_message, page.items) if message is not None]
+        indices = [message.index for message in messages]
+        if len(indices) > 1 and self._sorted:
+            rising = sorted(indices)
+            if indices == rising:
+                descending = False
+            elif indices == rising[::-1]:
+                descending = True
+            else:
+                self._sorted = False
+                return messages
+            self._sorted = self._descending in (None, descending)
+            self._descending = descending
+        return messages
+
+    def add(self, thread_id: str, body: Fields) -> Message:
+        """Add a message, once at most."""
+        return _one(self._http.send("POST", _of(thread_id), body))
+
+    def replace(self, message_id: str, body: Fields) -> Message:
+        """Put other content in a message's place."""
+        return _one(self._http.send_again("PATCH", _at(message_id), body))
+
+    def delete(self, message_id: str) -> None:
+        """Delete a message; it may be gone already."""
+        try:
+            self._http.send_again("DELETE", _at(message_id))
+        except MissingError:
+            return
+
+
+def _placed(ranked: Iterable[tuple[int, Message]], thread: Thread, total: int, *, whole: bool) -> Read:
+    """Give each message its position: by its rank, or the higher one that its writer knew, and never one twice."""
+    book = thread.written
+    placed: list[Placed] = []
+    copies: list[Message] = []
+    hidden: list[Message] = []
+    sent: set[tuple[str, int]] = set()
+    last = 0
+    for rank, message in ranked:
+        if message.id in book.hidden:
+            hidden.append(message)
+            continue
+        mark = message.mark
+        last = max(gaps.position_of(rank - len(hidden), book.gaps), mark.position if mark else 0, last + 1)
+        if mark is not None and (mark.token, mark.number) in sent:
+            copies.append(message)
+            continue
+        if mark is not None:
+            sent.add((mark.token, mark.number))
+        placed.append(Placed(last, message))
+    return Read(tuple(placed), tuple(copies), tuple(hidden), total, whole)
+
+
+def _of(thread_id: str) -> str:
+    return f"/api/threads/{quote(thread_id, safe='')}/messages"
+
+
+def _at(message_id: str) -> str:
+    return f"/api/messages/{quote(message_id, safe='')}"
+
+
+def _one(fields: Fields) -> Message:
+    message = read_message(fields)
+    if message is None:
+        raise CorruptRecordError(f"the service answered with a message without an id: {list(fields)}")
+    return message

@@ -1,0 +1,489 @@
+"""What goes wrong on the way: nothing is written twice, nothing acknowledged is lost, and errors say what was written."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from memory import (
+    AlreadyExistsError,
+    CommitInDoubtError,
+    ConfigurationError,
+    Conversation,
+    InvalidValueError,
+    NotFoundError,
+    PartialCommitError,
+    Run,
+    Store,
+    StoreUnavailableError,
+)
+from memory.adapters.cloud import GriptapeCloudRepository
+from memory.changes import Change, ChangeSet
+from memory.testing.base import committed, put, read, read_runs, run
+from tests.cloud_server import Assumptions, CloudServer, Fault, Request
+from tests.cloud_server.faults import Plan, always, at_random, in_turn, no_faults, once
+
+Connect = Callable[..., GriptapeCloudRepository]
+
+AMBIGUOUS = [
+    Fault(kind="reset"),
+    Fault(kind="reset", processed=True),
+    Fault(kind="status", status=503, retry_after="1"),
+    Fault(kind="status", status=502, processed=True),
+    Fault(kind="status", status=500),
+    Fault(kind="truncated"),
+    Fault(kind="truncated", processed=True),
+    Fault(kind="html"),
+    Fault(kind="html", processed=True),
+    Fault(kind="hang", seconds=2.0),
+    Fault(kind="hang", seconds=2.0, processed=True),
+]
+HARMLESS = [Fault(kind="latency", seconds=0.05), Fault(kind="status", status=429, retry_after="1")]
+
+
+def name_of(fault: Fault) -> str:
+    return f"{fault.kind}{fault.status if fault.kind == 'status' else ''}{'-after' if fault.processed else ''}"
+
+
+@pytest.fixture(params=[*AMBIGUOUS, *HARMLESS], ids=name_of)
+def fault(request: pytest.FixtureRequest) -> Fault:
+    return request.param  # type: ignore[no-any-return]
+
+
+def texts(server: CloudServer) -> list[list[str]]:
+    """Return the inputs of each thread's messages, as the server has them."""
+    return [[message.input for message in thread.messages] for thread in server.service.threads.values()]
+
+
+class TestOneFault:
+    """Any one fault, in any one request, is survived."""
+
+    def test_appending(self, store: Store, cloud_server: CloudServer, fault: Fault) -> None:
+        put(store, "a", None, run("0"))
+        cloud_server.plan = once(fault, "POST")
+        with store.begin() as uow:
+            uow.runs.append("a", run("1"), run("2"))
+        assert texts(cloud_server) == [["0", "1", "2"]]
+        assert [one.position for one in read_runs(store, "a")] == [1, 2, 3]
+
+    def test_creating(self, store: Store, cloud_server: CloudServer, fault: Fault) -> None:
+        cloud_server.plan = once(fault, "POST")
+        put(store, "a", {"n": 1}, run("1"), run("2"))
+        assert texts(cloud_server) == [["1", "2"]]
+
+    def test_creating_where_an_alias_is_not_unique(self, fault: Fault) -> None:
+        server = CloudServer(Assumptions(unique_alias=False))
+        repository = GriptapeCloudRepository(server.host, "key-of-org-a", timeout=0.5)
+        repository._http.sleep = lambda _: None
+        server.plan = once(fault, "POST")
+        put(Store(repository), "a", {"n": 1}, run("1"), run("2"))
+        assert texts(server) == [["1", "2"]]
+        repository.close()
+        server.stop()
+
+    def test_editing(self, store: Store, cloud_server: CloudServer, fault: Fault) -> None:
+        for method in ("PATCH", "DELETE"):
+            put(store, method, {"n": 1}, run("1"), run("2"), run("3"))
+            cloud_server.plan = once(fault, method)
+            with store.begin() as uow:
+                uow.conversations.get(method).metadata["n"] = 2
+                uow.runs.replace(method, Run("new", "", position=1))
+                uow.runs.remove(method, 2)
+            assert (read(store, method).metadata, read(store, method).version) == ({"n": 2}, 2)
+            assert [(one.position, one.input) for one in read_runs(store, method)] == [(1, "new"), (3, "3")]
+
+    def test_reading(self, store: Store, cloud_server: CloudServer, fault: Fault) -> None:
+        put(store, "a", {"n": 1}, run("1"))
+        for _ in range(4):
+            cloud_server.plan = in_turn([None] * _ + [fault], "GET")
+            assert [one.input for one in read_runs(store, "a")] == ["1"]
+            assert [one.id for one in store.begin().conversations.find()] == ["a"]
+
+    def test_removing(self, store: Store, cloud_server: CloudServer, fault: Fault) -> None:
+        put(store, "a", {"n": 1}, run("1"))
+        cloud_server.plan = once(fault, "DELETE")
+        with store.begin() as uow:
+            uow.conversations.remove("a")
+        assert texts(cloud_server) == []
+
+
+def test_half_of_all_requests_fail(connect: Connect, cloud_server: CloudServer) -> None:
+    store = Store(connect(attempts=30))
+    brief = [fault for fault in AMBIGUOUS if fault.kind != "hang"]
+    put(store, "a", {"n": 0})
+    plans = [at_random(0.5, method, seed, brief) for seed, method in enumerate(("POST", "PATCH", "DELETE", "GET"))]
+    cloud_server.plan = lambda request: next((fault for plan in plans if (fault := plan(request))), None)
+    for n in range(10):
+        with store.begin() as uow:
+            uow.conversations.get("a").metadata["n"] = n
+            uow.runs.append("a", run(f"{n}a"), run(f"{n}b"))
+        with store.begin() as uow:
+            uow.runs.remove("a", 2 * n + 1)
+    cloud_server.plan = no_faults
+    assert texts(cloud_server) == [[f"{n}b" for n in range(10)]]
+    assert [(one.position, one.input) for one in read_runs(store, "a")] == [(2 * n + 2, f"{n}b") for n in range(10)]
+    stored = read(store, "a")
+    assert (stored.metadata, stored.version, stored.run_count, stored.last_position) == ({"n": 9}, 20, 10, 20)
+
+
+def test_two_processes_append_while_half_of_the_posts_fail(store: Store, cloud_server: CloudServer) -> None:
+    put(store, "a")
+    # without those that wait: each would cost its time-out
+    brief = [fault for fault in (*AMBIGUOUS, *HARMLESS) if fault.kind != "hang"]
+    failing = at_random(0.5, "POST", 7, brief)
+    faults: list[Fault] = []
+
+    def plan(request: Request) -> Fault | None:
+        fault = failing(request)
+        faults.extend([fault] if fault else [])
+        return fault
+
+    cloud_server.plan = plan
+    program = Path(__file__).with_name("appending.py")
+    writers = [subprocess.Popen([sys.executable, program, cloud_server.host, name, "100"]) for name in ("x", "y")]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    cloud_server.plan = no_faults
+    (held,) = texts(cloud_server)
+    assert len(held) == len(set(held)) == 200
+    for name in ("x", "y"):
+        assert [text for text in held if text.startswith(name)] == [f"{name}{n}" for n in range(100)]
+    stored = read_runs(store, "a")
+    assert [(one.position, one.input) for one in stored] == list(enumerate(held, 1))
+    posts = [one for one in cloud_server.requests if one.method == "POST"]
+    assert len(faults) > 0.4 * len(posts) > 80
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_eight_racing_creators_make_one_thread(*, unique: bool) -> None:
+    server = CloudServer(Assumptions(unique_alias=unique))
+    barrier = Barrier(8)
+
+    def create(n: int) -> str:
+        repository = GriptapeCloudRepository(server.host, "key-of-org-a")
+        store = Store(repository)
+        with store.begin() as uow:
+            uow.conversations.add(Conversation("a", {"by": n}))
+            uow.runs.append("a", run(f"by {n}"))
+            barrier.wait()
+            try:
+                uow.commit()
+            except AlreadyExistsError:
+                uow.rollback()
+                return "taken"
+            finally:
+                repository.close()
+        return f"by {n}"
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(create, range(8)))
+        assert sorted(made)[1:] == ["taken"] * 7
+        assert texts(server) == [[min(made)]]
+        server.service.threads.clear()
+    server.stop()
+
+
+def test_threads_left_by_a_creator_that_died() -> None:
+    server = CloudServer(Assumptions(unique_alias=False))
+    store = Store(GriptapeCloudRepository(server.host, "key-of-org-a"))
+    put(store, "a", {"n": 1}, run("first"))
+    put(store, "b", {"n": 2})
+    twin = {"name": "a", "alias": "a", "metadata": {"n": 3}, "messages": [{"input": "twin", "output": ""}]}
+    server.service.answer("org-a", "POST", ["threads"], {}, twin)
+    fresh = Store(GriptapeCloudRepository(server.host, "key-of-org-a"))
+    for each in (store, fresh):
+        with each.begin() as uow:
+            uow.runs.append("a", run("more"))
+        assert [one.metadata["n"] for one in each.begin().conversations.find(order="id")] == [1, 2]
+        assert each.begin().conversations.count() == 2
+    assert [one.input for one in read_runs(fresh, "a")] == ["first", "more", "more"]
+    with fresh.begin() as uow:
+        uow.conversations.remove("a")
+    assert [one.id for one in store.begin().conversations.find()] == ["b"]  # the twin did not take its place
+    store.close()
+    fresh.close()
+    server.stop()
+
+
+def test_a_run_that_comes_late_after_all(store: Store, cloud_server: CloudServer) -> None:
+    put(store, "a", None, run("1"))
+    cloud_server.plan = once(Fault(kind="late", seconds=0.8), "POST")
+    with store.begin() as uow:
+        uow.runs.append("a", run("2"), run("3"))
+    deadline = time.monotonic() + 5
+    while texts(cloud_server) != [["1", "2", "3", "2"]] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert texts(cloud_server) == [["1", "2", "3", "2"]]  # the service has it twice
+    assert [one.input for one in read_runs(store, "a")] == ["1", "2", "3"]
+    with store.begin() as uow:
+        uow.runs.append("a", run("4"))
+        assert [one.input for one in uow.runs.last("a", 3)] == ["2", "3", "4"]
+    assert [(one.position, one.input) for one in read_runs(store, "a")][-1] == (5, "4")
+    with store.begin() as uow:
+        uow.runs.remove("a", 1)  # who counts positions anew takes the copy away
+    assert texts(cloud_server) == [["2", "3", "4"]]
+    assert [one.position for one in read_runs(store, "a")] == [2, 3, 5]
+    assert read(store, "a").run_count == 3
+
+
+def test_a_service_that_is_away(store: Store, cloud_server: CloudServer) -> None:
+    put(store, "a", {"n": 1}, run("1"))
+    host = cloud_server.host
+    nowhere = GriptapeCloudRepository("http://127.0.0.1:9", "key", attempts=2)
+    nowhere._http.sleep = lambda _: None
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:9"):
+        nowhere.get("default", "a")
+    nowhere.close()
+    cloud_server.plan = always(Fault(kind="status", status=503))
+    for work in (lambda: read(store, "a"), lambda: read_runs(store, "a"), store.begin().conversations.count):
+        with pytest.raises(StoreUnavailableError, match=f"{host}.*503"):
+            work()
+    cloud_server.plan = always(Fault(kind="status", status=429, retry_after="0"), "POST")
+    with pytest.raises(StoreUnavailableError), store.begin() as uow:
+        uow.runs.append("a", run("2"))
+    cloud_server.plan = no_faults
+    assert [one.input for one in read_runs(store, "a")] == ["1"]
+
+
+def test_a_service_that_hangs(connect: Connect, cloud_server: CloudServer) -> None:
+    store = Store(connect(timeout=0.1))
+    put(store, "a", None, run("1"))
+    cloud_server.plan = always(Fault(kind="hang", seconds=5))
+    before = len(cloud_server.requests)
+    with pytest.raises(StoreUnavailableError, match="2 attempts"):
+        read(store, "a")
+    assert len(cloud_server.requests) - before == 2
+    cloud_server.plan = always(Fault(kind="hang", seconds=5), "POST")
+    with pytest.raises(CommitInDoubtError, match="may still be"):
+        store.repository.commit("default", ChangeSet.of([Change("a", append=(run("2").to_record(),))], 0))
+
+
+def test_a_lost_answer_that_cannot_be_found_out(store: Store, cloud_server: CloudServer) -> None:
+    put(store, "a", None, run("1"))
+    away = always(Fault(kind="status", status=503), "GET")
+    lost = once(Fault(kind="reset", processed=True), "POST")
+    cloud_server.plan = lambda request: lost(request) or away(request)
+    with pytest.raises(CommitInDoubtError), store.begin() as uow:
+        uow.runs.append("a", run("2"))
+    cloud_server.plan = no_faults
+    assert texts(cloud_server) == [["1", "2"]]
+
+
+def test_a_doubt_is_resolved_by_the_same_change_set(store: Store, cloud_server: CloudServer) -> None:
+    put(store, "a", None, run("1"))
+    changes = committed(store, lambda uow: uow.runs.append("a", run("2"), run("3"))).changes
+    other = ChangeSet(changes.changes, at=changes.at)
+    away = always(Fault(kind="status", status=503), "GET")
+    lost = once(Fault(kind="reset", processed=True), "POST")
+    cloud_server.plan = lambda request: lost(request) or away(request)
+    with pytest.raises(CommitInDoubtError):
+        store.repository.commit("default", other)
+    cloud_server.plan = no_faults
+    receipt = store.commit(other)
+    assert texts(cloud_server) == [["1", "2", "3", "2", "3"]]
+    assert receipt.written["a"] is not None
+    assert receipt.written["a"].last_position == 5
+
+
+class TestPartialCommits:
+    """A commit that ends in the middle says what is written, and goes on from there when it is committed again."""
+
+    def refused(self, nth: int, method: str = "POST", path: str = "") -> Plan:
+        return in_turn([None] * nth + [Fault(kind="status", status=422)] * 20, method, path)
+
+    def test_what_is_visible_is_a_prefix(self, store: Store, cloud_server: CloudServer) -> None:
+        put(store, "a", None, run("0"))
+        put(store, "b", None, run("0"))
+        cloud_server.plan = self.refused(2, "POST", "/messages")
+        uow = store.begin()
+        uow.runs.append("a", run("1"), Run("2", "", id="second"), run("3"))
+        uow.runs.append("b", run("1"))
+        with pytest.raises(PartialCommitError, match="2 are written, up to 'run 2 of 3 appended: second'") as caught:
+            uow.commit()
+        error = caught.value
+        assert not error.retryable
+        assert [(step.conversation, step.what[:8]) for step in error.written] == [("a", "run 1 of"), ("a", "run 2 of")]
+        assert [(step.conversation, step.what[:8]) for step in error.unwritten] == [
+            ("a", "run 3 of"),
+            ("b", "run 1 of"),
+        ]
+        assert texts(cloud_server) == [["0", "1", "2"], ["0"]]
+        cloud_server.plan = no_faults
+        store.commit(error.changes)
+        assert texts(cloud_server) == [["0", "1", "2", "3"], ["0", "1"]]
+        store.commit(error.changes)
+        assert texts(cloud_server) == [["0", "1", "2", "3"], ["0", "1"]]
+
+    def test_a_refusal_at_the_first_step_has_written_nothing(self, store: Store, cloud_server: CloudServer) -> None:
+        put(store, "a", None, run("0"))
+        cloud_server.plan = self.refused(0)
+        with pytest.raises(InvalidValueError, match="422"), store.begin() as uow:
+            uow.runs.append("a", run("1"))
+        with pytest.raises(InvalidValueError, match="422"):
+            put(store, "b")
+        assert texts(cloud_server) == [["0"]]
+
+    @pytest.mark.parametrize("fails_at", range(8))
+    @pytest.mark.parametrize("by_another", [False, True])
+    def test_an_edit_goes_on_where_it_ended(
+        self, connect: Connect, cloud_server: CloudServer, fails_at: int, *, by_another: bool
+    ) -> None:
+        store = Store(connect())
+        put(store, "a", {"n": 1}, *[run(str(n)) for n in range(1, 6)])
+        told: list[ChangeSet] = []
+        uow = store.begin()
+        uow.conversations.get("a").metadata["n"] = 2
+        uow.runs.remove("a", 2, 4)
+        uow.runs.replace("a", Run("new", "", position=3))
+        uow.runs.append("a", run("6"), run("7"))
+        writes = iter(range(100))
+
+        def plan(request: object) -> Fault | None:
+            if getattr(request, "method", "GET") != "GET" and next(writes) >= fails_at:
+                return Fault(kind="status", status=422)
+            return None
+
+        cloud_server.plan = plan
+        reader = Store(connect())
+        try:
+            uow.commit()
+        except PartialCommitError as error:
+            assert fails_at > 0
+            told.append(error.changes)
+        except InvalidValueError:
+            assert fails_at == 0
+        cloud_server.plan = no_faults
+        seen = [(one.position, one.input) for one in read_runs(reader, "a")]
+        before, replaced = [(n, str(n)) for n in range(1, 6)], [(1, "1"), (2, "2"), (3, "new"), (4, "4"), (5, "5")]
+        removed = [(1, "1"), (3, "new"), (5, "5")]
+        states = [before, replaced, removed, [*removed, (6, "6")], [*removed, (6, "6"), (7, "7")]]
+        assert seen in states
+        assert (read(reader, "a").version == 2) == (seen not in states[:2])
+        receipts = [(Store(connect()) if by_another else store).commit(changes) for changes in told]
+        if told or fails_at > 6:
+            assert [(one.position, one.input) for one in read_runs(reader, "a")] == states[-1]
+            stored = read(reader, "a")
+            assert (stored.metadata, stored.version, stored.run_count) == ({"n": 2}, 2, 5)
+            for receipt in receipts:
+                assert receipt.written["a"] == (2, stored.record and stored.record.incarnation, 5, 7)
+        assert texts(cloud_server)[0].count("6") <= 1
+
+    @pytest.mark.parametrize("fails_at", range(1, 4))
+    def test_making_many_runs_goes_on_where_it_ended(
+        self, connect: Connect, cloud_server: CloudServer, fails_at: int
+    ) -> None:
+        store = Store(connect())
+        uow = store.begin()
+        uow.conversations.add(Conversation("a", {"n": 1}))
+        uow.runs.append("a", *[run(str(n)) for n in range(102)])
+        cloud_server.plan = self.refused(fails_at)
+        if fails_at == 3:
+            uow.commit()
+        else:
+            with pytest.raises(PartialCommitError) as caught:
+                uow.commit()
+            cloud_server.plan = no_faults
+            Store(connect()).commit(caught.value.changes)
+        assert texts(cloud_server) == [[str(n) for n in range(102)]]
+        assert read(store, "a").updated_at == read(store, "a").created_at
+
+
+class TestLimits:
+    """A15 and A16: what the service does not take at once, or not completely."""
+
+    def opened(self, server: CloudServer) -> Store:
+        repository = GriptapeCloudRepository(server.host, "key-of-org-a")
+        repository._http.sleep = lambda _: None
+        return Store(repository)
+
+    def test_a_text_that_is_too_long(self) -> None:
+        server = CloudServer(Assumptions(largest_text=100))
+        with self.opened(server) as store:
+            put(store, "a", None, run("x" * 100))
+            with pytest.raises(InvalidValueError, match="at most 100"), store.begin() as uow:
+                uow.runs.append("a", run("x" * 101))
+            with pytest.raises(PartialCommitError, match="at most 100") as caught:
+                put(store, "b", None, run("1"), run("x" * 101))
+            assert [step.what for step in caught.value.written] == ["created", caught.value.written[1].what]
+            assert texts(server) == [["x" * 100], ["1"]]
+        server.stop()
+
+    def test_metadata_that_is_too_much(self) -> None:
+        server = CloudServer(Assumptions(largest_metadata=1000))
+        with self.opened(server) as store:
+            put(store, "a", {"n": 1})
+            with pytest.raises(InvalidValueError, match="at most 1000"), store.begin() as uow:
+                uow.conversations.get("a").metadata["x"] = "x" * 1000
+            assert read(store, "a").metadata == {"n": 1}
+        server.stop()
+
+    def test_a_thread_that_is_made_in_part(self) -> None:
+        server = CloudServer(Assumptions(atomic=False))
+        with self.opened(server) as store:
+            put(store, "a", None, run("1"), run("2"), run("3"))
+            assert texts(server) == [["1", "2", "3"]]
+            assert [one.position for one in read_runs(store, "a")] == [1, 2, 3]
+        server.stop()
+
+
+def test_a_thread_that_others_delete(store: Store, connect: Connect) -> None:
+    put(store, "a", None, run("1"))
+    other = Store(connect())
+    with other.begin() as uow:
+        uow.conversations.remove("a")
+    for _ in range(2):
+        with pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
+            uow.runs.append("a", run("2"))
+    put(other, "a", None, run("anew"))
+    with store.begin() as uow:
+        uow.runs.append("a", run("2"))
+    assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "anew"), (2, "2")]
+
+
+def test_waiting_as_long_as_asked(connect: Connect, cloud_server: CloudServer) -> None:
+    repository = connect(patience=60)
+    waited: list[float] = []
+    repository._http.sleep = waited.append
+    put(Store(repository), "a")
+    later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
+    cloud_server.plan = in_turn(
+        [Fault(kind="status", status=429, retry_after=text) for text in ("7", later, "soon")], "GET", ""
+    )
+    read(Store(repository), "a")
+    assert waited[0] == 7
+    assert 20 < waited[1] <= 30
+    assert waited[2] < 1
+    cloud_server.plan = always(Fault(kind="status", status=429, retry_after="3600"))
+    with pytest.raises(StoreUnavailableError, match="3600 s"):
+        read(Store(repository), "a")
+    assert len(waited) == 3
+
+
+def test_a_key_that_is_not_valid(cloud_server: CloudServer) -> None:
+    repository = GriptapeCloudRepository(cloud_server.host, "wrong-key")
+    with pytest.raises(ConfigurationError, match="GT_CLOUD_API_KEY"):
+        repository.get("default", "a")
+    cloud_server.plan = always(Fault(kind="status", status=403))
+    with pytest.raises(ConfigurationError, match="GT_CLOUD_API_KEY"):
+        repository.get("default", "a")
+    cloud_server.plan = always(Fault(kind="status", status=307))
+    with pytest.raises(ConfigurationError, match="redirects"):
+        repository.get("default", "a")
+    repository.close()
+    with pytest.raises(ConfigurationError):
+        GriptapeCloudRepository("htp://nowhere", "key").get("default", "a")
+
+
+def test_organizations_are_apart(cloud_server: CloudServer) -> None:
+    stores = [Store(GriptapeCloudRepository(cloud_server.host, key)) for key in ("key-of-org-a", "key-of-org-b")]
+    for n, store in enumerate(stores):
+        put(store, "a", {"n": n}, run(n))
+    assert [read(store, "a").metadata["n"] for store in stores] == [0, 1]
+    assert [[one.metadata["n"] for one in store.begin().conversations.find()] for store in stores] == [[0], [1]]
+    for store in stores:
+        store.close()
