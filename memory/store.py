@@ -72,6 +72,11 @@ class Store:
         """The repository everything is kept in."""
         return self._shared.repository
 
+    @property
+    def name(self) -> str:
+        """The name of the namespace."""
+        return self._namespace
+
     def namespace(self, name: str) -> "Store":
         """Return a store of another namespace in the same repository: nothing of one is ever seen in the other.
 

@@ -31,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_
 from memory.changes import ALL_RUNS, Change, ChangeSet
 from memory.domain import ConversationRecord, Run, RunRecord
 from memory.errors import AlreadyExistsError, InvalidValueError
+from memory.gathering import Load, gather
 from memory.moments import read_microseconds, write_moment
 from memory.query import Criterion
 from memory.store import Store
@@ -48,11 +49,6 @@ LONGEST_LINE: Final = 2**30
 _ToText: TypeAlias = Callable[[Json, str], str]
 
 _BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that can be written in byte strings
-_GROUP_BYTES = (
-    4_000_000  # one commit of `restore` has no more lines than these, no more runs, and no more conversations
-)
-_GROUP_RUNS = 5_000
-_GROUP_CONVERSATIONS = 1_000
 _GZIP_MAGIC = b"\x1f\x8b"
 _CONVERSATION_KEYS: Final = frozenset(
     ["id", "metadata", "version", "created_at", "updated_at", "expires_at", "last_position", "byte_strings", "runs"]
@@ -319,12 +315,15 @@ def restore(
         raise InvalidValueError(f"on_conflict must be one of {', '.join(get_args(OnConflict))}, not {on_conflict!r}")
     totals = Totals() if totals is None else totals
     restoring = _Restoring(store, on_conflict, on_refusal, totals)
-    groups = _groups(lines, restoring.refuse)
-    for group in groups:
+    for group in gather(restoring.arrivals(lines), _load):
         restoring.write(group)
         group.clear()  # before the next one is read
         progress(totals)
     return totals
+
+
+def _load(arrival: Arrival) -> Load:
+    return Load(arrival.size, len(arrival.change.append), arrival.change.id)
 
 
 class _Restoring:
@@ -337,6 +336,13 @@ class _Restoring:
         self._on_conflict = on_conflict
         self._on_refusal = on_refusal
         self._totals = totals
+
+    def arrivals(self, lines: Iterable[Arrival | Refusal]) -> Iterator[Arrival]:
+        for line in lines:
+            if isinstance(line, Arrival):
+                yield line
+            else:
+                self.refuse(line)
 
     def refuse(self, refusal: Refusal) -> None:
         self._totals.refused += 1
@@ -377,24 +383,3 @@ class _Restoring:
             raise AlreadyExistsError(f"line {first.number}: conversation {first.change.id!r} exists already")
         self._totals.skipped += len(group) - len(free)
         return free
-
-
-def _groups(lines: Iterable[Arrival | Refusal], refuse: Callable[[Refusal], None]) -> Iterator[list[Arrival]]:
-    """Gather what can be written in one commit: not too much, and no id twice."""
-    group: list[Arrival] = []
-    ids: set[str] = set()
-    size = runs = 0
-    for line in lines:
-        if isinstance(line, Refusal):
-            refuse(line)
-            continue
-        size += line.size
-        runs += len(line.change.append)
-        is_full = size > _GROUP_BYTES or runs > _GROUP_RUNS or len(group) == _GROUP_CONVERSATIONS
-        if group and (is_full or line.change.id in ids):
-            yield group
-            group, ids, size, runs = [], set(), line.size, len(line.change.append)
-        group.append(line)
-        ids.add(line.change.id)
-    if group:
-        yield group

@@ -1,0 +1,255 @@
+"""Two stores side by side: what the one keeps of a conversation and the other does not, whatever they are."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, Final, TypeAlias, TypeVar, cast
+
+from memory.changes import Seen
+from memory.domain import Conversation, ConversationRecord, RunRecord
+from memory.errors import ConflictError, CorruptRecordError
+from memory.moments import write_moment
+from memory.query import Criterion
+from memory.repository import Window
+from memory.store import Store
+
+T = TypeVar("T")
+Pair: TypeAlias = tuple[ConversationRecord | None, ConversationRecord | None]
+
+_WINDOW: Final = 200  # runs that are read at a time
+_TRIES: Final = 5
+_NAMED: Final = 5  # positions of differing runs that are named
+_MOMENTS: Final = ("created_at", "updated_at", "expires_at")
+_MISSING: Final = "missing there"
+_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A conversation that is not the same on both sides, and in what; ``there`` is the target.
+
+    >>> print(Difference("support-42", ("version: 3, there 2", "runs: at 7")))
+    support-42: version: 3, there 2; runs: at 7
+    """
+
+    id: str
+    what: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.id}: {'; '.join(self.what)}"
+
+
+@dataclass(slots=True)
+class Side:
+    """What `verify` has read of one store; equal digests mean equal conversations, with all that is kept of them."""
+
+    conversations: int = 0
+    runs: int = 0
+    _hash: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, record: ConversationRecord, digest: str) -> None:
+        """Count a conversation in."""
+        self.conversations += 1
+        self.runs += record.run_count
+        self._hash.update(digest.encode())
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the digests of all conversations, in the order of their ids."""
+        return cast(str, self._hash.hexdigest())
+
+
+@dataclass(slots=True)
+class Compared:
+    """What `verify` has compared so far."""
+
+    source: Side = field(default_factory=Side)
+    target: Side = field(default_factory=Side)
+    differing: int = 0
+
+
+def verify(
+    source: Store,
+    target: Store,
+    criterion: Criterion | None = None,
+    *,
+    progress: Callable[[Compared], object] = lambda _: None,
+    compared: Compared | None = None,
+) -> Iterator[Difference]:
+    """Compare the conversations of two stores, with all their runs, and yield those that are not the same on both sides.
+
+    All that a store keeps is compared: metadata, version, times, positions, and each run, by the exact texts of their values.
+    Memory is constant. What is written meanwhile is compared as it is when it is come to.
+
+    Args:
+        source: the one side.
+        target: the other.
+        criterion: only the conversations that match on either side.
+        progress: called after each conversation.
+        compared: counts up, with a digest of each side; a new one when left out.
+
+    Raises:
+        PersistenceError: a store failed.
+
+    >>> import memory
+    >>> source, target = memory.connect("memory://"), memory.connect("memory://")
+    >>> with source.begin() as uow:
+    ...     uow.conversations.add(memory.Conversation("support-42"))
+    >>> list(verify(source, target))
+    [Difference(id='support-42', what=('missing there',))]
+    """
+    compared = Compared() if compared is None else compared
+    for pair in pairs(source, target, criterion):
+        conversation_id = one_of(*pair).id
+        try:
+            what = steadily(lambda: _compare(source, target, conversation_id, compared))  # noqa: B023  # called at once
+        except (ConflictError, CorruptRecordError) as error:
+            what = (str(error),)
+        if what:
+            compared.differing += 1
+            yield Difference(conversation_id, what)
+        progress(compared)
+
+
+def _compare(source: Store, target: Store, conversation_id: str, compared: Compared) -> tuple[str, ...]:
+    sides = [(source, get(source, conversation_id)), (target, get(target, conversation_id))]
+    digests = ["" if record is None else digest(store, record) for store, record in sides]
+    (_, ours), (_, theirs) = sides
+    what = () if digests[0] == digests[1] else _differences(source, ours, target, theirs)
+    for side, (_, record), text in zip((compared.source, compared.target), sides, digests, strict=True):
+        if record is not None:
+            side.add(record, text)
+    return what
+
+
+def digest(store: Store, record: ConversationRecord) -> str:
+    """Return the SHA-256 of all that a store keeps of a conversation: the same on every store that keeps the same.
+
+    Raises:
+        ConflictError: it is not the version any more that the record tells of.
+    """
+    sha = hashlib.sha256(_dumps(head(record)).encode())
+    for run in runs_of(store, record):
+        sha.update(_dumps(run).encode())
+    return sha.hexdigest()
+
+
+def head(record: ConversationRecord) -> ConversationRecord:
+    """Return the record without what is each store's own, to be compared with another store's."""
+    return record._replace(incarnation="")
+
+
+def _differences(
+    source: Store, ours: ConversationRecord | None, target: Store, theirs: ConversationRecord | None
+) -> tuple[str, ...]:
+    if theirs is None:
+        return (_MISSING,)
+    if ours is None:
+        return ("only there",)
+    fields = [
+        name if name == "metadata" else f"{name}: {_shown(name, here)}, there {_shown(name, there)}"
+        for name, here, there in zip(ours._fields, head(ours), head(theirs), strict=True)
+        if here != there
+    ]
+    return (*fields, *_differing_runs(runs_of(source, ours), runs_of(target, theirs)))
+
+
+def _shown(name: str, value: object) -> str:
+    return write_moment(value) if name in _MOMENTS and isinstance(value, int) else str(value)
+
+
+def _differing_runs(ours: Iterator[RunRecord], theirs: Iterator[RunRecord]) -> Iterator[str]:
+    """Yield, if any run is not the same, at which positions, as far as they are few."""
+    unequal = (pair for pair in merged(ours, theirs, lambda run: run.position) if pair[0] != pair[1])
+    positions = [one_of(*pair).position for pair in islice(unequal, _NAMED)]
+    if positions:
+        more = sum(1 for _ in unequal)
+        yield f"runs: at {', '.join(map(str, positions))}{f' and {more:,} more' if more else ''}"
+
+
+def get(store: Store, conversation_id: str) -> ConversationRecord | None:
+    """Return what a store keeps of a conversation itself; None if there is none, or it has expired."""
+    found = store.repository.get(store.name, conversation_id)
+    return None if found is None else found.record
+
+
+def runs_of(store: Store, record: ConversationRecord) -> Iterator[RunRecord]:
+    """Yield the runs that a conversation had when its record was read, in constant memory; not those appended since.
+
+    Raises:
+        ConflictError: it is not that version any more: what was yielded belongs to none.
+        CorruptRecordError: there are not as many runs as the record says.
+    """
+    seen = seen_in(record)
+    after = count = 0
+    while after < record.last_position:
+        window = Window(after=after, before=record.last_position + 1, limit=_WINDOW)
+        read = store.repository.runs(store.name, record.id, window)
+        if read.seen != seen:
+            raise ConflictError(f"conversation {record.id!r} was changed while it was read")
+        yield from [run.to_record(cast(int, run.position)) for run in read.runs]
+        count += len(read.runs)
+        after = cast(int, read.runs[-1].position) if len(read.runs) == _WINDOW else record.last_position
+    if not store.repository.capabilities.detects_conflicts:  # nor does it read the version in one step with the runs
+        now = get(store, record.id)
+        if now is None or seen_in(now) != seen:
+            raise ConflictError(f"conversation {record.id!r} was changed while it was read")
+    if count != record.run_count:
+        raise CorruptRecordError(
+            f"conversation {record.id!r} has {count:,} runs and says that it has {record.run_count:,}"
+        )
+
+
+def seen_in(record: ConversationRecord) -> Seen:
+    """Return which version of the conversation the record tells of."""
+    return Seen(record.incarnation, record.version)
+
+
+def steadily(work: Callable[[], T]) -> T:
+    """Do work on what others write at the same time, again where they came in between.
+
+    Raises:
+        ConflictError: they did each time.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return work()
+        except ConflictError:
+            continue
+    return work()
+
+
+def pairs(source: Store, target: Store, criterion: Criterion | None) -> Iterator[Pair]:
+    """Yield the conversations that match in either store, those of one id together, in the order of their ids."""
+    here, there = (
+        map(_record, store.begin().conversations.iterate(criterion, order="id")) for store in (source, target)
+    )
+    return merged(here, there, lambda record: record.id)
+
+
+def _record(conversation: Conversation) -> ConversationRecord:
+    return cast(ConversationRecord, conversation.record)
+
+
+def merged(here: Iterator[T], there: Iterator[T], key: Callable[[T], Any]) -> Iterator[tuple[T | None, T | None]]:
+    """Yield what stands on either side, in the order of its keys, by which both sides rise; None where one has nothing.
+
+    >>> list(merged(iter([1, 2]), iter([2, 3]), key=int))
+    [(1, None), (2, 2), (None, 3)]
+    """
+    ours, theirs = next(here, None), next(there, None)
+    while ours is not None and theirs is not None:
+        first = min(key(ours), key(theirs))
+        pair = (ours if key(ours) == first else None, theirs if key(theirs) == first else None)
+        yield pair
+        ours = ours if pair[0] is None else next(here, None)
+        theirs = theirs if pair[1] is None else next(there, None)
+    yield from ((one, None) for one in chain([] if ours is None else [ours], here))
+    yield from ((None, one) for one in chain([] if theirs is None else [theirs], there))
+
+
+def one_of(here: T | None, there: T | None) -> T:
+    """Return the one that is there, the first of both."""
+    return cast(T, there if here is None else here)
