@@ -12,6 +12,8 @@
 >>> store.close()
 """
 
+from typing import TYPE_CHECKING, Any
+
 from memory.domain import Conversation, Run
 from memory.errors import (
     AlreadyExistsError,
@@ -31,6 +33,9 @@ from memory.paging import Page
 from memory.query import where
 from memory.store import Committed, Store, connect
 from memory.unit_of_work import UnitOfWork
+
+if TYPE_CHECKING:
+    from memory.mirroring import mirror
 
 __all__ = [
     "AlreadyExistsError",
@@ -52,5 +57,15 @@ __all__ = [
     "UnitOfWork",
     "UnsupportedError",
     "connect",
+    "mirror",
     "where",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what not every application needs when it is asked for."""
+    if name == "mirror":
+        from memory.mirroring import mirror
+
+        return mirror
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """The port: what an adapter must do. All that is the same for all stores is done above it, once."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeAlias
 
@@ -53,6 +54,21 @@ class RunsRead(NamedTuple):
 
     seen: Seen | None
     runs: tuple[Run, ...]
+
+
+class Parcel(NamedTuple):
+    """A change set that waits to be delivered to a replica, as `memory.outbox.settled` made it; numbers rise."""
+
+    number: int
+    namespace: str
+    changes: ChangeSet
+
+
+class Waiting(NamedTuple):
+    """How far behind a replica is: how many change sets wait, and when the oldest was made (microseconds since 1970)."""
+
+    change_sets: int
+    oldest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +170,18 @@ class Repository(ABC):
             f"{self} cannot join {type(connection).__name__}: it has no transactions of the application's"
         )
 
+    def with_outbox(self, replicas: Sequence[str]) -> "OutboxRepository":
+        """Return this repository, writing with each commit a parcel for each of these replicas, in the same transaction.
+
+        Raises:
+            UnsupportedError: this store has no such thing.
+        """
+        raise UnsupportedError(f"{self} keeps no outbox for {', '.join(replicas)}: only a SQL store can be mirrored")
+
+    def waiting(self) -> Mapping[str, Waiting]:
+        """Return by name the replicas for which parcels wait in the outbox."""
+        return {}
+
     def close(self) -> None:  # noqa: B027  # most have nothing to release
         """Release what this repository opened itself; what was handed to it stays open."""
 
@@ -164,3 +192,23 @@ class JoinedRepository(Repository):
     @abstractmethod
     def after_commit(self, action: Callable[[], None]) -> None:
         """Do this once the application's transaction is committed; forget it if it is rolled back."""
+
+
+class Outbox(ABC):
+    """The parcels for one replica, in the hands of the only one who may deliver them."""
+
+    @abstractmethod
+    def parcels(self, limit: int) -> list[Parcel]:
+        """Return the first parcels: of those with a conversation in common, the one written first comes first."""
+
+    @abstractmethod
+    def delivered(self, parcels: Iterable[Parcel]) -> None:
+        """Forget these parcels."""
+
+
+class OutboxRepository(Repository):
+    """A repository that keeps each change set for its replicas until it is delivered to them."""
+
+    @abstractmethod
+    def relaying(self, replica: str) -> AbstractContextManager[Outbox | None]:
+        """Hold the outbox of a replica, for one relay at a time, until the block or the process ends; None: another has it."""

@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
@@ -77,14 +78,14 @@ class Store:
         """The name of the namespace."""
         return self._namespace
 
-    def namespace(self, name: str) -> "Store":
+    def namespace(self, name: str) -> Self:
         """Return a store of another namespace in the same repository: nothing of one is ever seen in the other.
 
         Raises:
             InvalidValueError: the name cannot be one: 1 to 255 characters, no control characters.
         """
-        other = type(self)(self.repository, name)
-        other._shared = self._shared  # noqa: SLF001  # one of our own
+        other = copy(self)
+        other._namespace = check_id(name, "the namespace")  # noqa: SLF001  # one of our own
         return other
 
     def begin(self, *, connection: object = None) -> UnitOfWork:

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect, Engine, NestedTransaction, event
@@ -46,9 +46,13 @@ from memory.repository import (
     Repository,
     RunsRead,
     SchemaStatus,
+    Waiting,
     Window,
     silently,
 )
+
+if TYPE_CHECKING:
+    from memory.adapters.sql.outbox import OutboxSqlRepository
 
 T = TypeVar("T")
 
@@ -68,6 +72,8 @@ class _SqlCommits(Repository):
     """Reads and commits, on connections that a subclass provides."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(joins=True)
+    replicas: Sequence[str] = ()
+    """For whom the outbox gets a parcel with each commit."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._statements = Statements(dialect)
@@ -149,7 +155,7 @@ class _SqlCommits(Repository):
         return None if row is None else read_receipt(token, row[0])
 
     def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
-        return Writer(self._statements, cursor, namespace, self.clock(), careful=careful)
+        return Writer(self._statements, cursor, namespace, self.clock(), careful=careful, replicas=self.replicas)
 
     def purge_expired(self, namespace: str) -> int:
         purged = 0
@@ -247,6 +253,15 @@ class SqlRepository(_SqlCommits):
             self._forget_receipts(cursor, namespace)
         return super()._writer(cursor, namespace, careful=careful)
 
+    def waiting(self) -> Mapping[str, Waiting]:
+        rows = self._read(lambda connection: self._statements.execute(_cursor(connection), "waiting", {}).fetchall())
+        return {replica: Waiting(change_sets, oldest) for replica, change_sets, oldest in rows}
+
+    def with_outbox(self, replicas: Sequence[str]) -> "OutboxSqlRepository":
+        from memory.adapters.sql.outbox import OutboxSqlRepository
+
+        return OutboxSqlRepository(self, replicas)
+
     def schema_status(self) -> SchemaStatus:
         return self._read(schema.status)
 
@@ -266,7 +281,7 @@ class SqlRepository(_SqlCommits):
         if not isinstance(connection, Connection):
             raise TypeError(f"connection must be a SQLAlchemy Connection or Session, not {type(connection).__name__}")
         joined = JoinedSqlRepository(connection)
-        joined.clock = self.clock
+        joined.clock, joined.replicas = self.clock, self.replicas
         return joined
 
     def close(self) -> None:

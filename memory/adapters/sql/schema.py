@@ -6,7 +6,6 @@ from typing import Final
 
 from sqlalchemy import Connection, Select, column, inspect, select, table
 
-import memory
 from memory.adapters.sql.engine import begin_writing
 from memory.adapters.sql.tables import HEAD, VERSION_TABLE
 from memory.errors import SchemaError
@@ -14,6 +13,7 @@ from memory.repository import SchemaStatus
 
 _CURRENT: Final[Select[str]] = select(column("version_num")).select_from(table(VERSION_TABLE))
 _IN_THIS_PROCESS: Final = Lock()  # Alembic's context is one for the whole process
+_PACKAGE: Final = Path(__file__).parents[2]
 _IN_POSTGRESQL: Final = 0x6D656D6F7279  # "memory": the key of the advisory lock
 
 
@@ -55,6 +55,5 @@ def migrate(connection: Connection, revision: str = "head") -> None:
 
 def _scripts() -> Path:
     """Return the folder of the revisions: inside the installed package, or beside it in a checkout."""
-    package = Path(memory.__file__).parent
-    installed = package / "migrations"
-    return installed if installed.exists() else package.parent / "migrations"
+    installed = _PACKAGE / "migrations"
+    return installed if installed.exists() else _PACKAGE.parent / "migrations"

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     delete,
+    func,
     insert,
     or_,
     select,
@@ -24,10 +25,10 @@ from sqlalchemy import (
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from memory.adapters.sql.tables import commits, conversations, entries, runs
+from memory.adapters.sql.tables import commits, conversations, entries, outbox, runs
 from memory.domain import ConversationRecord
 
-_c, _r, _m, _k = conversations.c, runs.c, entries.c, commits.c
+_c, _r, _m, _k, _o = conversations.c, runs.c, entries.c, commits.c, outbox.c
 
 RECORD_COLUMNS: Final = tuple(_c.key if name == "incarnation" else _c[name] for name in ConversationRecord._fields)
 """A conversation's columns in the order of `ConversationRecord`; the key is the incarnation."""
@@ -118,6 +119,15 @@ STATEMENTS: Final[dict[str, ClauseElement]] = {
     "add_receipt": insert(commits).values(
         {column.name: bindparam(column.name, type_=Text) for column in commits.columns}
     ),
+    "add_parcel": insert(outbox).values(
+        {column.name: bindparam(column.name, type_=column.type) for column in outbox.columns if column is not _o.number}
+    ),
+    "parcels": select(_o.number, _o.namespace, _o.changes)
+    .where(_o.replica == bindparam("replica"))
+    .order_by(_o.number)
+    .limit(_number("limit")),
+    "remove_parcel": delete(outbox).where(_o.number == _number("number")),
+    "waiting": select(_o.replica, func.count(), func.min(_o.at)).group_by(_o.replica),
     "forget_receipts": delete(commits).where(_k.namespace == bindparam("namespace"), _k.token < bindparam("token")),
 }
 

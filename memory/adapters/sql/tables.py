@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The newest revision in `migrations/versions`; here too, so that opening a store need not import Alembic (260 ms)."""
 
 PREFIX: Final = "memory_"
@@ -76,6 +76,18 @@ commits: Final = Table(
     Column("token", _Name, primary_key=True),
     Column("receipt", Text, nullable=False),
     sqlite_with_rowid=False,
+)
+
+
+outbox: Final = Table(
+    "memory_outbox",  # change sets that a replica has still to get: memory/mirroring.py
+    metadata,
+    Column("number", _Key, primary_key=True, autoincrement=True),
+    Column("replica", _Name, nullable=False),
+    Column("namespace", _Name, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("changes", Text, nullable=False),
+    Index(None, "replica", "number"),
 )
 
 

@@ -10,6 +10,7 @@ from memory.adapters.sql.statements import Statements
 from memory.changes import ALL_RUNS, Change, ChangeSet, Receipt, Written, check, missing_runs, placed
 from memory.domain import ConversationRecord, RunRecord, decode_metadata
 from memory.index import Entry, entries
+from memory.outbox import dump, settled
 
 _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -17,12 +18,22 @@ _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 class Writer:
     """Writes one change set on one cursor. Rows of runs and of index entries are gathered and written together."""
 
-    def __init__(self, statements: Statements, cursor: DBAPICursor, namespace: str, now: int, *, careful: bool) -> None:
+    def __init__(
+        self,
+        statements: Statements,
+        cursor: DBAPICursor,
+        namespace: str,
+        now: int,
+        *,
+        careful: bool,
+        replicas: Sequence[str] = (),
+    ) -> None:
         self._statements = statements
         self._cursor = cursor
         self._namespace = namespace
         self._now = now
         self._careful = careful
+        self._replicas = replicas
         self._run_rows: list[tuple[object, ...]] = []
         self._entry_rows: list[tuple[object, ...]] = []
 
@@ -36,7 +47,16 @@ class Writer:
         if self._entry_rows:
             self._statements.execute_many(self._cursor, "add_entry", self._entry_rows)
         self._execute("add_receipt", namespace=self._namespace, token=changes.token, receipt=_dumps(written))
-        return Receipt(changes.token, written)
+        receipt = Receipt(changes.token, written)
+        if self._replicas:
+            self._add_parcels(changes, receipt)
+        return receipt
+
+    def _add_parcels(self, changes: ChangeSet, receipt: Receipt) -> None:
+        """Write what the replicas are to get. Numbers are given while all the conversations are locked: that orders them."""
+        text = dump(settled(changes, receipt))
+        rows = [(replica, self._namespace, changes.at, text) for replica in self._replicas]
+        self._statements.execute_many(self._cursor, "add_parcel", rows)
 
     def _execute(self, name: str, **values: object) -> Any:
         return self._statements.execute(self._cursor, name, values)

@@ -249,7 +249,7 @@ def test_one_line_hides_our_tables_from_their_autogenerate(store: Store) -> None
 def test_the_migrations_are_found_in_a_checkout_and_in_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site-packages" / "memory"
     package.mkdir(parents=True)
-    monkeypatch.setattr(memory, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(schema, "_PACKAGE", package)
     assert schema._scripts() == tmp_path / "site-packages" / "migrations"  # a checkout
     (package / "migrations").mkdir()
     assert schema._scripts() == package / "migrations"  # a wheel

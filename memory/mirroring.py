@@ -1,0 +1,199 @@
+"""A mirror: one primary, and replicas that get all that is written to it, in order, even if they are away for a while.
+
+Each commit to the primary leaves, in the same transaction, a parcel for each replica (`memory.outbox`). A relay delivers them
+(`MirroredStore.relay`), and may die at any moment: parcels that come twice are recognized. A replica that is not in the state
+that a parcel was made for gets the conversation as it is in the primary now; what is still to come for it is then told so too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, cast
+
+from memory.changes import Change, ChangeSet, Seen
+from memory.copying import copy_conversation
+from memory.errors import (
+    AlreadyExistsError,
+    ConfigurationError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    PartialCommitError,
+    PersistenceError,
+    UnsupportedError,
+)
+from memory.repository import Outbox, OutboxRepository, Parcel, Progress, SchemaStatus, Waiting, silently
+from memory.store import Store, connect
+
+_AT_ONCE: Final = 100  # parcels between two deletions from the outbox, each of which syncs the primary's disk
+_DOES_NOT_FIT = (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    PartialCommitError,
+    UnsupportedError,
+)
+
+
+@dataclass(slots=True)
+class Relayed:
+    """What `MirroredStore.relay` did for one replica.
+
+    Attributes:
+        replica: its name.
+        delivered: how many change sets it has got.
+        repaired: how many conversations were copied anew, because it was not in the state that a change set was made for.
+        busy: another relay is at it.
+        failure: what ended the delivery; all that was not delivered waits.
+    """
+
+    replica: str
+    delivered: int = 0
+    repaired: int = 0
+    busy: bool = False
+    failure: PersistenceError | None = None
+
+
+class MirroredStore(Store):
+    """A store whose commits go to the primary, and from there to the replicas; made by `mirror`."""
+
+    def __init__(self, primary: Store, replicas: Sequence[Store], opened: Sequence[Store] = ()) -> None:
+        self._replicas = {replica_name(replica): replica for replica in replicas}
+        if len(self._replicas) < len(replicas):
+            raise ConfigurationError(f"two replicas are the same: {', '.join(map(replica_name, replicas))}")
+        super().__init__(primary.repository.with_outbox(list(self._replicas)), primary.name)
+        self._opened = opened
+
+    def relay(self, progress: Callable[[Relayed], object] = lambda _: None) -> list[Relayed]:
+        """Deliver to each replica what waits for it, of all namespaces; go on with the next one where one fails.
+
+        It may be called anywhere, at any time and by several processes: a replica has one relay at a time.
+
+        Args:
+            progress: called now and then with what was done so far.
+
+        Raises:
+            PersistenceError: the primary failed.
+        """
+        self._check_schema()
+        return [_Relay(self, replica, Relayed(name), progress).run() for name, replica in self._replicas.items()]
+
+    def lag(self) -> Mapping[str, Waiting]:
+        """Return how far each replica is behind, by name; also those that are no replicas any more and have parcels waiting."""
+        self._check_schema()
+        nothing = dict.fromkeys(self._replicas, Waiting(0, self.repository.clock()))
+        return {**nothing, **self.repository.waiting()}
+
+    def migrate(self, progress: Progress = silently) -> SchemaStatus:
+        """Bring the schemas of the primary and of all replicas to those this code needs; return the primary's."""
+        status = super().migrate(progress)
+        for replica in self._replicas.values():
+            replica.migrate(progress)
+        return status
+
+    def close(self) -> None:
+        """Release what `mirror` opened; stores that were handed in stay open."""
+        for store in self._opened:
+            store.close()
+
+
+def mirror(primary: Store | str, *replicas: Store | str) -> MirroredStore:
+    """Return a store that keeps everything in the primary, and sends it on to replicas, in order and once in effect.
+
+    Reads and commits are the primary's: a replica that is away stands in nobody's way. Replicas follow when `MirroredStore.relay`
+    or ``memory relay`` is called. A replica that did not begin empty together with the primary is to be copied to once
+    (`memory.copying.copy`), after the mirror was begun.
+
+    Args:
+        primary: a SQL store, or its URL.
+        replicas: any stores, or URLs. What waits for one is kept under its `replica_name`.
+
+    Raises:
+        ConfigurationError: a URL cannot be one, or two replicas are the same.
+        UnsupportedError: the primary cannot be one.
+
+    >>> import memory
+    >>> store = memory.mirror("sqlite://", "memory://")
+    >>> with store.begin() as uow:
+    ...     uow.conversations.add(memory.Conversation("support-42"))
+    >>> [(done.replica, done.delivered) for done in store.relay()]
+    [('InMemoryRepository()', 1)]
+    >>> store.close()
+    """
+    opened: list[Store] = []
+
+    def open_(store: Store | str) -> Store:
+        if isinstance(store, Store):
+            return store
+        opened.append(connect(store))
+        return opened[-1]
+
+    try:
+        return MirroredStore(open_(primary), [open_(replica) for replica in replicas], opened)
+    except BaseException:
+        for store in opened:
+            store.close()
+        raise
+
+
+def replica_name(store: Store) -> str:
+    """Return the name that parcels for a replica are kept under: the repr of its repository, which has its address.
+
+    >>> from memory import connect
+    >>> replica_name(connect("sqlite:///copies.db"))
+    'SqlRepository(sqlite:///copies.db)'
+    """
+    return repr(store.repository)
+
+
+@dataclass(slots=True)
+class _Relay:
+    """One delivery to one replica."""
+
+    primary: Store
+    replica: Store
+    done: Relayed
+    progress: Callable[[Relayed], object]
+
+    def run(self) -> Relayed:
+        """Deliver all there is."""
+        with cast(OutboxRepository, self.primary.repository).relaying(self.done.replica) as outbox:
+            if outbox is None:
+                self.done.busy = True
+            while outbox is not None and self.done.failure is None and (parcels := outbox.parcels(_AT_ONCE)):
+                self._deliver_some(outbox, parcels)
+                self.progress(self.done)
+        return self.done
+
+    def _deliver_some(self, outbox: Outbox, parcels: Sequence[Parcel]) -> None:
+        delivered: list[Parcel] = []
+        try:
+            for parcel in parcels:
+                self._deliver(parcel)
+                delivered.append(parcel)
+        except PersistenceError as error:
+            self.done.failure = error
+        outbox.delivered(delivered)  # should this fail, they come again
+        self.done.delivered += len(delivered)
+
+    def _deliver(self, parcel: Parcel) -> None:
+        replica = self.replica.namespace(parcel.namespace)
+        try:
+            replica.commit(_for(replica, parcel.changes))
+        except _DOES_NOT_FIT:
+            primary = self.primary.namespace(parcel.namespace)
+            for change in parcel.changes.changes:
+                self.done.repaired += copy_conversation(primary, replica, change.id).outcome != "equal"
+
+
+def _for(replica: Store, changes: ChangeSet) -> ChangeSet:
+    """Return a change set that is refused unless each conversation is in the state that the change was made for."""
+    return ChangeSet(tuple([_seen_by(replica, change) for change in changes.changes]), changes.token, changes.at)
+
+
+def _seen_by(replica: Store, change: Change) -> Change:
+    if change.seen is None:
+        return change
+    found = replica.repository.get(replica.name, change.id)
+    incarnation = found.record.incarnation if found is not None and found.record is not None else ""
+    return replace(change, seen=Seen(incarnation, change.seen.version))
