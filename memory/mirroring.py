@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from memory.changes import Change, ChangeSet, Seen
+from memory.comparing import get
 from memory.copying import copy_conversation
 from memory.errors import (
     AlreadyExistsError,
@@ -194,6 +195,6 @@ def _for(replica: Store, changes: ChangeSet) -> ChangeSet:
 def _seen_by(replica: Store, change: Change) -> Change:
     if change.seen is None:
         return change
-    found = replica.repository.get(replica.name, change.id)
-    incarnation = found.record.incarnation if found is not None and found.record is not None else ""
+    found = get(replica, change.id)
+    incarnation = "" if found is None else found.incarnation
     return replace(change, seen=Seen(incarnation, change.seen.version))

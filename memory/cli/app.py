@@ -100,6 +100,26 @@ def export(
 
 @app.command()
 @with_settings
+def relay(
+    settings: Settings,
+    replicas: Annotated[list[str], typer.Argument(metavar="REPLICA_URL...", help="As given to `memory.mirror`.")],
+    *,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the process is ended.")] = False,
+    interval: Annotated[float, typer.Option(min=0.0, help="Seconds between two looks, with --follow.")] = 1.0,
+) -> None:
+    """Deliver to replicas what was written to a mirrored store (--store), in all namespaces. It may be killed at any moment."""
+    from memory.cli.relaying import relay_on, relay_once
+    from memory.mirroring import mirror
+
+    with settings.open_existing() as primary, mirror(primary, *replicas) as store:
+        if follow:
+            relay_on(store, interval)
+        elif not relay_once(store):
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+@with_settings
 def find(
     settings: Settings,
     expression: _Expression = None,

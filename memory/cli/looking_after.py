@@ -31,8 +31,18 @@ def facts(settings: Settings, store: Store) -> dict[str, Json]:
         "oldest": write_moment(created[0]) if created else None,
         "newest": write_moment(created[-1]) if created else None,
         "bytes": None if settings.file is None else _size(settings.file),
+        **_waiting(store),
         **{f"warning {number}": warning for number, warning in enumerate(store.repository.warnings(), 1)},
     }
+
+
+def _waiting(store: Store) -> dict[str, Json]:
+    """Return how far replicas are behind: of each how many change sets wait, and since when."""
+    facts: dict[str, Json] = {}
+    for replica, waiting in store.repository.waiting().items():
+        facts[f"waiting for {replica}"] = waiting.change_sets
+        facts[f"oldest for {replica}"] = write_moment(waiting.oldest)
+    return facts
 
 
 def migrate_watched(store: Store) -> SchemaStatus:

@@ -136,7 +136,7 @@ def test_migrate_makes_the_schema_and_status_only_looks(cli: Cli) -> None:
 
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(cli: Cli) -> None:
     Path("empty.db").touch()
-    assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "bring the schema from none to 0001\n"
+    assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "bring the schema from none to 0002\n"
     assert cli("migrate", "--status", "--store", "sqlite:///empty.db").code == 1
     assert cli("migrate", "--store", "sqlite:///empty.db").code == 0
     assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "nothing to do\n"
@@ -179,7 +179,7 @@ def test_tour_tells_the_main_job_and_leaves_nothing(cli: Cli, tmp_path: Path) ->
         "has version",
         "after 2 tries",
         "'owner': 'lin'",
-        "SchemaStatus(current='0001'",
+        "SchemaStatus(current='0002'",
         "chat-5",
     ):
         assert said in ended.out
@@ -189,5 +189,5 @@ def test_tour_tells_the_main_job_and_leaves_nothing(cli: Cli, tmp_path: Path) ->
 def test_without_a_command_there_is_help(cli: Cli) -> None:
     ended = cli()
     assert ended.code == 0
-    for command in ("tour", "import", "export", "find", "show", "count", "stats", "delete", "purge", "migrate"):
+    for command in ("tour", "import", "export", "find", "show", "count", "stats", "delete", "purge", "migrate", "relay"):
         assert f"\n  {command} " in ended.out
