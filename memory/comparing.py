@@ -102,26 +102,45 @@ def verify(
     """
     compared = Compared() if compared is None else compared
     for pair in pairs(source, target, criterion):
-        conversation_id = one_of(*pair).id
-        try:
-            what = steadily(lambda: _compare(source, target, conversation_id, compared))  # noqa: B023  # called at once
-        except (ConflictError, CorruptRecordError) as error:
-            what = (str(error),)
+        what = _compare(source, target, pair, compared)
         if what:
             compared.differing += 1
-            yield Difference(conversation_id, what)
+            yield Difference(one_of(*pair).id, what)
         progress(compared)
 
 
-def _compare(source: Store, target: Store, conversation_id: str, compared: Compared) -> tuple[str, ...]:
-    sides = [(source, get(source, conversation_id)), (target, get(target, conversation_id))]
-    digests = ["" if record is None else digest(store, record) for store, record in sides]
-    (_, ours), (_, theirs) = sides
-    what = () if digests[0] == digests[1] else _differences(source, ours, target, theirs)
-    for side, (_, record), text in zip((compared.source, compared.target), sides, digests, strict=True):
-        if record is not None:
-            side.add(record, text)
-    return what
+def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> tuple[str, ...]:
+    """Compare a conversation as it was found; where that is not the same, as it is now."""
+
+    def digests_of(pair: Pair) -> list[str]:
+        return [
+            "" if record is None else digest(store, record)
+            for store, record in zip((source, target), pair, strict=True)
+        ]
+
+    def count(pair: Pair, digests: list[str]) -> None:
+        for side, record, text in zip((compared.source, compared.target), pair, digests, strict=True):
+            if record is not None:
+                side.add(record, text)
+
+    def compare_anew() -> tuple[str, ...]:
+        conversation_id = one_of(*found).id
+        now = get(source, conversation_id), get(target, conversation_id)
+        digests = digests_of(now)
+        what = () if digests[0] == digests[1] else _differences(source, target, now)
+        count(now, digests)
+        return what
+
+    try:
+        if None not in found and len(set(digests := digests_of(found))) == 1:
+            count(found, digests)
+            return ()
+    except (ConflictError, CorruptRecordError):
+        pass
+    try:
+        return steadily(compare_anew)
+    except (ConflictError, CorruptRecordError) as error:
+        return (str(error),)
 
 
 def digest(store: Store, record: ConversationRecord) -> str:
@@ -141,9 +160,8 @@ def head(record: ConversationRecord) -> ConversationRecord:
     return record._replace(incarnation="")
 
 
-def _differences(
-    source: Store, ours: ConversationRecord | None, target: Store, theirs: ConversationRecord | None
-) -> tuple[str, ...]:
+def _differences(source: Store, target: Store, pair: Pair) -> tuple[str, ...]:
+    ours, theirs = pair
     if theirs is None:
         return (_MISSING,)
     if ours is None:

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -96,6 +98,41 @@ def export(
     with settings.open_existing() as store:
         exported = export_file(store, file, _criterion(where), order)
     print(f"exported {exported:,} conversations", file=sys.stderr)
+
+
+@app.command()
+@partial(with_settings, names_stores=True)
+def copy(
+    settings: Settings,
+    source: Annotated[str, typer.Argument(metavar="SOURCE_URL", help="The store to copy from; it is only read.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET_URL", help="The store to copy to.")],
+    where: _Where = None,
+    *,
+    on_conflict: Annotated[
+        OnConflict, typer.Option(help="What to do where the target has something newer, or else, under an id.")
+    ] = "skip",
+    delete: Annotated[bool, typer.Option("--delete", help="Remove from the target what the source lacks.")] = False,
+    target_namespace: Annotated[
+        str | None, typer.Option(help="Namespace in the target, if it is to be another.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare all contents afterwards.")] = False,
+    verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare all contents, and copy nothing.")] = False,
+) -> None:
+    """Copy conversations from one store to another, exactly as they are; run it again to go on where it was interrupted.
+
+    One namespace at a time: no store has a list of them. The exit code is 1 if something was not copied, or is not the same.
+    """
+    from memory.cli.copying import Stores
+
+    with Stores.opened(
+        replace(settings, url=source),
+        replace(settings, url=target, namespace=target_namespace or settings.namespace),
+        may_make=not verify_only,
+    ) as stores:
+        is_done = verify_only or stores.copy(_criterion(where), on_conflict, delete=delete)
+        is_same = not (verify or verify_only) or stores.verify(_criterion(where))
+    if not (is_done and is_same):
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -81,9 +81,18 @@ def _after_the_command(
     )
 
 
-def with_settings(command: Callable[Concatenate[Settings, P], None]) -> Callable[..., None]:
-    """Give a command the options of `Settings`, and them to it as its first argument; report its errors."""
-    options = inspect.signature(_after_the_command).parameters
+def with_settings(
+    command: Callable[Concatenate[Settings, P], None], *, names_stores: bool = False
+) -> Callable[..., None]:
+    """Give a command the options of `Settings`, and them to it as its first argument; report its errors.
+
+    Args:
+        command: the function that Typer will call.
+        names_stores: its arguments say which stores: it has no ``--store``.
+    """
+    options = dict(inspect.signature(_after_the_command).parameters)
+    if names_stores:
+        del options["store_url"]
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -1,25 +1,23 @@
 """Import and export, with a progress bar where somebody watches."""
 
 import gc
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from typing import Final
 
 from memory.cli.files import open_input, open_output
+from memory.cli.progress import progress
 from memory.cli.reporting import complain
 from memory.query import Criterion
 from memory.store import Store
 from memory.transfer import OnConflict, Refusal, Totals, dump, read_lines, restore
 
-_SELDOM = (
-    200_000  # objects until the cycle collector runs: records are in no cycles, and at 700 it took a sixth of the time
-)
+SELDOM: Final = 200_000
+"""Objects until the cycle collector runs: records are in no cycles, and at 700 it took a sixth of the time."""
 
 
 def import_files(store: Store, names: list[str], on_conflict: OnConflict) -> Totals:
     """Import files, tell what is wrong with their lines, and in the end what has been written, whatever happens."""
     totals = Totals()
-    gc.set_threshold(_SELDOM)
+    gc.set_threshold(SELDOM)
     store.begin()  # a store that cannot be used is told before anything is read
     try:
         for name in names:
@@ -35,7 +33,7 @@ def _import_file(store: Store, name: str, on_conflict: OnConflict, totals: Total
     def tell(refusal: Refusal) -> None:
         complain(f"{name}:{refusal.number}: {refusal.reason}")
 
-    with open_input(name) as source, _progress(name, lambda: source.size) as advance:
+    with open_input(name) as source, progress(name, lambda: source.size) as advance:
         restore(
             store,
             read_lines(source.lines),
@@ -49,7 +47,7 @@ def _import_file(store: Store, name: str, on_conflict: OnConflict, totals: Total
 def export_file(store: Store, name: str, criterion: Criterion | None, order: str) -> int:
     """Export what matches, and return how many conversations that are."""
     exported = 0
-    with open_output(name) as stream, _progress(name, lambda: _count(store, criterion)) as advance:
+    with open_output(name) as stream, progress(name, lambda: count(store, criterion)) as advance:
         for piece in dump(store, criterion, order=order):
             stream.write(piece)
             if piece.endswith("\n"):
@@ -59,21 +57,7 @@ def export_file(store: Store, name: str, criterion: Criterion | None, order: str
     return exported
 
 
-def _count(store: Store, criterion: Criterion | None) -> int:
+def count(store: Store, criterion: Criterion | None) -> int:
+    """Return how many conversations match."""
     with store.begin() as uow:
         return uow.conversations.count(criterion)
-
-
-@contextmanager
-def _progress(description: str, total: Callable[[], int | None]) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr while inside, if that is a terminal; yield what moves it on."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(description), total=total())
-        yield lambda completed: bar.update(task, completed=completed)
