@@ -189,5 +189,17 @@ def test_tour_tells_the_main_job_and_leaves_nothing(cli: Cli, tmp_path: Path) ->
 def test_without_a_command_there_is_help(cli: Cli) -> None:
     ended = cli()
     assert ended.code == 0
-    for command in ("tour", "import", "export", "find", "show", "count", "stats", "delete", "purge", "migrate", "relay"):
+    for command in (
+        "tour",
+        "import",
+        "export",
+        "find",
+        "show",
+        "count",
+        "stats",
+        "delete",
+        "purge",
+        "migrate",
+        "relay",
+    ):
         assert f"\n  {command} " in ended.out

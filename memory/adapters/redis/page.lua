@@ -121,6 +121,9 @@ return answered(function()
     end
     for place, name in ipairs(loaded) do
       row[place] = fields[name] or ''
+      if name == 'expires_at' and (tonumber(row[place]) or 0) >= 2 ^ 53 then  -- indexed, it comes as the nearest double
+        row[place] = redis.call('HGET', fields.__key, name) or ''
+      end
     end
     result[n + 1] = row
   end
