@@ -5,7 +5,7 @@ Each commit to the primary leaves, in the same transaction, a parcel for each re
 that a parcel was made for gets the conversation as it is in the primary now; what is still to come for it is then told so too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -65,19 +65,21 @@ class MirroredStore(Store):
         super().__init__(primary.repository.with_outbox(list(self._replicas)), primary.name)
         self._opened = opened
 
-    def relay(self, progress: Callable[[Relayed], object] = lambda _: None) -> list[Relayed]:
+    @property
+    def replicas(self) -> tuple[Store, ...]:
+        """The replicas, in the namespaces they were opened with."""
+        return tuple(self._replicas.values())
+
+    def relay(self) -> list[Relayed]:
         """Deliver to each replica what waits for it, of all namespaces; go on with the next one where one fails.
 
         It may be called anywhere, at any time and by several processes: a replica has one relay at a time.
-
-        Args:
-            progress: called now and then with what was done so far.
 
         Raises:
             PersistenceError: the primary failed.
         """
         self._check_schema()
-        return [_Relay(self, replica, Relayed(name), progress).run() for name, replica in self._replicas.items()]
+        return [_Relay(self, replica, Relayed(name)).run() for name, replica in self._replicas.items()]
 
     def lag(self) -> Mapping[str, Waiting]:
         """Return how far each replica is behind, by name; also those that are no replicas any more and have parcels waiting."""
@@ -154,7 +156,6 @@ class _Relay:
     primary: Store
     replica: Store
     done: Relayed
-    progress: Callable[[Relayed], object]
 
     def run(self) -> Relayed:
         """Deliver all there is."""
@@ -163,7 +164,6 @@ class _Relay:
                 self.done.busy = True
             while outbox is not None and self.done.failure is None and (parcels := outbox.parcels(_AT_ONCE)):
                 self._deliver_some(outbox, parcels)
-                self.progress(self.done)
         return self.done
 
     def _deliver_some(self, outbox: Outbox, parcels: Sequence[Parcel]) -> None:

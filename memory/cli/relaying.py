@@ -36,7 +36,10 @@ def relay_on(store: MirroredStore, interval: float) -> None:
     """
     delay, told = interval, ""
     while True:
-        relayed = store.relay(_tell)
+        relayed = store.relay()
+        for done in relayed:
+            if done.delivered:
+                _tell(done)
         failures = "; ".join(str(done.failure) for done in relayed if done.failure is not None)
         if failures and failures != told:  # once, not every time
             complain(f"error: {failures}")

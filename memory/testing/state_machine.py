@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Final, cast
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -53,7 +53,7 @@ def _doing(operation: Callable[..., object], *arguments: st.SearchStrategy[objec
     return st.tuples(*arguments).map(lambda chosen: partial(operation, *chosen))
 
 
-_edits: st.SearchStrategy[Work] = st.one_of(
+EDITS: Final[st.SearchStrategy[Work]] = st.one_of(
     _doing(_add, _ids, _metadata),
     _doing(_change, _ids, st.just("metadata"), _metadata),
     _doing(_change, _ids, st.just("expires_at"), _expiries),
@@ -68,6 +68,8 @@ _edits: st.SearchStrategy[Work] = st.one_of(
     st.tuples(_ids, _positions).map(lambda chosen: lambda uow: uow.runs.remove(chosen[0], before=chosen[1])),
     _ids.map(lambda id_: lambda uow: uow.runs.clear(id_)),
 )
+"""What may be done to the conversations a, b and c: some of it fits, some is refused."""
+
 _looks: st.SearchStrategy[Work] = st.one_of(
     _ids.map(lambda id_: lambda uow: uow.conversations.get(id_)),
     st.tuples(_ids, st.integers(0, 3)).map(lambda chosen: lambda uow: uow.runs.last(*chosen)),
@@ -123,13 +125,13 @@ class _SideBySide(RuleBasedStateMachine):
             put(side.store, "a", metadata, *runs)
             put(side.store, "b", metadata, *runs)
 
-    @rule(unit=_units, operations=st.lists(_edits, min_size=1, max_size=3))
+    @rule(unit=_units, operations=st.lists(EDITS, min_size=1, max_size=3))
     def change(self, unit: int, operations: list[Work]) -> None:
         """Change this and that, and leave it pending."""
         for operation in operations:
             self.both(lambda side, operation=operation: operation(side.units[unit]))  # type: ignore[misc]
 
-    @rule(operations=st.lists(_edits, min_size=1, max_size=2))
+    @rule(operations=st.lists(EDITS, min_size=1, max_size=2))
     def write(self, operations: list[Work]) -> None:
         """Change this and that in a unit of work of its own, while the others are open."""
         for operation in operations:

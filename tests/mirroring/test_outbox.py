@@ -1,0 +1,142 @@
+"""The outbox: what is in it is what was committed, in an order that holds, and in one hand at a time."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import create_engine
+
+import memory
+from memory import Store
+from memory.adapters.sql import SqlRepository
+from memory.changes import Change, ChangeSet, Seen
+from memory.domain import ConversationRecord, RunRecord
+from memory.mirroring import mirror
+from memory.outbox import dump, load
+from memory.repository import OutboxRepository
+from memory.testing.base import put, run
+from tests.cli.conftest import ROOT
+
+_texts = st.text(max_size=5)
+_numbers = st.integers(0, 2**53)
+_runs = st.lists(st.builds(RunRecord, _numbers, _texts, _texts, _texts, _texts, _numbers), max_size=2).map(tuple)
+_records = st.builds(
+    ConversationRecord, _texts, _texts, _numbers, _texts, _numbers, _numbers, _numbers, _numbers, st.none() | _numbers
+)
+_changes = st.builds(
+    Change,
+    _texts,
+    st.none() | st.builds(Seen, _texts, _numbers),
+    st.none() | _numbers,
+    st.booleans(),
+    st.none() | _records,
+    st.none() | _texts,
+    st.none() | st.integers(-1, 2**53),
+    _numbers,
+    st.lists(_numbers, max_size=2).map(tuple),
+    _runs,
+    _runs,
+)
+
+
+@given(st.builds(ChangeSet, st.lists(_changes, max_size=3).map(tuple), _texts, _numbers))
+def test_a_change_set_comes_back_from_its_text(changes: ChangeSet) -> None:
+    text = dump(changes)
+    assert text.isascii()
+    assert load(text) == changes
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgres"))])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/primary.db"
+    return cast(str, request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[memory.mirroring.MirroredStore]:
+    with mirror(url, "memory://") as store:
+        store.migrate()
+        yield store
+
+
+NAME = "InMemoryRepository()"
+
+
+def outbox_of(store: Store) -> OutboxRepository:
+    assert isinstance(store.repository, OutboxRepository)
+    return store.repository
+
+
+def test_it_is_in_one_hand_at_a_time(store: Store, url: str) -> None:
+    with mirror(url, "memory://") as other:
+        with outbox_of(store).relaying(NAME) as mine:
+            assert mine is not None
+            with outbox_of(other).relaying(NAME) as theirs, outbox_of(other).relaying("another replica") as beside:
+                assert theirs is None
+                assert beside is not None
+        with outbox_of(other).relaying(NAME) as theirs:
+            assert theirs is not None
+
+
+HOLDER = """
+import sys
+from memory.mirroring import mirror
+with mirror(sys.argv[1], "memory://") as store, store.repository.relaying("InMemoryRepository()") as outbox:
+    print("held" if outbox else "busy", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_that_is_killed_lets_go(store: Store, url: str) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with outbox_of(store).relaying(NAME) as mine:
+        assert mine is None
+    holder.kill()
+    holder.communicate()
+    while True:  # the server may take a moment to notice
+        with outbox_of(store).relaying(NAME) as mine:
+            if mine is not None:
+                return
+
+
+def test_what_is_delivered_is_forgotten_and_nothing_else(store: Store) -> None:
+    for name in "abc":
+        put(store, name, None, run())
+    with outbox_of(store).relaying(NAME) as outbox:
+        assert outbox is not None
+        first, second = outbox.parcels(2)
+        assert [first.namespace, first.changes.changes[0].id, second.changes.changes[0].id] == ["default", "a", "b"]
+        outbox.delivered([second])
+        assert [parcel.changes.changes[0].id for parcel in outbox.parcels(5)] == ["a", "c"]
+
+
+def test_a_commit_that_was_overtaken_is_not_passed_over(postgres_url: str) -> None:
+    """On PostgreSQL a number that was given earlier can be committed later: it is delivered then."""
+    engine = create_engine(postgres_url)
+    plain = Store(SqlRepository(engine))
+    plain.migrate()
+    for name in "ab":
+        put(plain, name)
+    replica = memory.connect("memory://")
+    store = mirror(plain, replica)
+    with engine.connect() as connection:
+        with store.begin(connection=connection) as uow:  # it has its number, and is not committed
+            uow.conversations.remove("a")
+        with store.begin() as uow:
+            uow.runs.append("b", run())
+        assert [done.delivered for done in store.relay()] == [1]
+        connection.commit()
+    assert [done.delivered for done in store.relay()] == [1]
+    assert store.lag()[NAME].change_sets == 0
+    assert [one.id for one in replica.begin().conversations.find().items] == ["b"]
+    engine.dispose()
