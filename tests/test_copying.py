@@ -427,6 +427,22 @@ def test_a_service_without_transactions_that_breaks_off_is_gone_on_with(cloud_se
         assert list(verify(source, target)) == []
 
 
+@pytest.mark.parametrize("message", [{"input": "a", "output": "b"}, {"input": "{broken", "output": '{"type": "x"}'}])
+def test_threads_that_others_made_are_copied_as_they_are_read(
+    message: dict[str, str], cloud_server: CloudServer
+) -> None:
+    body = {"name": "theirs", "alias": "theirs", "metadata": {"customer": "ada"}, "messages": [message] * 3}
+    cloud_server.service.answer("org-a", "POST", ["threads"], {}, body)
+    with closing(GriptapeCloudRepository(cloud_server.host, "key-of-org-a")) as repository:
+        source, target = Store(repository), objects()
+        put(source, "ours", None, run())
+        do(source, lambda uow: uow.runs.append("ours", run()))  # at a time that the service says
+        assert copy(source, target).conversations == 2
+        assert list(verify(source, target)) == []
+        assert copy(source, target).equal == 2
+        assert len(read_runs(target, "theirs")) == 3
+
+
 def test_runs_that_are_lost_in_the_source_are_told(tmp_path: Path) -> None:
     target = objects()
     with memory.connect(f"sqlite:///{tmp_path}/source.db") as source:
