@@ -282,20 +282,25 @@ class _OneCopy:
                 return "equal"
             self._append_rest(ours, theirs, rest)
             theirs = get(self.target, self.id)
-        if theirs is None or head(ours) != head(theirs):  # a store may have its own idea of when runs were appended
+        if (
+            rest is None or theirs is None or head(ours) != head(theirs)
+        ):  # a store may have its own idea of when runs were appended
             self._make_new(ours, theirs)
         return "copied"
 
     def _make_new(self, ours: ConversationRecord, theirs: ConversationRecord | None) -> None:
         """Make it, in place of what stands there."""
         pieces = _pieces(runs_of(self.source, ours))
-        first, second = next(pieces, []), next(pieces, None)
-        begun = ours if second is None else ours._replace(version=ours.version - 1, last_position=0)
+        piece, following = next(pieces, []), next(pieces, None)
+        last_position = piece[-1].position if piece else 0
+        begun = ours if following is None else ours._replace(version=ours.version - 1, last_position=0)
         seen = None if theirs is None else seen_in(theirs)
-        change = Change(self.id, seen, remove=theirs is not None, create=begun, append=tuple(first))
-        written = self._commit(change, ours.updated_at)
-        if second is not None and written is not None:
-            self._append(ours, Seen(written.incarnation, written.version), chain([second], pieces), first[-1].position)
+        written = self._commit(
+            Change(self.id, seen, remove=theirs is not None, create=begun, append=tuple(piece)), ours.updated_at
+        )
+        piece.clear()  # before more is read
+        if following is not None and written is not None:
+            self._append(ours, Seen(written.incarnation, written.version), chain([following], pieces), last_position)
 
     def _rest(self, ours: ConversationRecord, theirs: ConversationRecord) -> Iterator[RunRecord] | None:
         """Return the runs that the target lacks, if all that it has is a beginning of the source's; else None."""
