@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import memory
-from memory import Store
 from memory.comparing import verify
+from memory.mirroring import MirroredStore
 from memory.testing.base import put, run
 from tests.cli.conftest import Cli, start
 
@@ -16,14 +16,14 @@ NAMES = {url: f"SqlRepository({url})" for url in (COPIES, ELSEWHERE)}
 
 
 @pytest.fixture
-def store() -> Store:
+def store() -> MirroredStore:
     store = memory.mirror(PRIMARY, COPIES)
     put(store, "ada", None, run())
     put(store, "bob")
     return store
 
 
-def test_relay_delivers_what_waits_and_stats_tell_what_does(cli: Cli, store: Store) -> None:
+def test_relay_delivers_what_waits_and_stats_tell_what_does(cli: Cli, store: MirroredStore) -> None:
     facts = json.loads(cli("stats", "--json").out)
     assert facts[f"waiting for {NAMES[COPIES]}"] == 2
     assert facts[f"oldest for {NAMES[COPIES]}"].startswith("20")
@@ -34,7 +34,7 @@ def test_relay_delivers_what_waits_and_stats_tell_what_does(cli: Cli, store: Sto
     store.close()
 
 
-def test_relay_tells_what_it_could_not_deliver(cli: Cli, store: Store) -> None:
+def test_relay_tells_what_it_could_not_deliver(cli: Cli, store: MirroredStore) -> None:
     ended = cli("relay", ELSEWHERE)
     assert ended.code == 1
     assert f"2 change sets wait for {NAMES[COPIES]}, which is none of those that were named" in ended.err
@@ -53,7 +53,7 @@ def test_relay_needs_a_store_that_is_there(cli: Cli) -> None:
     assert not Path("conversations.db").exists()
 
 
-def test_following_goes_on_until_it_is_ended(store: Store, tmp_path: Path) -> None:
+def test_following_goes_on_until_it_is_ended(store: MirroredStore, tmp_path: Path) -> None:
     relay = start("relay", COPIES, "--follow", "--interval", "0.01", cwd=tmp_path, stdin=subprocess.DEVNULL)
     assert relay.stdout is not None
     delivered = 0
