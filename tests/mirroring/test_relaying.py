@@ -16,6 +16,7 @@ from sqlalchemy import create_engine
 
 import memory
 from memory import Conversation, Store, where
+from memory.adapters.cloud import GriptapeCloudRepository
 from memory.adapters.in_memory import InMemoryRepository
 from memory.adapters.sql import SqlRepository
 from memory.changes import ChangeSet, Receipt
@@ -27,7 +28,9 @@ from memory.testing.base import Work, put, read, run
 from memory.testing.state_machine import EDITS
 from memory.values import new_id, to_datetime
 from tests.cli.conftest import start
-from tests.servers import KillableServer
+from tests.cloud_server import CloudServer
+from tests.servers import KillableServer, Server
+from tests.servers.redis import drop_indexes
 
 
 class Died(BaseException):  # as a process does
@@ -242,6 +245,36 @@ def test_expired_conversations_expire_everywhere(primary: Store) -> None:
     assert relayed(store) == [(1, 0)]
     assert_equal(store, replica)
     assert read(replica, "a").metadata == {"n": "anew"}
+
+
+def test_one_unit_of_work_feeds_a_store_for_search_and_one_for_sharing(
+    primary: Store, redis_server: Server, dynamodb_server: Server, cloud_server: CloudServer
+) -> None:
+    name = f"mirror-{new_id()}"
+    repository = GriptapeCloudRepository(cloud_server.host, "key-of-org-a")
+    hashes = memory.connect(f"{redis_server.url}?prefix={name}")
+    items = memory.connect(f"dynamodb://{name}?endpoint={dynamodb_server.url}")
+    shared = Store(repository)
+    store = mirror(primary, hashes, items, shared)
+    store.migrate()
+    put(store, "a", {"customer": "ada"}, *map(run, range(30)))
+    do(
+        store,
+        *[append("a", str(n)) for n in range(10)],
+        lambda uow: uow.conversations.get("a").metadata.update(priority=1),
+        lambda uow: uow.runs.remove("a", 2, before=2),
+        lambda uow: uow.conversations.add(Conversation("b")),
+        append("a", "last"),
+    )
+    assert relayed(store) == [(15, 0)] * 3
+    assert_equal(store, hashes, items)
+    (difference,) = verify(store, shared)  # after an append the service tells the time
+    assert [what.partition(":")[0] for what in difference.what] == ["updated_at"]
+    assert hashes.begin().conversations.count(where("priority") == 1) == 1
+    for each in (hashes, items, shared):
+        each.close()
+    with redis.Redis.from_url(redis_server.url) as client:
+        drop_indexes(client, name)
 
 
 class Choosy(InMemoryRepository):
