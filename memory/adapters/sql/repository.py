@@ -17,10 +17,13 @@ from memory.adapters.sql.engine import (
     TakenError,
     begin_writing,
     check_driver,
+    dispose,
     has_ended,
     is_disconnect,
+    leave_connection,
     open_engine,
     reraise,
+    take_connection,
 )
 from memory.adapters.sql.searching import Search, fitting
 from memory.adapters.sql.statements import Statements
@@ -86,9 +89,13 @@ class _SqlCommits(Repository):
     def _write(self, work: Callable[[DBAPICursor], T]) -> T:
         """Do something in a transaction (or a savepoint) of its own, written when this returns."""
 
+    def _look(self, work: Callable[[DBAPICursor], T]) -> T:
+        """Do something that only reads, with statements of `Statements`."""
+        return self._read(lambda connection: work(_cursor(connection)))
+
     def _fetch(self, name: str, values: Mapping[str, object]) -> Any:
         """Return the first row that a statement finds."""
-        return self._read(lambda connection: self._statements.execute(_cursor(connection), name, values).fetchone())
+        return self._look(lambda cursor: self._statements.execute(cursor, name, values).fetchone())
 
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         values = {"namespace": namespace, "id": conversation_id, "now": self.clock()}
@@ -123,12 +130,11 @@ class _SqlCommits(Repository):
         }
         name = "last_runs" if window.from_end else "first_runs"
 
-        def read(connection: Connection) -> tuple[Any, Sequence[Any]]:
-            cursor = _cursor(connection)
+        def read(cursor: DBAPICursor) -> tuple[Any, Sequence[Any]]:
             rows = self._statements.execute(cursor, name, values).fetchall()
             return rows[0] if rows else self._statements.execute(cursor, "seen", values).fetchone(), rows
 
-        seen, rows = self._read(read)
+        seen, rows = self._look(read)
         runs = [Run.from_record(conversation_id, RunRecord(*row[2:])) for row in rows]
         return RunsRead(
             None if seen is None else Seen(str(seen[0]), seen[1]), tuple(reversed(runs) if window.from_end else runs)
@@ -206,6 +212,13 @@ class SqlRepository(_SqlCommits):
     def _read(self, work: Callable[[Connection], T]) -> T:
         return _on_living_connection(lambda: self._connected(self._reader, work))
 
+    def _look(self, work: Callable[[DBAPICursor], T]) -> T:
+        if (
+            self.engine.dialect.name != "sqlite"
+        ):  # where a read begins a transaction, unless the connection is told not to
+            return super()._look(work)
+        return _on_living_connection(lambda: self._on_driver(lambda driver: work(driver.cursor())))
+
     def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         driver = None
         with ExitStack() as stack:
@@ -217,27 +230,30 @@ class SqlRepository(_SqlCommits):
                 reraise(error, self, engine.dialect, driver)
 
     def _write(self, work: Callable[[DBAPICursor], T]) -> T:
-        return _on_living_connection(lambda: self._write_once(work))
+        return _on_living_connection(lambda: self._on_driver(lambda driver: self._in_transaction(driver, work)))
 
-    def _write_once(self, work: Callable[[DBAPICursor], T]) -> T:
+    def _on_driver(self, work: Callable[[PoolProxiedConnection], T]) -> T:
         # The pool's connection and the driver's transaction: SQLAlchemy's own would cost a fifth of an append (statements.py).
         driver = None
         try:
-            driver = self.engine.raw_connection()
-            try:
-                begin_writing(driver)
-                result = work(driver.cursor())
-            except BaseException as error:
-                if not is_disconnect(error, self.engine.dialect, driver):
-                    driver.rollback()
-                raise
-            self._commit_driver(driver)
-            return result  # noqa: TRY300  # only now it is one
+            driver = take_connection(self.engine)
+            return work(driver)
         except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
             reraise(error, self, self.engine.dialect, driver)
         finally:
             if driver is not None:
-                driver.close()
+                leave_connection(self.engine, driver)
+
+    def _in_transaction(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
+        try:
+            begin_writing(driver)
+            result = work(driver.cursor())
+        except BaseException as error:
+            if not is_disconnect(error, self.engine.dialect, driver):
+                driver.rollback()
+            raise
+        self._commit_driver(driver)
+        return result
 
     def _commit_driver(self, driver: PoolProxiedConnection) -> None:
         try:
@@ -254,7 +270,7 @@ class SqlRepository(_SqlCommits):
         return super()._writer(cursor, namespace, careful=careful)
 
     def waiting(self) -> Mapping[str, Waiting]:
-        rows = self._read(lambda connection: self._statements.execute(_cursor(connection), "waiting", {}).fetchall())
+        rows = self._look(lambda cursor: self._statements.execute(cursor, "waiting", {}).fetchall())
         return {replica: Waiting(change_sets, oldest) for replica, change_sets, oldest in rows}
 
     def with_outbox(self, replicas: Sequence[str]) -> "OutboxSqlRepository":
@@ -286,7 +302,7 @@ class SqlRepository(_SqlCommits):
 
     def close(self) -> None:
         if self._owns_engine:
-            self.engine.dispose()
+            dispose(self.engine)
 
     def __repr__(self) -> str:
         return f"SqlRepository({redact(self.engine.url.render_as_string(hide_password=True))})"

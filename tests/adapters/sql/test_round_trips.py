@@ -11,6 +11,7 @@ from sqlalchemy import create_engine
 import memory
 from memory import Conversation, Run, Store, UnitOfWork, where
 from memory.adapters.sql import SqlRepository
+from memory.adapters.sql.engine import leave_connection, take_connection
 from tests.adapters.sql.proxy import Proxy
 
 Work = Callable[[UnitOfWork], object]
@@ -25,16 +26,18 @@ def fill(store: Store) -> None:
 
 @contextmanager
 def statements(store: Store) -> Iterator[list[str]]:
-    """Gather what sqlite is told, on the one connection that the pool keeps."""
+    """Gather what sqlite is told, on the connection that is kept and the one in the pool."""
     assert isinstance(store.repository, SqlRepository)
     told: list[str] = []
 
     def listen(callback: Callable[[str], None] | None) -> None:
         assert isinstance(store.repository, SqlRepository)
-        pooled = store.repository.engine.raw_connection()
-        assert isinstance(pooled.driver_connection, sqlite3.Connection)
-        pooled.driver_connection.set_trace_callback(callback)
-        pooled.close()
+        engine = store.repository.engine
+        both = take_connection(engine), engine.raw_connection()
+        for connection in both:
+            assert isinstance(connection.driver_connection, sqlite3.Connection)
+            connection.driver_connection.set_trace_callback(callback)
+            leave_connection(engine, connection)
 
     listen(told.append)
     yield told
