@@ -20,6 +20,8 @@ from memory.errors import (
     CorruptRecordError,
     InvalidValueError,
     NotFoundError,
+    PartialCommitError,
+    PersistenceError,
     UnsupportedError,
 )
 from memory.gathering import Load, gather
@@ -207,9 +209,14 @@ class _Copying:
 
     def write(self, group: list[Change]) -> None:
         """Write what makes new conversations; one by one where one of them cannot be written."""
+        if len(group) > 1 and not self.target.repository.capabilities.atomic:
+            for change in group:
+                self.write([change])
+            return
         try:
             self.target.commit(ChangeSet.of(group, self.target.repository.clock()))
-        except (AlreadyExistsError, InvalidValueError, UnsupportedError):
+        except (AlreadyExistsError, InvalidValueError, PartialCommitError, UnsupportedError) as error:
+            _check_refused(error)
             for change in group:
                 self._copy_one(change.id)
         else:
@@ -225,7 +232,8 @@ class _Copying:
         one = _OneCopy(self.source, self.target, conversation_id, replaces=self.on_conflict == "replace", count=count)
         try:
             outcome = one.make().outcome
-        except (ConflictError, CorruptRecordError, InvalidValueError, UnsupportedError) as error:
+        except (ConflictError, CorruptRecordError, InvalidValueError, PartialCommitError, UnsupportedError) as error:
+            _check_refused(error)
             self.totals.failed += 1
             self.on_not_copied(NotCopied(conversation_id, str(error)))
             return
@@ -352,6 +360,12 @@ class _OneCopy:
     def _counted(self, runs: int) -> None:
         self.runs += runs
         self.count(runs)
+
+
+def _check_refused(error: PersistenceError) -> None:
+    """Raise the error, if it is one of a commit that broke off for another reason than what was to be written."""
+    if isinstance(error, PartialCommitError) and not isinstance(error.__cause__, InvalidValueError):
+        raise error
 
 
 def _identity(record: ConversationRecord) -> tuple[object, ...]:

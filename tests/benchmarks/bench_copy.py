@@ -106,10 +106,11 @@ def _run(*commands: list[str]) -> float:
 
 
 def _compare_memory(files: list[Path], folder: Path) -> None:
-    for what, fill in {
+    fills: dict[str, Callable[[str, int], None]] = {
         "these conversations": lambda url, times: _multiply(files, url, times),
         "one conversation of 100,000 runs": lambda url, times: _long(url, 100_000 * times),
-    }.items():
+    }
+    for what, fill in fills.items():
         peaks = []
         for times in (1, 4):
             url = f"sqlite:///{folder}/{new_id()}.db?synchronous=normal"
