@@ -20,6 +20,8 @@ from memory.errors import (
     CorruptRecordError,
     InvalidValueError,
     NotFoundError,
+    PartialCommitError,
+    PersistenceError,
     UnsupportedError,
 )
 from memory.gathering import Load, gather
@@ -86,7 +88,8 @@ def copy_conversation(source: Store, target: Store, conversation_id: str, *, tho
 
     Where the source has none, or an expired one, it is removed. Whatever stands in the target gives way. It may be called again
     at any time: what is equal is left alone, and what an earlier call has begun is gone on with. Memory is constant.
-    What is appended to the source meanwhile is left out; when it is edited meanwhile, the copy begins again.
+    What is appended to the source meanwhile is left out; when it is edited meanwhile, the copy begins again. What others write
+    to the target meanwhile makes it begin again too; but a run that they append at the moment of its replacement goes with it.
 
     Args:
         source: where from; it is only read.
@@ -182,7 +185,7 @@ class _Copying:
         """Yield what makes the conversations that the target seems to lack, and see to all others."""
         for ours, theirs in found:
             if ours is None:
-                if theirs is not None and delete:
+                if theirs is not None and delete and get(self.source, theirs.id) is None:
                     self._copy_one(theirs.id)
             elif theirs is None:
                 yield from self._new(ours)
@@ -206,9 +209,14 @@ class _Copying:
 
     def write(self, group: list[Change]) -> None:
         """Write what makes new conversations; one by one where one of them cannot be written."""
+        if len(group) > 1 and not self.target.repository.capabilities.atomic:
+            for change in group:
+                self.write([change])
+            return
         try:
             self.target.commit(ChangeSet.of(group, self.target.repository.clock()))
-        except (AlreadyExistsError, InvalidValueError, UnsupportedError):
+        except (AlreadyExistsError, InvalidValueError, PartialCommitError, UnsupportedError) as error:
+            _check_refused(error)
             for change in group:
                 self._copy_one(change.id)
         else:
@@ -224,7 +232,8 @@ class _Copying:
         one = _OneCopy(self.source, self.target, conversation_id, replaces=self.on_conflict == "replace", count=count)
         try:
             outcome = one.make().outcome
-        except (ConflictError, CorruptRecordError, InvalidValueError, UnsupportedError) as error:
+        except (ConflictError, CorruptRecordError, InvalidValueError, PartialCommitError, UnsupportedError) as error:
+            _check_refused(error)
             self.totals.failed += 1
             self.on_not_copied(NotCopied(conversation_id, str(error)))
             return
@@ -351,6 +360,12 @@ class _OneCopy:
     def _counted(self, runs: int) -> None:
         self.runs += runs
         self.count(runs)
+
+
+def _check_refused(error: PersistenceError) -> None:
+    """Raise the error, if it is one of a commit that broke off for another reason than what was to be written."""
+    if isinstance(error, PartialCommitError) and not isinstance(error.__cause__, InvalidValueError):
+        raise error
 
 
 def _identity(record: ConversationRecord) -> tuple[object, ...]:

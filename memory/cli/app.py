@@ -126,7 +126,7 @@ def copy(
 
     with Stores.opened(
         replace(settings, url=source),
-        replace(settings, url=target, namespace=target_namespace or settings.namespace),
+        replace(settings, url=target, namespace=settings.namespace if target_namespace is None else target_namespace),
         may_make=not verify_only,
     ) as stores:
         is_done = verify_only or stores.copy(_criterion(where), on_conflict, delete=delete)

@@ -6,12 +6,15 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import strategies as st
 
+from memory import gathering
+from memory.adapters.in_memory import InMemoryRepository
+from memory.copying import copy_conversation
 from memory.domain import Conversation, Run
 from memory.errors import InvalidValueError
 from memory.query import where
 from memory.store import Store
 from memory.testing import strategies
-from memory.testing.base import Contract, beside, put, read, read_runs, run, run_states, text_of
+from memory.testing.base import Contract, beside, put, read, read_runs, run, run_states, snapshot, text_of
 from memory.values import MAX_DEPTH, Json, new_id
 
 ODD_IDS = (
@@ -147,6 +150,19 @@ class RoundTrips(Contract):
         returned.append("changed")
         assert read(store, "a").metadata == {"list": ["a"]}
         assert [run.input for run in read_runs(store, "a")] == [["a"]]
+
+    def test_a_conversation_copied_in_pieces_is_the_same(self, store: Store) -> None:
+        """What another store has assigned is kept, also where a copy is begun, gone on with, and ended by several commits."""
+        origin = Store(InMemoryRepository())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gathering, "MOST_RUNS", 2)
+            for conversation_id, last in (("whole", 4), ("without its last", 9)):
+                put(origin, conversation_id, {"n": 1}, *[run(n) for n in range(9)])
+                with origin.begin() as uow:
+                    uow.runs.remove(conversation_id, last)
+                assert copy_conversation(origin, store, conversation_id).runs == 8
+                assert copy_conversation(origin, store, conversation_id).outcome == "equal"
+        assert snapshot(store) == snapshot(origin)
 
     def test_what_no_store_keeps_is_refused(self, store: Store) -> None:
         """What is not JSON is refused where it enters, with the path to it, and nothing of it is written."""

@@ -40,7 +40,7 @@ def main() -> None:
     named = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MEMORY_BENCH_DATA")
     with TemporaryDirectory() as name:
         folder = Path(name)
-        file = Path(named) if named else _made_up(folder / "made-up.jsonl.gz")
+        file = Path(named) if named else made_up(folder / "made-up.jsonl.gz")
         _compare_speed(file, folder)
         _compare_memory(file, folder)
 
@@ -154,7 +154,7 @@ def _peak(file: Path) -> int:
     return int(line.split()[1])
 
 
-def _made_up(file: Path, conversations: int = 5_000) -> Path:
+def made_up(file: Path, conversations: int = 5_000) -> Path:
     """Write conversations such as a booking service has."""
     chosen = random.Random(1)
     words = ["table", "tonight", "please", "for", "four", "near", "the", "station", "garden", "thanks", "yes", "booked"]
