@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import pytest
 
+from memory import gathering
 from tests.cloud_server import CloudServer
 from tests.servers import KillableServer, Server, dynamodb, postgres, redis
 
@@ -111,3 +112,9 @@ def cloud_server() -> Iterator[CloudServer]:
     server = CloudServer()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit takes few runs, so that a conversation of some is a long one."""
+    monkeypatch.setattr(gathering, "MOST_RUNS", 10)
