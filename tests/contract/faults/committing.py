@@ -125,7 +125,7 @@ class OneByOne(Faulty):
         written: dict[str, Written | None] = {}
         for change in changes.changes:
             written |= super().commit(namespace, ChangeSet((change,), changes.token + change.id, changes.at)).written
-            time.sleep(0.0001)
+            time.sleep(0.002)
         return Receipt(changes.token, written)
 
 
