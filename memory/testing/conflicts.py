@@ -264,7 +264,9 @@ class Conflicts(Contract):
         with ThreadPoolExecutor(1) as pool:
             for _ in range(2 * ROUNDS):
                 writing = pool.submit(do, store, append)
-                looks = [is_half() for _ in range(100 * ROUNDS) if not writing.done()]  # not so long as to keep it waiting
+                looks = [
+                    is_half() for _ in range(100 * ROUNDS) if not writing.done()
+                ]  # not so long as to keep it waiting
                 writing.result()
                 assert not any(looks)
 

@@ -6,41 +6,19 @@ network the ratio nears 1. Both sides take turns, so that a slow moment hits bot
 """
 
 import itertools
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import requests
 
 from memory import Conversation, Run, Store
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.adapters.cloud.records import message_body
+from tests.benchmarks.measuring import in_turns, report
 
 KEY = "key-of-org-a"
 TEXT = "x" * 400  # input and output: a run of 800 bytes
 BODY = message_body(Run(TEXT, TEXT).to_record(), "0" * 32, 0, 1000, "plain")  # what the adapter sends for such a run
-
-
-def timed(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
-def in_turns(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Return the median time of each call, all of them called in turn."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for call, spent in zip(calls, times, strict=True):
-            spent.append(timed(call))
-    return [statistics.median(spent[rounds // 10 :]) for spent in times]
-
-
-def report(what: str, seconds: float, floor: float) -> None:
-    figures = f"{seconds * 1e6:9.0f} us   bare session {floor * 1e6:9.0f} us   ratio {seconds / floor:5.2f}"
-    print(f"{what:44} {figures}", flush=True)
 
 
 class Bare:

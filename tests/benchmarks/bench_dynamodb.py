@@ -10,10 +10,8 @@ With a file (here, or in MEMORY_BENCH_DATA) it is imported and exported too.
 
 import json
 import os
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,35 +24,12 @@ from memory.adapters.dynamodb import DynamoDbRepository, keys
 from memory.transfer import dump, read_lines, restore, uncompressed
 from memory.values import new_id
 from tests.adapters.dynamodb.watching import Calls, watched
+from tests.benchmarks.measuring import in_turns, report, timed
 from tests.servers import dynamodb
 
 TEXT = "x" * 400  # input and output: a run of 800 bytes
 CONVERSATIONS = 20_000
 METADATA = {"customer": "ada", "priority": 3}
-
-
-def timed(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
-def in_turns(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Return the median time of each call, all of them called in turn."""
-    times: list[list[float]] = [[] for _ in calls]
-    for turn in range(rounds):
-        for call, spent in zip(calls, times, strict=True):
-            seconds = timed(call)
-            if turn >= rounds // 10:  # the first ones warm up
-                spent.append(seconds)
-    return [statistics.median(spent) for spent in times]
-
-
-def report(what: str, seconds: float, floor: float, most: float) -> None:
-    print(
-        f"{what:44} {seconds * 1e6:8.0f} us   floor {floor * 1e6:8.0f} us   ratio {seconds / floor:5.2f}  (to be {most} at most)",
-        flush=True,
-    )
 
 
 def report_cost(what: str, calls: Calls, note: str = "") -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import memory
 from memory import Store
 from memory.testing.base import put
-from tests.benchmarks.bench_sql import append_by_us, in_turns, report
+from tests.benchmarks.bench_sql import append_by_us
+from tests.benchmarks.measuring import in_turns, report
 
 ROUNDS = 2_000
 

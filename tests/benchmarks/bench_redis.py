@@ -5,7 +5,6 @@ that does the same writes, a pipeline that reads the same hashes. Both sides tak
 """
 
 import itertools
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from memory.changes import Change, ChangeSet
 from memory.domain import ConversationRecord, RunRecord, encode_metadata
 from memory.index import key
 from memory.query import Criterion
+from tests.benchmarks.measuring import in_turns, report, timed
 from tests.servers import redis as server
 
 TEXT = "x" * 400  # input and output: a run of 800 bytes
@@ -38,26 +38,6 @@ redis.call('HSET', KEYS[1], 'run_count', position, 'last_position', position, 'u
 redis.call('SET', KEYS[4], position, 'PX', 90000000)
 return position
 """
-
-
-def timed(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
-def in_turns(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Return the median time of each call, all of them called in turn."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for call, spent in zip(calls, times, strict=True):
-            spent.append(timed(call))
-    return [statistics.median(spent) for spent in times]
-
-
-def report(what: str, seconds: float, floor: float | None = None) -> None:
-    ratio = "" if floor is None else f"   floor {floor * 1e6:9.1f} us   ratio {seconds / floor:5.2f}"
-    print(f"{what:58} {seconds * 1e6:9.1f} us{ratio}", flush=True)
 
 
 def used(client: Any) -> int:

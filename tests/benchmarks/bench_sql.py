@@ -6,7 +6,6 @@ UPDATE and INSERT with the same durability. Both sides take turns, so that a slo
 
 import itertools
 import sqlite3
-import statistics
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from memory.adapters.sql import SqlRepository
 from memory.changes import Change, ChangeSet
 from memory.domain import ConversationRecord, encode_metadata
 from memory.query import Criterion
+from tests.benchmarks.measuring import in_turns, report, timed
 
 TEXT = "x" * 400  # input and output: a run of 800 bytes
 CONVERSATIONS = 100_000
@@ -27,26 +27,6 @@ UPDATE = (
     "WHERE namespace = 'default' AND id = ? RETURNING key, last_position"
 )
 INSERT = "INSERT INTO memory_runs VALUES (?, ?, ?, ?, ?, '{}', ?)"
-
-
-def timed(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
-def report(what: str, seconds: float, floor: float | None = None) -> None:
-    ratio = "" if floor is None else f"   floor {floor * 1e6:9.1f} us   ratio {seconds / floor:5.2f}"
-    print(f"{what:58} {seconds * 1e6:9.1f} us{ratio}", flush=True)
-
-
-def in_turns(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Return the median time of each call, all of them called in turn."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for call, spent in zip(calls, times, strict=True):
-            spent.append(timed(call))
-    return [statistics.median(spent) for spent in times]
 
 
 def append_by_hand(path: Path, synchronous: str) -> Callable[[], None]:

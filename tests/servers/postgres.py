@@ -116,3 +116,8 @@ def fresh_database(server: Server) -> Iterator[str]:
             except psycopg.errors.ObjectInUse as error:  # after waiting five seconds for them to leave
                 connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
                 raise AssertionError("the test left connections to its database open") from error
+
+
+def commits(said: bytes) -> bool:
+    """Tell whether a client asks for a commit, for a `Proxy`."""
+    return b"COMMIT\0" in said

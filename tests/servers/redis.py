@@ -61,3 +61,8 @@ def answers(url: str) -> None:
     # redis-py would try ten times, with pauses, before it says that nobody listens.
     with redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0)) as client:
         client.execute_command("FT._LIST")
+
+
+def commits(said: bytes) -> bool:
+    """Tell whether a client runs a script, as a commit is one, for a `Proxy`."""
+    return b"EVALSHA" in said or b"EVAL\r\n" in said

@@ -27,8 +27,9 @@ from memory.adapters.redis import RedisRepository
 from memory.changes import Change, ChangeSet
 from memory.domain import RunRecord
 from memory.values import new_id
-from tests.adapters.redis.proxy import Cut, Proxy
 from tests.servers import KillableServer, Server, free_port
+from tests.servers.proxy import Cut, Proxy
+from tests.servers.redis import commits
 
 Work = Callable[[UnitOfWork], object]
 
@@ -63,7 +64,7 @@ def state(store: Store) -> list[tuple[str, object, int, list[object]]]:
 
 @pytest.fixture
 def proxied(redis_server: Server, prefix: str) -> Iterator[tuple[Store, Proxy]]:
-    with Proxy(redis_server.url) as proxy, memory.connect(f"{proxy.url}?prefix={prefix}&timeout=0.4") as store:
+    with Proxy(redis_server.url, commits) as proxy, memory.connect(f"{proxy.url}?prefix={prefix}&timeout=0.4") as store:
         store.migrate()
         yield store, proxy
 
@@ -105,7 +106,7 @@ def test_a_lost_answer_is_in_doubt_until_asked_again(proxied: tuple[Store, Proxy
 
 def test_a_server_that_does_not_answer_is_asked_once(redis_server: Server, prefix: str) -> None:
     """A commit is not sent again by the driver; both kinds of calls end about when the time is up."""
-    with Proxy(redis_server.url) as proxy, memory.connect(f"{proxy.url}?prefix={prefix}&timeout=0.2") as store:
+    with Proxy(redis_server.url, commits) as proxy, memory.connect(f"{proxy.url}?prefix={prefix}&timeout=0.2") as store:
         store.migrate()
         put(store)
         proxy.cuts += ["never answers"]

@@ -9,8 +9,9 @@ import pytest
 import memory
 from memory import Conversation, Run, Store, UnitOfWork, where
 from memory.values import new_id
-from tests.adapters.redis.proxy import Proxy
 from tests.servers import Server
+from tests.servers.proxy import Proxy
+from tests.servers.redis import commits
 
 Work = Callable[[UnitOfWork], object]
 
@@ -18,7 +19,7 @@ Work = Callable[[UnitOfWork], object]
 @pytest.fixture(scope="module")
 def behind_proxy(redis_server: Server) -> Iterator[tuple[Store, Proxy]]:
     """A store behind a proxy, whose server knows the scripts already."""
-    with Proxy(redis_server.url) as proxy, memory.connect(f"{proxy.url}?prefix=trips-{new_id()}") as store:
+    with Proxy(redis_server.url, commits) as proxy, memory.connect(f"{proxy.url}?prefix=trips-{new_id()}") as store:
         store.migrate()
         fill(store.namespace("warm"))
         for work, _ in WORK.values():

@@ -24,8 +24,8 @@ from memory.adapters.sql import SqlRepository
 from memory.adapters.sql.statements import Statements
 from memory.adapters.sql.tables import commits
 from tests.adapters.sql.checking import assert_consistent
-from tests.adapters.sql.proxy import Cut, Proxy
 from tests.servers import postgres, wait_until
+from tests.servers.proxy import Cut, Proxy
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -136,7 +136,7 @@ def test_a_server_that_ends_every_connection_is_unavailable(store: Store, monkey
 @pytest.fixture
 def proxy(postgres_url: str) -> Iterator[Proxy]:
     """A way to the same database that can be cut."""
-    with Proxy(postgres_url) as proxy:
+    with Proxy(postgres_url, postgres.commits) as proxy:
         yield proxy
 
 

@@ -12,7 +12,7 @@ import memory
 from memory import Conversation, Run, Store, UnitOfWork, where
 from memory.adapters.sql import SqlRepository
 from memory.adapters.sql.engine import leave_connection, take_connection
-from tests.adapters.sql.proxy import Proxy
+from tests.servers.proxy import Proxy
 
 Work = Callable[[UnitOfWork], object]
 
@@ -101,7 +101,7 @@ def through_proxy(request: pytest.FixtureRequest) -> Iterator[tuple[Store, Proxy
     from tests.servers import postgres
 
     server = request.getfixturevalue("postgres_server")
-    with postgres.fresh_database(server) as url, Proxy(url) as proxy:
+    with postgres.fresh_database(server) as url, Proxy(url, postgres.commits) as proxy:
         # To prepare a statement, at its fifth use, costs the driver a round trip once.
         engine = create_engine(proxy.url, connect_args={"prepare_threshold": None})
         store = Store(SqlRepository(engine))

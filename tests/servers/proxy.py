@@ -1,38 +1,47 @@
-"""A TCP proxy before Redis that counts round trips, and cuts connections at a commit."""
+"""A TCP proxy before a server that counts round trips, and cuts connections at a commit."""
 
 import contextlib
 import socket
+from collections.abc import Callable
 from threading import Lock, Thread
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 Cut = Literal["before", "after", "never answers"]
-_COMMITS = (b"EVALSHA", b"EVAL\r\n")
 
 
 class Proxy:
     """Passes everything on, to and from the server of a URL.
 
+    Args:
+        url: of the server, with its port.
+        commits: tells whether what a client says is a commit.
+
     Attributes:
-        cuts: what is to happen to the next scripts, one after the other: the connection is cut ``"before"`` the server hears of
+        url: of the proxy.
+        cuts: what is to happen to the next commits, one after the other: the connection is cut ``"before"`` the server hears of
             it, or ``"after"`` it has answered, and the client has not heard of that; or the answer is kept back.
         round_trips: how often a client has spoken after the server had.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, commits: Callable[[bytes], bool]) -> None:
         server = urlsplit(url)
-        self._server = (server.hostname or "127.0.0.1", server.port or 6379)
+        assert server.hostname is not None
+        assert server.port is not None
+        self._server = (server.hostname, server.port)
+        self.is_commit = commits
         self.cuts: list[Cut] = []
         self.round_trips = 0
         self._lock = Lock()
         self._sockets: list[socket.socket] = []
         self._threads: list[Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        user, at, _ = server.netloc.rpartition("@")
+        self.url = server._replace(netloc=f"{user}{at}127.0.0.1:{self._listener.getsockname()[1]}").geturl()
         self._start(self._accept)
 
-    def _start(self, job: object, *arguments: object) -> None:
-        thread = Thread(target=job, args=arguments, daemon=True)  # type: ignore[arg-type]  # callables, all of them
+    def _start(self, job: Callable[[], None]) -> None:
+        thread = Thread(target=job, daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -55,10 +64,7 @@ class Proxy:
         with self._lock:
             return self.cuts.pop(0) if self.cuts else None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -66,6 +72,12 @@ class Proxy:
             _close(one)
         for thread in self._threads:
             thread.join(timeout=10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class _Pair:
@@ -84,7 +96,7 @@ class _Pair:
                 if self._server_spoke:
                     self._proxy.round_trips += 1
                     self._server_spoke = False
-                if any(name in data for name in _COMMITS) and (cut := self._proxy.next_cut()):
+                if self._proxy.is_commit(data) and (cut := self._proxy.next_cut()):
                     self._cut = cut
                     if cut == "before":
                         break
