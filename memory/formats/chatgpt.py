@@ -3,6 +3,7 @@
 import re
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from typing import IO, Any, Final, cast
 
 from memory.changes import Change
@@ -55,8 +56,12 @@ def _read_stream(stream: IO[bytes], source: Source, before: int) -> Iterator[Arr
         if isinstance(element, Refusal):
             yield Refusal(before + number, element.reason)
         else:
-            id = f"{source.name}-{before + number}"
-            yield read_json(before + number, element.text, lambda value, id=id: read_tree(id, value, source.at))  # type: ignore[misc]
+            make = partial(_read_tree, f"{source.name}-{before + number}", source.at)
+            yield read_json(before + number, element.text, make)
+
+
+def _read_tree(id: str, at: int, value: Any) -> Change:
+    return read_tree(id, value, at)
 
 
 def read_tree(id: str, value: Any, at: int) -> Change:
@@ -127,7 +132,8 @@ def _path(mapping: dict[str, Any], current: object) -> list[str]:
 
 def _branches(mapping: dict[str, Any], path: list[str], parts: list[range]) -> dict[int, list[Json]]:
     """Return the nodes that are not on the path, by the number of the turn where their branch forks."""
-    homes = {path[index]: number for number, turn in enumerate(parts) for index in turn}
+    on_path = {path[index]: number for number, turn in enumerate(parts) for index in turn}
+    homes = dict(on_path)
     branches: dict[int, list[Json]] = {}
     for key, node in mapping.items():
         trail: dict[str, None] = {}
@@ -137,7 +143,7 @@ def _branches(mapping: dict[str, Any], path: list[str], parts: list[range]) -> d
             above = _parent_of(mapping[above])
         home = homes.get(above, 0) if above is not None else 0  # what hangs in the air, at the beginning
         homes |= dict.fromkeys(trail, home)
-        if trail:
+        if key not in on_path:
             branches.setdefault(homes[key], []).append(_kept(key, node))
     return branches
 
@@ -172,7 +178,7 @@ def _role_of(message: dict[str, Any], content: dict[str, Any], value: Json) -> R
     if role == "user":
         return "question"
     is_to_all = message.get("recipient") in (None, "all")
-    is_empty = content.get("content_type") == "text" and value == "" or content.get("parts") == []
+    is_empty = value == "" or content.get("parts") == []
     is_thought = content.get("content_type") in ("thoughts", "reasoning_recap")
     return "answer" if role == "assistant" and is_to_all and not is_empty and not is_thought else "context"
 

@@ -16,8 +16,8 @@ _STRING: Final = rb'"(?>[^"\\]++|\\.)*+"'
 _INSIDE: Final = re.compile(
     rb'(?>[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL
 )  # up to a bracket, or a string that is cut
-_ATOM: Final = re.compile(_STRING + rb'|[^"\[\]{},\s]++', re.DOTALL)
-_OPENING, _CLOSING, _QUOTE = b"[{", b"]}", ord('"')
+_ATOM: Final = re.compile(_STRING + rb'|[^"\[\]{},\s]++|}', re.DOTALL)
+_OPENING, _QUOTE = b"[{", ord('"')
 
 
 class Element(NamedTuple):
@@ -74,7 +74,7 @@ class _Reader:
                 self._at += 1
             elif first in (b"[", b"{"):
                 yield Element(arrays if is_inside else 0, self._bracketed())
-            elif is_inside and first != b"}":
+            elif is_inside:
                 yield Element(arrays, self._atom())
             else:
                 raise _EndError(f"not JSON: {self._data[self._at : self._at + 20]!r}")

@@ -36,10 +36,12 @@ def turns(roles: Sequence[Role]) -> list[range]:
     >>> turns(["context", "question", "answer", "question", "question", "context", "answer"])
     [range(0, 3), range(3, 4), range(4, 7)]
     """
+    if not roles:
+        return []
     starts = [index for index, role in enumerate(roles) if role == "question"]
-    if roles and (not starts or "answer" in roles[: starts[0]]):
+    if not starts or "answer" in roles[: starts[0]]:
         starts.insert(0, 0)
-    starts[:1] = [0] if starts else []
+    starts[0] = 0
     return [range(start, end) for start, end in zip(starts, [*starts[1:], len(roles)], strict=True)]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import IO, Final, NamedTuple, cast
+from typing import IO, Final, Literal, NamedTuple, TypeAlias, cast
 
 from memory.errors import ConfigurationError
 from memory.transfer import Arrival, Refusal
@@ -65,6 +65,10 @@ FORMATS: Final[Mapping[str, Format]] = {
     ),
 }
 """By the name that ``memory import --from`` takes. A new format is a module and a line here."""
+
+
+Target: TypeAlias = Literal["memory", "griptape-local"]
+"""What ``memory export --to`` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,18 @@ def read(name: str, source: Source) -> Iterator[Arrival | Refusal]:
             f"--from {name} needs the module {error.name}: pip install 'conversation-memory[{format_.extra}]'"
         ) from error
     return reader(source)
+
+
+def describe() -> str:
+    """Return what there is, a line for each format, for people to read."""
+    width = max(map(len, FORMATS)) + 2
+    lines = []
+    for name, format_ in FORMATS.items():
+        flags = [*map(_flag, format_.needs), *[f"[{_flag(option)}]" for option in format_.takes]]
+        lines.append(f"{name:<{width}}{format_.source}")
+        if flags:
+            lines.append(" " * width + " ".join(flags))
+    return "\n".join(lines)
 
 
 def _flag(option: str) -> str:
