@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Final
 
 import boto3
@@ -33,11 +34,12 @@ def read(source: Source) -> Iterator[Arrival | Refusal]:
             endpoint_url=options.get("endpoint"),
             config=Config(retries={"mode": "standard", "total_max_attempts": _TRIES}),
         )
-        number = 0
-        for page in client.get_paginator("scan").paginate(TableName=source.name, ConsistentRead=True):
-            for item in page["Items"]:
-                number += 1
-                yield _arrival(number, item, source)
+        with closing(client):
+            number = 0
+            for page in client.get_paginator("scan").paginate(TableName=source.name, ConsistentRead=True):
+                for item in page["Items"]:
+                    number += 1
+                    yield _arrival(number, item, source)
     except (BotoCoreError, ClientError) as error:
         if code_of(error) == "ResourceNotFoundException":
             raise ConfigurationError(f"there is no {where} in this region of this account") from error
