@@ -1,0 +1,168 @@
+"""Griptape's artifacts: what one looks like, what a value of ours is as one, and what Griptape 1.13 can load."""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable
+from typing import Final, TypeAlias, TypeGuard
+
+from memory.values import Json
+
+_Fits: TypeAlias = Callable[[Json], bool]
+
+_COMMON: Final = frozenset(["type", "id", "reference", "meta", "name", "value"])
+_REFERENCE: Final = frozenset(["type", "id", "title", "authors", "source", "year", "url"])
+
+
+def is_artifact(value: Json) -> TypeGuard[dict[str, Json]]:
+    """Tell whether a value looks like the JSON of an artifact, of any class and any release."""
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("type"), str) and isinstance(value.get("id"), str) and "value" in value
+
+
+def artifact_of(value: Json, id: str) -> dict[str, Json]:
+    """Return an artifact as it is, and any other value as one that Griptape 1.13 loads, with this id.
+
+    A string is a TextArtifact, a boolean a BooleanArtifact, an object or null a JsonArtifact; the others are a GenericArtifact,
+    because Griptape's JsonArtifact makes texts of numbers and fails on lists with null.
+    """
+    if is_artifact(value):
+        return value
+    kind = "GenericArtifact"
+    if isinstance(value, str):
+        kind = "TextArtifact"
+    elif isinstance(value, bool):
+        kind = "BooleanArtifact"
+    elif isinstance(value, dict) or value is None:
+        kind = "JsonArtifact"
+    return {"type": kind, "id": id, "reference": None, "meta": {}, "name": id, "value": value}
+
+
+def loadable_artifact(value: Json, id: str) -> dict[str, Json]:
+    """Return the artifact that a value is, or is to become, as Griptape 1.13 can load it.
+
+    Keys that its class does not know (those of older releases, ``module_name``, which makes Griptape import what it names) are
+    left out if they are null, and else go into ``meta``, which Griptape does not look into. A class that it does not have,
+    or a value that is not of the class, is carried whole as the value of a GenericArtifact.
+
+    Args:
+        value: an artifact of any release, or any JSON value.
+        id: for an artifact that is made.
+    """
+    artifact = artifact_of(value, id)
+    if artifact["type"] == "JsonArtifact" and not _is_json_value(artifact["value"]):
+        artifact = {**artifact, "type": "GenericArtifact"}
+    kind = artifact["type"]
+    fields = CLASSES.get(kind) if isinstance(kind, str) else None
+    loadable = None if fields is None else _fitted(artifact, fields, id)
+    return _carried(artifact, id) if loadable is None else loadable
+
+
+def _fitted(artifact: dict[str, Json], fields: dict[str, _Fits], id: str) -> dict[str, Json] | None:
+    """Return the artifact without what its class does not take; None where that is not all it needs."""
+    meta = artifact.get("meta", {})
+    if not isinstance(meta, dict) or not _is_text(artifact.get("name", "")):
+        return None
+    known = _COMMON | fields.keys()
+    moved = {name: part for name, part in artifact.items() if name not in known and part is not None}
+    reference = artifact.get("reference")
+    if reference is not None and not _is_reference(reference):
+        moved["reference"] = reference
+    fitted = {name: part for name, part in artifact.items() if name in known and name not in moved}
+    if moved:
+        fitted["meta"] = {**moved, **meta}
+    if artifact["type"] == "ListArtifact":
+        _fit_items(fitted, id)
+    fit = all(fields[name](fitted[name]) if name in fitted else name in _OPTIONAL for name in fields)
+    return fitted if fit else None
+
+
+def _fit_items(fitted: dict[str, Json], id: str) -> None:
+    if not isinstance(fitted["value"], list):
+        return
+    items = [loadable_artifact(item, f"{id}-{number}") for number, item in enumerate(fitted["value"], 1)]
+    fitted["value"] = list[Json](items)
+    if fitted.get("validate_uniform_types") is True and len({str(item["type"]) for item in items}) > 1:
+        fitted["validate_uniform_types"] = False
+
+
+def _carried(artifact: dict[str, Json], id: str) -> dict[str, Json]:
+    name = artifact["id"] if isinstance(artifact["id"], str) else id
+    return {"type": "GenericArtifact", "id": name, "reference": None, "meta": {}, "name": name, "value": artifact}
+
+
+def _is_text(value: Json) -> bool:
+    return isinstance(value, str)
+
+
+def _is_integer(value: Json) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_bool(value: Json) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_bytes(value: Json) -> bool:
+    try:
+        return isinstance(value, str) and base64.b64encode(base64.b64decode(value)).decode() == value
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _is_list(value: Json) -> bool:
+    return isinstance(value, list)
+
+
+def _is_there(value: Json) -> bool:
+    return value is not None
+
+
+def _is_json_value(value: Json) -> bool:
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except (ValueError, RecursionError):
+            return False
+        return True
+    return value is None or isinstance(value, dict) or (isinstance(value, list) and None not in value)
+
+
+def _is_action(value: Json) -> bool:
+    if not isinstance(value, dict) or not value.keys() <= {"type", "tag", "name", "path", "input"}:
+        return False
+    texts = [value.get("type", ""), value.get("tag"), value.get("name")]
+    path = value.get("path")
+    return all(map(_is_text, texts)) and (path is None or _is_text(path)) and isinstance(value.get("input", {}), dict)
+
+
+def _is_reference(value: Json) -> bool:
+    if not isinstance(value, dict) or not value.keys() <= _REFERENCE or "title" not in value:
+        return False
+    authors = value.get("authors", [])
+    needed = [value[name] for name in ("type", "id", "title") if name in value]
+    optional = [value[name] for name in ("source", "year", "url") if value.get(name) is not None]
+    return isinstance(authors, list) and all(map(_is_text, [*needed, *optional, *authors]))
+
+
+_OPTIONAL: Final = frozenset(["item_separator", "validate_uniform_types"])
+CLASSES: Final[dict[str, dict[str, _Fits]]] = {
+    "ActionArtifact": {"value": _is_action},
+    "AudioArtifact": {"value": _is_bytes, "format": _is_text},
+    "AudioUrlArtifact": {"value": _is_text},
+    "BlobArtifact": {"value": _is_bytes},
+    "BooleanArtifact": {"value": _is_bool},
+    "ErrorArtifact": {"value": _is_text},
+    "GenericArtifact": {"value": _is_there},
+    "ImageArtifact": {"value": _is_bytes, "format": _is_text, "width": _is_integer, "height": _is_integer},
+    "ImageUrlArtifact": {"value": _is_text},
+    "InfoArtifact": {"value": _is_text},
+    "JsonArtifact": {"value": _is_json_value},
+    "ListArtifact": {"value": _is_list, "item_separator": _is_text, "validate_uniform_types": _is_bool},
+    "ModelArtifact": {"value": _is_there},
+    "TextArtifact": {"value": _is_text},
+    "UrlArtifact": {"value": _is_text},
+    "VideoUrlArtifact": {"value": _is_text},
+}
+"""The classes of Griptape 1.13: what each writes beyond the common keys, and what of that it can load."""
