@@ -7,7 +7,7 @@ that a parcel was made for gets the conversation as it is in the primary now; wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, cast
+from typing import Final
 
 from memory.changes import Change, ChangeSet, Seen
 from memory.comparing import get
@@ -22,7 +22,7 @@ from memory.errors import (
     PersistenceError,
     UnsupportedError,
 )
-from memory.repository import Outbox, OutboxRepository, Parcel, Progress, SchemaStatus, Waiting, silently
+from memory.repository import Outbox, Parcel, Progress, SchemaStatus, Waiting, silently
 from memory.store import Store, connect
 
 _AT_ONCE: Final = 100  # parcels between two deletions from the outbox, each of which syncs the primary's disk
@@ -159,7 +159,7 @@ class _Relay:
 
     def run(self) -> Relayed:
         """Deliver all there is."""
-        with cast(OutboxRepository, self.primary.repository).relaying(self.done.replica) as outbox:
+        with self.primary.repository.relaying(self.done.replica) as outbox:
             if outbox is None:
                 self.done.busy = True
             while outbox is not None and self.done.failure is None and (parcels := outbox.parcels(_AT_ONCE)):

@@ -170,13 +170,21 @@ class Repository(ABC):
             f"{self} cannot join {type(connection).__name__}: it has no transactions of the application's"
         )
 
-    def with_outbox(self, replicas: Sequence[str]) -> "OutboxRepository":
-        """Return this repository, writing with each commit a parcel for each of these replicas, in the same transaction.
+    def with_outbox(self, replicas: Sequence[str]) -> "Repository":
+        """Return a repository of the same store that writes with each commit a parcel for each replica, in one transaction.
 
         Raises:
             UnsupportedError: this store has no such thing.
         """
         raise UnsupportedError(f"{self} keeps no outbox for {', '.join(replicas)}: only a SQL store can be mirrored")
+
+    def relaying(self, replica: str) -> AbstractContextManager["Outbox | None"]:
+        """Hold the outbox of a replica, for one relay at a time, until the block or the process ends; None: another has it.
+
+        Raises:
+            UnsupportedError: as `with_outbox`.
+        """
+        raise UnsupportedError(f"{self} keeps no outbox for {replica}: only a SQL store can be mirrored")
 
     def waiting(self) -> Mapping[str, Waiting]:
         """Return by name the replicas for which parcels wait in the outbox."""
@@ -204,11 +212,3 @@ class Outbox(ABC):
     @abstractmethod
     def delivered(self, parcels: Iterable[Parcel]) -> None:
         """Forget these parcels."""
-
-
-class OutboxRepository(Repository):
-    """A repository that keeps each change set for its replicas until it is delivered to them."""
-
-    @abstractmethod
-    def relaying(self, replica: str) -> AbstractContextManager[Outbox | None]:
-        """Hold the outbox of a replica, for one relay at a time, until the block or the process ends; None: another has it."""

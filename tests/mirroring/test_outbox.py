@@ -18,7 +18,6 @@ from memory.changes import Change, ChangeSet, Seen
 from memory.domain import ConversationRecord, RunRecord
 from memory.mirroring import mirror
 from memory.outbox import dump, load
-from memory.repository import OutboxRepository
 from memory.testing.base import put, run
 from tests.cli.conftest import ROOT
 
@@ -68,19 +67,14 @@ def store(url: str) -> Iterator[memory.mirroring.MirroredStore]:
 NAME = "InMemoryRepository()"
 
 
-def outbox_of(store: Store) -> OutboxRepository:
-    assert isinstance(store.repository, OutboxRepository)
-    return store.repository
-
-
 def test_it_is_in_one_hand_at_a_time(store: Store, url: str) -> None:
     with mirror(url, "memory://") as other:
-        with outbox_of(store).relaying(NAME) as mine:
+        with store.repository.relaying(NAME) as mine:
             assert mine is not None
-            with outbox_of(other).relaying(NAME) as theirs, outbox_of(other).relaying("another replica") as beside:
+            with other.repository.relaying(NAME) as theirs, other.repository.relaying("another replica") as beside:
                 assert theirs is None
                 assert beside is not None
-        with outbox_of(other).relaying(NAME) as theirs:
+        with other.repository.relaying(NAME) as theirs:
             assert theirs is not None
 
 
@@ -99,12 +93,12 @@ def test_a_process_that_is_killed_lets_go(store: Store, url: str) -> None:
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
-    with outbox_of(store).relaying(NAME) as mine:
+    with store.repository.relaying(NAME) as mine:
         assert mine is None
     holder.kill()
     holder.communicate()
     while True:  # the server may take a moment to notice
-        with outbox_of(store).relaying(NAME) as mine:
+        with store.repository.relaying(NAME) as mine:
             if mine is not None:
                 return
 
@@ -112,7 +106,7 @@ def test_a_process_that_is_killed_lets_go(store: Store, url: str) -> None:
 def test_what_is_delivered_is_forgotten_and_nothing_else(store: Store) -> None:
     for name in "abc":
         put(store, name, None, run())
-    with outbox_of(store).relaying(NAME) as outbox:
+    with store.repository.relaying(NAME) as outbox:
         assert outbox is not None
         first, second = outbox.parcels(2)
         assert [first.namespace, first.changes.changes[0].id, second.changes.changes[0].id] == ["default", "a", "b"]

@@ -2,7 +2,7 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from threading import Lock
@@ -13,86 +13,85 @@ from sqlalchemy import Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from memory.adapters.sql.engine import reraise
-from memory.adapters.sql.repository import SqlRepository
 from memory.adapters.sql.statements import Statements
 from memory.outbox import load
-from memory.repository import Outbox, OutboxRepository, Parcel
+from memory.repository import Outbox, Parcel
 
 T = TypeVar("T")
-_Do: TypeAlias = Callable[[Callable[[DBAPICursor], Any]], Any]
+Do: TypeAlias = Callable[[Callable[[DBAPICursor], Any]], Any]
 
 _in_memory: Final[WeakKeyDictionary[Engine, Lock]] = WeakKeyDictionary()
 """The relays of databases in memory: they are in this process, and one for all replicas will do."""
 
 
-class OutboxSqlRepository(SqlRepository, OutboxRepository):
-    """A SQL repository whose commits leave a parcel for each replica. The engine is the primary's, and stays open."""
+@contextmanager
+def held(engine: Engine, replica: str, write: Do, where: object) -> Iterator[Do | None]:
+    """Hold the outbox of a replica until the block, or the process, ends; None if another has it.
 
-    def __init__(self, primary: SqlRepository, replicas: Sequence[str]) -> None:
-        super().__init__(primary.engine)
-        self.replicas = tuple(replicas)
-        self.clock = primary.clock
-        self._primary = primary
+    Args:
+        engine: commits each statement by itself.
+        replica: its name.
+        write: does something on sqlite, in a transaction of its own.
+        where: the repository, for errors.
+    """
+    with ExitStack() as stack:
+        if engine.dialect.name == "sqlite":
+            yield write if _lock_sqlite(stack, engine, replica, where) else None
+        else:
+            do = stack.enter_context(_one_connection(engine, where))
+            yield do if _lock_postgresql(stack, do, replica) else None
 
-    def is_new(self) -> bool:
-        return self._primary.is_new()
 
-    @contextmanager
-    def relaying(self, replica: str) -> Iterator[Outbox | None]:
-        lock = self._lock_sqlite if self.engine.dialect.name == "sqlite" else self._lock_postgresql
-        with ExitStack() as stack:
-            do = lock(stack, replica)
-            yield None if do is None else _Parcels(self._statements, do, replica)
+def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: object) -> bool:
+    """Lock another database beside this one: a lock of sqlite's ends with its process, and works on every system."""
+    file = engine.url.database
+    if file in (None, "", ":memory:"):
+        lock = _in_memory.setdefault(engine, Lock())
+        if not lock.acquire(blocking=False):
+            return False
+        stack.callback(lock.release)
+        return True
+    try:
+        beside = sqlite3.connect(f"{file}-relay-{_digest(replica).hex()[:8]}", timeout=0, isolation_level=None)
+        stack.enter_context(closing(beside)).execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            return False
+        reraise(error, where, engine.dialect, None)
+    return True
 
-    def _lock_sqlite(self, stack: ExitStack, replica: str) -> _Do | None:
-        """Lock another database beside this one: a lock of sqlite's ends with its process, and works on every system."""
-        file = self.engine.url.database
-        if file in (None, "", ":memory:"):
-            lock = _in_memory.setdefault(self.engine, Lock())
-            if not lock.acquire(blocking=False):
-                return None
-            stack.callback(lock.release)
-            return self._write
+
+def _lock_postgresql(stack: ExitStack, do: Do, replica: str) -> bool:
+    """Take an advisory lock. All is done on its connection: should that die, and another relay begin, this one ends."""
+    key = int.from_bytes(_digest(replica)[:8], signed=True)
+    if not do(lambda cursor: cursor.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()[0]):
+        return False
+    stack.callback(do, lambda cursor: cursor.execute("SELECT pg_advisory_unlock(%s)", [key]))
+    return True
+
+
+@contextmanager
+def _one_connection(engine: Engine, where: object) -> Iterator[Do]:
+    driver = None
+    with ExitStack() as stack:
         try:
-            beside = sqlite3.connect(f"{file}-relay-{_digest(replica).hex()[:8]}", timeout=0, isolation_level=None)
-            stack.enter_context(closing(beside)).execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                return None
-            reraise(error, self, self.engine.dialect, None)
-        return self._write
+            driver = stack.enter_context(engine.connect()).connection
+        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+            reraise(error, where, engine.dialect, driver)
 
-    def _lock_postgresql(self, stack: ExitStack, replica: str) -> _Do | None:
-        """Take an advisory lock. All is done on its connection: should that die, and another relay begin, this one ends."""
-        key = int.from_bytes(_digest(replica)[:8], signed=True)
-        do = stack.enter_context(self._one_connection())
-        if not do(lambda cursor: cursor.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()[0]):
-            return None
-        stack.callback(do, lambda cursor: cursor.execute("SELECT pg_advisory_unlock(%s)", [key]))
-        return do
-
-    @contextmanager
-    def _one_connection(self) -> Iterator[_Do]:
-        driver = None
-        with ExitStack() as stack:
+        def do(work: Callable[[DBAPICursor], T]) -> T:
             try:
-                driver = stack.enter_context(self._reader.connect()).connection
-            except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
-                reraise(error, self, self.engine.dialect, driver)
+                return work(driver.cursor())
+            except Exception as error:  # noqa: BLE001  # likewise
+                reraise(error, where, engine.dialect, driver)
 
-            def do(work: Callable[[DBAPICursor], T]) -> T:
-                try:
-                    return work(driver.cursor())
-                except Exception as error:  # noqa: BLE001  # likewise
-                    reraise(error, self, self.engine.dialect, driver)
-
-            yield do
+        yield do
 
 
-class _Parcels(Outbox):
+class Parcels(Outbox):
     """The parcels for one replica; ``do`` does something with a cursor of a connection, and makes the errors ours."""
 
-    def __init__(self, statements: Statements, do: _Do, replica: str) -> None:
+    def __init__(self, statements: Statements, do: Do, replica: str) -> None:
         self._statements = statements
         self._do = do
         self._replica = replica

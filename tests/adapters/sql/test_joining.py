@@ -287,16 +287,16 @@ def test_a_long_lived_connection_gathers_no_listeners(store: Store, engine: Engi
 
 
 def test_a_joined_unit_of_work_keeps_no_connection_alive(store: Store, engine: Engine) -> None:
-    from memory.adapters.sql import repository
+    from memory.adapters.sql import joining
 
     gc.collect()
-    before = len(repository._untold)
+    before = len(joining._untold)
     with engine.connect() as connection:
         put(store, connection)
         connection.commit()
     del connection
     gc.collect()
-    assert len(repository._untold) == before
+    assert len(joining._untold) == before
 
 
 @pytest.mark.parametrize(

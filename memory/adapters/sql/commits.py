@@ -1,0 +1,155 @@
+"""What a SQL store reads and commits, on whatever connection: its own, or the application's."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeVar, cast
+
+from sqlalchemy import Connection, Dialect
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+from memory.adapters.sql.engine import (
+    TakenError,
+)
+from memory.adapters.sql.searching import Search, fitting
+from memory.adapters.sql.statements import Statements
+from memory.adapters.sql.writing import Writer, read_receipt, record_of, remove_conversation
+from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
+from memory.domain import Conversation, ConversationRecord, Run, RunRecord
+from memory.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    PersistenceError,
+)
+from memory.index import plan
+from memory.paging import Page, Place, Query, collect, count_pages
+from memory.query import Criterion
+from memory.repository import (
+    Capabilities,
+    Repository,
+    RunsRead,
+    Window,
+)
+
+T = TypeVar("T")
+
+_ATTEMPTS: Final = 3  # at a commit: a key may be taken at the same moment
+_RECEIPTS_KEPT: Final = 24 * 3600 * 1000  # milliseconds, at least: as long as a lost answer may be asked for again
+_PURGED_AT_ONCE: Final = 500
+
+
+class SqlCommits(Repository):
+    """Reads and commits, on connections that a subclass provides."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(joins=True)
+    replicas: Sequence[str] = ()
+    """For whom the outbox gets a parcel with each commit."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._statements = Statements(dialect)
+
+    @abstractmethod
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        """Do something that only reads, on a connection."""
+
+    @abstractmethod
+    def _write(self, work: Callable[[DBAPICursor], T]) -> T:
+        """Do something in a transaction (or a savepoint) of its own, written when this returns."""
+
+    def _look(self, work: Callable[[DBAPICursor], T]) -> T:
+        """Do something that only reads, with statements of `Statements`."""
+        return self._read(lambda connection: work(cursor_of(connection)))
+
+    def _fetch(self, name: str, values: Mapping[str, object]) -> Any:
+        """Return the first row that a statement finds."""
+        return self._look(lambda cursor: self._statements.execute(cursor, name, values).fetchone())
+
+    def get(self, namespace: str, conversation_id: str) -> Conversation | None:
+        values = {"namespace": namespace, "id": conversation_id, "now": self.clock()}
+        row = self._fetch("get", values)
+        return None if row is None else Conversation.from_record(record_of(row))
+
+    def find(self, namespace: str, query: Query) -> Page[Conversation]:
+        planned, exact = fitting(*plan(query.criterion))
+
+        def fetch(after: Place | None, limit: int) -> Sequence[ConversationRecord]:
+            rows = self._read(
+                lambda connection: Search(connection, namespace, planned, self.clock()).page(query.order, after, limit)
+            )
+            return [record_of(row) for row in rows]
+
+        return collect(query, fetch, exact=exact)
+
+    def count(self, namespace: str, criterion: Criterion) -> int:
+        planned, exact = fitting(*plan(criterion))
+        if exact:
+            return self._read(lambda connection: Search(connection, namespace, planned, self.clock()).count())
+        return count_pages(lambda query: self.find(namespace, query), criterion)
+
+    def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
+        values = {
+            "namespace": namespace,
+            "id": conversation_id,
+            "now": self.clock(),
+            "after": window.after,
+            "before": ALL_RUNS if window.before is None else window.before,
+            "limit": ALL_RUNS if window.limit is None else window.limit,
+        }
+        name = "last_runs" if window.from_end else "first_runs"
+
+        def read(cursor: DBAPICursor) -> tuple[Any, Sequence[Any]]:
+            rows = self._statements.execute(cursor, name, values).fetchall()
+            return rows[0] if rows else self._statements.execute(cursor, "seen", values).fetchone(), rows
+
+        seen, rows = self._look(read)
+        runs = [Run.from_record(conversation_id, RunRecord(*row[2:])) for row in rows]
+        return RunsRead(
+            None if seen is None else Seen(str(seen[0]), seen[1]), tuple(reversed(runs) if window.from_end else runs)
+        )
+
+    def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+        failure: PersistenceError | None = None
+        for _ in range(_ATTEMPTS):
+            try:
+                # At first a new conversation is inserted without looking; whatever stands in its way is looked at then.
+                careful = failure is not None
+                return self._write(lambda cursor: self._writer(cursor, namespace, careful=careful).write(changes))  # noqa: B023
+            except (ConflictError, NotFoundError, AlreadyExistsError, InvalidValueError) as error:
+                # Refused, perhaps because it is written already: that costs a look only here, and nothing where all goes well.
+                if (written := self._receipt(namespace, changes.token)) is not None:
+                    return written
+                if not isinstance(error, TakenError):
+                    raise
+                failure = error
+        raise cast(PersistenceError, failure)
+
+    def _receipt(self, namespace: str, token: str) -> Receipt | None:
+        row = self._fetch("receipt", {"namespace": namespace, "token": token})
+        return None if row is None else read_receipt(token, row[0])
+
+    def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
+        return Writer(self._statements, cursor, namespace, self.clock(), careful=careful, replicas=self.replicas)
+
+    def purge_expired(self, namespace: str) -> int:
+        purged = 0
+        while removed := self._write(lambda cursor: self._purge_some(cursor, namespace)):
+            purged += removed
+        return purged
+
+    def _purge_some(self, cursor: DBAPICursor, namespace: str) -> int:
+        values = {"namespace": namespace, "now": self.clock(), "limit": _PURGED_AT_ONCE}
+        expired = self._statements.execute(cursor, "expired", values).fetchall()
+        for (key,) in expired:
+            remove_conversation(self._statements, cursor, key)
+        self._forget_receipts(cursor, namespace)
+        return len(expired)
+
+    def _forget_receipts(self, cursor: DBAPICursor, namespace: str) -> None:
+        oldest = f"{self.clock() // 1000 - _RECEIPTS_KEPT:012x}"  # a token begins with its time: memory.values.new_id
+        self._statements.execute(cursor, "forget_receipts", {"namespace": namespace, "token": oldest})
+
+
+def cursor_of(connection: Connection) -> DBAPICursor:
+    """Return a cursor of the driver's."""
+    return connection.connection.cursor()

@@ -1,0 +1,106 @@
+"""Conversations inside a transaction of the application's."""
+
+from collections.abc import Callable
+from typing import Final, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, NestedTransaction, event
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+from memory.adapters.sql.commits import SqlCommits, cursor_of
+from memory.adapters.sql.engine import (
+    ConnectionLostError,
+    begin_writing,
+    has_ended,
+    is_disconnect,
+    reraise,
+)
+from memory.changes import ChangeSet, Receipt
+from memory.connecting import redact
+from memory.repository import (
+    JoinedRepository,
+)
+
+T = TypeVar("T")
+
+_Untold: TypeAlias = list[tuple[Callable[[], bool], Callable[[], None]]]
+_untold: Final[WeakKeyDictionary[Connection, _Untold]] = WeakKeyDictionary()
+"""For each connection what is to be done once its transaction is committed, and whether that was written after all."""
+
+
+def _commit_and_tell(connection: Connection) -> None:
+    """Commit here, where SQLAlchemy is about to: it tells of no moment after it. Its own commit finds nothing left to do."""
+    untold = _untold[connection]
+    actions = [action for is_written, action in untold if is_written()]  # not if a savepoint around it was rolled back
+    untold.clear()
+    if actions:
+        connection.exec_driver_sql("COMMIT")
+        for action in actions:
+            action()
+
+
+class JoinedSqlRepository(SqlCommits, JoinedRepository):
+    """Conversations inside a transaction of the application's: each commit is a savepoint in it."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.dialect)
+        self._connection = connection
+        self._committed: Callable[[], bool] = lambda: False
+
+    def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+        receipt = super().commit(namespace, changes)
+        self._committed = lambda: self._receipt(namespace, changes.token) is not None
+        return receipt
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        connection = self._connection
+        if connection.invalidated and connection.get_transaction() is not None:
+            raise ConnectionLostError(
+                f"{self}: the connection was lost; nothing was written: roll the transaction back"
+            )
+        driver = connection.connection
+        try:
+            return work(connection)
+        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+            if is_disconnect(error, connection.dialect, driver) and not connection.invalidated:
+                connection.invalidate()  # so that SQLAlchemy knows, and commits nothing of the application's either
+            reraise(error, self, connection.dialect, driver)
+
+    def _write(self, work: Callable[[DBAPICursor], T]) -> T:
+        def in_savepoint(connection: Connection) -> T:
+            if not connection.in_transaction():
+                connection.begin()
+            begin_writing(connection.connection, joined=True)
+            savepoint = connection.begin_nested()
+            try:
+                result = work(cursor_of(connection))
+            except BaseException as error:
+                self._take_back(savepoint, error)
+                raise
+            savepoint.commit()
+            return result
+
+        return self._read(in_savepoint)
+
+    def _take_back(self, savepoint: NestedTransaction, error: BaseException) -> None:
+        connection = self._connection
+        if connection.invalidated or is_disconnect(error, connection.dialect, connection.connection):
+            return
+        if not has_ended(connection.connection):
+            savepoint.rollback()
+            return
+        try:
+            reraise(error, self, connection.dialect, connection.connection)
+        finally:
+            connection.invalidate()  # what the application writes from here on must not be committed without the rest
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        untold = _untold.get(self._connection)
+        if untold is None:  # one pair of listeners for a connection, however many units of work it sees
+            untold = _untold[self._connection] = []
+            event.listen(self._connection, "commit", _commit_and_tell)
+            event.listen(self._connection, "rollback", lambda _: untold.clear())
+        untold.append((self._committed, action))
+
+    def __repr__(self) -> str:
+        return f"JoinedSqlRepository({redact(self._connection.engine.url.render_as_string(hide_password=True))})"
