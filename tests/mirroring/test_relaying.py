@@ -169,7 +169,7 @@ def test_a_relay_that_died_before_it_could_say_so_delivers_again_to_no_effect(
         raise Died
 
     with monkeypatch.context() as patched:
-        patched.setattr("memory.adapters.sql.outbox._Parcels.delivered", die)
+        patched.setattr("memory.adapters.sql.outbox.Parcels.delivered", die)
         with pytest.raises(Died):
             store.relay()
     if forgets:

@@ -96,7 +96,7 @@ def test_receipts_are_forgotten_on_the_way_too(store: Store, clock: Clock, monke
 
 
 def test_purging_removes_runs_and_entries_too(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository, "_PURGED_AT_ONCE", 2)
+    monkeypatch.setattr("memory.adapters.sql.commits._PURGED_AT_ONCE", 2)
     soon = datetime.now(UTC) + timedelta(hours=1)
     with store.begin() as uow:
         for n in range(5):
