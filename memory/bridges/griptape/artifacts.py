@@ -145,7 +145,10 @@ def to_json(value: object) -> Json:
         return cast(Json, value.value)
     if isinstance(value, SerializableMixin):
         cls = type(value)
-        return {part.key: cls.__name__ if part.key == "type" else part.write(part.get(value)) for part in _parts(cls)}
+        return {
+            part.key: cls.__name__ if part.key == "type" else part.write(part.get(value))
+            for part in _parts(cast(Any, cls))
+        }
     if isinstance(value, dict):
         return {key if type(key) is str else _key(key): to_json(each) for key, each in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -158,9 +161,12 @@ def _other(value: object) -> Json:
         return base64.b64encode(value).decode()
     if isinstance(value, BaseModel):
         return cast(Json, value.model_dump(mode="json"))
-    for exact in (str, int, float):
-        if isinstance(value, exact):
-            return cast(Json, exact.__new__(exact, value))
+    if isinstance(value, str):  # of a subclass, an enumeration say: the store keeps exact types
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
     if callable(to_dict := getattr(type(value), "to_dict", None)):  # as json does it, once Griptape is imported
         return to_json(to_dict(value))
     raise TypeError(f"a {type(value).__name__} is no JSON")

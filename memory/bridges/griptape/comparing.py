@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from griptape.memory.structure import Run as GriptapeRun
 
-from memory.bridges.griptape.snapshots import GONE, Digest, Item, Known, View
+from memory.bridges.griptape.snapshots import GONE, Item, Known, View
 
 Recognise: TypeAlias = Callable[[list[GriptapeRun], bool], dict[int, tuple[int, str]]]
 """Finds runs in the store that are the same as these, by id and content: by index, where each is and under which id.

@@ -150,10 +150,10 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     @classmethod
     def redis(
         cls,
+        *,
         host: str,
         port: int,
         index: str,
-        *,
         db: int = 0,
         username: str = "default",
         password: str | None = None,
@@ -177,19 +177,28 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         Raises:
             PersistenceError: as the class itself.
         """
-        place = places.redis(host, port, index, db, username, password, conversation_id, client)
+        place = places.redis(
+            host,
+            port,
+            index,
+            db=db,
+            username=username,
+            password=password,
+            conversation_id=conversation_id,
+            client=client,
+        )
         return cls(**{**place, **options})
 
     @classmethod
     def dynamodb(
         cls,
+        *,
         table_name: str,
         partition_key: str,
         value_attribute_key: str,
         partition_key_value: str,
         sort_key: str | None = None,
         sort_key_value: str | int | None = None,
-        *,
         session: "boto3.Session | None" = None,
         memory_table: str | None = None,
         **options: Any,

@@ -51,6 +51,7 @@ def redis(
     host: str,
     port: int,
     index: str,
+    *,
     db: int,
     username: str,
     password: str | None,
@@ -73,7 +74,9 @@ def redis(
         try:
             found = (client or made).hget(index, conversation_id)
         except driver.RedisError as error:
-            raise StoreUnavailableError(f"the conversation {conversation_id!r} of Griptape's cannot be read: {error}") from error
+            raise StoreUnavailableError(
+                f"the conversation {conversation_id!r} of Griptape's cannot be read: {error}"
+            ) from error
         finally:
             if made is not None:
                 made.close()
@@ -104,7 +107,7 @@ def dynamodb(
     session = boto3.Session() if session is None else session
 
     def bring() -> tuple[list[Run], dict[str, Json]] | None:
-        resource = cast("boto3.Session", session).resource("dynamodb")
+        resource = session.resource("dynamodb")
         try:
             item = resource.Table(table_name).get_item(Key=key, ConsistentRead=True).get("Item", {})
         except ClientError as error:
@@ -149,7 +152,7 @@ def _envelope(text: object, what: str) -> tuple[list[Run], dict[str, Json]] | No
     if text is None:
         return None
     try:
-        envelope = json.loads(cast("str | bytes", text if isinstance(text, (str, bytes)) else str(text)))
+        envelope = json.loads(text if isinstance(text, (str, bytes)) else str(text))
         runs = [run_record(value) for value in envelope["runs"]]
         metadata = envelope.get("metadata", {})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

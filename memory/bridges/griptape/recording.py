@@ -1,6 +1,8 @@
 """A conversation of Griptape's in a store: loaded as its memories are to see it, and written as they change it."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from threading import RLock
 from typing import Any, Final, cast
@@ -31,6 +33,18 @@ _TRIES: Final = 5  # with a conversation that is made and removed by others mean
 _FIRST_READ: Final = 256  # runs; more are read only where the mark is not among them
 _PAGE: Final = 500
 _BEHIND: Final = 16  # runs that others may have appended to what a memory brings along
+
+
+@dataclass(slots=True)
+class _Done:
+    """What a snapshot came to: all that is remembered once it is written."""
+
+    runs: list[GriptapeRun]
+    snapshot: list[GriptapeRun]
+    view: View | None
+    plan: Plan
+    writing: Writing
+    meta: dict[str, Json]
 
 
 class Recorder:
@@ -129,7 +143,7 @@ class Recorder:
         """
         with self._lock:
             if self._unsettled is not None:  # the answer to a commit was lost, or it was cut short
-                self._repeated(lambda: self._settle())
+                self._repeated(self._settle)
             snapshot = list(runs)  # another thread may append meanwhile: it stores after this
             self._repeated(lambda: self._write(runs, snapshot, metadata_of(meta)))
 
@@ -138,10 +152,9 @@ class Recorder:
 
     def _settle(self) -> None:
         if self._unsettled is not None:
-            try:
+            # These say that it was not written: what it held is new to the next comparison.
+            with suppress(NotFoundError, AlreadyExistsError, ConflictError):
                 self._commit(*self._unsettled)
-            except (NotFoundError, AlreadyExistsError, ConflictError):
-                pass  # it was not written: what it held is new to the next comparison
 
     def _write(self, runs: list[GriptapeRun], snapshot: list[GriptapeRun], meta: dict[str, Json]) -> None:
         for _ in range(_TRIES):
@@ -160,11 +173,9 @@ class Recorder:
                 self._look(uow)
             view, plan = compare(self._known, runs, snapshot, partial(self._recognise, uow))
             if view is not None and view.incarnation != self._incarnation:
-                # Another conversation by now, or none: what was removed with the one that was known stays removed.
-                view.positions = [GONE] * len(view.positions)
-                view.incarnation = self._incarnation
+                self._follow(view, self._incarnation)
                 return False
-            writing = Writing(uow, self._id, self._codec, view, plan, self._trimmed)
+            writing = Writing(uow, self._id, self._codec, view=view, plan=plan, trimmed=self._trimmed)
             change: Change | None
             seen: Seen | None = None
             if self._incarnation is None:
@@ -174,12 +185,12 @@ class Recorder:
             if seen is not None and seen.incarnation != self._incarnation:
                 self._look(uow)
                 return False
-            held = partial(self._hold, runs, snapshot, view, plan, writing, meta)
+            done = _Done(runs, snapshot, view, plan, writing, meta)
             if change is None:
-                held(None)
+                self._hold(done, None)
             else:
-                at = self._store.repository.clock()
-                self._commit(ChangeSet.of([change], at), lambda receipt: held(receipt.written[self._id]))
+                changes = ChangeSet.of([change], self._store.repository.clock())
+                self._commit(changes, lambda receipt: self._hold(done, receipt.written[self._id]))
             return True
 
     def _commit(self, changes: ChangeSet, then: Callable[[Receipt], None]) -> None:
@@ -198,36 +209,33 @@ class Recorder:
         then(receipt)
         self._unsettled = None
 
-    def _hold(
-        self,
-        runs: list[GriptapeRun],
-        snapshot: list[GriptapeRun],
-        view: View | None,
-        plan: Plan,
-        writing: Writing,
-        meta: dict[str, Json],
-        written: Written | None,
-    ) -> None:
+    def _hold(self, done: "_Done", written: Written | None) -> None:
         """Remember what is stored by now."""
+        view, placed = done.view, done.writing.placed
         new: list[Item] = []
         if written is not None:
-            positions = self._positions(writing.new, written)
-            appended = plan.append if writing.placed is None else [i.run for i in writing.placed if i.position is None]
-            new = [Item(run, at, ours.id) for run, at, ours in zip(appended, positions, writing.new, strict=True)]
-            if view is not None and view.incarnation != written.incarnation:
-                view.positions = [GONE] * len(view.positions)
-                view.incarnation = written.incarnation
+            positions = self._positions(done.writing.new, written)
+            appended = done.plan.append if placed is None else [item.run for item in placed if item.position is None]
+            new = [Item(run, at, ours.id) for run, at, ours in zip(appended, positions, done.writing.new, strict=True)]
+            if view is not None:
+                self._follow(view, written.incarnation)
             self._incarnation, self._last_position = written.incarnation, written.last_position
         if view is None:
             complete = written is not None and written.run_count == len(new)
             view = View({}, complete=complete, incarnation=self._incarnation)
-        view.meta = meta
-        if writing.placed is None:
-            self._known.hold_more(view, new, plan.dropped, runs, snapshot)
+        view.meta = done.meta
+        if placed is None:
+            self._known.hold_more(view, new, done.plan.dropped, done.runs, done.snapshot)
         else:
             places = iter(new)
-            items = [next(places) if item.position is None else item for item in writing.placed]
-            self._known.hold(view, items, runs)
+            self._known.hold(view, [next(places) if item.position is None else item for item in placed], done.runs)
+
+    @staticmethod
+    def _follow(view: View, incarnation: str | None) -> None:
+        """Another conversation by now, or none: what was removed with the one that was known stays removed."""
+        if view.incarnation != incarnation:
+            view.positions = [GONE] * len(view.positions)
+            view.incarnation = incarnation
 
     def _positions(self, new: list[Run], written: Written) -> list[int]:
         """Return where the new runs are: the last ones, if nobody could append between two of them."""

@@ -44,7 +44,18 @@ class View:
         incarnation: of which conversation: another one may be made under the same id.
     """
 
-    __slots__ = ("_columns", "_dead", "_digests", "_refs", "complete", "ids", "incarnation", "keys", "meta", "positions")
+    __slots__ = (
+        "_columns",
+        "_dead",
+        "_digests",
+        "_refs",
+        "complete",
+        "ids",
+        "incarnation",
+        "keys",
+        "meta",
+        "positions",
+    )
 
     def __init__(self, meta: dict[str, Json], *, complete: bool, incarnation: str | None) -> None:
         self.meta = meta

@@ -1,24 +1,39 @@
 """`PersistentSummaryConversationMemory`: a summary that is there again after a restart, and counts right."""
 
+from typing import TYPE_CHECKING, cast
+
 from attrs import define, field
 from griptape.memory.structure import BaseConversationMemory, Run, SummaryConversationMemory
 
 _SUMMARY, _INDEX, _RUN = "summary", "summary_index", "summary_run"
 
 
-@define
+class _Before(str):
+    """The summary there was: Griptape returns this very object where it could not make another."""
+
+    __slots__ = ()
+
+
+@define(slots=False)
 class PersistentSummaryConversationMemory(SummaryConversationMemory):
     """Griptape's `SummaryConversationMemory`, whose summary is stored with each run that changes it.
 
     Griptape's own never stores it, and counts the runs it has summarized from the first one in memory: with ``max_runs``, or
-    when only the last runs are loaded, the newest are then missing from the prompt. This one also remembers the id of the last run
-    that is summarized. In the metadata: ``summary``, ``summary_index`` (both as Griptape's own reads them) and ``summary_run``.
+    when only the last runs are loaded, the newest are then missing from the prompt. This one remembers the id of the last
+    run that is summarized, too. In the metadata: ``summary`` and ``summary_index``, both as Griptape's own reads them, and
+    ``summary_run``.
 
     Works with any driver; arguments as Griptape's.
     """
 
+    if TYPE_CHECKING:
+        summary: str | None
+        summary_index: int
+
     # Griptape finds the class by its module, when a Structure is made from its own JSON.
-    module_name: str = field(default="memory.bridges.griptape", kw_only=True, repr=False, metadata={"serializable": True})
+    module_name: str = field(
+        default="memory.bridges.griptape", kw_only=True, repr=False, metadata={"serializable": True}
+    )
 
     def try_add_run(self, run: Run) -> None:
         """Add a run, and summarize those that are more than ``offset`` (or than ``max_runs``, if that is less)."""
@@ -26,8 +41,9 @@ class PersistentSummaryConversationMemory(SummaryConversationMemory):
         offset = self.offset if not self.max_runs else min(self.offset, self.max_runs)
         index = max(self.summary_index, len(self.runs) - offset)
         if index > self.summary_index:
-            summary = self.summarize_runs(self.summary, self.runs[self.summary_index : index])
-            if summary is not self.summary:  # else it failed, which Griptape has logged: it is tried again with the next run
+            before = _Before(self.summary or "")
+            summary = self.summarize_runs(before, self.runs[self.summary_index : index])
+            if summary is not before:  # else the model failed, which Griptape has logged: the next run tries again
                 self.summary, self.summary_index = summary, index
                 self.meta |= {_SUMMARY: summary, _INDEX: index, _RUN: self.runs[index - 1].id}
 
@@ -42,12 +58,12 @@ class PersistentSummaryConversationMemory(SummaryConversationMemory):
 
     def load_runs(self) -> list[Run]:
         """Load the runs and the summary; what is summarized is found again by the id of its last run."""
-        BaseConversationMemory.load_runs(self)
+        runs = cast(list[Run], BaseConversationMemory.load_runs(self))
         summary, index, last = (self.meta.get(name) for name in (_SUMMARY, _INDEX, _RUN))
         self.summary = summary if isinstance(summary, str) else None
-        known = index if isinstance(index, int) and 0 <= index <= len(self.runs) and self.summary is not None else 0
-        if isinstance(last, str) and (known == 0 or self.runs[known - 1].id != last):
+        known = index if isinstance(index, int) and 0 <= index <= len(runs) and self.summary is not None else 0
+        if isinstance(last, str) and (known == 0 or runs[known - 1].id != last):
             # Other runs were loaded than there were; if it is not among them, none of them is summarized.
-            known = max((at for at, run in enumerate(self.runs, 1) if run.id == last), default=0)
+            known = max((at for at, run in enumerate(runs, 1) if run.id == last), default=0)
         self.summary_index = known
-        return self.runs
+        return runs

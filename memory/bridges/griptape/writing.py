@@ -36,7 +36,7 @@ class Writing:
     """
 
     def __init__(
-        self, uow: UnitOfWork, conversation_id: str, codec: Codec, view: View | None, plan: Plan, trimmed: Trimmed
+        self, uow: UnitOfWork, conversation_id: str, codec: Codec, *, view: View | None, plan: Plan, trimmed: Trimmed
     ) -> None:
         self._uow = uow
         self._id = conversation_id
@@ -126,7 +126,7 @@ class Writing:
             source = stored.get(before) if before is not None else None
             run = self._content(item, source or stored[at])
             run = _marked(run, stored[at].metadata.get(SHOWN_FROM))
-            self._place(item, at, run.id)
+            self._place(at, run.id)
             if run.to_record(at)._replace(created_at=0) != stored[at].to_record(at)._replace(created_at=0):
                 replaced[at] = run
         for at, mark in marks.items():
@@ -140,7 +140,7 @@ class Writing:
         run = self._codec.to_ours(item.run)
         return replace(run, created_at=source.created_at) if run.id == source.id else run
 
-    def _place(self, item: Item, at: int, key: str) -> None:
+    def _place(self, at: int, key: str) -> None:
         self.placed = [Item(each.run, at, key) if each.position == at else each for each in self.placed or ()]
 
     def _lost_its_place(self, item: Item, at: int, *, edited: bool) -> None:
@@ -159,7 +159,9 @@ def metadata_text(metadata: dict[str, Json]) -> str:
         return encode_metadata(metadata)
     except InvalidValueError as error:
         _log.warning("a part of the conversation's metadata cannot be stored, and is kept as text: %s", error)
-    return encode_metadata({key: value if _is_storable({key: value}) else str(value) for key, value in metadata.items()})
+    return encode_metadata(
+        {key: value if _is_storable({key: value}) else str(value) for key, value in metadata.items()}
+    )
 
 
 def _is_storable(metadata: dict[str, Json]) -> bool:
