@@ -71,9 +71,7 @@ def compare(
     last_known = max((index for index, item in enumerate(items) if item.position), default=-1)
     if unsure and (not views or unsure[0] < last_known):
         again = recognise([items[index].run for index in unsure], bool(views))
-        for at, (position, key) in again.items():
-            if all(item.position != position for item in items):
-                items[unsure[at]] = Item(items[unsure[at]].run, position, key)
+        items = _with_recognised(items, {unsure[at]: place for at, place in again.items()})
     plan = _Arranging(items, stored).plan()
     return (views[0] if views else None), plan
 
@@ -120,6 +118,18 @@ def _found(known: Known, views: list[View], snapshot: Sequence[GriptapeRun]) -> 
         if item.position is not None:
             items.append(item)
     return items
+
+
+def _with_recognised(items: list[Item], places: dict[int, tuple[int, str]]) -> list[Item]:
+    """Return the items with places for those that were recognised; one that is there again, later, counts once."""
+    held = {item.position: index for index, item in enumerate(items) if item.position}
+    dropped: set[int] = set()
+    again = list(items)
+    for index, (position, key) in places.items():
+        if (other := held.get(position)) is None or other > index:
+            again[index] = Item(items[index].run, position, key)
+            dropped |= set() if other is None else {other}
+    return [item for index, item in enumerate(again) if index not in dropped]
 
 
 class _Arranging:

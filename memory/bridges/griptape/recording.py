@@ -73,6 +73,7 @@ class Recorder:
         self._asked = False  # whether it is known if there is such a conversation
         self._incarnation: str | None = None  # None: there is none, as far as is known
         self._last_position = 0
+        self._created_at = 0
         self._unsettled: tuple[ChangeSet, Callable[[Receipt], None]] | None = None
 
     # loading
@@ -103,10 +104,10 @@ class Recorder:
                 return None
             limit = _FIRST_READ if self._last is None else self._last + 1
             runs = uow.runs.last(self._id, limit)
-            first = shown_from(runs)
-            if self._last is None and len(runs) == limit and not (first and first >= _position(runs[0])):
+            first = shown_from(runs, self._created_at)
+            if self._last is None and len(runs) == limit and first < _position(runs[0]):
                 runs = uow.runs.list(self._id, after=max(0, first - 1), before=_position(runs[0])) + runs
-                first = first or shown_from(runs)
+                first = first or shown_from(runs, self._created_at)
         shown = [run for run in runs if _position(run) >= first]
         if self._last is None or len(shown) <= self._last:
             return conversation, shown, True
@@ -122,6 +123,7 @@ class Recorder:
             return None
         record = cast(ConversationRecord, conversation.record)
         self._incarnation, self._last_position = record.incarnation, record.last_position
+        self._created_at = record.created_at
         return conversation
 
     def _create(self, runs: list[Run], metadata: dict[str, Json]) -> None:
@@ -175,11 +177,14 @@ class Recorder:
             if view is not None and view.incarnation != self._incarnation:
                 self._follow(view, self._incarnation)
                 return False
-            writing = Writing(uow, self._id, self._codec, view=view, plan=plan, trimmed=self._trimmed)
+            writing = Writing(
+                uow, self._id, self._codec, view=view, plan=plan, trimmed=self._trimmed, created_at=self._created_at
+            )
             change: Change | None
             seen: Seen | None = None
+            at = self._store.repository.clock()
             if self._incarnation is None:
-                change = writing.creation(meta, self._store.repository.clock())
+                change, self._created_at = writing.creation(meta, at), at
             else:
                 change, seen = writing.change(meta)
             if seen is not None and seen.incarnation != self._incarnation:
@@ -189,7 +194,7 @@ class Recorder:
             if change is None:
                 self._hold(done, None)
             else:
-                changes = ChangeSet.of([change], self._store.repository.clock())
+                changes = ChangeSet.of([change], at)
                 self._commit(changes, lambda receipt: self._hold(done, receipt.written[self._id]))
             return True
 

@@ -18,9 +18,10 @@ Trimmed: TypeAlias = Literal["hidden", "deleted"]
 """What becomes of runs that ``max_runs`` takes out of a memory: they stay in the store and are not loaded again, or they go."""
 
 SHOWN_FROM: Final = "griptape:shown_from"
-"""The key in a run's metadata that says: who loads the conversation is shown it from this position on; 0: from this run on.
+"""The key in a run's metadata that says: who loads the conversation is shown it from this ``position`` on; 0: from this run on.
 
-The last run that has it decides. It is written with the run, so hiding costs no edit, and conflicts with nobody.
+The last run that has it decides. It is written with the run, so hiding costs no edit, and conflicts with nobody. ``of`` is when
+the conversation was made: to another one, made under the same id meanwhile, the mark says nothing.
 """
 
 _log = logging.getLogger("memory")
@@ -36,7 +37,15 @@ class Writing:
     """
 
     def __init__(
-        self, uow: UnitOfWork, conversation_id: str, codec: Codec, *, view: View | None, plan: Plan, trimmed: Trimmed
+        self,
+        uow: UnitOfWork,
+        conversation_id: str,
+        codec: Codec,
+        *,
+        view: View | None,
+        plan: Plan,
+        trimmed: Trimmed,
+        created_at: int,
     ) -> None:
         self._uow = uow
         self._id = conversation_id
@@ -44,6 +53,7 @@ class Writing:
         self._view = view
         self._plan = plan
         self._trimmed = trimmed
+        self._created_at = created_at
         self.new = [codec.to_ours(run) for run in plan.append]
         self.placed = plan.items
 
@@ -97,16 +107,18 @@ class Writing:
 
     def _mark_new(self) -> None:
         if self._hides and self.new:
-            mark = {SHOWN_FROM: self._plan.first_kept or 0}
-            self.new[0] = replace(self.new[0], metadata={**self.new[0].metadata, **mark})
+            self.new[0] = _marked(self.new[0], self._mark(0))
 
-    def _marks(self) -> dict[int, int]:
+    def _marks(self) -> dict[int, Json]:
         """Return where a mark has to be put into a stored run, because there is no new one: at the last that is known."""
         if not self._hides or self.new:
             return {}
         positions = [*cast(View, self._view).positions, *self._plan.trimmed]
         last = max(at for at in positions if at not in self._plan.remove)
-        return {last: self._plan.first_kept or last + 1}
+        return {last: self._mark(last + 1)}
+
+    def _mark(self, otherwise: int) -> Json:
+        return {"position": self._plan.first_kept or otherwise, "of": self._created_at}
 
     # what is edited
 
@@ -116,7 +128,7 @@ class Writing:
         runs = self._uow.runs.list(self._id, after=min(positions) - 1, before=max(positions) + 1)
         return {cast(int, run.position): run for run in runs}
 
-    def _replaced(self, stored: Mapping[int, Run], marks: Mapping[int, int]) -> dict[int, Run]:
+    def _replaced(self, stored: Mapping[int, Run], marks: Mapping[int, Json]) -> dict[int, Run]:
         """Return the runs that are to stand where others do; those that somebody has removed stay away."""
         replaced: dict[int, Run] = {}
         for at, (item, before) in self._plan.replace.items():
@@ -209,10 +221,15 @@ def unmarked(run: Run) -> Run:
     return replace(run, metadata={key: value for key, value in run.metadata.items() if key != SHOWN_FROM})
 
 
-def shown_from(runs: list[Run]) -> int:
-    """Return the position from which these runs are shown, as the last mark among them says; 0 if there is none."""
+def shown_from(runs: list[Run], created_at: int) -> int:
+    """Return the position from which these runs are shown, as the last mark among them says; 0 if there is none.
+
+    Args:
+        runs: with or without those that are hidden.
+        created_at: when their conversation was made, in microseconds since 1970.
+    """
     for run in reversed(runs):
-        mark, position = run.metadata.get(SHOWN_FROM), cast(int, run.position)
-        if type(mark) is int and 0 <= mark <= position + 1:  # a larger one is of a conversation that is no more
-            return mark or position
+        mark = run.metadata.get(SHOWN_FROM)
+        if isinstance(mark, dict) and mark.get("of") == created_at and isinstance(shown := mark.get("position"), int):
+            return shown or cast(int, run.position)
     return 0
