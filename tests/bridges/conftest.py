@@ -16,7 +16,6 @@ from memory import Store
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.store import connect
 from memory.values import new_id
-from tests.cloud_server import CloudServer
 from tests.servers import Server, postgres
 from tests.servers.redis import drop_indexes
 
@@ -57,9 +56,8 @@ def url_of(
             elif kind == "dynamodb":
                 url = f"dynamodb://bridge-{new_id()}?endpoint={request.getfixturevalue('dynamodb_server').url}"
             elif kind == "cloud":
-                cloud: CloudServer = request.getfixturevalue("cloud_server")
-                monkeypatch.setenv("GT_CLOUD_API_KEY", "key-of-org-a")
-                return cloud.host.replace("http://", "griptape+http://")
+                                monkeypatch.setenv("GT_CLOUD_API_KEY", "key-of-org-a")
+                return str(request.getfixturevalue("cloud_server").host).replace("http://", "griptape+http://")
             else:
                 return {"sqlite": f"sqlite:///{tmp_path}/bridge.db", "in memory": "sqlite://", "memory": "memory://"}[
                     kind
