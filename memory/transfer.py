@@ -45,6 +45,9 @@ OnConflict: TypeAlias = Literal["skip", "replace", "fail"]
 LONGEST_LINE: Final = 2**30
 """Bytes; a longer line is refused, for it has to be read whole."""
 
+BROKEN_STREAM: Final = (OSError, EOFError, zlib.error)
+"""What reading a stream raises where it breaks off, or where compressed data is damaged."""
+
 _ToText: TypeAlias = Callable[[Json, str], str]
 
 _BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that can be written in byte strings
@@ -115,10 +118,15 @@ def write_line(record: ConversationRecord, runs: Iterable[Run]) -> Iterator[str]
     """Yield a conversation's line in pieces, with these of its runs, as far as the record knows of them."""
     yield f'{{{write_head(record)},"last_position":{record.last_position},"runs":['
     comma = ""
-    for run in takewhile(lambda run: cast("int", run.position) <= record.last_position, runs):
+    for run in known_runs(record, runs):
         yield comma + _write_run(run.to_record(cast("int", run.position)))
         comma = ","
     yield "]}\n"
+
+
+def known_runs(record: ConversationRecord, runs: Iterable[Run]) -> Iterator[Run]:
+    """Yield the runs that were there when a conversation's record was read, and none that was appended since."""
+    return takewhile(lambda run: cast("int", run.position) <= record.last_position, runs)
 
 
 def write_head(record: ConversationRecord) -> str:
@@ -156,21 +164,35 @@ def read_lines(stream: IO[bytes], *, longest: int = LONGEST_LINE) -> Iterator[Ar
 
     A stream that breaks off (compressed data that is cut or damaged, say) ends in a `Refusal`.
     """
+    for number, line in split_lines(stream, longest=longest):
+        if isinstance(line, Refusal):
+            yield line
+        else:
+            yield _read(number, line)
+
+
+def split_lines(stream: IO[bytes], *, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes | Refusal]]:
+    """Yield the lines of a stream that are not blank, with their numbers; a `Refusal` for one that cannot be read."""
     number = 0
     while True:
         number += 1
         try:
             line = stream.readline(longest)
             if len(line) == longest and _skip_rest(stream, line):
-                yield Refusal(number, f"the line is longer than {longest:,} bytes")
+                yield number, Refusal(number, f"the line is longer than {longest:,} bytes")
                 continue
-        except (OSError, EOFError, zlib.error) as error:
-            yield Refusal(number, f"the input cannot be read on from here: {error}")
+        except BROKEN_STREAM as error:
+            yield number, broken_off(number, error)
             return
         if not line:
             return
         if not line.isspace():
-            yield _read(number, line)
+            yield number, line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
+
+
+def broken_off(number: int, error: Exception) -> Refusal:
+    """Return the refusal of all that would follow in a stream that cannot be read on."""
+    return Refusal(number, f"the input cannot be read on from here: {error}")
 
 
 def _skip_rest(stream: IO[bytes], line: bytes) -> bool:
@@ -181,9 +203,24 @@ def _skip_rest(stream: IO[bytes], line: bytes) -> bool:
 
 
 def _read(number: int, line: bytes) -> Arrival | Refusal:
+    return read_json(number, line, lambda value: _read_conversation(value, now()))
+
+
+def read_json(number: int, text: bytes, read: Callable[[Any], Change]) -> Arrival | Refusal:
+    """Return the conversation that a JSON text holds, or why it holds none.
+
+    Args:
+        number: of the line, or of whatever it is in its source.
+        text: UTF-8.
+        read: makes the change of the value; raises `InvalidValueError` where it is no conversation.
+    """
+    return arrive(number, len(text), lambda: read(json.loads(text.decode())))
+
+
+def arrive(number: int, size: int, make: Callable[[], Change]) -> Arrival | Refusal:
+    """Return the conversation that a function makes, or why it makes none: JSON cannot be parsed, or is no conversation."""
     try:
-        text = line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
-        return Arrival(number, _read_conversation(json.loads(text), now()), len(line))
+        return Arrival(number, make(), size)
     except UnicodeDecodeError as error:
         return Refusal(number, f"not UTF-8: {error.reason} at byte {error.start + 1}")
     except json.JSONDecodeError as error:

@@ -11,6 +11,7 @@ from memory.cli.options import Settings, before_the_command, with_settings
 from memory.cli.reporting import FAILED, MISUSED, complain
 from memory.errors import InvalidValueError
 from memory.expression import parse
+from memory.formats.registry import NATIVE, Target, check_options, describe
 from memory.query import Criterion
 from memory.transfer import OnConflict
 
@@ -63,21 +64,50 @@ def tour(_: Settings) -> None:
     run_tour()
 
 
-@app.command("import")
+_IMPORT_HELP = f"""Import conversations from files or servers: what cannot be read is told, and the rest goes on.
+
+By default a file has a conversation a line, as `export` writes them: {{"id": ..., "metadata": {{...}}, "runs": [{{"input": ...,
+"output": ..., "metadata": {{...}}}}]}}, or more. Formats, what they read, and the options they need or [take]:
+
+\b
+{describe()}
+"""
+
+
+@app.command("import", help=_IMPORT_HELP)
 @with_settings
 def import_(
     settings: Settings,
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="JSON lines, plain or gzip; - for stdin.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Files, plain or gzip, - for stdin; else an address.")
+    ],
+    *,
+    from_: Annotated[str, typer.Option("--from", metavar="FORMAT", help="What they are written in.")] = NATIVE,
     on_conflict: Annotated[OnConflict, typer.Option(help="What to do where an id is taken.")] = "skip",
+    id: Annotated[str | None, typer.Option(help="The id of the one conversation in the file.")] = None,
+    index: Annotated[str | None, typer.Option(help="The key of the hash.")] = None,
+    partition_key: Annotated[str | None, typer.Option(help="The table's attribute with the id.")] = None,
+    sort_key: Annotated[str | None, typer.Option(help="The attribute that is the second part of the id.")] = None,
+    value_attribute: Annotated[str | None, typer.Option(help="The attribute with the conversation.")] = None,
+    region: Annotated[str | None, typer.Option(help="The table's region; else as AWS is configured.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="URL of a DynamoDB other than Amazon's.")] = None,
 ) -> None:
-    """Import conversations from files: one a line, as `export` writes them; a bad line is told, and the rest goes on.
+    """Import conversations, as `_IMPORT_HELP` tells."""
+    from memory.cli.transferring import import_sources
 
-    A line is {"id": ..., "metadata": {...}, "runs": [{"input": ..., "output": ..., "metadata": {...}}]}, or has more.
-    """
-    from memory.cli.transferring import import_files
-
+    given = {
+        "id": id,
+        "index": index,
+        "partition_key": partition_key,
+        "sort_key": sort_key,
+        "value_attribute": value_attribute,
+        "region": region,
+        "endpoint": endpoint,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    check_options(from_, options)
     with settings.open() as store:
-        totals = import_files(store, files, on_conflict)
+        totals = import_sources(store, sources, on_conflict, from_, options)
     if totals.refused:
         raise typer.Exit(FAILED)
 
@@ -89,12 +119,18 @@ def export(
     file: Annotated[str, typer.Argument(help="Where to; compressed if it ends in .gz; - for stdout.")] = STANDARD,
     where: _Where = None,
     order: _Order = "id",
+    to: Annotated[Target, typer.Option(help="What to write.")] = "memory",
 ) -> None:
-    """Export conversations with all their runs, one a line, so that `import` brings them back exactly."""
-    from memory.cli.transferring import export_file
+    """Export conversations with all their runs, one a line, so that `import` brings them back exactly.
+
+    With --to griptape-local, a file is one conversation that Griptape's LocalConversationMemoryDriver loads (1.13); name a
+    folder, with / at its end, for a file of each.
+    """
+    from memory.cli.transferring import export_file, export_griptape
 
     with settings.open_existing() as store:
-        exported = export_file(store, file, _criterion(where), order)
+        write = export_file if to == "memory" else export_griptape
+        exported = write(store, file, _criterion(where), order)
     print(f"exported {exported:,} conversations", file=sys.stderr)
 
 

@@ -11,28 +11,38 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from memory.transfer import uncompressed
+from memory.values import now
 
 STANDARD = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An open input: its bytes uncompressed, its size where it has one, and how much of that is read."""
+    """An open input.
+
+    Attributes:
+        lines: its bytes, uncompressed.
+        size: where it has one.
+        position: how much of that is read.
+        modified_at: when it was written last, in microseconds since 1970; now, if that is not known.
+    """
 
     lines: IO[bytes]
     size: int | None
     position: Callable[[], int]
+    modified_at: int
 
 
 @contextmanager
 def open_input(name: str) -> Iterator[Source]:
     """Open a file for reading; gzip is told by the first bytes, whatever the name."""
     if name == STANDARD:
-        yield Source(uncompressed(cast("io.BufferedReader[Any]", sys.stdin.buffer)), None, lambda: 0)
+        yield Source(uncompressed(cast("io.BufferedReader[Any]", sys.stdin.buffer)), None, lambda: 0, now())
         return
     with Path(name).open("rb", buffering=0) as raw, io.BufferedReader(raw, 2**16) as stream:
-        size = os.fstat(raw.fileno()).st_size if Path(name).is_file() else None
-        yield Source(uncompressed(stream), size, raw.tell)
+        told = os.fstat(raw.fileno())
+        size = told.st_size if Path(name).is_file() else None
+        yield Source(uncompressed(stream), size, raw.tell, now() if size is None else told.st_mtime_ns // 1000)
 
 
 @contextmanager

@@ -1,47 +1,92 @@
 """Import and export, with a progress bar where somebody watches."""
 
 import gc
+import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import cast
 
-from memory.cli.files import open_input, open_output
+from memory.cli.files import STANDARD, open_input, open_output
 from memory.cli.reporting import complain
+from memory.connecting import redact
+from memory.domain import Conversation, ConversationRecord
+from memory.errors import ConfigurationError, InvalidValueError
+from memory.formats import registry as formats
+from memory.formats.envelopes import write_envelope
+from memory.formats.griptape_local import ENDING, stem_of
+from memory.formats.registry import FORMATS, NATIVE
 from memory.query import Criterion
 from memory.store import Store
-from memory.transfer import OnConflict, Refusal, Totals, dump, read_lines, restore
+from memory.transfer import OnConflict, Refusal, Totals, dump, known_runs, restore
+from memory.values import now
 
 _SELDOM = (
     200_000  # objects until the cycle collector runs: records are in no cycles, and at 700 it took a sixth of the time
 )
 
 
-def import_files(store: Store, names: list[str], on_conflict: OnConflict) -> Totals:
-    """Import files, tell what is wrong with their lines, and in the end what has been written, whatever happens."""
+def import_sources(
+    store: Store,
+    names: list[str],
+    on_conflict: OnConflict,
+    format: str = NATIVE,
+    options: Mapping[str, str] | None = None,
+) -> Totals:
+    """Import files, or what addresses name; tell what cannot be read, and in the end what has been written, whatever happens.
+
+    Args:
+        store: where to.
+        names: of files, ``-`` for stdin; or addresses, where the format is read from a server.
+        on_conflict: as `restore`.
+        format: a name in `memory.formats.registry.FORMATS`.
+        options: the format's.
+
+    Raises:
+        ConfigurationError: an option or an address cannot work.
+        PersistenceError: as `restore`; or a source could not be read on.
+    """
+    options = options or {}
+    if "id" in options and len(names) > 1:
+        raise ConfigurationError(f"--id names one conversation, and there are {len(names)} files")
     totals = Totals()
     gc.set_threshold(_SELDOM)
     store.begin()  # a store that cannot be used is told before anything is read
     try:
         for name in names:
-            _import_file(store, name, on_conflict, totals)
+            _import_one(store, name, format, options, on_conflict=on_conflict, totals=totals)
     finally:
+        what = "lines" if format == NATIVE else "conversations"
         skipped = f", skipped {totals.skipped:,} that exist already" if totals.skipped else ""
-        refused = f", refused {totals.refused:,} lines" if totals.refused else ""
+        refused = f", refused {totals.refused:,} {what}" if totals.refused else ""
         print(f"imported {totals.conversations:,} conversations and {totals.runs:,} runs{skipped}{refused}")
     return totals
 
 
-def _import_file(store: Store, name: str, on_conflict: OnConflict, totals: Totals) -> None:
+def _import_one(
+    store: Store, name: str, format: str, options: Mapping[str, str], *, on_conflict: OnConflict, totals: Totals
+) -> None:
     def tell(refusal: Refusal) -> None:
         complain(f"{name}:{refusal.number}: {refusal.reason}")
 
-    with open_input(name) as source, _progress(name, lambda: source.size) as advance:
+    with ExitStack() as stack:
+        if FORMATS[format].is_file:
+            opened = stack.enter_context(open_input(name))
+            stem = "stdin" if name == STANDARD else Path(name.removesuffix(".gz")).stem
+            source = formats.Source(stem, opened.modified_at, opened.lines, options)
+            size, position = opened.size, opened.position
+        else:
+            source = formats.Source(name, now(), None, options)
+            size, position = None, int
+        advance = stack.enter_context(_progress(redact(name), lambda: size))
         restore(
             store,
-            read_lines(source.lines),
+            formats.read(format, source),
             on_conflict=on_conflict,
             on_refusal=tell,
-            progress=lambda _: advance(source.position()),
+            progress=lambda _: advance(position()),
             totals=totals,
         )
 
@@ -57,6 +102,42 @@ def export_file(store: Store, name: str, criterion: Criterion | None, order: str
                 advance(exported)
         stream.flush()
     return exported
+
+
+def export_griptape(store: Store, name: str, criterion: Criterion | None, order: str) -> int:
+    """Export what matches for Griptape's local driver: one conversation to a file, or each to one of its own in a folder.
+
+    Raises:
+        InvalidValueError: a file is named, and not just one conversation matches.
+    """
+    if name != STANDARD and (name.endswith(os.sep) or Path(name).is_dir()):
+        folder = Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        exported = 0
+        with store.begin() as uow, _progress(name, lambda: _count(store, criterion)) as advance:
+            for conversation in uow.conversations.iterate(criterion, order=order):
+                _export_griptape(store, conversation, str(folder / f"{stem_of(conversation.id)}{ENDING}"))
+                exported += 1
+                advance(exported)
+        return exported
+    with store.begin() as uow:
+        found = list(islice(uow.conversations.iterate(criterion, order=order), 2))
+    if len(found) != 1:
+        raise InvalidValueError(
+            f"{'several conversations match' if found else 'no conversation matches'}, and a file is one: "
+            "choose it by --where 'id == \"...\"', or name a folder, with / at its end"
+        )
+    _export_griptape(store, found[0], name)
+    return 1
+
+
+def _export_griptape(store: Store, conversation: Conversation, name: str) -> None:
+    record = cast(ConversationRecord, conversation.record)
+    # A unit of work remembers whose runs it has read; one for each conversation forgets it again.
+    with open_output(name) as stream, store.begin() as uow:
+        for piece in write_envelope(conversation.metadata, known_runs(record, uow.runs.iterate(conversation.id))):
+            stream.write(piece)
+        stream.flush()
 
 
 def _count(store: Store, criterion: Criterion | None) -> int:

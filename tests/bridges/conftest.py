@@ -56,7 +56,7 @@ def url_of(
             elif kind == "dynamodb":
                 url = f"dynamodb://bridge-{new_id()}?endpoint={request.getfixturevalue('dynamodb_server').url}"
             elif kind == "cloud":
-                                monkeypatch.setenv("GT_CLOUD_API_KEY", "key-of-org-a")
+                monkeypatch.setenv("GT_CLOUD_API_KEY", "key-of-org-a")
                 return str(request.getfixturevalue("cloud_server").host).replace("http://", "griptape+http://")
             else:
                 return {"sqlite": f"sqlite:///{tmp_path}/bridge.db", "in memory": "sqlite://", "memory": "memory://"}[

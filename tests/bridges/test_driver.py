@@ -10,7 +10,7 @@ from griptape.memory.structure import ConversationMemory, Run
 from memory import Conversation, NotFoundError, Store
 from memory import Run as OurRun
 from memory.bridges.griptape.snapshots import LOOKED_INTO
-from memory.bridges.griptape.writing import SHOWN_FROM
+from memory.formats.griptape import SHOWN_FROM
 from tests.bridges.talking import driver_on, ids, memory_on, said, stored_ids
 
 

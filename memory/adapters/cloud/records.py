@@ -32,6 +32,7 @@ class Thread:
     created_at: int
     updated_at: int
     book: Book | None
+    name: str = ""
 
     @property
     def place(self) -> tuple[str, str] | None:
@@ -83,7 +84,7 @@ def read_thread(fields: object) -> Thread | None:
     """Return what an answer says of a thread; None if it has not even an id."""
     if not isinstance(fields, dict) or not isinstance(fields.get("thread_id"), str):
         return None
-    alias, metadata = fields.get("alias"), fields.get("metadata")
+    alias, name, metadata = fields.get("alias"), fields.get("name"), fields.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     return Thread(
         fields["thread_id"],
@@ -93,6 +94,7 @@ def read_thread(fields: object) -> Thread | None:
         _microseconds(fields.get("created_at")),
         _microseconds(fields.get("updated_at")),
         Book.load(metadata),
+        name if isinstance(name, str) else "",
     )
 
 

@@ -20,7 +20,7 @@ from memory.adapters.cloud.names import prefix_of
 from memory.adapters.cloud.records import Texts, Thread, run_of
 from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
 from memory.connecting import options, redact
-from memory.domain import Conversation, ConversationRecord
+from memory.domain import Conversation, ConversationRecord, Run
 from memory.errors import CommitInDoubtError, ConfigurationError, NotFoundError, PartialCommitError
 from memory.paging import Page, Place, Query, collect
 from memory.query import Criterion
@@ -173,6 +173,18 @@ class GriptapeCloudRepository(Repository):
             place = thread.place
             if place is not None and place[0] == namespace:
                 yield place[1], thread
+
+    def threads(self, namespace: str) -> Iterator[tuple[Thread, list[Run]]]:
+        """Yield every thread that is a conversation of the namespace or none of ours, as one without an alias; with its runs.
+
+        For an import: `find` and `runs` know of threads with an alias only.
+        """
+        for thread in self._conversations.threads.all(None, self._progress):
+            if thread.book is not None and (thread.place is None or thread.place[0] != namespace):
+                continue
+            if not self._conversations.is_expired(thread):
+                placed = self._conversations.messages.read(thread).placed
+                yield thread, [run_of(message, position) for position, message in placed]
 
     # runs
 

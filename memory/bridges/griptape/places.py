@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import quote
 
-from memory.domain import Run
+from memory.changes import Change
 from memory.errors import ConfigurationError, CorruptRecordError, StoreUnavailableError
-from memory.formats.griptape import run_record
+from memory.formats.envelopes import read_envelope
+from memory.formats.griptape_local import ENDING, id_of
 from memory.store import Store
-from memory.values import Json
+from memory.values import now
 
 if TYPE_CHECKING:
     import boto3
 
-Bring: TypeAlias = Callable[[], tuple[list[Run], dict[str, Json]] | None]
-"""Gives what a conversation is to begin with, where there is none in the store; None for nothing."""
+Bring: TypeAlias = Callable[[], Change | None]
+"""Gives the change that makes a conversation, where there is none in the store; None for nothing."""
 
 _Options: TypeAlias = dict[str, Any]
 
@@ -31,10 +32,11 @@ def local(persist_file: str | None) -> _Options:
     if persist_file is None:
         return {"store": "memory://"}
     path = Path(persist_file)
+    id = id_of(path.name.removesuffix(ENDING))  # as `memory import` has it
     return {
         "store": f"sqlite:///{path}.sqlite",
-        "conversation_id": path.name,
-        "bring": lambda: _envelope(_read_file(path), f"the file {path}"),
+        "conversation_id": id,
+        "bring": lambda: _envelope(id, _read_file(path), f"the file {path}"),
     }
 
 
@@ -65,7 +67,7 @@ def redis(
     if conversation_id is None:
         return options  # a new one: nothing can be there
 
-    def bring() -> tuple[list[Run], dict[str, Json]] | None:
+    def bring() -> Change | None:
         import redis as driver
 
         made: Any = None
@@ -80,7 +82,7 @@ def redis(
         finally:
             if made is not None:
                 made.close()
-        return _envelope(found, f"the field {conversation_id!r} of the Redis hash {index!r}")
+        return _envelope(conversation_id, found, f"the field {conversation_id!r} of the Redis hash {index!r}")
 
     return {**options, "conversation_id": conversation_id, "bring": bring}
 
@@ -103,10 +105,12 @@ def dynamodb(
     from botocore.exceptions import BotoCoreError, ClientError
 
     from memory.adapters.dynamodb import DynamoDbRepository
+    from memory.formats.griptape_dynamodb import id_of_keys
 
     session = boto3.Session() if session is None else session
+    id = id_of_keys(list(map(str, key.values())))
 
-    def bring() -> tuple[list[Run], dict[str, Json]] | None:
+    def bring() -> Change | None:
         resource = session.resource("dynamodb")
         try:
             item = resource.Table(table_name).get_item(Key=key, ConsistentRead=True).get("Item", {})
@@ -118,13 +122,13 @@ def dynamodb(
             raise StoreUnavailableError(f"the item {key} of the table {table_name} cannot be read: {error}") from error
         finally:
             resource.meta.client.close()
-        return _envelope(item.get(value_attribute_key), f"the item {key} of the table {table_name}")
+        return _envelope(id, item.get(value_attribute_key), f"the item {key} of the table {table_name}")
 
     return {
         "store": Store(DynamoDbRepository(memory_table, session=session)),
         "owned": True,
         "namespace": f"{table_name}:{value_attribute_key}",
-        "conversation_id": "/".join(map(str, key.values())),
+        "conversation_id": id,
         "bring": bring,
     }
 
@@ -147,14 +151,12 @@ def cloud(thread_id: str | None, alias: str | None, base_url: str | None, api_ke
     return {**options, "namespace": place[0], "conversation_id": place[1]}
 
 
-def _envelope(text: object, what: str) -> tuple[list[Run], dict[str, Json]] | None:
-    """Return the runs and the metadata that a driver of Griptape's has stored as one text; None where it has none."""
+def _envelope(id: str, text: object, what: str) -> Change | None:
+    """Return the conversation that a driver of Griptape's has stored as one text; None where it has none."""
     if text is None:
         return None
     try:
-        envelope = json.loads(text if isinstance(text, (str, bytes)) else str(text))
-        runs = [run_record(value) for value in envelope["runs"]]
-        metadata = envelope.get("metadata", {})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        value = json.loads(text if isinstance(text, (str, bytes)) else str(text))
+        return read_envelope(id, value, now())
+    except (ValueError, RecursionError) as error:  # InvalidValueError among them
         raise CorruptRecordError(f"{what} is no conversation of Griptape's: {error}") from error
-    return runs, metadata if isinstance(metadata, dict) else {}

@@ -13,7 +13,7 @@ from memory.bridges.griptape.artifacts import Codec
 from memory.bridges.griptape.comparing import Plan, compare
 from memory.bridges.griptape.places import Bring
 from memory.bridges.griptape.snapshots import GONE, Item, Known, View
-from memory.bridges.griptape.writing import Trimmed, Writing, metadata_of, shown_from, unmarked
+from memory.bridges.griptape.writing import Trimmed, Writing, metadata_of, shown_from
 from memory.changes import Change, ChangeSet, Receipt, Seen, Written
 from memory.domain import Conversation, ConversationRecord, Run
 from memory.errors import (
@@ -24,6 +24,7 @@ from memory.errors import (
     PartialCommitError,
     PersistenceError,
 )
+from memory.formats.envelopes import metadata_json
 from memory.store import Store
 from memory.unit_of_work import UnitOfWork
 from memory.values import Json
@@ -87,15 +88,16 @@ class Recorder:
         with self._lock:
             found = self._read()
             if found is None and (brought := self._bring()) is not None:
-                self._create(*brought)
+                self._create(brought)
                 found = self._read()
             if found is None:
                 return [], {}
             conversation, shown, complete = found
-            items = [Item(self._codec.to_theirs(unmarked(run)), run.position, run.id) for run in shown]
-            view = View(dict(conversation.metadata), complete=complete, incarnation=self._incarnation)
+            items = [Item(self._codec.to_theirs(run), run.position, run.id) for run in shown]
+            metadata = metadata_json(conversation.metadata)
+            view = View(metadata_of(metadata), complete=complete, incarnation=self._incarnation)
             self._known.hold(view, items)
-            return [item.run for item in items], conversation.metadata
+            return [item.run for item in items], metadata
 
     def _read(self) -> tuple[Conversation, list[Run], bool] | None:
         """Return the conversation, the runs that are shown, and whether these are all that are; None if there is none."""
@@ -126,14 +128,10 @@ class Recorder:
         self._created_at = record.created_at
         return conversation
 
-    def _create(self, runs: list[Run], metadata: dict[str, Json]) -> None:
-        with self._store.begin() as uow:
-            uow.conversations.add(Conversation(self._id, metadata=metadata))
-            uow.runs.append(self._id, *runs)
-            try:
-                uow.commit()
-            except AlreadyExistsError:
-                uow.rollback()  # another process was faster, with the same
+    def _create(self, change: Change) -> None:
+        # Another process may be faster, with the same.
+        with suppress(AlreadyExistsError):
+            self._store.commit(ChangeSet.of([change], self._store.repository.clock()))
 
     # storing
 
@@ -262,7 +260,7 @@ class Recorder:
         page = uow.runs.last(self._id, _PAGE if everywhere else len(runs) + _BEHIND)
         while page:
             for stored in reversed(page):
-                theirs = self._codec.to_theirs(unmarked(stored))
+                theirs = self._codec.to_theirs(stored)
                 if same := wanted.get((theirs.id, self._codec.digest(theirs))):
                     found[same.pop()] = _position(stored), stored.id
             if not everywhere or len(found) == len(runs) or _position(page[0]) == 1:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from memory.bridges.griptape.artifacts import Codec, to_json
 from memory.bridges.griptape.comparing import Plan
@@ -11,18 +11,16 @@ from memory.bridges.griptape.snapshots import GONE, Item, View
 from memory.changes import Change, Seen
 from memory.domain import ConversationRecord, Run, encode_metadata
 from memory.errors import InvalidValueError
+from memory.formats.griptape import SHOWN_FROM
 from memory.unit_of_work import UnitOfWork
 from memory.values import Json, encode
 
 Trimmed: TypeAlias = Literal["hidden", "deleted"]
 """What becomes of runs that ``max_runs`` takes out of a memory: they stay in the store and are not loaded again, or they go."""
 
-SHOWN_FROM: Final = "griptape:shown_from"
-"""The key in a run's metadata that says: who loads the conversation is shown it from this ``position`` on; 0: from this run on.
-
-The last run that has it decides. It is written with the run, so hiding costs no edit, and conflicts with nobody. ``of`` is when
-the conversation was made: to another one, made under the same id meanwhile, the mark says nothing.
-"""
+# How runs are hidden. Who loads a conversation is shown it from the ``position`` in a run's mark on; 0: from that run on. The
+# last run with a mark decides. It is written with the run, so hiding costs no edit, and conflicts with nobody. ``of`` is when the
+# conversation was made: to another one, made under the same id meanwhile, the mark says nothing.
 
 _log = logging.getLogger("memory")
 

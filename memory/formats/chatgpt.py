@@ -1,0 +1,217 @@
+"""ChatGPT's data export: ``conversations.json``, where each conversation is a tree of messages, as it comes or in its zip."""
+
+import re
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from typing import IO, Any, Final, cast
+
+from memory.changes import Change
+from memory.domain import Conversation, Run
+from memory.errors import InvalidValueError
+from memory.formats import aside
+from memory.formats.arriving import conversation, microseconds
+from memory.formats.json_stream import elements
+from memory.formats.pairing import REST, Role, Said, messages_of, rest_of, turns, values_of
+from memory.formats.registry import Source
+from memory.transfer import Arrival, Refusal, broken_off, read_json
+from memory.values import Json, check_id, new_id, to_datetime
+
+KEY: Final = "chatgpt"
+"""The key in the metadata of runs and conversations that holds what they have no place for."""
+
+_FIELDS: Final = frozenset(["fields"])
+_QUERIED: Final = {"title": "title", "default_model_slug": "model"}  # fields that are metadata under these names
+_ZIP: Final = b"PK\x03\x04"
+_MEMBER: Final = re.compile(r"(.*/)?conversations(-\d+)?\.json")
+
+
+def read(source: Source) -> Iterator[Arrival | Refusal]:
+    """Yield the conversations of an export, one by one; memory is that of the largest."""
+    if not hasattr(source.file, "peek") or source.file.peek(4)[:4] != _ZIP:
+        yield from _read_stream(source.file, source, 0)
+        return
+    number = 0
+    try:
+        with zipfile.ZipFile(source.file) as archive:
+            for name in sorted(name for name in archive.namelist() if _MEMBER.fullmatch(name)):
+                with archive.open(name) as stream:
+                    for arrival in _read_stream(stream, source, number):
+                        number = arrival.number
+                        yield arrival
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:  # cut, or encrypted, or from a pipe
+        yield broken_off(number + 1, error)
+        return
+    if not number:
+        yield Refusal(1, "there is no conversations.json in the archive")
+
+
+def _read_stream(stream: IO[bytes], source: Source, before: int) -> Iterator[Arrival | Refusal]:
+    for number, element in elements(stream):
+        if isinstance(element, Refusal):
+            yield Refusal(before + number, element.reason)
+        else:
+            make = partial(_read_tree, f"{source.name}-{before + number}", source.at)
+            yield read_json(before + number, element.text, make)
+
+
+def _read_tree(id: str, at: int, value: Any) -> Change:
+    return read_tree(id, value, at)
+
+
+def read_tree(id: str, value: Any, at: int) -> Change:
+    """Return the conversation that an element of the export is.
+
+    Its runs are the messages from the root of the tree to ``current_node``: what the user saw last. Other branches (of an
+    edited question, of an answer made again) are kept in the metadata of the run where they fork, under
+    ``chatgpt.branches``. ``title`` and ``model`` are metadata of the conversation, all other fields stand under
+    ``chatgpt.fields``.
+    `conversation_json` gives the value back, but for the order of the nodes in ``mapping``.
+
+    Args:
+        id: for a conversation that has none.
+        value: what ``json.loads`` made of it.
+        at: the time of what has none, in microseconds since 1970.
+
+    Raises:
+        InvalidValueError: it has no tree.
+    """
+    mapping = value.get("mapping") if isinstance(value, dict) else None
+    if not isinstance(mapping, dict):
+        raise InvalidValueError('it is no conversation of ChatGPT\'s: that is an object with a "mapping"')
+    created_at = microseconds(value.get("create_time"), at)
+    path = _path(mapping, value.get("current_node"))
+    said = [_said(key, mapping[key]) for key in path]
+    parts = turns([one.role for one in said])
+    branches = _branches(mapping, path, parts)
+    runs = []
+    for number, turn in enumerate(parts):
+        part = said[turn.start : turn.stop]
+        asked = next((index for index in turn if said[index].role == "question"), turn.start)
+        rest = {**rest_of(part), **({"branches": branches[number]} if number in branches else {})}
+        moment = to_datetime(microseconds(_message_of(mapping[path[asked]]).get("create_time"), created_at))
+        runs.append(Run(*values_of(part), {KEY: rest}, _id_of([path[asked]], new_id()), moment))
+    fields = {name: None if name == "mapping" or name in _QUERIED else part for name, part in value.items()}
+    metadata: dict[str, Json] = {name: value[field] for field, name in _QUERIED.items() if field in value}
+    ids = [value.get("conversation_id"), value.get("id")]
+    updated_at = microseconds(value.get("update_time"), created_at)
+    return conversation(_id_of(ids, id), {**metadata, KEY: {"fields": fields}}, runs, created_at, updated_at)
+
+
+def _id_of(candidates: list[Any], otherwise: str) -> str:
+    for id in candidates:
+        try:
+            return check_id(id, "id")
+        except InvalidValueError:
+            continue
+    return otherwise
+
+
+def _path(mapping: dict[str, Any], current: object) -> list[str]:
+    """Return the nodes from the root to the current one; where that is not told, to the leaf made last."""
+    if not isinstance(current, str) or current not in mapping:
+        parents = {_parent_of(node) for node in mapping.values()}
+        leaves = [key for key in mapping if key not in parents] or list(mapping)
+        # of equal ones the last
+        current = max(
+            reversed(leaves),
+            key=lambda key: microseconds(_message_of(mapping[key]).get("create_time"), 0),
+            default=None,
+        )
+    path: dict[str, None] = {}
+    while current is not None and current in mapping and current not in path:
+        path[current] = None
+        current = _parent_of(mapping[current])
+    return list(reversed(path))
+
+
+def _branches(mapping: dict[str, Any], path: list[str], parts: list[range]) -> dict[int, list[Json]]:
+    """Return the nodes that are not on the path, by the number of the turn where their branch forks."""
+    on_path = {path[index]: number for number, turn in enumerate(parts) for index in turn}
+    homes = dict(on_path)
+    branches: dict[int, list[Json]] = {}
+    for key, node in mapping.items():
+        trail: dict[str, None] = {}
+        above: str | None = key
+        while above is not None and above in mapping and above not in homes and above not in trail:
+            trail[above] = None
+            above = _parent_of(mapping[above])
+        home = homes.get(above, 0) if above is not None else 0  # what hangs in the air, at the beginning
+        homes |= dict.fromkeys(trail, home)
+        if key not in on_path:
+            branches.setdefault(homes[key], []).append(_kept(key, node))
+    return branches
+
+
+def _parent_of(node: Any) -> str | None:
+    parent = node.get("parent") if isinstance(node, dict) else None
+    return parent if isinstance(parent, str) else None
+
+
+def _message_of(node: Any) -> dict[str, Any]:
+    message = node.get("message") if isinstance(node, dict) else None
+    return message if isinstance(message, dict) else {}
+
+
+def _said(key: str, node: Any) -> Said:
+    message = _message_of(node)
+    content = message.get("content")
+    whole = _kept(key, node)
+    if not isinstance(content, dict):
+        return Said("context", None, whole, whole)
+    value = _value_of(content)
+    role = _role_of(message, content, value)
+    return Said(role, value, _kept(key, {**node, "message": {**message, "content": None}}), whole)
+
+
+def _role_of(message: dict[str, Any], content: dict[str, Any], value: Json) -> Role:
+    """Tell what a message is: not a part of the dialogue, if it is hidden, or said to or by a tool, or thought."""
+    author, details = message.get("author"), message.get("metadata")
+    if isinstance(details, dict) and details.get("is_visually_hidden_from_conversation") is True:
+        return "context"
+    role = author.get("role") if isinstance(author, dict) else None
+    if role == "user":
+        return "question"
+    is_to_all = message.get("recipient") in (None, "all")
+    is_empty = value == "" or content.get("parts") == []
+    is_thought = content.get("content_type") in ("thoughts", "reasoning_recap")
+    return "answer" if role == "assistant" and is_to_all and not is_empty and not is_thought else "context"
+
+
+def _value_of(content: dict[str, Any]) -> Json:
+    """Return the text of a content that is nothing else, and any other content as it is."""
+    parts = content.get("parts")
+    is_text = list(content) == ["content_type", "parts"] and content["content_type"] == "text"
+    return cast(
+        "Json", parts[0] if is_text and isinstance(parts, list) and list(map(type, parts)) == [str] else content
+    )
+
+
+def _kept(key: str, node: Any) -> Json:
+    return node if isinstance(node, dict) and node.get("id") == key else {"key": key, "node": node}
+
+
+def _unkept(kept: Any) -> tuple[str, Any]:
+    return (kept["id"], kept) if "id" in kept else (kept["key"], kept["node"])
+
+
+def _fill(kept: Any, value: Any) -> Any:
+    key, node = _unkept(kept)
+    content = {"content_type": "text", "parts": [value]} if isinstance(value, str) else value
+    return _kept(key, {**node, "message": {**node["message"], "content": content}})
+
+
+def conversation_json(conversation: Conversation, runs: list[Run]) -> dict[str, Any]:
+    """Return the element of the export that a conversation was read from, equal but for the order of its nodes."""
+    mapping: dict[str, Any] = {}
+    for run in runs:
+        _, rest = aside.split(run.metadata, KEY, REST)
+        mapping |= map(_unkept, [*messages_of(run, rest, _fill), *rest.get("branches", [])])
+    metadata, kept = aside.split(conversation.metadata, KEY, _FIELDS)
+    fields = {**kept.get("fields", {}), "mapping": mapping}
+    return {**fields, **{field: metadata.get(name) for field, name in _QUERIED.items() if field in fields}}

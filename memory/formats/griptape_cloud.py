@@ -1,0 +1,53 @@
+"""Threads of Griptape Cloud, whoever wrote them: each is a conversation, under its alias or its own id."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from memory.adapters.cloud import GriptapeCloudRepository
+from memory.adapters.cloud.names import DEFAULT_NAMESPACE
+from memory.adapters.cloud.records import Thread
+from memory.changes import Change
+from memory.connecting import redact
+from memory.domain import Run, decode_metadata
+from memory.errors import ConfigurationError
+from memory.formats.arriving import conversation
+from memory.formats.envelopes import metadata_of
+from memory.formats.registry import Source
+from memory.transfer import Arrival, Refusal, arrive
+
+_MEMORIES: Final = frozenset(["ConversationMemory", "SummaryConversationMemory"])
+_MEMORY_FIELDS: Final = frozenset(["type", "max_runs", "autoload", "autoprune", "summary", "summary_index", "offset"])
+
+
+def read(source: Source) -> Iterator[Arrival | Refusal]:
+    """Yield the conversations of an organization.
+
+    Threads that this package has written in other namespaces are left out: they come with ``memory copy``. Of a thread
+    without an alias, or with one that another has too, the id is the thread's own.
+    """
+    host = source.name if "://" in source.name else f"https://{source.name}"
+    if not host.startswith(("https://", "http://")) or "@" in host or "?" in host:
+        raise ConfigurationError(f"{redact(source.name)} is no host: it looks like https://cloud.griptape.ai")
+    repository = GriptapeCloudRepository(host)
+    try:
+        ids: set[str] = set()
+        for number, (thread, runs) in enumerate(repository.threads(DEFAULT_NAMESPACE), 1):
+            place = thread.place
+            id = thread.id if place is None or place[1] in ids else place[1]
+            ids.add(id)
+            size = sum(len(run.to_record().input) + len(run.to_record().output) for run in runs)
+            yield arrive(number, size, partial(_read, id, thread, runs))
+    finally:
+        repository.close()
+
+
+def _read(id: str, thread: Thread, runs: list[Run]) -> Change:
+    written = thread.written
+    metadata = decode_metadata(written.text, f"the metadata of thread {thread.id}")
+    if thread.book is None:
+        # Up to 0.30 the thread's metadata is the memory without its runs.
+        is_memory = metadata.get("type") in _MEMORIES and metadata.keys() <= _MEMORY_FIELDS
+        named = {"thread_id": thread.id, "alias": thread.alias, "name": thread.name}
+        metadata = metadata_of(metadata if is_memory else {"metadata": metadata}, {"thread": {**named}})
+    return conversation(id, metadata, runs, written.created_at, thread.updated_at)

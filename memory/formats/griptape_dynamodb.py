@@ -1,0 +1,95 @@
+"""Conversations of Griptape's DynamoDB driver: the items of a table, each with the JSON of a conversation in one attribute."""
+
+import base64
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, Final
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from memory.adapters.dynamodb.errors import code_of, translate
+from memory.errors import ConfigurationError, InvalidValueError
+from memory.formats.envelopes import read_envelope
+from memory.formats.registry import Source
+from memory.transfer import Arrival, Refusal, read_json
+from memory.values import Json
+
+_TRIES: Final = 7
+
+
+def read(source: Source) -> Iterator[Arrival | Refusal]:
+    """Yield the conversations of a table, read consistently, page by page.
+
+    The id is the value of the partition key; with a sort key it is both, as ``partition/sort`` (``/`` and ``%`` in them
+    percent-encoded). What else an item has is kept in the conversation's metadata, under ``griptape``.
+    """
+    options = source.options
+    where = f"table {source.name!r}"
+    try:
+        client = boto3.client(
+            "dynamodb",
+            region_name=options.get("region"),
+            endpoint_url=options.get("endpoint"),
+            config=Config(retries={"mode": "standard", "total_max_attempts": _TRIES}),
+        )
+        with closing(client):
+            number = 0
+            for page in client.get_paginator("scan").paginate(TableName=source.name, ConsistentRead=True):
+                for item in page["Items"]:
+                    number += 1
+                    yield _arrival(number, item, source)
+    except (BotoCoreError, ClientError) as error:
+        if code_of(error) == "ResourceNotFoundException":
+            raise ConfigurationError(f"there is no {where} in this region of this account") from error
+        raise translate(error, where) or ConfigurationError(f"{where}: {error}") from error
+    except ValueError as error:  # botocore's own: an endpoint that is no URL
+        raise ConfigurationError(f"{where}: {error}") from error
+
+
+def _arrival(number: int, item: dict[str, Any], source: Source) -> Arrival | Refusal:
+    options = source.options
+    names = [options["partition_key"], *([options["sort_key"]] if "sort_key" in options else [])]
+    try:
+        keys = [_key(item, name) for name in names]
+    except InvalidValueError as error:
+        return Refusal(number, str(error))
+    id = id_of_keys(keys)
+    attribute = options["value_attribute"]
+    text = item.get(attribute, {}).get("S")
+    if text is None:
+        return Refusal(number, f"{id!r}: the item has no text in its attribute {attribute!r}")
+    beside: dict[str, Json] = {}
+    if len(keys) > 1:
+        beside["key"] = {name: _json(item[name]) for name in names}
+    others = {name: _json(value) for name, value in item.items() if name not in (*names, attribute)}
+    if others:
+        beside["attributes"] = others
+    arrival = read_json(number, text.encode(), lambda value: read_envelope(id, value, source.at, beside))
+    return Refusal(number, f"{id!r}: {arrival.reason}") if isinstance(arrival, Refusal) else arrival
+
+
+def id_of_keys(keys: list[str]) -> str:
+    """Return the id of the conversation that is kept under these keys.
+
+    >>> id_of_keys(["a/b"]), id_of_keys(["a/b", "1"])
+    ('a/b', 'a%2Fb/1')
+    """
+    return keys[0] if len(keys) == 1 else "/".join(key.replace("%", "%25").replace("/", "%2F") for key in keys)
+
+
+def _key(item: dict[str, Any], name: str) -> str:
+    for kind, value in item.get(name, {}).items():
+        if kind in ("S", "N"):
+            return str(value)
+    raise InvalidValueError(f"the item has no text or number in its attribute {name!r}")
+
+
+def _json(value: Any) -> Json:
+    """Return an attribute in DynamoDB's own JSON, where bytes are base64."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, list):
+        return list(map(_json, value))
+    return {name: _json(part) for name, part in value.items()} if isinstance(value, dict) else value

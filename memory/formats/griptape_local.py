@@ -1,0 +1,50 @@
+"""Files of Griptape's local driver: one conversation each, whose id is the file's name."""
+
+from collections.abc import Iterator
+from urllib.parse import quote, unquote
+
+from memory.formats.envelopes import read_envelope
+from memory.formats.registry import Source
+from memory.transfer import BROKEN_STREAM, LONGEST_LINE, Arrival, Refusal, broken_off, read_json
+
+ENDING = ".json"
+_AS_IT_IS = " !#$&'()+,;=@[]^`{}~"  # besides letters, digits and "-._~", which are never encoded; not '%' and not '/'
+
+
+def read(source: Source) -> Iterator[Arrival | Refusal]:
+    """Yield the conversation that a file holds."""
+    try:
+        text = source.file.read(LONGEST_LINE)
+        is_longer = bool(source.file.read(1))
+    except BROKEN_STREAM as error:
+        yield broken_off(1, error)
+        return
+    if is_longer:
+        yield Refusal(1, f"the file is longer than {LONGEST_LINE:,} bytes")
+        return
+    id = source.options.get("id", id_of(source.name))
+    yield read_json(1, text, lambda value: read_envelope(id, value, source.at))
+
+
+def id_of(stem: str) -> str:
+    """Return the id of the conversation in a file of this name, without its ending.
+
+    >>> id_of("support-42"), id_of("a%2Fb"), id_of("100%")
+    ('support-42', 'a/b', '100%')
+    """
+    try:
+        id = unquote(stem, errors="strict")
+    except UnicodeDecodeError:
+        return stem
+    return id if stem_of(id) == stem else stem
+
+
+def stem_of(id: str) -> str:
+    """Return a name for the file of a conversation: its id, percent-encoded where file names do not hold it.
+
+    >>> stem_of("support-42"), stem_of("a/b"), stem_of("..")
+    ('support-42', 'a%2Fb', '%2E%2E')
+    """
+    if not id.strip("."):
+        return id.replace(".", "%2E")
+    return "".join(character if not character.isascii() else quote(character, safe=_AS_IT_IS) for character in id)

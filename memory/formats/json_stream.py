@@ -1,0 +1,132 @@
+"""Large JSON, one value after the other: the elements of an array are read one by one, and a bad one spoils no other.
+
+An element is cut out by its brackets, and what is between them is then parsed by itself.
+"""
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import IO, Final, NamedTuple
+
+from memory.transfer import BROKEN_STREAM, LONGEST_LINE, Refusal, broken_off
+
+_CHUNK: Final = 2**16
+_SPACE: Final = re.compile(rb"[\s,]*+")
+_STRING: Final = rb'"(?>[^"\\]++|\\.)*+"'
+_INSIDE: Final = re.compile(
+    rb'(?>[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL
+)  # up to a bracket, or a string that is cut
+_ATOM: Final = re.compile(_STRING + rb'|[^"\[\]{},\s]++|}', re.DOTALL)
+_OPENING, _QUOTE = b"[{", ord('"')
+
+
+class Element(NamedTuple):
+    """A value of a JSON text: of which array (from 1 on; 0: of none), and its own text."""
+
+    array: int
+    text: bytes
+
+
+class _EndError(Exception):
+    """The input ends inside of a value, or the value is too long."""
+
+
+def elements(stream: IO[bytes], *, longest: int = LONGEST_LINE) -> Iterator[tuple[int, Element | Refusal]]:
+    """Yield the elements of the arrays in a stream, and values that stand outside of one, with their numbers.
+
+    There may be several values, one after the other. Memory is that of the largest element. What is not JSON
+    between elements, and an end that comes too early, is a `Refusal`, and ends it.
+
+    Args:
+        stream: JSON in UTF-8.
+        longest: bytes of an element; a longer one is refused.
+    """
+    number = 0
+    try:
+        for number, element in enumerate(_Reader(stream, longest).elements(), 1):
+            yield number, element
+    except _EndError as error:
+        yield number + 1, Refusal(number + 1, str(error))
+    except BROKEN_STREAM as error:
+        yield number + 1, broken_off(number + 1, error)
+
+
+class _Reader:
+    """A stream, as far as it is needed: from the element that is being read."""
+
+    def __init__(self, stream: IO[bytes], longest: int) -> None:
+        self._stream = stream
+        self._longest = longest
+        self._data = b""
+        self._start = self._at = 0
+
+    def elements(self) -> Iterator[Element]:
+        if self._more():
+            self._data = self._data.removeprefix(codecs.BOM_UTF8)
+        arrays = 0
+        is_inside = False
+        while first := self._next():
+            if first == b"[" and not is_inside:
+                arrays, is_inside = arrays + 1, True
+                self._at += 1
+            elif first == b"]" and is_inside:
+                is_inside = False
+                self._at += 1
+            elif first in (b"[", b"{"):
+                yield Element(arrays if is_inside else 0, self._bracketed())
+            elif is_inside:
+                yield Element(arrays, self._atom())
+            else:
+                raise _EndError(f"not JSON: {self._data[self._at : self._at + 20]!r}")
+        if is_inside:
+            raise _EndError("the input ends inside of the array")
+
+    def _more(self) -> bool:
+        """Read on; what is before the element that is being read is forgotten."""
+        kept = self._data[self._start :]
+        if len(kept) > self._longest:
+            raise _EndError(f"it is longer than {self._longest:,} bytes")
+        read = self._stream.read(
+            max(_CHUNK, len(kept))
+        )  # twice as much each time: a long one is not looked at too often
+        self._data = kept + read
+        self._at -= self._start
+        self._start = 0
+        return bool(read)
+
+    def _next(self) -> bytes:
+        """Go to what follows blanks and commas, and return its first byte; nothing at the end."""
+        while True:
+            self._start = self._at = _match(_SPACE, self._data, self._at)
+            if self._at < len(self._data) or not self._more():
+                return self._data[self._at : self._at + 1]
+
+    def _bracketed(self) -> bytes:
+        depth = 0
+        while True:
+            self._at = _match(_INSIDE, self._data, self._at)
+            if self._at < len(self._data) and self._data[self._at] != _QUOTE:
+                depth += 1 if self._data[self._at] in _OPENING else -1
+                self._at += 1
+                if depth == 0:
+                    return self._data[self._start : self._at]
+            elif not self._more():
+                raise _EndError("the input ends inside of it")
+
+    def _atom(self) -> bytes:
+        while True:
+            found = _ATOM.match(self._data, self._at)
+            if found and found.end() < len(self._data):
+                self._at = found.end()
+                return found[0]
+            if not self._more():
+                if not found:
+                    raise _EndError("the input ends inside of it")
+                self._at = len(self._data)
+                return self._data[self._start :]
+
+
+def _match(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
+    """Return where a pattern ends that matches anywhere, if only nothing."""
+    found = pattern.match(data, at)
+    return found.end() if found else at

@@ -1,0 +1,150 @@
+"""Lists of messages, as OpenAI's interfaces take them."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import memory
+from memory import Store
+from memory.formats.openai import KEY, conversation_json
+from tests.formats.conftest import AT, Importing, import_into, kept
+from tests.formats.test_griptape_runs import text_of
+
+HI = {"role": "user", "content": "Hi"}
+HELLO = {"role": "assistant", "content": "Hello"}
+SYSTEM = {"role": "system", "content": "Be brief."}
+FUNCTION = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALL = {"role": "assistant", "content": None, "tool_calls": [FUNCTION]}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "42"}
+IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
+PARTS = {"role": "user", "content": [{"type": "text", "text": "What is it?"}, IMAGE]}
+
+LISTS: list[Any] = [
+    [HI, HELLO],
+    [SYSTEM, HI, HELLO, PARTS, CALL, RESULT, {**HELLO, "content": "42"}],
+    [HI, HI, HELLO, HELLO, HI],
+    [HELLO, HI],
+    [SYSTEM],
+    [],
+    [{**HI, "name": "ada"}, {**HELLO, "refusal": None}],
+    [{"content": "Hi", "role": "user"}],
+    [{"role": "user", "content": None}, {"role": "assistant", "content": ""}],
+]
+
+
+def pairs(store: Store, id: str) -> list[tuple[Any, Any]]:
+    return [(run.input, run.output) for run in kept(store, id)[1]]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda lists: b"\n".join(json.dumps({"messages": one}).encode() for one in lists),
+        lambda lists: b"\n".join(json.dumps(one).encode() for one in lists),
+        lambda lists: json.dumps([{"messages": one} for one in lists]).encode(),
+        lambda lists: json.dumps([{"messages": one} for one in lists], indent=1).encode(),
+        lambda lists: "\ufeff".encode() + json.dumps(lists, indent=2).encode(),
+        lambda lists: b"\r\n\r\n" + b"\r\n".join(json.dumps({"messages": one}, indent=2).encode() for one in lists),
+    ],
+    ids=["lines", "lines of bare lists", "an array", "an array in lines", "an array of bare lists", "objects in lines"],
+)
+def test_a_file_may_be_lines_or_an_array(importing: Importing, store: Store, write: Any) -> None:
+    lists = [one for one in LISTS if one]
+    totals, refusals = importing("openai", write(lists))
+    assert (totals.conversations, refusals) == (len(lists), [])
+    with store.begin() as uow:
+        found = [conversation.id for conversation in uow.conversations.iterate(order="created_at")]
+    rebuilt = [conversation_json(*kept(store, id)) for id in found]
+    assert sorted(text_of(one if isinstance(one, list) else one["messages"]) for one in rebuilt) == sorted(
+        map(text_of, lists)
+    )
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_file_may_be_one_bare_list(importing: Importing, store: Store, indent: int | None) -> None:
+    assert importing("openai", json.dumps([SYSTEM, HI, HELLO], indent=indent).encode(), "chat")[0].conversations == 1
+    conversation, runs = kept(store, "chat-1")
+    assert [(run.input, run.output) for run in runs] == [("Hi", "Hello")]
+    assert conversation_json(conversation, runs) == [SYSTEM, HI, HELLO]
+
+
+def test_users_and_assistants_are_paired_and_the_others_kept_beside_them(importing: Importing, store: Store) -> None:
+    importing("openai", b"\n".join(json.dumps({"messages": one}).encode() for one in LISTS))
+    assert [pairs(store, f"file-{n}") for n in range(1, 10)] == [
+        [("Hi", "Hello")],
+        [("Hi", "Hello"), (PARTS["content"], "42")],
+        [("Hi", None), ("Hi", ["Hello", "Hello"]), ("Hi", None)],
+        [(None, "Hello"), ("Hi", None)],
+        [(None, None)],
+        [],
+        [("Hi", "Hello")],
+        [("Hi", None)],
+        [(None, "")],
+    ]
+    plain, rest = kept(store, "file-1"), kept(store, "file-2")[1][1].metadata[KEY]
+    assert (plain[0].metadata, plain[1][0].metadata) == ({}, {})  # nothing is put beside what is told already
+    assert rest == {
+        "messages": [{**PARTS, "content": None}, CALL, RESULT, {**HELLO, "content": None}],
+        "input": 0,
+        "output": [3],
+    }
+    assert plain[0].record is not None
+    assert plain[0].record.created_at == AT
+
+
+def test_other_fields_of_the_object_are_metadata(importing: Importing, store: Store) -> None:
+    value = {"model": "gpt-4", "messages": [HI, HELLO], "tools": [{"type": "function"}]}
+    importing("openai", json.dumps(value).encode())
+    conversation, runs = kept(store, "file-1")
+    assert conversation.metadata == {KEY: {"fields": {**value, "messages": None}}}
+    assert text_of(conversation_json(conversation, runs)) == text_of(value)
+
+
+def test_a_bad_line_is_refused_and_the_rest_goes_on(importing: Importing, store: Store) -> None:
+    good = json.dumps({"messages": [HI]})
+    bad = [
+        "nonsense",
+        '{"messages": [',
+        "7",
+        '{"messages": 7}',
+        '{"a": 1}',
+        '{"messages": [{"role": "user", "content": NaN}]}',
+    ]
+    totals, refusals = importing("openai", "\n".join([good, *bad, good]).encode())
+    assert totals.conversations == 2
+    assert [refusal.partition(":")[0] for refusal in refusals] == ["2", "3", "4", "5", "6", "7"]
+    assert refusals[-1] == "7: input is nan: only finite numbers can be stored"
+    assert pairs(store, "file-8") == [("Hi", None)]
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=5,
+)
+roles = st.sampled_from(["user", "assistant", "system", "tool", "developer"])
+messages = st.builds(
+    lambda role, content, more: {"role": role, "content": content, **more},
+    roles | anything,
+    st.text(max_size=3) | anything,
+    st.dictionaries(st.sampled_from(["name", "tool_calls", "messages"]), anything, max_size=1),
+)
+
+
+@given(st.lists(messages | anything, max_size=8), st.dictionaries(st.text(max_size=3), anything, max_size=2))
+def test_any_list_of_messages_is_imported_and_comes_back(said: list[Any], fields: dict[str, Any]) -> None:
+    for value in ({**fields, "messages": said}, {"messages": said, **fields}):
+        if isinstance(value["messages"], list):
+            with memory.connect("memory://") as store:
+                assert import_into(store, "openai", json.dumps(value).encode())[1] == []
+                assert text_of(conversation_json(*kept(store, "file-1"))) == text_of(value)
+
+
+@given(st.lists(anything | st.lists(messages)) | anything | messages, st.sampled_from([None, 1]))
+def test_any_json_is_imported_or_refused(value: Any, indent: int | None) -> None:
+    with memory.connect("memory://") as store:
+        totals, refusals = import_into(store, "openai", json.dumps(value, indent=indent).encode())
+        assert totals.refused == len(refusals)
