@@ -22,7 +22,7 @@ from griptape.mixins.serializable_mixin import SerializableMixin
 from pydantic import BaseModel, RootModel
 
 from memory.domain import Run
-from memory.formats.griptape import run_json, run_record
+from memory.formats.griptape import KEY, run_json, run_record
 from memory.values import Json
 
 _log = logging.getLogger("memory")
@@ -76,6 +76,8 @@ class Codec:
         if not isinstance(value, dict):
             return GriptapeRun(id=run.id, input=RawArtifact(value), output=TextArtifact(""))
         run_id, meta = value.get("id"), value.get("meta")
+        if KEY not in run.metadata:  # nothing is kept aside: what it has is what was written, by whomever
+            value = {"input": run.input, "output": run.output}
         return GriptapeRun(
             id=run_id if isinstance(run_id, str) else run.id,
             meta=meta if isinstance(meta, dict) else None,

@@ -12,7 +12,7 @@ from griptape.memory.structure import Run as GriptapeRun
 from memory.bridges.griptape.artifacts import Codec
 from memory.bridges.griptape.comparing import Plan, compare
 from memory.bridges.griptape.places import Bring
-from memory.bridges.griptape.snapshots import GONE, Item, Known, View
+from memory.bridges.griptape.snapshots import GONE, Contents, Item, Known, View
 from memory.bridges.griptape.writing import Trimmed, Writing, metadata_of, shown_from
 from memory.changes import Change, ChangeSet, Receipt, Seen, Written
 from memory.domain import Conversation, ConversationRecord, Run
@@ -41,7 +41,7 @@ class _Done:
     """What a snapshot came to: all that is remembered once it is written."""
 
     runs: list[GriptapeRun]
-    snapshot: list[GriptapeRun]
+    contents: Contents
     view: View | None
     plan: Plan
     writing: Writing
@@ -96,8 +96,9 @@ class Recorder:
             items = [Item(self._codec.to_theirs(run), run.position, run.id) for run in shown]
             metadata = metadata_json(conversation.metadata)
             view = View(metadata_of(metadata), complete=complete, incarnation=self._incarnation)
-            self._known.hold(view, items)
-            return [item.run for item in items], metadata
+            loaded = [item.run for item in items]
+            self._known.hold(view, items, self._known.contents(loaded))
+            return loaded, metadata
 
     def _read(self) -> tuple[Conversation, list[Run], bool] | None:
         """Return the conversation, the runs that are shown, and whether these are all that are; None if there is none."""
@@ -188,7 +189,8 @@ class Recorder:
             if seen is not None and seen.incarnation != self._incarnation:
                 self._look(uow)
                 return False
-            done = _Done(runs, snapshot, view, plan, writing, meta)
+            stored = plan.append if plan.items is None else snapshot
+            done = _Done(runs, self._known.contents(stored), view, plan, writing, meta)
             if change is None:
                 self._hold(done, None)
             else:
@@ -228,10 +230,11 @@ class Recorder:
             view = View({}, complete=complete, incarnation=self._incarnation)
         view.meta = done.meta
         if placed is None:
-            self._known.hold_more(view, new, done.plan.dropped, done.runs, done.snapshot)
+            self._known.hold_more(view, new, done.contents, done.plan.dropped, done.runs)
         else:
             places = iter(new)
-            self._known.hold(view, [next(places) if item.position is None else item for item in placed], done.runs)
+            items = [next(places) if item.position is None else item for item in placed]
+            self._known.hold(view, items, done.contents, done.runs)
 
     @staticmethod
     def _follow(view: View, incarnation: str | None) -> None:

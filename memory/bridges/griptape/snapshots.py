@@ -33,6 +33,17 @@ class Item(NamedTuple):
     changed: bool = False
 
 
+class Content(NamedTuple):
+    """What a run held when it was stored; of older ones, without a digest of all its parts."""
+
+    fields: tuple[Any, ...]
+    digest: bytes | None
+
+
+Contents: TypeAlias = dict[int, Content]
+"""By the identity of the run."""
+
+
 class View:
     """What one memory of Griptape's was given, or gave last.
 
@@ -68,23 +79,27 @@ class View:
         self._digests: dict[int, bytes] = {}
         self._dead: set[int] = set()
 
-    def set(self, items: Sequence[Item], digest: Digest) -> None:
-        """Hold these items from now on."""
-        runs = [item.run for item in items]
-        self.ids = list(map(id, runs))
-        self.positions = [item.position or GONE for item in items]
-        self.keys = [item.key for item in items]
-        self._columns = [list(map(get, runs)) for get in _FIELDS]
-        self._look_into(runs, digest)
+    def set(self, items: Sequence[Item], contents: Contents) -> None:
+        """Hold these items from now on, with the contents that were stored."""
+        self.ids, self.positions, self.keys = [], [], []
+        self._columns = [[] for _ in _FIELDS]
+        self._digests = {}
+        self.extend(items, contents)
 
-    def extend(self, items: Sequence[Item], last: Sequence[GriptapeRun], digest: Digest) -> None:
-        """Hold these items too; ``last`` are the last runs of all."""
-        self.ids += [id(item.run) for item in items]
+    def extend(self, items: Sequence[Item], contents: Contents) -> None:
+        """Hold these items too, at the end."""
+        ids = [id(item.run) for item in items]
+        self.ids += ids
         self.positions += [item.position or GONE for item in items]
         self.keys += [item.key for item in items]
-        for column, get in zip(self._columns, _FIELDS, strict=True):
-            column += [get(item.run) for item in items]
-        self._look_into(last, digest)
+        for number, column in enumerate(self._columns):
+            column += [contents[each].fields[number] for each in ids]
+        known = self._digests
+        self._digests = {}
+        for each in self.ids[-LOOKED_INTO:]:
+            digest = contents[each].digest if each in contents else known.get(each)
+            if digest is not None:
+                self._digests[each] = digest
 
     def drop_front(self, count: int) -> None:
         """Forget the first runs."""
@@ -111,10 +126,6 @@ class View:
         last = runs[-LOOKED_INTO:]
         return any((stored := self._digests.get(id(run))) is not None and digest(run) != stored for run in last)
 
-    def _look_into(self, runs: Sequence[GriptapeRun], digest: Digest) -> None:
-        known = self._digests
-        self._digests = {id(run): known.get(id(run)) or digest(run) for run in runs[-LOOKED_INTO:]}
-
     def differs(self, at: int, run: GriptapeRun, digest: Digest) -> bool:
         """Tell whether the run held at this index differs from what was stored."""
         if any(get(run) is not column[at] for column, get in zip(self._columns, _FIELDS, strict=True)):
@@ -140,23 +151,28 @@ class Known:
         self._watched: dict[int, _Watched] = {}
         self._last: tuple[list[GriptapeRun], View] | None = None
 
-    def hold(self, view: View, items: Sequence[Item], runs: list[GriptapeRun] | None = None) -> None:
+    def contents(self, runs: Sequence[GriptapeRun]) -> Contents:
+        """Return what runs hold now: to be taken before they are stored, for they may change meanwhile."""
+        looked_into = max(0, len(runs) - LOOKED_INTO)
+        return {
+            id(run): Content(tuple([get(run) for get in _FIELDS]), self.digest(run) if at >= looked_into else None)
+            for at, run in enumerate(runs)
+        }
+
+    def hold(
+        self, view: View, items: Sequence[Item], contents: Contents, runs: list[GriptapeRun] | None = None
+    ) -> None:
         """Know these runs as all there are in a view; ``runs`` is the list of the memory it belongs to."""
-        view.set(items, self.digest)
+        view.set(items, contents)
         self._watch(view, items)
         self._last = self._last if runs is None else (runs, view)
 
     def hold_more(
-        self,
-        view: View,
-        items: Sequence[Item],
-        dropped: int,
-        runs: list[GriptapeRun],
-        snapshot: Sequence[GriptapeRun],
+        self, view: View, items: Sequence[Item], contents: Contents, dropped: int, runs: list[GriptapeRun]
     ) -> None:
         """Know these runs too, at the end of a view; those dropped at its front no more."""
         view.drop_front(dropped)
-        view.extend(items, snapshot[-LOOKED_INTO:], self.digest)
+        view.extend(items, contents)
         self._watch(view, items)
         self._last = (runs, view)
 
