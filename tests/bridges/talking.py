@@ -50,6 +50,7 @@ class AnsweringDriver(BasePromptDriver):
     )
     prompts: list[list[str]] = field(factory=list)
     fails: bool = False
+    max_attempts: int = field(default=1, kw_only=True)
 
     def try_run(self, prompt_stack: PromptStack) -> Message:
         if self.fails:

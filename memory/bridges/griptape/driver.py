@@ -46,6 +46,7 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         artifacts: artifact classes of the application's own. Others that are stored are loaded as `RawArtifact`.
         namespace: in the store; the one that a `Store` has, when left out.
         url: in the place of ``store``, as ``to_dict`` writes it: without a password, which comes with the URL in ``MEMORY_URL``.
+        migrate: bring the store's schema to the one this code needs, as ``memory migrate`` does.
         owned: `close` closes a `Store` too.
         bring: called once where there is no such conversation yet: gives the runs and the metadata it is to begin with.
 
@@ -75,6 +76,7 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     module_name: str = field(default="memory.bridges.griptape", repr=False, metadata={"serializable": True})
     _bring: Callable[[], Any] = field(default=places.nothing, alias="bring", repr=False)
     _store: Store = field(init=False, repr=False)
+    migrate: bool = field(default=False, repr=False)
     _owned: bool = field(default=False, alias="owned", repr=False)
     _recorder: Recorder = field(init=False, repr=False)
 
@@ -86,6 +88,8 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
             raise InvalidValueError(f"trimmed must be 'hidden' or 'deleted', not {self.trimmed!r}")
         self._store = self._open()
         try:
+            if self.migrate:
+                self._store.migrate()
             self._store.begin()  # looks at the schema
         except BaseException:
             self.close()

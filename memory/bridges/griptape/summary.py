@@ -1,6 +1,6 @@
 """`PersistentSummaryConversationMemory`: a summary that is there again after a restart, and counts right."""
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import define, field
 from griptape.memory.structure import BaseConversationMemory, Run, SummaryConversationMemory
@@ -29,6 +29,8 @@ class PersistentSummaryConversationMemory(SummaryConversationMemory):
     if TYPE_CHECKING:
         summary: str | None
         summary_index: int
+
+        def __init__(self, **arguments: Any) -> None: ...  # Griptape's, which has no types
 
     # Griptape finds the class by its module, when a Structure is made from its own JSON.
     module_name: str = field(
