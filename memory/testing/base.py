@@ -44,16 +44,11 @@ class Snapshot(NamedTuple):
     runs: dict[str, tuple[RunRecord, ...]]
 
 
-def requires(capability: str, *, strict: bool = True) -> Callable[[Test], Test]:
-    """Expect a test to fail on a store without this capability.
-
-    Args:
-        capability: a field of `memory.repository.Capabilities`.
-        strict: whether such a store fails it each time; where only a race brings it about, it may pass.
-    """
+def requires(capability: str) -> Callable[[Test], Test]:
+    """Expect a test to fail on a store without this capability, a field of `memory.repository.Capabilities`; else it is wrong."""
 
     def mark(test: Test) -> Test:
-        test.__dict__["requires"] = capability, strict
+        test.__dict__["requires"] = capability
         return test
 
     return mark
@@ -84,10 +79,10 @@ class Contract:
 
     @pytest.fixture(autouse=True)
     def _capabilities(self, request: pytest.FixtureRequest, repository: Repository) -> None:
-        capability, strict = getattr(request.function, "requires", (None, True))
+        capability = getattr(request.function, "requires", None)
         if capability and not getattr(repository.capabilities, capability):
             reason = f"{repository!r} does not promise the capability {capability!r}"
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=strict))
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
     def profile(self) -> settings:
         """Return how properties are tried: the same examples each time, however slow the store."""

@@ -17,6 +17,7 @@ from memory.testing.base import (
     Work,
     beside,
     committed,
+    do,
     new_store,
     outcome_of,
     put,
@@ -210,7 +211,6 @@ class Conflicts(Contract):
         with pytest.raises(NotFoundError):
             store.run(lambda uow: uow.conversations.get("missing"), sleep=lambda _: None)
 
-    @requires("detects_conflicts", strict=False)
     def test_threads_append(self, store: Store) -> None:
         """Runs appended by several threads at once are all there, at the positions 1 to n without a gap."""
         put(store, "a")
@@ -227,7 +227,7 @@ class Conflicts(Contract):
         by_thread = sorted([cast("list[int]", one.input) for one in stored], key=lambda each: each[0])
         assert by_thread == expected
 
-    @requires("detects_conflicts", strict=False)
+    @requires("detects_conflicts")
     def test_threads_count(self, store: Store) -> None:
         """A counter in the metadata that several threads increase through Store.run counts every one of them."""
         put(store, "a", {"n": 0})
@@ -244,7 +244,30 @@ class Conflicts(Contract):
         stored = read(store, "a")
         assert (stored.metadata, stored.version) == ({"n": THREADS * ROUNDS}, 1 + THREADS * ROUNDS)
 
-    @requires("detects_conflicts", strict=False)
+    @requires("atomic")
+    def test_nobody_sees_half_of_a_commit(self, store: Store) -> None:
+        """What a commit appends to several conversations, a reader finds in the first and the last of them, or in neither."""
+        names = "abcdefgh"
+        with store.begin() as uow:
+            for name in names:
+                uow.conversations.add(Conversation(name))
+
+        def append(uow: UnitOfWork) -> None:
+            for name in names:
+                uow.runs.append(name, run())
+
+        def is_half() -> bool:
+            """Read the first and the last, either way round: what is read second may be ahead, never behind."""
+            pairs = (names[0], names[-1]), (names[-1], names[0])
+            return any(read(store, first).run_count > read(store, second).run_count for first, second in pairs)
+
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(2 * ROUNDS):
+                writing = pool.submit(do, store, append)
+                looks = [is_half() for _ in range(2 * ROUNDS) if not writing.done()]
+                writing.result()
+                assert not any(looks)
+
     def test_threads_create(self, store: Store) -> None:
         """Of several threads that add a conversation under one id exactly one does, and the others are told."""
 

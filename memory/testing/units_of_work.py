@@ -19,7 +19,6 @@ from memory.testing.base import (
     put,
     read,
     read_runs,
-    requires,
     run,
     run_states,
     states,
@@ -106,7 +105,6 @@ class UnitsOfWork(Contract):
 
     # all or nothing
 
-    @requires("atomic", strict=False)  # a store that checks all before it writes any refuses as one that is atomic
     def test_all_or_nothing(self, store: Store) -> None:
         """When one conversation of a unit of work cannot be written, none is, first or last in any order."""
         for name in "abcd":

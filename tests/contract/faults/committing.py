@@ -116,6 +116,19 @@ class HalfWritten(Faulty):
         return Receipt(changes.token, written)
 
 
+class OneByOne(Faulty):
+    """A reader can find the first conversation appended to, and the last one not yet."""
+
+    def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+        if not all(change.only_appends for change in changes.changes):
+            return super().commit(namespace, changes)
+        written: dict[str, Written | None] = {}
+        for change in changes.changes:
+            written |= super().commit(namespace, ChangeSet((change,), changes.token + change.id, changes.at)).written
+            time.sleep(0.0001)
+        return Receipt(changes.token, written)
+
+
 class TokenIgnored(Faulty):
     """A change set that comes again is written again."""
 
