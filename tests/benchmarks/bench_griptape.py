@@ -28,7 +28,7 @@ _LONG = 1.0  # seconds: one measurement is enough then
 def main() -> None:
     sizes = [int(argument) for argument in sys.argv[1:]] or _SIZES
     print(f"{'runs':>6}  {'turn: ours':>12} {'local':>12} {'ratio':>8}  {'load: ours':>12} {'local':>12} {'ratio':>8}")
-    shortest = None
+    turns: list[float] = []
     for size in sizes:
         with TemporaryDirectory() as folder:
             ours = RepositoryConversationMemoryDriver(store=f"sqlite:///{folder}/ours.db", conversation_id="c")
@@ -40,9 +40,8 @@ def main() -> None:
             f"{size:>6,}  {_ms(our_turn)} {_ms(their_turn)} {their_turn / our_turn:>7,.0f}x"
             f"  {_ms(our_load)} {_ms(their_load)} {their_load / our_load:>7,.0f}x"
         )
-        shortest = our_turn if shortest is None else shortest
-        longest = our_turn
-    print(f"\na turn of ours, longest conversation / shortest: {longest / shortest:.1f}")
+        turns.append(our_turn)
+    print(f"\na turn of ours, longest conversation / shortest: {turns[-1] / turns[0]:.1f}")
 
 
 def _turn(driver: BaseConversationMemoryDriver, size: int) -> float:
