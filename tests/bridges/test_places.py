@@ -68,6 +68,14 @@ def test_a_file_of_an_old_release_is_brought_in(tmp_path: Path) -> None:
         assert [run.id for run in driver.load()[0]] == ["1", "r2"]
 
 
+def test_what_is_stored_before_anything_was_loaded_comes_after_the_old_runs(tmp_path: Path) -> None:
+    file = tmp_path / "chat.json"
+    LocalConversationMemoryDriver(persist_file=str(file)).store(OLD, {"customer": "ada"})
+    with closing(Driver.local(str(file))) as driver:
+        driver.store([said(4)], {})
+        assert [run.id for run in driver.load()[0]] == ["r1", "r2", "r3", "r4"]
+
+
 def test_without_a_file_nothing_is_kept() -> None:
     with closing(Driver.local()) as driver:
         driver.store([said(1)], {})
@@ -180,6 +188,7 @@ def test_a_thread_of_the_cloud_driver_goes_on_as_it_is(cloud_server: CloudServer
         with closing(ours):
             assert ours.conversation_id == "c"
             assert "key-of-org-a" not in repr(ours) + str(ours.to_dict())
+            assert ours.url == f"griptape+{cloud_server.host}"
             runs, meta = ours.load()
             assert [run.id for run in runs] == ["r1", "r2"]
             assert [run.output.value for run in runs] == ["answer 1", "answer 2"]

@@ -140,7 +140,7 @@ def cloud(thread_id: str | None, alias: str | None, base_url: str | None, api_ke
     base_url = base_url or os.environ.get("GT_CLOUD_BASE_URL") or "https://cloud.griptape.ai"
     thread_id = thread_id or (os.environ.get("GT_CLOUD_THREAD_ID") if alias is None else None)
     repository = GriptapeCloudRepository(base_url, api_key)
-    options: _Options = {"store": Store(repository), "owned": True}
+    options: _Options = {"store": Store(repository), "owned": True, "url": f"griptape+{base_url.rstrip('/')}"}
     if thread_id is None:
         return options if alias is None else {**options, "conversation_id": alias}
     place = repository.conversation_of(thread_id)

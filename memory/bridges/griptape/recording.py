@@ -86,10 +86,7 @@ class Recorder:
             PersistenceError: the store cannot be used as it is, or not be reached.
         """
         with self._lock:
-            found = self._read()
-            if found is None and (brought := self._bring()) is not None:
-                self._create(brought)
-                found = self._read()
+            found = self._read() or (self._read() if self._brought() else None)
             if found is None:
                 return [], {}
             conversation, shown, complete = found
@@ -129,10 +126,14 @@ class Recorder:
         self._created_at = record.created_at
         return conversation
 
-    def _create(self, change: Change) -> None:
-        # Another process may be faster, with the same.
-        with suppress(AlreadyExistsError):
+    def _brought(self) -> bool:
+        """Make the conversation as it is in an old place; tell whether there is one there."""
+        change = self._bring()
+        if change is None:
+            return False
+        with suppress(AlreadyExistsError):  # another process was faster, with the same
             self._store.commit(ChangeSet.of([change], self._store.repository.clock()))
+        return True
 
     # storing
 
@@ -170,7 +171,7 @@ class Recorder:
 
     def _try_to_write(self, runs: list[GriptapeRun], snapshot: list[GriptapeRun], meta: dict[str, Json]) -> bool:
         with self._store.begin() as uow:
-            if not self._asked:
+            if not self._asked and self._look(uow) is None and self._brought():
                 self._look(uow)
             view, plan = compare(self._known, runs, snapshot, partial(self._recognise, uow))
             if view is not None and view.incarnation != self._incarnation:

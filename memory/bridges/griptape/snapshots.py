@@ -113,8 +113,10 @@ class View:
 
     def without_dead(self) -> None:
         """Know no run by an identity that may be another's by now. Only while all that count are held by the caller."""
-        if self._dead:
-            dead, self._dead = self._dead, set()
+        dead: set[int] = set()
+        while self._dead:  # one by one: another thread may add to it at any moment
+            dead.add(self._dead.pop())
+        if dead:
             self.ids = [0 if each in dead else each for each in self.ids]
             self._digests = {each: digest for each, digest in self._digests.items() if each not in dead}
 
