@@ -68,11 +68,13 @@ def import_sources(
 def _import_one(
     store: Store, name: str, format: str, options: Mapping[str, str], *, on_conflict: OnConflict, totals: Totals
 ) -> None:
+    is_file = FORMATS[format].is_file
+
     def tell(refusal: Refusal) -> None:
-        complain(f"{name}:{refusal.number}: {refusal.reason}")
+        complain(f"{name if is_file else format}:{refusal.number}: {refusal.reason}")  # an address may hold a password
 
     with ExitStack() as stack:
-        if FORMATS[format].is_file:
+        if is_file:
             opened = stack.enter_context(open_input(name))
             stem = "stdin" if name == STANDARD else Path(name.removesuffix(".gz")).stem
             source = formats.Source(stem, opened.modified_at, opened.lines, options)

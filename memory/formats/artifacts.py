@@ -51,10 +51,10 @@ def loadable_artifact(value: Json, id: str) -> dict[str, Json]:
         id: for an artifact that is made.
     """
     artifact = artifact_of(value, id)
+    if artifact["type"] == "JsonArtifact" and not _is_json_value(artifact["value"]):
+        artifact = {**artifact, "type": "GenericArtifact"}
     kind = artifact["type"]
-    if kind == "JsonArtifact" and not _is_json_value(artifact["value"]):
-        return {**artifact, "type": "GenericArtifact"}
-    fields = _CLASSES.get(kind) if isinstance(kind, str) else None
+    fields = CLASSES.get(kind) if isinstance(kind, str) else None
     loadable = None if fields is None else _fitted(artifact, fields, id)
     return _carried(artifact, id) if loadable is None else loadable
 
@@ -147,7 +147,7 @@ def _is_reference(value: Json) -> bool:
 
 
 _OPTIONAL: Final = frozenset(["item_separator", "validate_uniform_types"])
-_CLASSES: Final[dict[str, dict[str, _Fits]]] = {
+CLASSES: Final[dict[str, dict[str, _Fits]]] = {
     "ActionArtifact": {"value": _is_action},
     "AudioArtifact": {"value": _is_bytes, "format": _is_text},
     "AudioUrlArtifact": {"value": _is_text},

@@ -336,3 +336,23 @@ def test_what_has_no_json_is_kept_as_text(local_store: Store, caplog: pytest.Log
     assert again.runs[1].input.to_text() == "nan"
     assert again.meta["when"] == str(object)
     assert "kept as text" in caplog.text
+
+
+def test_hidden_runs_stay_hidden_when_the_run_with_the_mark_goes(local_store: Store) -> None:
+    memory = memory_on(local_store, max_runs=2)
+    for number in range(3):
+        memory.add_run(said(number))
+    memory.runs.pop()
+    memory.conversation_memory_driver.store(memory.runs, memory.meta)
+    assert (ids(memory_on(local_store)), stored_ids(local_store)) == (["r1"], ["r0", "r1"])
+
+
+def test_a_memory_that_found_all_runs_hidden_can_hide_its_own(local_store: Store) -> None:
+    cleared = memory_on(local_store)
+    cleared.add_run(said(0))
+    cleared.runs.clear()
+    cleared.conversation_memory_driver.store(cleared.runs, cleared.meta)
+    memory = memory_on(local_store, max_runs=1)
+    memory.add_run(said(1))
+    memory.add_run(said(2))
+    assert ids(memory_on(local_store)) == ["r2"]

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from memory import Run
+from memory.formats.artifacts import CLASSES
 from memory.formats.griptape import KEY, loadable_run_json, run_json, run_record
 
 SAMPLES = Path(__file__).with_name("samples")
 PROGRAM = Path(__file__).with_name("griptape_local.py")
 
 RUN = json.loads((SAMPLES / "run.json").read_text())
+
 ARTIFACTS = [json.loads(file.read_text()) for file in sorted((SAMPLES / "artifacts").glob("*.json"))]
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(), max_size=5)
@@ -82,12 +84,18 @@ def test_any_json_is_a_run_and_comes_back_as_it_was(value: Any) -> None:
     assert text_of(run_json(stored(run_record(value)))) == text_of(value)
 
 
+@example({**RUN, "input": {"type": "JsonArtifact", "id": "x", "value": [None], "module_name": "os"}})
 @given(runs() | garbage)
 def test_whatever_it_was_there_is_a_run_for_griptape_with_nothing_it_would_import(value: Any) -> None:
     written = loadable_run_json(stored(run_record(value)))
     assert list(written) == ["type", "id", "meta", "input", "output"]
     assert isinstance(written["id"], str)
-    assert all("module_name" not in written[name] for name in ("input", "output"))
+    artifacts = [written["input"], written["output"]]
+    for artifact in artifacts:
+        assert artifact["type"] in CLASSES
+        assert "module_name" not in artifact
+        if artifact["type"] == "ListArtifact":
+            artifacts += artifact["value"]
 
 
 @given(garbage, garbage, st.dictionaries(keys, garbage, max_size=3))
@@ -171,6 +179,29 @@ def test_griptape_loads_all_that_is_written_for_it(tmp_path: Path) -> None:
     file.write_text(json.dumps({"runs": written, "metadata": {}}))
     loaded = griptape(file, "load")
     assert [run[0] for run in loaded["runs"]] == [run["id"] for run in written]
+
+
+def test_a_module_that_data_names_is_never_imported_by_us_nor_by_griptape_from_what_we_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Griptape would import it from the file as it was."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\nclass TextArtifact: pass\n")
+    named = {"type": "TextArtifact", "id": "x", "value": "x", "module_name": "evil"}
+    odd = [named, *[{**artifact, "module_name": "evil", "value": value} for artifact in ARTIFACTS for value in VALUES]]
+    odd += [{**artifact, "module_name": "evil", "meta": named, "reference": named} for artifact in ARTIFACTS]
+    inputs = [*odd, {**named, "type": "ListArtifact", "value": odd}, [named], {"x": named}]
+    values = [{**RUN, "module_name": "evil", "meta": {"a": named}, "input": one} for one in inputs]
+    written = [loadable_run_json(stored(run_record(value))) for value in values]
+    file = tmp_path / "conversation.json"
+    file.write_text(json.dumps({"runs": written, "metadata": {}}))
+    assert len(griptape(file, "load")["runs"]) == len(values)
+    assert not (tmp_path / "imported").exists()
+    file.write_text(json.dumps({"runs": values, "metadata": {}}))
+    with pytest.raises(AssertionError, match="Unable to load data"):
+        griptape(file, "load")
+    assert (tmp_path / "imported").exists()
 
 
 def test_what_griptape_wrote_and_can_load_is_written_for_it_as_it_was() -> None:

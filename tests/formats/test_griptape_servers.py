@@ -18,7 +18,7 @@ from memory.cli import main
 from memory.errors import ConfigurationError, StoreUnavailableError
 from memory.formats.griptape import KEY, run_json
 from memory.formats.registry import Source, read
-from tests.cloud_server import CloudServer
+from tests.cloud_server import Assumptions, CloudServer
 from tests.formats.conftest import SAMPLES, Importing, kept
 from tests.servers import Server, free_port
 
@@ -97,6 +97,26 @@ def test_what_is_wrong_with_a_redis_is_told_without_its_password(
         output = capsys.readouterr()
         assert told in output.err
         assert "sesame" not in output.out + output.err
+
+
+def test_a_bad_field_is_told_by_its_whole_name(
+    redis_server: Server,
+    index: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.hset(index, "ada@example.org", "nonsense")
+        client.acl_setuser("tester", enabled=True, nopass=True, keys=["*"], categories=["+@all"])
+    url = redis_server.url.replace("redis://", "redis://tester:sesame@")
+    assert main(["import", "--from", "griptape-redis", url, "--index", index]) == 1
+    output = capsys.readouterr()
+    assert output.err == "griptape-redis:1: 'ada@example.org': not JSON: Expecting value at column 1\n"
+    assert output.out == "imported 0 conversations and 0 runs, refused 1 conversations\n"
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.acl_deluser("tester")
 
 
 # DynamoDB
@@ -228,6 +248,18 @@ def test_a_thread_of_0_30_has_its_memory_in_the_metadata(
     assert conversation.metadata == {KEY: {"thread": thread, "envelope": memory_fields}}
     assert (thread["name"], thread["alias"]) == ("a name", "old")
     assert kept(store, "new")[0].metadata["customer"] == "ada"
+
+
+def test_two_threads_of_one_alias_are_two_conversations(
+    host: str, cloud_server: CloudServer, importing: Importing, store: Store
+) -> None:
+    cloud_server.service.assumptions = Assumptions(unique_alias=False)
+    ids = [request(cloud_server, "POST", "/api/threads", {"name": "x", "alias": "x"})["thread_id"] for _ in range(2)]
+    assert importing("griptape-cloud", host)[0].conversations == 2
+    with store.begin() as uow:
+        found = [conversation.id for conversation in uow.conversations.iterate()]
+    assert len(set(found) & {"x", *ids}) == 2
+    assert "x" in found
 
 
 def request(server: CloudServer, method: str, path: str, body: Any) -> Any:

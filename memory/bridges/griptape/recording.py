@@ -75,6 +75,7 @@ class Recorder:
         self._incarnation: str | None = None  # None: there is none, as far as is known
         self._last_position = 0
         self._created_at = 0
+        self._shows_nothing = False  # all that is stored is hidden
         self._unsettled: tuple[ChangeSet, Callable[[Receipt], None]] | None = None
 
     # loading
@@ -90,6 +91,7 @@ class Recorder:
             if found is None:
                 return [], {}
             conversation, shown, complete = found
+            self._shows_nothing = complete and not shown
             items = [Item(self._codec.to_theirs(run), run.position, run.id) for run in shown]
             metadata = metadata_json(conversation.metadata)
             view = View(metadata_of(metadata), complete=complete, incarnation=self._incarnation)
@@ -227,7 +229,9 @@ class Recorder:
                 self._follow(view, written.incarnation)
             self._incarnation, self._last_position = written.incarnation, written.last_position
         if view is None:
-            complete = written is not None and written.run_count == len(new)
+            if written is None:
+                return  # nothing is stored, and nothing known
+            complete = self._shows_nothing or written.run_count == len(new)
             view = View({}, complete=complete, incarnation=self._incarnation)
         view.meta = done.meta
         if placed is None:

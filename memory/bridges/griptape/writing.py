@@ -79,6 +79,9 @@ class Writing:
             return None, seen  # another conversation by now: nothing of what is known is in it
         stored = self._stored([*self._plan.touched, *deleted, *marks])
         removed = [at for at, key in {**self._plan.remove, **deleted}.items() if at in stored and stored[at].id == key]
+        if not self._hides:
+            marks = self._carried([stored[at] for at in sorted(removed)])
+            stored |= self._stored([at for at in marks if at not in stored])
         replaced = self._replaced(stored, marks)
         metadata = metadata_text(merged(base, meta, conversation.metadata))
         change = Change(
@@ -114,6 +117,20 @@ class Writing:
         positions = [*cast(View, self._view).positions, *self._plan.trimmed]
         last = max(at for at in positions if at not in self._plan.remove)
         return {last: self._mark(last + 1)}
+
+    def _carried(self, removed: list[Run]) -> dict[int, Json]:
+        """Let a mark not go with the run that has it: put it into a new one, or return where it is to be."""
+        shown = shown_from(removed, self._created_at)
+        if not shown:
+            return {}
+        mark: Json = {"position": shown, "of": self._created_at}
+        if self.new:
+            self.new[0] = _marked(self.new[0], mark)
+            return {}
+        gone = {run.position for run in removed}
+        places = cast(View, self._view).positions if self.placed is None else [item.position for item in self.placed]
+        kept = [at for at in places if at and at not in gone]
+        return {max(kept): mark} if kept else {}
 
     def _mark(self, otherwise: int) -> Json:
         return {"position": self._plan.first_kept or otherwise, "of": self._created_at}
