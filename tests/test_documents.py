@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from json import JSONEncoder
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_the_code_and_the_commands_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        JSONEncoder, "default", JSONEncoder.default
+    )  # Griptape's page changes it: put it back afterwards
     names: dict[str, object] = {"__name__": "page"}
     for language, text in blocks(page):
         if language == "python":

@@ -63,10 +63,10 @@ def write_envelope(metadata: dict[str, Any], runs: Iterable[Run]) -> Iterator[st
     for run in runs:
         yield comma + json.dumps(loadable_run_json(run))
         comma = ", "
-    yield f'], "metadata": {json.dumps(_metadata(metadata))}}}'
+    yield f'], "metadata": {json.dumps(metadata_json(metadata))}}}'
 
 
-def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+def metadata_json(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata that Griptape is to have: what it read of its own comes back, a summary where 1.13 looks for it."""
     others, rest = aside.split(metadata, KEY, _REST)
     envelope = rest.get("envelope")

@@ -17,6 +17,9 @@ from memory.values import Json, check_id, new_id
 KEY: Final = "griptape"
 """The key in the metadata of runs and conversations that holds what Griptape kept and neither of them has a place for."""
 
+SHOWN_FROM: Final = "griptape:shown_from"
+"""The key in a run's metadata by which `memory.bridges.griptape` hides those before it; Griptape itself is not to see it."""
+
 _WRITTEN: Final = ("type", "id", "meta", "input", "output")  # the keys of a run, as Griptape 1.13 writes them
 _ARTIFACTS: Final = ("input", "output")
 _REST: Final = frozenset(["keys", "values", "run", "text"])
@@ -121,6 +124,8 @@ def loadable_run_json(run: Run) -> dict[str, Any]:
 
 def _split(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a run's metadata and what was kept aside, if that is what `run_record` wrote."""
+    if SHOWN_FROM in run.metadata:
+        run = replace(run, metadata={name: value for name, value in run.metadata.items() if name != SHOWN_FROM})
     metadata, rest = aside.split(run.metadata, KEY, _REST)
     return (metadata, rest) if not rest or _is_rest(run, metadata, rest) else (run.metadata, {})
 

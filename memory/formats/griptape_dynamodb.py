@@ -55,7 +55,7 @@ def _arrival(number: int, item: dict[str, Any], source: Source) -> Arrival | Ref
         keys = [_key(item, name) for name in names]
     except InvalidValueError as error:
         return Refusal(number, str(error))
-    id = keys[0] if len(keys) == 1 else "/".join(key.replace("%", "%25").replace("/", "%2F") for key in keys)
+    id = id_of_keys(keys)
     attribute = options["value_attribute"]
     text = item.get(attribute, {}).get("S")
     if text is None:
@@ -68,6 +68,15 @@ def _arrival(number: int, item: dict[str, Any], source: Source) -> Arrival | Ref
         beside["attributes"] = others
     arrival = read_json(number, text.encode(), lambda value: read_envelope(id, value, source.at, beside))
     return Refusal(number, f"{id!r}: {arrival.reason}") if isinstance(arrival, Refusal) else arrival
+
+
+def id_of_keys(keys: list[str]) -> str:
+    """Return the id of the conversation that is kept under these keys.
+
+    >>> id_of_keys(["a/b"]), id_of_keys(["a/b", "1"])
+    ('a/b', 'a%2Fb/1')
+    """
+    return keys[0] if len(keys) == 1 else "/".join(key.replace("%", "%25").replace("/", "%2F") for key in keys)
 
 
 def _key(item: dict[str, Any], name: str) -> str:

@@ -21,7 +21,7 @@ from memory.adapters.cloud.records import Texts, Thread, run_of
 from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
 from memory.connecting import options, redact
 from memory.domain import Conversation, ConversationRecord, Run
-from memory.errors import CommitInDoubtError, ConfigurationError, PartialCommitError
+from memory.errors import CommitInDoubtError, ConfigurationError, NotFoundError, PartialCommitError
 from memory.paging import Page, Place, Query, collect
 from memory.query import Criterion
 from memory.repository import Capabilities, Progress, Repository, RunsRead, Window, silently
@@ -106,6 +106,17 @@ class GriptapeCloudRepository(Repository):
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         thread = self._conversations.present((namespace, conversation_id))
         return None if thread is None else Conversation.from_record(self._conversations.record(thread, conversation_id))
+
+    def conversation_of(self, thread_id: str) -> tuple[str, str] | None:
+        """Return the namespace and the id of the conversation that a thread is; None if it has no alias, and so is none.
+
+        Raises:
+            NotFoundError: there is no such thread.
+        """
+        thread = self._conversations.threads.get(thread_id)
+        if thread is None:
+            raise NotFoundError(f"{self._http.host} has no thread {thread_id!r}")
+        return thread.place
 
     def find(self, namespace: str, query: Query) -> Page[Conversation]:
         order, descending = query.order, query.order.descending

@@ -1,0 +1,204 @@
+"""What a snapshot of Griptape's changes: which runs are new, gone, changed or moved."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TypeAlias
+
+from griptape.memory.structure import Run as GriptapeRun
+
+from memory.bridges.griptape.snapshots import GONE, Item, Known, View
+
+Recognise: TypeAlias = Callable[[list[GriptapeRun], bool], dict[int, tuple[int, str]]]
+"""Finds runs in the store that are the same as these, by id and content: by index, where each is and under which id.
+
+Among the last runs of the conversation, or (True) among all.
+"""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a snapshot changes.
+
+    Attributes:
+        append: the new runs.
+        replace: what is to stand at a position; and where that run stood before, None for a new one.
+        remove: positions of runs that were taken out from between others, or from the end, with the ids they have there.
+        trimmed: likewise, of those at the front.
+        items: all runs of the snapshot, the new ones last; None where the view just loses ``dropped`` runs at its front.
+        first_kept: the position of the first run that stays; None if none does.
+    """
+
+    append: list[GriptapeRun] = field(default_factory=list)
+    replace: dict[int, tuple[Item, int | None]] = field(default_factory=dict)
+    remove: dict[int, str] = field(default_factory=dict)
+    trimmed: dict[int, str] = field(default_factory=dict)
+    items: list[Item] | None = None
+    dropped: int = 0
+    first_kept: int | None = None
+
+    @property
+    def touched(self) -> list[int]:
+        """The positions that have to be read before they are written."""
+        moved = [before for _, before in self.replace.values() if before is not None]
+        return sorted({*self.replace, *moved, *self.remove})
+
+
+def compare(
+    known: Known, runs: list[GriptapeRun], snapshot: Sequence[GriptapeRun], recognise: Recognise
+) -> tuple[View | None, Plan]:
+    """Return the view that a snapshot continues, and what it changes.
+
+    Args:
+        known: what was given and taken before.
+        runs: the memory's own list.
+        snapshot: what is in it.
+        recognise: asked only where the objects do not tell.
+    """
+    if snapshot and (view := known.view_of(snapshot[0])) is not None:
+        view.without_dead()
+        if (plan := _appended(known, view, snapshot)) is not None:
+            return view, plan
+    views = known.views_of(runs, snapshot)
+    items = _found(known, views, snapshot)
+    stored = {
+        position: key
+        for view in views
+        for position, key in zip(view.positions, view.keys, strict=True)
+        if position != GONE
+    }
+    unsure = [index for index, item in enumerate(items) if item.position is None]
+    last_known = max((index for index, item in enumerate(items) if item.position), default=-1)
+    if unsure and (not views or unsure[0] < last_known):
+        again = recognise([items[index].run for index in unsure], bool(views))
+        items = _with_recognised(items, {unsure[at]: place for at, place in again.items()})
+    plan = _Arranging(items, stored).plan()
+    return (views[0] if views else None), plan
+
+
+def _appended(known: Known, view: View, snapshot: Sequence[GriptapeRun]) -> Plan | None:
+    """Return the plan of the usual case: the runs are those of the view, without some at the front, with new ones at the end."""
+    ids = list(map(id, snapshot))
+    first = view.ids.index(ids[0])
+    kept = len(view.ids) - first
+    if ids[:kept] != (view.ids[first:] if first else view.ids):
+        return None
+    new = list(snapshot[kept:])
+    if any(known.view_of(run) is not None for run in new) or len(set(ids[kept:])) != len(new):
+        return None
+    if view.has_changed(snapshot[:kept], first, known.digest):
+        return None
+    trimmed = dict(zip(view.positions[:first], view.keys[:first], strict=True))
+    trimmed.pop(GONE, None)
+    first_kept = next((position for position in view.positions[first:] if position != GONE), None)
+    return Plan(append=new, trimmed=trimmed, dropped=first, first_kept=first_kept)
+
+
+def _found(known: Known, views: list[View], snapshot: Sequence[GriptapeRun]) -> list[Item]:
+    """Return the runs of a snapshot with their positions; one that was loaded twice counts once."""
+    places: dict[int, list[tuple[View, int]]] = {}
+    for view in views:
+        for at, each in enumerate(view.ids):
+            places.setdefault(each, []).append((view, at))
+    taken: dict[int, int] = {}
+    items: list[Item] = []
+    for run in snapshot:
+        item = Item(run, None, "")
+        for view, at in places.get(id(run), ()):
+            position = view.positions[at]
+            if position == GONE or taken.get(position) is None:
+                item = Item(run, position, view.keys[at], view.differs(at, run, known.digest))
+                taken[position] = id(run)
+                break
+            if taken[position] != id(run):
+                break  # another object stands for the same stored run already
+        else:
+            items.append(item)
+            continue
+        if item.position is not None:
+            items.append(item)
+    return items
+
+
+def _with_recognised(items: list[Item], places: dict[int, tuple[int, str]]) -> list[Item]:
+    """Return the items with places for those that were recognised; one that is there again, later, counts once."""
+    held = {item.position: index for index, item in enumerate(items) if item.position}
+    dropped: set[int] = set()
+    again = list(items)
+    for index, (position, key) in places.items():
+        if (other := held.get(position)) is None or other > index:
+            again[index] = Item(items[index].run, position, key)
+            dropped |= set() if other is None else {other}
+    return [item for index, item in enumerate(again) if index not in dropped]
+
+
+class _Arranging:
+    """Brings the runs of a snapshot and the stored ones together, in the order of the snapshot."""
+
+    def __init__(self, items: list[Item], stored: dict[int, str]) -> None:
+        self._items = items
+        held = {item.position for item in items}
+        self._missing = [(position, stored[position]) for position in sorted(stored) if position not in held]
+        self._stored = stored
+        self._plan = Plan()
+        self._placed: list[Item] = []
+
+    def plan(self) -> Plan:
+        kept = [item.position for item in self._items if item.position]
+        if any(before >= after for before, after in pairwise(kept)) or not self._fill_gaps():
+            self._plan, self._placed = Plan(), []
+            self._rewrite()
+        plan = self._plan
+        plan.items = self._placed
+        plan.append = [item.run for item in self._placed if item.position is None]
+        plan.first_kept = next((item.position for item in self._placed if item.position), None)
+        return plan
+
+    def _fill_gaps(self) -> bool:
+        """Put new runs where others are missing between those that stay; tell whether each has found a place."""
+        missing, pending = list(self._missing), list[Item]()
+        any_kept = False
+        for item in self._items:
+            if item.position is None:
+                pending.append(item)
+                continue
+            if item.position != GONE:
+                gap = [each for each in missing if each[0] < item.position]
+                missing = missing[len(gap) :]
+                if len(pending) > len(gap):
+                    return False
+                self._fill(pending, gap, trimming=not any_kept and not pending)
+                pending, any_kept = [], True
+                if item.changed:
+                    self._plan.replace[item.position] = item, item.position
+            self._placed.append(item)
+        while pending and missing and pending[0].run.id in [key for _, key in missing]:  # the same one, edited
+            at = [key for _, key in missing].index(pending[0].run.id)
+            self._fill(pending[:1], [missing[at], *missing[:at]], trimming=not any_kept)
+            pending, missing, any_kept = pending[1:], missing[at + 1 :], True
+        self._fill([], missing, trimming=not any_kept)
+        self._placed += pending
+        return True
+
+    def _fill(self, new: list[Item], gap: list[tuple[int, str]], *, trimming: bool) -> None:
+        for item, (position, key) in zip(new, gap, strict=False):
+            self._replace(item, position, key)
+        (self._plan.trimmed if trimming else self._plan.remove).update(gap[len(new) :])
+
+    def _rewrite(self) -> None:
+        """Write the runs one after the other over those that are stored: any order, any insertion."""
+        slots = sorted(self._stored.keys() | {item.position for item in self._items if item.position})
+        for item in self._items:
+            if item.position == GONE:
+                self._placed.append(item)
+            elif not slots:
+                self._placed.append(Item(item.run, None, ""))
+            elif (slot := slots.pop(0)) != item.position or item.changed:
+                self._replace(item, slot, self._stored.get(slot, ""))
+            else:
+                self._placed.append(item)
+        self._plan.remove.update({slot: self._stored[slot] for slot in slots})
+
+    def _replace(self, item: Item, position: int, key: str) -> None:
+        self._plan.replace[position] = item, item.position
+        self._placed.append(Item(item.run, position, key))

@@ -1,0 +1,162 @@
+"""Where Griptape's own drivers keep a conversation: which store takes its place, and how it is read there once."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from urllib.parse import quote
+
+from memory.changes import Change
+from memory.errors import ConfigurationError, CorruptRecordError, StoreUnavailableError
+from memory.formats.envelopes import read_envelope
+from memory.formats.griptape_local import ENDING, id_of
+from memory.store import Store
+from memory.values import now
+
+if TYPE_CHECKING:
+    import boto3
+
+Bring: TypeAlias = Callable[[], Change | None]
+"""Gives the change that makes a conversation, where there is none in the store; None for nothing."""
+
+_Options: TypeAlias = dict[str, Any]
+
+
+def nothing() -> None:
+    """Bring nothing."""
+
+
+def local(persist_file: str | None) -> _Options:
+    """Return the options of a driver for a file of the local driver's."""
+    if persist_file is None:
+        return {"store": "memory://"}
+    path = Path(persist_file)
+    id = id_of(path.name.removesuffix(ENDING))  # as `memory import` has it
+    return {
+        "store": f"sqlite:///{path}.sqlite",
+        "conversation_id": id,
+        "bring": lambda: _envelope(id, _read_file(path), f"the file {path}"),
+    }
+
+
+def _read_file(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")  # it is ASCII, whatever the locale was
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptRecordError(f"the file {path} cannot be read: {error}") from error
+
+
+def redis(
+    host: str,
+    port: int,
+    index: str,
+    *,
+    db: int,
+    username: str,
+    password: str | None,
+    conversation_id: str | None,
+    client: Any,
+) -> _Options:
+    """Return the options of a driver for a field of the Redis driver's hash."""
+    user = f"{quote(username, safe='')}:{quote(password, safe='')}@" if password is not None else ""
+    url = f"redis://{user}{f'[{host}]' if ':' in host else host}:{port}"
+    options: _Options = {"store": url, "namespace": index if db == 0 else f"{index}@{db}"}
+    if conversation_id is None:
+        return options  # a new one: nothing can be there
+
+    def bring() -> Change | None:
+        import redis as driver
+
+        made: Any = None
+        if client is None:
+            made = cast(Any, driver.Redis).from_url(url, db=db)
+        try:
+            found = (client or made).hget(index, conversation_id)
+        except driver.RedisError as error:
+            raise StoreUnavailableError(
+                f"the conversation {conversation_id!r} of Griptape's cannot be read: {error}"
+            ) from error
+        finally:
+            if made is not None:
+                made.close()
+        return _envelope(conversation_id, found, f"the field {conversation_id!r} of the Redis hash {index!r}")
+
+    return {**options, "conversation_id": conversation_id, "bring": bring}
+
+
+def dynamodb(
+    table_name: str,
+    key: dict[str, str | int],
+    value_attribute_key: str,
+    session: "boto3.Session | None",
+    memory_table: str | None,
+) -> _Options:
+    """Return the options of a driver for an item of the DynamoDB driver's."""
+    if memory_table is None:
+        raise ConfigurationError(
+            f"the table {table_name} holds each conversation in one item of up to 400 KB; here each run is an item, in a table "
+            "with other keys: make one with `memory migrate --store dynamodb://NAME`, and give memory_table='NAME'. "
+            "What is in the old table is brought over when it is first loaded, and stays there"
+        )
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from memory.adapters.dynamodb import DynamoDbRepository
+    from memory.formats.griptape_dynamodb import id_of_keys
+
+    session = boto3.Session() if session is None else session
+    id = id_of_keys(list(map(str, key.values())))
+
+    def bring() -> Change | None:
+        resource = session.resource("dynamodb")
+        try:
+            item = resource.Table(table_name).get_item(Key=key, ConsistentRead=True).get("Item", {})
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == "ResourceNotFoundException":
+                return None  # Griptape's table is gone by now
+            raise StoreUnavailableError(f"the item {key} of the table {table_name} cannot be read: {error}") from error
+        except BotoCoreError as error:
+            raise StoreUnavailableError(f"the item {key} of the table {table_name} cannot be read: {error}") from error
+        finally:
+            resource.meta.client.close()
+        return _envelope(id, item.get(value_attribute_key), f"the item {key} of the table {table_name}")
+
+    return {
+        "store": Store(DynamoDbRepository(memory_table, session=session)),
+        "owned": True,
+        "namespace": f"{table_name}:{value_attribute_key}",
+        "conversation_id": id,
+        "bring": bring,
+    }
+
+
+def cloud(thread_id: str | None, alias: str | None, base_url: str | None, api_key: str | None) -> _Options:
+    """Return the options of a driver for a thread of Griptape Cloud."""
+    from memory.adapters.cloud import GriptapeCloudRepository
+
+    base_url = base_url or os.environ.get("GT_CLOUD_BASE_URL") or "https://cloud.griptape.ai"
+    thread_id = thread_id or (os.environ.get("GT_CLOUD_THREAD_ID") if alias is None else None)
+    repository = GriptapeCloudRepository(base_url, api_key)
+    options: _Options = {"store": Store(repository), "owned": True, "url": f"griptape+{base_url.rstrip('/')}"}
+    if thread_id is None:
+        return options if alias is None else {**options, "conversation_id": alias}
+    place = repository.conversation_of(thread_id)
+    if place is None:
+        raise ConfigurationError(
+            f"the thread {thread_id!r} has no alias, and a conversation is found by its thread's: give it one, or use alias="
+        )
+    return {**options, "namespace": place[0], "conversation_id": place[1]}
+
+
+def _envelope(id: str, text: object, what: str) -> Change | None:
+    """Return the conversation that a driver of Griptape's has stored as one text; None where it has none."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text if isinstance(text, (str, bytes)) else str(text))
+        return read_envelope(id, value, now())
+    except (ValueError, RecursionError) as error:  # InvalidValueError among them
+        raise CorruptRecordError(f"{what} is no conversation of Griptape's: {error}") from error

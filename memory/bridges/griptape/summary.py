@@ -1,0 +1,72 @@
+"""`PersistentSummaryConversationMemory`: a summary that is there again after a restart, and counts right."""
+
+from typing import TYPE_CHECKING, cast
+
+from attrs import define, field
+from griptape.memory.structure import BaseConversationMemory, Run, SummaryConversationMemory
+
+_SUMMARY, _INDEX, _RUN = "summary", "summary_index", "summary_run"
+
+
+class _Before(str):
+    """The summary there was: Griptape returns this very object where it could not make another."""
+
+    __slots__ = ()
+
+
+class PersistentSummaryConversationMemory(SummaryConversationMemory):
+    """Griptape's `SummaryConversationMemory`, whose summary is stored with each run that changes it.
+
+    Griptape's own never stores it, and counts the runs it has summarized from the first one in memory: with ``max_runs``, or
+    when only the last runs are loaded, the newest are then missing from the prompt. This one remembers the id of the last
+    run that is summarized, too. In the metadata: ``summary`` and ``summary_index``, both as Griptape's own reads them, and
+    ``summary_run``.
+
+    Works with any driver; arguments as Griptape's.
+    """
+
+    if TYPE_CHECKING:
+        summary: str | None
+        summary_index: int
+
+    # Griptape finds the class by its module, when a Structure is made from its own JSON.
+    module_name: str = field(
+        default="memory.bridges.griptape", kw_only=True, repr=False, metadata={"serializable": True}
+    )
+
+    def try_add_run(self, run: Run) -> None:
+        """Add a run, and summarize those that are more than ``offset`` (or than ``max_runs``, if that is less)."""
+        self.runs.append(run)
+        offset = self.offset if not self.max_runs else min(self.offset, self.max_runs)
+        index = max(self.summary_index, len(self.runs) - offset)
+        if index > self.summary_index:
+            before = _Before(self.summary or "")
+            summary = self.summarize_runs(before, self.runs[self.summary_index : index])
+            if summary is not before:  # else the model failed, which Griptape has logged: the next run tries again
+                self.summary, self.summary_index = summary, index
+                self.meta |= {_SUMMARY: summary, _INDEX: index, _RUN: self.runs[index - 1].id}
+
+    def after_add_run(self) -> None:
+        """Let go of runs beyond ``max_runs``, and store."""
+        surplus = max(0, len(self.runs) - self.max_runs) if self.max_runs else 0
+        del self.runs[:surplus]
+        if surplus and self.summary_index:
+            self.summary_index = max(0, self.summary_index - surplus)
+            self.meta[_INDEX] = self.summary_index
+        self.conversation_memory_driver.store(self.runs, self.meta)
+
+    def load_runs(self) -> list[Run]:
+        """Load the runs and the summary; what is summarized is found again by the id of its last run."""
+        runs = cast(list[Run], BaseConversationMemory.load_runs(self))
+        summary, index, last = (self.meta.get(name) for name in (_SUMMARY, _INDEX, _RUN))
+        self.summary = summary if isinstance(summary, str) else None
+        known = index if isinstance(index, int) and 0 <= index <= len(runs) and self.summary is not None else 0
+        if isinstance(last, str) and (known == 0 or runs[known - 1].id != last):
+            # Other runs were loaded than there were; if it is not among them, none of them is summarized.
+            known = max((at for at, run in enumerate(runs, 1) if run.id == last), default=0)
+        self.summary_index = known
+        return runs
+
+
+# Not as a decorator: a type checker that does not see Griptape's types would take the field above for the only argument.
+define(slots=False)(PersistentSummaryConversationMemory)
