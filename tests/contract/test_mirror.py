@@ -14,7 +14,7 @@ from memory.repository import Repository
 from memory.testing import RepositoryContract
 from memory.values import new_id
 from tests.mirroring.comparing import namespaces_of
-from tests.servers import Server
+from tests.servers import Server, postgres
 from tests.servers.redis import drop_indexes
 
 
@@ -22,27 +22,42 @@ class _Mirrored(RepositoryContract):
     examples = 25  # each is written three times
 
     @pytest.fixture
-    def replica(self) -> Store | Iterator[Store]:
-        raise NotImplementedError
+    def primary(self, tmp_path: Path) -> Iterator[Store]:
+        with memory.connect(f"sqlite:///{tmp_path}/primary.db") as store:
+            yield store
 
-    @pytest.fixture
-    def repository(self, tmp_path: Path, replica: Store) -> Iterator[Repository]:
-        with memory.connect(f"sqlite:///{tmp_path}/primary.db") as primary:
-            store = MirroredStore(primary, [replica])
-            replica.repository.clock = lambda: store.repository.clock()  # noqa: PLW0108  # the test sets another one
-            yield store.repository
-            namespaces = namespaces_of(store)
-            assert [done.failure for done in store.relay()] == [None]
-            assert store.lag()[repr(replica.repository)].change_sets == 0
-            for name in namespaces:
-                assert list(verify(primary.namespace(name), replica.namespace(name))) == []
-
-
-class TestMirrorInMemory(_Mirrored):
     @pytest.fixture
     def replica(self) -> Iterator[Store]:
         with memory.connect("memory://") as store:
             yield store
+
+    @pytest.fixture
+    def repository(self, primary: Store, replica: Store) -> Iterator[Repository]:
+        store = MirroredStore(primary, [replica])
+        replica.repository.clock = lambda: store.repository.clock()  # noqa: PLW0108  # the test sets another one
+        yield store.repository
+        namespaces = namespaces_of(store)
+        assert [done.failure for done in store.relay()] == [None]
+        assert store.lag()[repr(replica.repository)].change_sets == 0
+        for name in namespaces:
+            assert list(verify(primary.namespace(name), replica.namespace(name))) == []
+
+
+class TestMirrorOfSqlite(_Mirrored):
+    pass
+
+
+@pytest.fixture(scope="module")
+def postgresql(postgres_server: Server) -> Iterator[Store]:
+    with postgres.fresh_database(postgres_server) as url, memory.connect(url) as store:
+        store.migrate()
+        yield store
+
+
+class TestMirrorOfPostgresql(_Mirrored):
+    @pytest.fixture
+    def primary(self, postgresql: Store) -> Store:
+        return postgresql
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,7 @@ from memory.mirroring import MirroredStore
 
 
 def namespaces_of(store: MirroredStore) -> set[str]:
-    """Return every namespace that something was written to."""
+    """Return every namespace that something waits to be delivered in."""
     engine = cast(SqlRepository, store.repository).engine
     with engine.connect() as connection:
-        rows = connection.exec_driver_sql(
-            "SELECT namespace FROM memory_conversations UNION SELECT namespace FROM memory_outbox"
-        )
-        return {row[0] for row in rows}
+        return {row[0] for row in connection.exec_driver_sql("SELECT DISTINCT namespace FROM memory_outbox")}
