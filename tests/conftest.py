@@ -32,8 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(*servers): servers that a test asks for only while it runs, so that --without knows of them"
     )
-    # A test run that is told to end takes its servers with it, as upon Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A test run that is told to end takes its servers with it, as upon Ctrl-C. That too is set: a shell lets what it runs in the
+    # background ignore it, and so would the processes that tests start and interrupt.
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_, signal.default_int_handler)
 
 
 def _needed(item: pytest.Item) -> set[str]:
