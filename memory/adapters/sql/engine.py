@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from typing import Final, NoReturn
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -117,7 +117,6 @@ def _open_sqlite(url: str) -> Engine:
         )
     else:
         engine = _apart_after_fork(create_engine(location, connect_args={"timeout": BUSY_TIMEOUT / 1000}))
-        _kept[engine] = []
     synchronous = given.get("synchronous", "FULL")
 
     @event.listens_for(engine, "connect")
@@ -140,39 +139,49 @@ def _open_sqlite(url: str) -> Engine:
     return engine
 
 
-_kept: Final[WeakKeyDictionary[Engine, list[PoolProxiedConnection]]] = WeakKeyDictionary()
-"""Of each sqlite file opened here the connection that was used last: to bring it to the pool and back costs a sixth of an append.
-
-One for reading and writing, because what another connection writes empties the cache of this one."""
-
-
-def take_connection(engine: Engine) -> PoolProxiedConnection:
-    """Return a connection; `leave_connection` is to have it afterwards."""
-    try:
-        return _kept[engine].pop()
-    except LookupError:  # it is in use, there was none, or the engine is of another kind
-        return engine.raw_connection()
-
-
-def leave_connection(engine: Engine, driver: PoolProxiedConnection) -> None:
-    """Keep the connection for whoever comes next, or give it back to the pool."""
-    kept = _kept.get(engine)
-    if kept == [] and driver.is_valid:
-        kept.append(driver)
-    else:
-        driver.close()
-
-
-def dispose(engine: Engine) -> None:
-    """Close all connections of an engine."""
-    for driver in _kept.get(engine, ()):
-        driver.close()
-    _kept.pop(engine, None)
-    engine.dispose()
-
-
 _opened: Final[WeakSet[Engine]] = WeakSet()
 _inherited: Final[list[object]] = []  # kept, and never closed: they are the parent's
+
+
+class Connections:
+    """An engine's connections of the driver, each for one user at a time.
+
+    Of a sqlite file opened here the one that was used last is kept: to bring it to the pool and back costs a sixth of an append.
+    It is one for reading and writing, because what another connection writes empties the cache of this one.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._keeps = engine in _opened and engine.dialect.name == "sqlite"
+        self._kept: list[PoolProxiedConnection] = []
+        _lending.add(self)
+
+    def take(self) -> PoolProxiedConnection:
+        """Return a connection; `give_back` is to have it afterwards."""
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return self._engine.raw_connection()
+
+    def give_back(self, driver: PoolProxiedConnection) -> None:
+        """Keep the connection for whoever comes next, or give it to the pool."""
+        if self._keeps and not self._kept and driver.is_valid:
+            self._kept.append(driver)
+        else:
+            driver.close()
+
+    def close(self) -> None:
+        """Give to the pool what is kept."""
+        while self._kept:
+            self._kept.pop().close()
+
+    def leave_to_parent(self) -> None:
+        """Forget, in a process that was forked off, what is kept; it stays open for the parent."""
+        _inherited.append(self._kept)
+        self._kept = []
+
+
+_lending: Final[WeakSet[Connections]] = WeakSet()
 
 
 def _apart_after_fork(engine: Engine) -> Engine:
@@ -182,11 +191,10 @@ def _apart_after_fork(engine: Engine) -> Engine:
 
 
 def _leave_connections_to_parent() -> None:
+    for connections in _lending:
+        connections.leave_to_parent()
     for engine in _opened:
         _inherited.append(engine.pool)
-        if kept := _kept.get(engine):
-            _inherited.append(kept)
-            _kept[engine] = []
         engine.dispose(close=False)
 
 

@@ -14,14 +14,12 @@ from memory.adapters.sql import schema
 from memory.adapters.sql.commits import SqlCommits
 from memory.adapters.sql.engine import (
     ConnectionLostError,
+    Connections,
     begin_writing,
     check_driver,
-    dispose,
     is_disconnect,
-    leave_connection,
     open_engine,
     reraise,
-    take_connection,
 )
 from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.outbox import Parcels, held
@@ -73,6 +71,7 @@ class SqlRepository(SqlCommits):
         self._reader = (
             engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
         )
+        self._connections = Connections(engine)
         self._owns_engine = owns_engine
         self._commits = count(1)
 
@@ -80,9 +79,7 @@ class SqlRepository(SqlCommits):
         return _on_living_connection(lambda: self._connected(self._reader, work))
 
     def _look(self, work: Callable[[DBAPICursor], T]) -> T:
-        if (
-            self.engine.dialect.name != "sqlite"
-        ):  # where a read begins a transaction, unless the connection is told not to
+        if self.engine.dialect.name != "sqlite":  # its driver begins a transaction to read, unless it is told not to
             return super()._look(work)
         return _on_living_connection(lambda: self._on_driver(lambda driver: work(driver.cursor())))
 
@@ -103,13 +100,13 @@ class SqlRepository(SqlCommits):
         # The pool's connection and the driver's transaction: SQLAlchemy's own would cost a fifth of an append (statements.py).
         driver = None
         try:
-            driver = take_connection(self.engine)
+            driver = self._connections.take()
             return work(driver)
         except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
             reraise(error, self, self.engine.dialect, driver)
         finally:
             if driver is not None:
-                leave_connection(self.engine, driver)
+                self._connections.give_back(driver)
 
     def _in_transaction(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
         try:
@@ -173,8 +170,9 @@ class SqlRepository(SqlCommits):
         return joined
 
     def close(self) -> None:
+        self._connections.close()
         if self._owns_engine:
-            dispose(self.engine)
+            self.engine.dispose()
 
     def __repr__(self) -> str:
         return f"SqlRepository({redact(self.engine.url.render_as_string(hide_password=True))})"

@@ -6,6 +6,7 @@ import sqlite3
 import warnings
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -87,6 +88,16 @@ def test_close_ends_every_connection_that_connect_opened(sqlite_url: str) -> Non
         assert pool.checkedin() + pool.checkedout() == 0
         del store
         gc.collect()
+
+
+def test_a_store_that_nobody_closes_goes_with_its_connections(sqlite_url: str) -> None:
+    store = memory.connect(sqlite_url)
+    add_shared(store)
+    assert isinstance(store.repository, SqlRepository)
+    engine = ref(store.repository.engine)
+    del store
+    gc.collect()
+    assert engine() is None
 
 
 def test_the_pragmas_of_connect_hold_for_each_connection(sqlite_url: str) -> None:

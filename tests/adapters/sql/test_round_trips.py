@@ -11,7 +11,6 @@ from sqlalchemy import create_engine
 import memory
 from memory import Conversation, Run, Store, UnitOfWork, where
 from memory.adapters.sql import SqlRepository
-from memory.adapters.sql.engine import leave_connection, take_connection
 from tests.servers.proxy import Proxy
 
 Work = Callable[[UnitOfWork], object]
@@ -32,12 +31,12 @@ def statements(store: Store) -> Iterator[list[str]]:
 
     def listen(callback: Callable[[str], None] | None) -> None:
         assert isinstance(store.repository, SqlRepository)
-        engine = store.repository.engine
-        both = take_connection(engine), engine.raw_connection()
+        connections = store.repository._connections
+        both = connections.take(), store.repository.engine.raw_connection()
         for connection in both:
             assert isinstance(connection.driver_connection, sqlite3.Connection)
             connection.driver_connection.set_trace_callback(callback)
-            leave_connection(engine, connection)
+            connections.give_back(connection)
 
     listen(told.append)
     yield told
