@@ -3,6 +3,7 @@
 What every store must refuse, and why, is decided here (`check`), so that all refuse the same.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter, ge
@@ -10,7 +11,7 @@ from typing import Final, NamedTuple, cast
 
 from memory.domain import ConversationRecord, RunRecord
 from memory.errors import AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError
-from memory.values import new_id, now
+from memory.values import compact, new_id, now
 
 ALL_RUNS: Final = 2**53 - 1
 """As `Change.remove_before`: every run there is. Beyond any position; the largest integer that a Lua number keeps."""
@@ -147,6 +148,16 @@ class Receipt:
 
     token: str
     written: Mapping[str, Written | None]
+
+    def dump(self) -> str:
+        """Return what a store keeps of it beside its token."""
+        return compact(dict(self.written))
+
+    @classmethod
+    def load(cls, token: str, text: str) -> "Receipt":
+        """Return the receipt whose text was kept beside the token."""
+        written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
+        return cls(token, written)
 
 
 def check(change: Change, stored: ConversationRecord | None) -> None:

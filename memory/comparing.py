@@ -1,7 +1,6 @@
 """Two stores side by side: what the one keeps of a conversation and the other does not, whatever they are."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -14,6 +13,7 @@ from memory.moments import write_moment
 from memory.query import Criterion
 from memory.repository import Window
 from memory.store import Store
+from memory.values import compact
 
 T = TypeVar("T")
 Pair: TypeAlias = tuple[ConversationRecord | None, ConversationRecord | None]
@@ -23,7 +23,6 @@ _TRIES: Final = 5
 _NAMED: Final = 5  # positions of differing runs that are named
 _MOMENTS: Final = ("created_at", "updated_at", "expires_at")
 _MISSING: Final = "missing there"
-_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +148,9 @@ def digest(store: Store, record: ConversationRecord) -> str:
     Raises:
         ConflictError: it is not the version any more that the record tells of.
     """
-    sha = hashlib.sha256(_dumps(head(record)).encode())
+    sha = hashlib.sha256(compact(head(record)).encode())
     for run in runs_of(store, record):
-        sha.update(_dumps(run).encode())
+        sha.update(compact(run).encode())
     return sha.hexdigest()
 
 

@@ -5,8 +5,7 @@ from typing import Any, Final
 
 from memory.changes import Change, ChangeSet, Receipt, Seen, Written, placed
 from memory.domain import ConversationRecord, RunRecord
-
-_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
+from memory.values import compact
 
 
 def settled(changes: ChangeSet, receipt: Receipt) -> ChangeSet:
@@ -45,7 +44,7 @@ def dump(changes: ChangeSet) -> str:
     '["t",1,[["support-42",null,null,true,null,null,null,0,[],[],[]]]]'
     """
     fields = [[getattr(change, name) for name in _FIELDS] for change in changes.changes]
-    return _dumps([changes.token, changes.at, fields])
+    return compact([changes.token, changes.at, fields])
 
 
 def load(text: str) -> ChangeSet:

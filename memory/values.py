@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from json.encoder import encode_basestring_ascii
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from memory.errors import InvalidValueError
 
@@ -31,6 +31,9 @@ _ID_LENGTH = 255
 _KINDS = frozenset({type(None), bool, int, float, str, list, dict})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+compact: Final = json.JSONEncoder(separators=(",", ":")).encode
+"""Makes JSON without blanks, ASCII only, of what needs no checking: texts and numbers of our own."""
 
 _dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
@@ -109,6 +112,20 @@ def check_id(value: object, name: str) -> str:
     if not 1 <= len(value) <= _ID_LENGTH:
         raise InvalidValueError(f"{name} must have 1 to {_ID_LENGTH} characters, not {len(value)}: {value[:40]!r}")
     return check_id_characters(value, name)
+
+
+def first_id(*candidates: object) -> str | None:
+    """Return the first of these values that can be an id, None if none can: for ids that others have given.
+
+    >>> first_id(None, "", "support-42")
+    'support-42'
+    """
+    for candidate in candidates:
+        try:
+            return check_id(candidate, "id")
+        except InvalidValueError:
+            continue
+    return None
 
 
 def check_id_characters(value: str, name: str) -> str:

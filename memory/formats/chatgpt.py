@@ -15,7 +15,7 @@ from memory.formats.json_stream import elements
 from memory.formats.pairing import REST, Role, Said, messages_of, rest_of, turns, values_of
 from memory.formats.registry import Source
 from memory.transfer import Arrival, Refusal, broken_off, read_json
-from memory.values import Json, check_id, new_id, to_datetime
+from memory.values import Json, first_id, new_id, to_datetime
 
 KEY: Final = "chatgpt"
 """The key in the metadata of runs and conversations that holds what they have no place for."""
@@ -95,21 +95,12 @@ def read_tree(id: str, value: Any, at: int) -> Change:
         asked = next((index for index in turn if said[index].role == "question"), turn.start)
         rest = {**rest_of(part), **({"branches": branches[number]} if number in branches else {})}
         moment = to_datetime(microseconds(_message_of(mapping[path[asked]]).get("create_time"), created_at))
-        runs.append(Run(*values_of(part), {KEY: rest}, _id_of([path[asked]], new_id()), moment))
+        runs.append(Run(*values_of(part), {KEY: rest}, first_id(path[asked]) or new_id(), moment))
     fields = {name: None if name == "mapping" or name in _QUERIED else part for name, part in value.items()}
     metadata: dict[str, Json] = {name: value[field] for field, name in _QUERIED.items() if field in value}
-    ids = [value.get("conversation_id"), value.get("id")]
+    id = first_id(value.get("conversation_id"), value.get("id")) or id
     updated_at = microseconds(value.get("update_time"), created_at)
-    return conversation(_id_of(ids, id), {**metadata, KEY: {"fields": fields}}, runs, created_at, updated_at)
-
-
-def _id_of(candidates: list[Any], otherwise: str) -> str:
-    for id in candidates:
-        try:
-            return check_id(id, "id")
-        except InvalidValueError:
-            continue
-    return otherwise
+    return conversation(id, {**metadata, KEY: {"fields": fields}}, runs, created_at, updated_at)
 
 
 def _path(mapping: dict[str, Any], current: object) -> list[str]:

@@ -12,7 +12,7 @@ from memory.domain import Run
 from memory.errors import InvalidValueError
 from memory.formats import aside
 from memory.formats.artifacts import artifact_of, is_artifact, loadable_artifact
-from memory.values import Json, check_id, new_id
+from memory.values import Json, first_id, new_id
 
 KEY: Final = "griptape"
 """The key in the metadata of runs and conversations that holds what Griptape kept and neither of them has a place for."""
@@ -54,7 +54,7 @@ def _read(value: Json, created_at: datetime) -> Run:
         return Run(None, None, {KEY: {"run": value}}, created_at=created_at)
     meta = value.get("meta")
     metadata = meta if isinstance(meta, dict) else {}
-    run = Run(value.get("input"), value.get("output"), metadata, _id_of(value), created_at)
+    run = Run(value.get("input"), value.get("output"), metadata, first_id(value.get("id")) or new_id(), created_at)
     plain = _plain(run)
     values = {name: part for name, part in value.items() if name not in plain or not _is_same(part, plain[name])}
     if tuple(value) == _WRITTEN and not values and is_artifact(run.input) and is_artifact(run.output):
@@ -62,13 +62,6 @@ def _read(value: Json, created_at: datetime) -> Run:
     else:
         rest = {"keys": list[Json](value), **({"values": values} if values else {})}
     return Run(run.input, run.output, aside.join(metadata, KEY, rest), run.id, created_at)
-
-
-def _id_of(value: dict[str, Json]) -> str:
-    try:
-        return check_id(value.get("id"), "id")
-    except InvalidValueError:
-        return new_id()
 
 
 def _plain(run: Run) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from memory.adapters.cloud.gaps import Gaps
 from memory.adapters.cloud.http import Fields
 from memory.changes import ALL_RUNS
-from memory.values import Json, to_microseconds
+from memory.values import Json, compact, to_microseconds
 
 RESERVED: Final = "conversation_memory"
 """The key in the metadata of threads and messages that is ours."""
@@ -24,7 +24,6 @@ _TOKENS_KEPT: Final = 8
 _LARGEST_PLAIN: Final = 2**63
 _FIRST_MOMENT: Final = to_microseconds(datetime.min.replace(tzinfo=UTC), "the first moment")
 _LAST_MOMENT: Final = to_microseconds(datetime.max.replace(tzinfo=UTC), "the last moment")
-_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 T = TypeVar("T")
 
@@ -77,7 +76,7 @@ class Book:
 
     def dump(self) -> str:
         """Return the text that is kept."""
-        return _dumps(
+        return compact(
             {
                 "format": _FORMAT,
                 **{name: getattr(self, name) for name in self.__slots__ if getattr(self, name) not in (None, ())},
@@ -134,7 +133,7 @@ class Mark(NamedTuple):
         fields = {name: value for name, value in self._asdict().items() if value is not None}
         if self.text == "{}":
             del fields["text"]
-        return _dumps({"format": _FORMAT, **fields})
+        return compact({"format": _FORMAT, **fields})
 
     @classmethod
     def load(cls, metadata: Fields) -> "Mark | None":

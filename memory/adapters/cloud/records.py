@@ -11,7 +11,7 @@ from memory.adapters.cloud.marks import RESERVED, RUN_ID, Book, Mark, is_plain, 
 from memory.adapters.cloud.names import alias_of, place_of
 from memory.domain import ConversationRecord, Run, RunRecord
 from memory.errors import InvalidValueError
-from memory.values import Json, check_id, decode, encode, to_datetime, to_microseconds
+from memory.values import Json, decode, encode, first_id, to_datetime, to_microseconds
 
 Texts: TypeAlias = Literal["plain", "artifact"]
 """How a run's string is written: as it is, or as the TextArtifact that Griptape's own driver can load."""
@@ -178,10 +178,7 @@ def message_body(run: RunRecord, token: str, number: int, position: int, texts: 
 def run_of(message: Message, position: int) -> Run:
     """Return the run that a message is, whoever wrote it; what cannot be read as we wrote it is taken as it stands."""
     mark = message.mark
-    try:
-        id_ = check_id(message.metadata.get(RUN_ID), "the run's id")
-    except InvalidValueError:
-        id_ = message.id[:255]
+    id_ = first_id(message.metadata.get(RUN_ID)) or message.id[:255]
     if mark is None:
         others = {key: value for key, value in message.metadata.items() if key not in (RUN_ID, RESERVED)}
         values = _foreign_value(message.input), _foreign_value(message.output)

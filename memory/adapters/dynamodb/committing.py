@@ -87,19 +87,19 @@ class Commit:
         return [preparer.prepare(change, self._heads[change.id], self._changes.at) for change in self._changes.changes]
 
     def _write(self, prepared: list[Prepared]) -> tuple[Receipt, bool]:
-        writer, token = self._writer, self._changes.token
-        written = {each.id: each.written for each in prepared}
+        writer = self._writer
+        receipt = Receipt(self._changes.token, {each.id: each.written for each in prepared})
         if sum(1 + len(each.metadata) + len(each.appended) for each in prepared) > MOST_ACTIONS:
-            return self._staging.commit(prepared, token), True
+            return self._staging.commit(prepared, receipt.token), True
         actions = [action for each in prepared for action in writer.actions(each)]
-        receipt, parts = writer.token_actions(token, written)
-        actions += [receipt, *parts]
+        kept, parts = writer.token_actions(receipt)
+        actions += [kept, *parts]
         if len(actions) > MOST_ACTIONS or sum(action.size for action in actions) > MOST_BYTES:
-            return self._staging.commit(prepared, token), True
+            return self._staging.commit(prepared, receipt.token), True
         writer.table.write(actions)
         for each in prepared:
             writer.seen.put(writer.namespace, each.id, Held(None if each.after is None else each.stamp, each.after))
-        return Receipt(token, written), any(leaves_trash(each.before, each.after) for each in prepared)
+        return receipt, any(leaves_trash(each.before, each.after) for each in prepared)
 
     def _learn(self, refused: RefusedError) -> Receipt | None:
         """Take in what a refused transaction found; return the receipt if that is what it found."""

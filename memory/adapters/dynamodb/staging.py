@@ -66,7 +66,7 @@ class Staging:
             self._write_all(stage, chain.from_iterable(self._early(stage, each) for each in prepared))
             last = [self._becomes(stage, COMMITTED), *edits]
             if token is not None:
-                kept, parts = self._writer.token_actions(token, dict(receipt.written))
+                kept, parts = self._writer.token_actions(receipt)
                 self._write_all(stage, parts)
                 last.append(kept)
             self._table.write(last)

@@ -1,6 +1,5 @@
 """The actions of a transaction by which a change is written, and the receipts of change sets."""
 
-import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -12,11 +11,10 @@ from memory.adapters.dynamodb.preparing import Prepared, leaves_trash, run_items
 from memory.adapters.dynamodb.reading import LastSeen, Reader
 from memory.adapters.dynamodb.satellites import Satellites, differ_in_entries, satellites_of
 from memory.adapters.dynamodb.table import Action, Table
-from memory.changes import Receipt, Written
+from memory.changes import Receipt
 from memory.values import new_id, now
 
 _RECEIPTS_KEPT: Final = 48 * 3600  # seconds: as long as a lost answer may be asked for again, and a day more
-_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Writer:
@@ -92,10 +90,10 @@ class Writer:
         place = keys.trash(self.namespace), bytes.fromhex(new_id())
         return [self.table.put(self.table.models.new(self.table.models.Pointer, *place, id=prepared.id))]
 
-    def token_actions(self, token: str, written: dict[str, Written | None]) -> tuple[Action, list[Action]]:
+    def token_actions(self, receipt: Receipt) -> tuple[Action, list[Action]]:
         """Return what keeps the receipt, and refuses a change set that was written; and the parts of one that is too large."""
-        key, ttl, text = keys.token(self.namespace, token), now() // 1_000_000 + _RECEIPTS_KEPT, _dumps(written)
-        first, *rest = pieces(text)
+        key, ttl = keys.token(self.namespace, receipt.token), now() // 1_000_000 + _RECEIPTS_KEPT
+        first, *rest = pieces(receipt.dump())
         models, part_set = self.table.models, new_id() if rest else None
         item = models.new(models.Token, *key, receipt=first, parts=len(rest) or None, part_set=part_set, ttl=ttl)
         parts = [
@@ -114,8 +112,7 @@ class Writer:
         places = [(item.pk, _receipt_part(item.part_set, number)) for number in range(1, (item.parts or 0) + 1)]
         parts = self.table.get_many(places)
         text = item.receipt + "".join(parts[place].text for place in places)
-        written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
-        return Receipt(token, written)
+        return Receipt.load(token, text)
 
 
 def _receipt_part(part_set: str | None, number: int) -> bytes:

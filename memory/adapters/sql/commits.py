@@ -12,7 +12,7 @@ from memory.adapters.sql.engine import (
 )
 from memory.adapters.sql.searching import Search, fitting
 from memory.adapters.sql.statements import Statements
-from memory.adapters.sql.writing import Writer, read_receipt, record_of, remove_conversation
+from memory.adapters.sql.writing import Writer, record_of, remove_conversation
 from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
 from memory.domain import Conversation, ConversationRecord, Run, RunRecord
 from memory.errors import (
@@ -126,7 +126,7 @@ class SqlCommits(Repository):
 
     def _receipt(self, namespace: str, token: str) -> Receipt | None:
         row = self._fetch("receipt", {"namespace": namespace, "token": token})
-        return None if row is None else read_receipt(token, row[0])
+        return None if row is None else Receipt.load(token, row[0])
 
     def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
         return Writer(self._statements, cursor, namespace, self.clock(), careful=careful, replicas=self.replicas)

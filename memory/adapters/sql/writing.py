@@ -1,8 +1,7 @@
 """The commit of a change set: what each change does to the tables, inside one transaction."""
 
-import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
@@ -11,8 +10,6 @@ from memory.changes import ALL_RUNS, Change, ChangeSet, Receipt, Written, check,
 from memory.domain import ConversationRecord, RunRecord, decode_metadata
 from memory.index import Entry, entries
 from memory.outbox import dump, settled
-
-_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Writer:
@@ -46,8 +43,8 @@ class Writer:
             self._statements.execute_many(self._cursor, "add_run", self._run_rows)
         if self._entry_rows:
             self._statements.execute_many(self._cursor, "add_entry", self._entry_rows)
-        self._execute("add_receipt", namespace=self._namespace, token=changes.token, receipt=_dumps(written))
         receipt = Receipt(changes.token, written)
+        self._execute("add_receipt", namespace=self._namespace, token=changes.token, receipt=receipt.dump())
         if self._replicas:
             self._add_parcels(changes, receipt)
         return receipt
@@ -136,12 +133,6 @@ class Writer:
 
     def _add_entries(self, key: int, new: set[Entry]) -> None:
         self._entry_rows += [(key, path, value, self._namespace) for path, value in new]
-
-
-def read_receipt(token: str, text: str) -> Receipt:
-    """Return the receipt that was kept of a change set."""
-    written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
-    return Receipt(token, written)
 
 
 def remove_conversation(statements: Statements, cursor: DBAPICursor, key: int) -> None:
