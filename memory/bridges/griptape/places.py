@@ -105,6 +105,7 @@ def dynamodb(
     from botocore.exceptions import BotoCoreError, ClientError
 
     from memory.adapters.dynamodb import DynamoDbRepository
+    from memory.adapters.dynamodb.errors import code_of
     from memory.formats.griptape_dynamodb import id_of_keys
 
     session = boto3.Session() if session is None else session
@@ -114,11 +115,9 @@ def dynamodb(
         resource = session.resource("dynamodb")
         try:
             item = resource.Table(table_name).get_item(Key=key, ConsistentRead=True).get("Item", {})
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") == "ResourceNotFoundException":
+        except (BotoCoreError, ClientError) as error:
+            if code_of(error) == "ResourceNotFoundException":
                 return None  # Griptape's table is gone by now
-            raise StoreUnavailableError(f"the item {key} of the table {table_name} cannot be read: {error}") from error
-        except BotoCoreError as error:
             raise StoreUnavailableError(f"the item {key} of the table {table_name} cannot be read: {error}") from error
         finally:
             resource.meta.client.close()
