@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
-import redis
 
 import memory
 from memory import (
@@ -27,7 +26,7 @@ from memory.values import Json, new_id
 from tests.cloud_server import CloudServer, faults
 from tests.copying import interfering, objects
 from tests.servers import Server, postgres
-from tests.servers.redis import drop_indexes
+from tests.servers.redis import fresh_prefix
 
 KINDS = ("memory", "sqlite", "postgresql", "redis", "dynamodb", "cloud")
 
@@ -43,7 +42,8 @@ def repositories(
         memory.connect("memory://") as objects,
         memory.connect(f"sqlite:///{tmp_path_factory.mktemp('copying')}/file.db") as file,
         memory.connect(postgres_url) as database,
-        memory.connect(f"{redis_server.url}?prefix={name}") as hashes,
+        fresh_prefix(redis_server) as redis_url,
+        memory.connect(redis_url) as hashes,
         memory.connect(f"dynamodb://{name}?endpoint={dynamodb_server.url}") as items,
         closing(GriptapeCloudRepository(cloud.host, "key-of-org-a")) as threads,
     ):
@@ -51,8 +51,6 @@ def repositories(
         for repository in stores:
             repository.migrate()
         yield dict(zip(KINDS, stores, strict=True))
-    with redis.Redis.from_url(redis_server.url) as client:
-        drop_indexes(client, name)
     cloud.stop()
 
 

@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import redis as redis_py
-
 import memory
 from memory import Conversation, Run
 from memory.copying import copy
@@ -24,7 +22,6 @@ from memory.transfer import Arrival, Refusal, read_lines, restore, uncompressed
 from memory.values import new_id
 from tests.benchmarks.bench_import import made_up
 from tests.servers import postgres, redis
-from tests.servers.redis import drop_indexes
 
 _MEASURE_MEMORY = "--peak-of"
 _ROUNDS = 2
@@ -50,19 +47,8 @@ def main() -> None:
         _compare("PostgreSQL", source, lambda: stack.enter_context(postgres.fresh_database(server)), conversations)
         server = redis.start()
         stack.callback(server.stop)
-
-        def fresh_prefix() -> str:
-            prefix = new_id()
-            stack.callback(_drop, server.url, prefix)
-            return f"{server.url}?prefix={prefix}"
-
-        _compare("Redis", source, fresh_prefix, conversations)
+        _compare("Redis", source, lambda: stack.enter_context(redis.fresh_prefix(server)), conversations)
         _compare_memory(files, folder)
-
-
-def _drop(url: str, prefix: str) -> None:
-    with redis_py.Redis.from_url(url) as client:
-        drop_indexes(client, prefix)
 
 
 def _compare(name: str, source: str, fresh: Callable[[], str], conversations: int) -> None:

@@ -24,10 +24,9 @@ from memory.adapters.dynamodb import DynamoDbRepository, keys
 from memory.transfer import dump, read_lines, restore, uncompressed
 from memory.values import new_id
 from tests.adapters.dynamodb.watching import Calls, watched
-from tests.benchmarks.measuring import in_turns, report, timed
+from tests.benchmarks.measuring import TEXT, fill, in_turns, report, timed
 from tests.servers import dynamodb
 
-TEXT = "x" * 400  # input and output: a run of 800 bytes
 CONVERSATIONS = 20_000
 METADATA = {"customer": "ada", "priority": 3}
 
@@ -35,14 +34,6 @@ METADATA = {"customer": "ada", "priority": 3}
 def report_cost(what: str, calls: Calls, note: str = "") -> None:
     requests = ", ".join(f"{count} {name}" for name, count in calls.counted().items())
     print(f"{what:44} {calls.write_units:6.0f} WCU {calls.read_units:7.1f} RCU   {requests} {note}", flush=True)
-
-
-def fill(store: Store, conversation_id: str, runs: int) -> None:
-    with store.begin() as uow:
-        uow.conversations.add(Conversation(conversation_id, dict(METADATA)))
-    for begin in range(0, runs, 500):
-        with store.begin() as uow:
-            uow.runs.append(conversation_id, *[Run(TEXT, TEXT) for _ in range(min(500, runs - begin))])
 
 
 def append(store: Store, conversation_id: str) -> None:
@@ -161,7 +152,7 @@ def bench_times(store: Store, repository: DynamoDbRepository, namespace: str) ->
     # A client made as the repository's own: what is compared is what is done with it.
     config = Config(parameter_validation=False, retries={"total_max_attempts": 1}, max_pool_connections=50)
     with closing(boto3.client("dynamodb", endpoint_url=repository.client.meta.endpoint_url, config=config)) as client:
-        fill(store, "ours", 30)
+        fill(store, "ours", 30, metadata=METADATA, at_once=500)
         by_hand = ByHand(client, repository._table.name, namespace)
         spent, floor = in_turns(1_000, lambda: append(store, "ours"), by_hand.append)
         report("append a run of 800 bytes", spent, floor, 1.3)
@@ -180,7 +171,7 @@ def bench_units(store: Store, repository: DynamoDbRepository) -> None:
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
     )
     for runs in (10, 100, 400):
-        fill(store, f"runs-{runs}", runs)
+        fill(store, f"runs-{runs}", runs, metadata=METADATA, at_once=500)
         with watched(repository.client) as calls:
             append(store, f"runs-{runs}")
         report_cost(f"append to {runs} runs", calls)

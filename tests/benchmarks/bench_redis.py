@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 import memory
-from memory import Conversation, Run, Store, where
+from memory import Run, Store, where
 from memory.adapters.redis import RedisRepository
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.tokens import Tokens
@@ -22,10 +22,9 @@ from memory.changes import Change, ChangeSet
 from memory.domain import ConversationRecord, RunRecord, encode_metadata
 from memory.index import key
 from memory.query import Criterion
-from tests.benchmarks.measuring import in_turns, report, timed
+from tests.benchmarks.measuring import TEXT, fill, fill_for_queries, in_turns, report, timed
 from tests.servers import redis as server
 
-TEXT = "x" * 400  # input and output: a run of 800 bytes
 CONVERSATIONS = 100_000
 BEGIN = time.time_ns() // 1_000 - CONVERSATIONS * 1_000_000  # one a second, until now
 METADATA = {"customer": "ada", "priority": 3, "domain": "Restaurants", "open": True}
@@ -44,17 +43,9 @@ def used(client: Any) -> int:
     return int(client.info("memory")["used_memory"])
 
 
-def fill(store: Store, conversation_id: str, runs: int) -> None:
-    with store.begin() as uow:
-        uow.conversations.add(Conversation(conversation_id, dict(METADATA)))
-    for begin in range(0, runs, 1000):
-        with store.begin() as uow:
-            uow.runs.append(conversation_id, *[Run(TEXT, TEXT) for _ in range(min(1000, runs - begin))])
-
-
 def bench_appends(store: Store, client: Any, keys: Keys) -> None:
     for name, runs in (("ours", 10), ("floor", 10), ("long", 100_000)):
-        fill(store, name, runs)
+        fill(store, name, runs, metadata=METADATA)
     script = client.script_load(APPEND)
     names = [keys.conversation("default", "floor"), keys.positions("default", "floor"), keys.runs("default", "floor")]
     numbers = itertools.count(1_800_000_000_000_000)
@@ -107,24 +98,6 @@ def bench_reads(store: Store, client: Any, keys: Keys) -> None:
     report("  (floor: of the short one)", *in_turns(1000, last("long"), last("ours")))
     name = keys.conversation("default", "long")
     report("get a conversation (floor: HGETALL)", *in_turns(2000, get, lambda: client.hgetall(name)))
-
-
-def fill_for_queries(store: Store) -> None:
-    changes = []
-    for number in range(CONVERSATIONS):
-        metadata = {
-            "customer": f"customer-{number % (CONVERSATIONS // 10)}",
-            "domain": ("Restaurants", "Hotels", "Flights")[number % 3],
-            "amount": number * 7919 % CONVERSATIONS,
-            "multi": number % 2 == 0,
-            "tier": "gold" if number < CONVERSATIONS // 3 else "basic",  # those of gold are all the oldest
-        }
-        at = BEGIN + 1_000_000 * number
-        record = ConversationRecord(f"conversation-{number}", encode_metadata(metadata), 1, "", 0, 0, at, at, None)
-        changes.append(Change(record.id, create=record))
-        if len(changes) == 2000:
-            store.commit(ChangeSet.of(changes, 0))
-            changes.clear()
 
 
 def first_page(store: Store, criterion: Criterion) -> Callable[[], object]:
@@ -226,7 +199,7 @@ def main() -> None:
             with many:
                 many.migrate()
                 before = used(client)
-                spent = timed(lambda: fill_for_queries(many))
+                spent = timed(lambda: fill_for_queries(many, CONVERSATIONS, BEGIN, 1_000_000))
                 size = (used(client) - before) / CONVERSATIONS
                 print(f"{CONVERSATIONS:,} conversations made in {spent:.1f} s, of {size:,.0f} bytes", end="")
                 info: Any = client.execute_command("FT.INFO", keys.index)

@@ -13,14 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import memory
-from memory import Conversation, Run, Store, where
+from memory import Run, Store, where
 from memory.adapters.sql import SqlRepository
-from memory.changes import Change, ChangeSet
-from memory.domain import ConversationRecord, encode_metadata
 from memory.query import Criterion
-from tests.benchmarks.measuring import in_turns, report, timed
+from tests.benchmarks.measuring import TEXT, fill, fill_for_queries, in_turns, report, timed
 
-TEXT = "x" * 400  # input and output: a run of 800 bytes
 CONVERSATIONS = 100_000
 UPDATE = (
     "UPDATE memory_conversations SET run_count = run_count + 1, last_position = last_position + 1, updated_at = ? "
@@ -61,14 +58,6 @@ def last_twenty(store: Store, conversation_id: str) -> Callable[[], None]:
     return read
 
 
-def fill(store: Store, conversation_id: str, runs: int) -> None:
-    with store.begin() as uow:
-        uow.conversations.add(Conversation(conversation_id))
-    for begin in range(0, runs, 1000):
-        with store.begin() as uow:
-            uow.runs.append(conversation_id, *[Run(TEXT, TEXT) for _ in range(min(1000, runs - begin))])
-
-
 def bench_appends(folder: Path) -> None:
     for synchronous in ("full", "normal"):
         # A file for each side: with one, each would read again what the other has written to the log.
@@ -87,23 +76,6 @@ def bench_appends(folder: Path) -> None:
         long, ten = in_turns(1000, last_twenty(ours, "long"), last_twenty(ours, "ten"))
         report("  last 20 of 100,000 runs (floor: of the short one)", long, ten)
         ours.close()
-
-
-def fill_for_queries(store: Store) -> None:
-    changes = []
-    for number in range(CONVERSATIONS):
-        metadata = {
-            "customer": f"customer-{number % (CONVERSATIONS // 10)}",
-            "domain": ("Restaurants", "Hotels", "Flights")[number % 3],
-            "amount": number * 7919 % CONVERSATIONS,
-            "multi": number % 2 == 0,
-            "tier": "gold" if number < CONVERSATIONS // 3 else "basic",  # those of gold are all the oldest
-        }
-        record = ConversationRecord(f"c{number}", encode_metadata(metadata), 1, "", 0, 0, number, number, None)
-        changes.append(Change(record.id, create=record))
-        if len(changes) == 2000:
-            store.commit(ChangeSet.of(changes, 0))
-            changes.clear()
 
 
 def bench_queries(store: Store) -> None:
@@ -150,7 +122,7 @@ def main() -> None:
         with memory.connect(url or f"sqlite:///{folder}/queries.db") as store:
             assert isinstance(store.repository, SqlRepository)
             store.migrate()
-            spent = timed(lambda: fill_for_queries(store))
+            spent = timed(lambda: fill_for_queries(store, CONVERSATIONS))
             print(f"{CONVERSATIONS:,} conversations made in {spent:.1f} s")
             bench_queries(store)
 

@@ -1,8 +1,16 @@
-"""How benchmarks take times, and how they show them beside a floor of the same run."""
+"""What benchmarks have in common: what they measure on, how they take times, and how they show them beside a floor."""
 
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any, Final
+
+from memory import Conversation, Run, Store
+from memory.changes import Change, ChangeSet
+from memory.domain import ConversationRecord, encode_metadata
+
+TEXT: Final = "x" * 400
+"""Input and output: a run of 800 bytes."""
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -26,3 +34,33 @@ def report(what: str, seconds: float, floor: float | None = None, most: float | 
     ratio = "" if floor is None else f"   floor {floor * 1e6:9.1f} us   ratio {seconds / floor:5.2f}"
     limit = "" if most is None else f"   (to be {most} at most)"
     print(f"{what:58} {seconds * 1e6:9.1f} us{ratio}{limit}", flush=True)
+
+
+def fill(
+    store: Store, conversation_id: str, runs: int, *, metadata: dict[str, Any] | None = None, at_once: int = 1000
+) -> None:
+    """Make a conversation with so many runs of 800 bytes."""
+    with store.begin() as uow:
+        uow.conversations.add(Conversation(conversation_id, dict(metadata or {})))
+    for begin in range(0, runs, at_once):
+        with store.begin() as uow:
+            uow.runs.append(conversation_id, *[Run(TEXT, TEXT) for _ in range(min(at_once, runs - begin))])
+
+
+def fill_for_queries(store: Store, conversations: int, begin: int = 0, step: int = 1) -> None:
+    """Make conversations to be queried, one each ``step`` microseconds from ``begin`` on."""
+    changes = []
+    for number in range(conversations):
+        metadata = {
+            "customer": f"customer-{number % (conversations // 10)}",
+            "domain": ("Restaurants", "Hotels", "Flights")[number % 3],
+            "amount": number * 7919 % conversations,
+            "multi": number % 2 == 0,
+            "tier": "gold" if number < conversations // 3 else "basic",  # those of gold are all the oldest
+        }
+        at = begin + step * number
+        record = ConversationRecord(f"conversation-{number}", encode_metadata(metadata), 1, "", 0, 0, at, at, None)
+        changes.append(Change(record.id, create=record))
+        if len(changes) == 2000:
+            store.commit(ChangeSet.of(changes, 0))
+            changes.clear()

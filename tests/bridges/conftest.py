@@ -10,14 +10,13 @@ from json import JSONEncoder
 from pathlib import Path
 
 import pytest
-import redis as redis_py
 
 from memory import Store
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.store import connect
 from memory.values import new_id
 from tests.servers import Server, postgres
-from tests.servers.redis import drop_indexes
+from tests.servers.redis import fresh_prefix
 
 _default = JSONEncoder.default
 import griptape.structures  # noqa: E402, F401
@@ -49,10 +48,7 @@ def url_of(
                 server: Server = request.getfixturevalue("postgres_server")
                 url = stack.enter_context(postgres.fresh_database(server))
             elif kind == "redis":
-                server, prefix = request.getfixturevalue("redis_server"), f"bridge-{new_id()}"
-                client = stack.enter_context(redis_py.Redis.from_url(server.url))
-                stack.callback(drop_indexes, client, prefix)
-                url = f"{server.url}?prefix={prefix}"
+                url = stack.enter_context(fresh_prefix(request.getfixturevalue("redis_server")))
             elif kind == "dynamodb":
                 url = f"dynamodb://bridge-{new_id()}?endpoint={request.getfixturevalue('dynamodb_server').url}"
             elif kind == "cloud":

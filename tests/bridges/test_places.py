@@ -21,7 +21,7 @@ from memory.values import new_id
 from tests.bridges.talking import said
 from tests.cloud_server import CloudServer
 from tests.servers import Server
-from tests.servers.redis import drop_indexes
+from tests.servers.redis import fresh_prefix
 
 OLD = [said(1, meta={"user": "ada"}), said(2, meta={}), said(3)]
 
@@ -101,10 +101,9 @@ def redis_place(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr("memory.adapters.redis.repository.DEFAULT_PREFIX", prefix)
     address = urlsplit(redis_server.url)
     index = f"griptape-{new_id()}"
-    with redis_py.Redis.from_url(redis_server.url) as client:
+    with fresh_prefix(redis_server, prefix), redis_py.Redis.from_url(redis_server.url) as client:
         yield {"host": address.hostname, "port": address.port, "index": index}
         client.delete(index)
-        drop_indexes(client, prefix)
 
 
 def test_a_field_of_the_redis_driver_goes_on_in_keys_of_ours(redis_place: dict[str, Any]) -> None:

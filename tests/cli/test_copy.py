@@ -5,16 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis as redis_py
 
 import memory
 from memory import Conversation, Run
 from memory.testing.base import snapshot
-from memory.values import new_id
 from tests.cli.conftest import Cli, start
 from tests.cli.test_terminal import on_terminal
 from tests.servers import Server
-from tests.servers.redis import drop_indexes
+from tests.servers.redis import fresh_prefix
 from tests.test_transfer import fill_with_odd_things
 
 SOURCE, TARGET = "sqlite:///source.db", "sqlite:///target.db"
@@ -150,10 +148,8 @@ def test_a_bar_leaves_the_lines_whole() -> None:
 
 @pytest.fixture
 def redis_url(redis_server: Server) -> Iterator[str]:
-    prefix = f"copy-{new_id()}"
-    yield f"{redis_server.url}?prefix={prefix}"
-    with redis_py.Redis.from_url(redis_server.url) as client:
-        drop_indexes(client, prefix)
+    with fresh_prefix(redis_server) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.needs("redis"))])

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis as redis_py
 
 import memory
 from memory import Store
@@ -12,10 +11,9 @@ from memory.comparing import verify
 from memory.mirroring import MirroredStore
 from memory.repository import Repository
 from memory.testing import RepositoryContract
-from memory.values import new_id
 from tests.mirroring.comparing import namespaces_of
 from tests.servers import Server, postgres
-from tests.servers.redis import drop_indexes
+from tests.servers.redis import fresh_prefix
 
 
 class _Mirrored(RepositoryContract):
@@ -62,12 +60,9 @@ class TestMirrorOfPostgresql(_Mirrored):
 
 @pytest.fixture(scope="module")
 def redis(redis_server: Server) -> Iterator[Store]:
-    prefix = f"mirror-{new_id()}"
-    with memory.connect(f"{redis_server.url}?prefix={prefix}") as store:
+    with fresh_prefix(redis_server) as url, memory.connect(url) as store:
         store.migrate()
         yield store
-    with redis_py.Redis.from_url(redis_server.url) as client:
-        drop_indexes(client, prefix)
 
 
 class TestMirrorInRedis(_Mirrored):

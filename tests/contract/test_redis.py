@@ -3,23 +3,18 @@
 from collections.abc import Iterator
 
 import pytest
-import redis as redis_py
 
 import memory
 from memory.repository import Repository
 from memory.testing import RepositoryContract
-from memory.values import new_id
 from tests.servers import Server
-from tests.servers.redis import drop_indexes
+from tests.servers.redis import fresh_prefix
 
 
 @pytest.fixture(scope="module")
 def redis(redis_server: Server) -> Iterator[Repository]:
-    prefix = f"contract-{new_id()}"
-    with memory.connect(f"{redis_server.url}?prefix={prefix}") as store:
+    with fresh_prefix(redis_server) as url, memory.connect(url) as store:
         yield store.repository
-    with redis_py.Redis.from_url(redis_server.url) as client:
-        drop_indexes(client, prefix)
 
 
 class TestRedis(RepositoryContract):

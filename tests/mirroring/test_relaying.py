@@ -30,7 +30,7 @@ from memory.values import new_id, to_datetime
 from tests.cli.conftest import start
 from tests.cloud_server import CloudServer
 from tests.servers import KillableServer, Server
-from tests.servers.redis import drop_indexes
+from tests.servers.redis import fresh_prefix
 
 
 class Died(BaseException):  # as a process does
@@ -60,6 +60,12 @@ class Mortal(InMemoryRepository):
 def primary(tmp_path: Path) -> Iterator[Store]:
     with memory.connect(f"sqlite:///{tmp_path}/primary.db") as store:
         yield store
+
+
+@pytest.fixture
+def redis_url(redis_server: Server) -> Iterator[str]:
+    with fresh_prefix(redis_server) as url:
+        yield url
 
 
 def objects() -> Store:
@@ -248,12 +254,11 @@ def test_expired_conversations_expire_everywhere(primary: Store) -> None:
 
 
 def test_one_unit_of_work_feeds_a_store_for_search_and_one_for_sharing(
-    primary: Store, redis_server: Server, dynamodb_server: Server, cloud_server: CloudServer
+    primary: Store, redis_url: str, dynamodb_server: Server, cloud_server: CloudServer
 ) -> None:
-    name = f"mirror-{new_id()}"
     repository = GriptapeCloudRepository(cloud_server.host, "key-of-org-a")
-    hashes = memory.connect(f"{redis_server.url}?prefix={name}")
-    items = memory.connect(f"dynamodb://{name}?endpoint={dynamodb_server.url}")
+    hashes = memory.connect(redis_url)
+    items = memory.connect(f"dynamodb://mirror-{new_id()}?endpoint={dynamodb_server.url}")
     shared = Store(repository)
     store = mirror(primary, hashes, items, shared)
     store.migrate()
@@ -273,8 +278,6 @@ def test_one_unit_of_work_feeds_a_store_for_search_and_one_for_sharing(
     assert hashes.begin().conversations.count(where("priority") == 1) == 1
     for each in (hashes, items, shared):
         each.close()
-    with redis.Redis.from_url(redis_server.url) as client:
-        drop_indexes(client, name)
 
 
 class Choosy(InMemoryRepository):

@@ -1,6 +1,9 @@
 """Redis with its search module."""
 
 import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
@@ -47,6 +50,17 @@ def from_packages(persistence: list[str]) -> ProcessServer:
         folder=folder,
         answers=answers,
     )
+
+
+@contextmanager
+def fresh_prefix(server: Server, prefix: str | None = None) -> Iterator[str]:
+    """Give the URL of a store under a prefix of its own; all that is there is dropped afterwards."""
+    prefix = f"test-{uuid.uuid4().hex}" if prefix is None else prefix
+    try:
+        yield f"{server.url}?prefix={prefix}"
+    finally:
+        with redis.Redis.from_url(server.url) as client:
+            drop_indexes(client, prefix)
 
 
 def drop_indexes(client: "redis.Redis[bytes]", prefix: str) -> None:

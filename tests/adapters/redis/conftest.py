@@ -27,9 +27,8 @@ def keys(prefix: str) -> Keys:
 @pytest.fixture
 def url(redis_server: Server, prefix: str) -> Iterator[str]:
     """The URL of a store that has no index yet."""
-    yield f"{redis_server.url}?prefix={prefix}"
-    with redis_py.Redis.from_url(redis_server.url) as client:
-        redis.drop_indexes(client, prefix)
+    with redis.fresh_prefix(redis_server, prefix) as url:
+        yield url
 
 
 @pytest.fixture
