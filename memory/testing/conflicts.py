@@ -1,7 +1,7 @@
 """Writers that meet: no update is lost, no append stands in the way, and nothing is written twice."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Barrier
 from typing import TypeVar, cast
@@ -33,6 +33,7 @@ from memory.values import new_id, to_datetime
 
 T = TypeVar("T")
 THREADS, ROUNDS = 4, 5
+A_MOMENT = 0.0001  # s, between two looks: a reader without pauses keeps the interpreter, and sqlite://, from the writer
 LATER = to_datetime(4_000_000_000_000_000)
 
 
@@ -263,10 +264,9 @@ class Conflicts(Contract):
 
         with ThreadPoolExecutor(1) as pool:
             for _ in range(2 * ROUNDS):
-                writing = pool.submit(do, store, append)
-                looks = [
-                    is_half() for _ in range(100 * ROUNDS) if not writing.done()
-                ]  # not so long as to keep it waiting
+                writing, looks = pool.submit(do, store, append), list[bool]()
+                while wait([writing], timeout=A_MOMENT).not_done:
+                    looks.append(is_half())
                 writing.result()
                 assert not any(looks)
 
