@@ -52,6 +52,16 @@ def test_storing_the_same_again_writes_nothing(store: Store) -> None:
     assert written == []
 
 
+def test_a_run_of_a_megabyte_stands_in_nobodys_way(store: Store) -> None:
+    memory = memory_on(store)
+    for number, size in enumerate((10, 1_000_000, 10)):
+        memory.add_run(said(number, "x" * size, meta={"y": "y" * size}))
+    loaded = memory_on(store)
+    assert [run.to_dict() for run in loaded.runs] == [run.to_dict() for run in memory.runs]
+    loaded.add_run(said(3))
+    assert stored_ids(store) == ["r0", "r1", "r2", "r3"]
+
+
 def test_two_memories_that_do_not_know_of_each_other_keep_all_runs(store: Store) -> None:
     first, second = memory_on(store), memory_on(store)
     for number in range(3):
