@@ -15,7 +15,15 @@ from griptape.drivers.memory.conversation.local import LocalConversationMemoryDr
 from griptape.drivers.memory.conversation.redis import RedisConversationMemoryDriver
 
 import memory
-from memory import ConfigurationError, Conversation, CorruptRecordError, NotFoundError, SchemaError
+from memory import (
+    ConfigurationError,
+    Conversation,
+    CorruptRecordError,
+    InvalidValueError,
+    NotFoundError,
+    SchemaError,
+    StoreUnavailableError,
+)
 from memory.bridges.griptape import RepositoryConversationMemoryDriver as Driver
 from memory.values import new_id
 from tests.bridges.talking import said
@@ -127,6 +135,17 @@ def test_each_redis_driver_has_a_conversation_of_its_own_unless_it_is_told(redis
         assert one.load() == ([], {})
 
 
+def test_why_the_redis_hash_cannot_be_read_is_told_as_the_store_tells_it(redis_place: dict[str, Any]) -> None:
+    with redis_py.Redis(host=redis_place["host"], port=redis_place["port"]) as client:
+        client.set(redis_place["index"], "no hash")
+    place = {**redis_place, "conversation_id": "c", "migrate": True}
+    with closing(Driver.redis(**place)) as driver, pytest.raises(CorruptRecordError, match=place["index"]):
+        driver.load()
+    place["client"] = redis_py.Redis(port=9)
+    with closing(Driver.redis(**place)) as driver, pytest.raises(StoreUnavailableError, match=place["index"]):
+        driver.load()
+
+
 # DynamoDB
 
 
@@ -169,6 +188,14 @@ def test_an_item_of_the_dynamodb_driver_goes_on_in_a_table_of_ours(dynamodb_plac
     assert_goes_on(Driver.dynamodb(**place), lambda: Driver.dynamodb(**place))
     with closing(Driver.dynamodb(**place)) as driver:
         assert (driver.conversation_id, driver.namespace) == ("ada%2F1/7", f"{place['table_name']}:memory")
+
+
+def test_why_the_item_cannot_be_read_is_told_as_the_store_tells_it(dynamodb_place: dict[str, Any]) -> None:
+    place = {**dynamodb_place, "memory_table": f"memory-{new_id()}", "partition_key": "no key of the table"}
+    with memory.connect(f"dynamodb://{place['memory_table']}") as store:
+        store.migrate()
+    with closing(Driver.dynamodb(**place)) as driver, pytest.raises(InvalidValueError, match=place["table_name"]):
+        driver.load()
 
 
 def test_griptapes_own_table_is_refused_with_what_to_do(dynamodb_place: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import quote
 
 from memory.changes import Change
-from memory.errors import ConfigurationError, CorruptRecordError, StoreUnavailableError
+from memory.errors import ConfigurationError, CorruptRecordError
 from memory.formats.envelopes import read_envelope
 from memory.formats.griptape_local import ENDING, id_of
 from memory.store import Store
@@ -70,19 +70,20 @@ def redis(
     def bring() -> Change | None:
         import redis as driver
 
+        from memory.adapters.redis.errors import translate
+
+        where = f"the field {conversation_id!r} of the Redis hash {index!r}"
         made: Any = None
         if client is None:
             made = cast(Any, driver.Redis).from_url(url, db=db)
         try:
             found = (client or made).hget(index, conversation_id)
         except driver.RedisError as error:
-            raise StoreUnavailableError(
-                f"the conversation {conversation_id!r} of Griptape's cannot be read: {error}"
-            ) from error
+            raise translate(error, where) or ConfigurationError(f"{where}: {error}") from error
         finally:
             if made is not None:
                 made.close()
-        return _envelope(conversation_id, found, f"the field {conversation_id!r} of the Redis hash {index!r}")
+        return _envelope(conversation_id, found, where)
 
     return {**options, "conversation_id": conversation_id, "bring": bring}
 
@@ -105,11 +106,12 @@ def dynamodb(
     from botocore.exceptions import BotoCoreError, ClientError
 
     from memory.adapters.dynamodb import DynamoDbRepository
-    from memory.adapters.dynamodb.errors import code_of
+    from memory.adapters.dynamodb.errors import code_of, translate
     from memory.formats.griptape_dynamodb import id_of_keys
 
     session = boto3.Session() if session is None else session
     id = id_of_keys(list(map(str, key.values())))
+    where = f"the item {key} of the table {table_name}"
 
     def bring() -> Change | None:
         resource = session.resource("dynamodb")
@@ -118,10 +120,10 @@ def dynamodb(
         except (BotoCoreError, ClientError) as error:
             if code_of(error) == "ResourceNotFoundException":
                 return None  # Griptape's table is gone by now
-            raise StoreUnavailableError(f"the item {key} of the table {table_name} cannot be read: {error}") from error
+            raise translate(error, where) or ConfigurationError(f"{where}: {error}") from error
         finally:
             resource.meta.client.close()
-        return _envelope(id, item.get(value_attribute_key), f"the item {key} of the table {table_name}")
+        return _envelope(id, item.get(value_attribute_key), where)
 
     return {
         "store": Store(DynamoDbRepository(memory_table, session=session)),
