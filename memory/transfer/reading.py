@@ -1,0 +1,165 @@
+"""Conversations read from lines."""
+
+import codecs
+import gzip
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, cast
+
+from memory.changes import ALL_RUNS, Change
+from memory.domain import ConversationRecord, RunRecord
+from memory.errors import InvalidValueError
+from memory.moments import read_microseconds
+from memory.transfer.arrivals import BROKEN_STREAM, LONGEST_LINE, Arrival, Refusal, broken_off, read_json
+from memory.values import Json, check_id, decode, encode, encode_parsed, new_id, now
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+_ToText: TypeAlias = Callable[[Json, str], str]
+_BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that can be written in byte strings
+_GZIP_MAGIC = b"\x1f\x8b"
+_CONVERSATION_KEYS: Final = frozenset(
+    ["id", "metadata", "version", "created_at", "updated_at", "expires_at", "last_position", "byte_strings", "runs"]
+)
+_RUN_KEYS: Final = frozenset(["position", "id", "created_at", "input", "output", "metadata", "byte_strings"])
+
+
+def uncompressed(stream: "BufferedReader[Any]") -> IO[bytes]:
+    """Return the stream of what this one holds: itself, or what gzip compressed in it, told by the first bytes."""
+    return cast("IO[bytes]", gzip.open(stream)) if stream.peek(2)[:2] == _GZIP_MAGIC else stream
+
+
+def read_lines(stream: IO[bytes], *, longest: int = LONGEST_LINE) -> Iterator[Arrival | Refusal]:
+    """Yield what each line of a stream holds, one by one; blank lines hold nothing.
+
+    A stream that breaks off (compressed data that is cut or damaged, say) ends in a `Refusal`.
+    """
+    for number, line in split_lines(stream, longest=longest):
+        if isinstance(line, Refusal):
+            yield line
+        else:
+            yield _read(number, line)
+
+
+def split_lines(stream: IO[bytes], *, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes | Refusal]]:
+    """Yield the lines of a stream that are not blank, with their numbers; a `Refusal` for one that cannot be read."""
+    number = 0
+    while True:
+        number += 1
+        try:
+            line = stream.readline(longest)
+            if len(line) == longest and _skip_rest(stream, line):
+                yield number, Refusal(number, f"the line is longer than {longest:,} bytes")
+                continue
+        except BROKEN_STREAM as error:
+            yield number, broken_off(number, error)
+            return
+        if not line:
+            return
+        if not line.isspace():
+            yield number, line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
+
+
+def _skip_rest(stream: IO[bytes], line: bytes) -> bool:
+    skipped = False
+    while line and not line.endswith(b"\n") and (line := stream.readline(2**20)):
+        skipped = True
+    return skipped
+
+
+def _read(number: int, line: bytes) -> Arrival | Refusal:
+    return read_json(number, line, lambda value: _read_conversation(value, now()))
+
+
+def _read_conversation(value: object, at: int) -> Change:
+    fields, to_text = _read_object(value, _CONVERSATION_KEYS)
+    if "id" not in fields:
+        raise InvalidValueError("it has no id")
+    conversation_id = check_id(fields["id"], "id")
+    runs = _read_runs(fields.get("runs", []), at)
+    created_at = _read_time(fields, "created_at", at)
+    record = ConversationRecord(
+        conversation_id,
+        _read_metadata(fields, to_text),
+        _read_integer(fields, "version", 1),
+        "",
+        len(runs),
+        _read_integer(fields, "last_position", runs[-1].position if runs else 0),
+        created_at,
+        _read_time(fields, "updated_at", created_at),
+        read_microseconds(fields["expires_at"], "expires_at") if "expires_at" in fields else None,
+    )
+    return Change(conversation_id, create=record, append=runs)
+
+
+def _read_runs(values: object, at: int) -> tuple[RunRecord, ...]:
+    if not isinstance(values, list):
+        raise InvalidValueError(f"runs must be a list, not {type(values).__name__}")
+    runs: list[RunRecord] = []
+    new_ids = new_id()  # one for all that bring none, and their number: making so many costs as much as writing them
+    last = 0
+    for index, value in enumerate(values):
+        try:
+            run = _read_run(value, last + 1, f"{new_ids}-{index + 1}", at)
+        except KeyError as error:
+            raise InvalidValueError(f"runs[{index}]: it has no {error.args[0]}") from error
+        except InvalidValueError as error:
+            raise InvalidValueError(f"runs[{index}]: {error}") from error
+        last = run.position
+        runs.append(run)
+    return tuple(runs)
+
+
+def _read_run(value: object, next_position: int, new_id: str, at: int) -> RunRecord:
+    fields, to_text = _read_object(value, _RUN_KEYS)
+    return RunRecord(
+        _read_integer(fields, "position", next_position),
+        check_id(fields["id"], "id") if "id" in fields else new_id,
+        to_text(fields["input"], "input"),
+        to_text(fields["output"], "output"),
+        _read_metadata(fields, to_text),
+        _read_time(fields, "created_at", at),
+    )
+
+
+def _read_object(value: object, known: frozenset[str]) -> tuple[dict[str, Json], _ToText]:
+    """Return an object's fields, and what makes texts of them."""
+    if not isinstance(value, dict):
+        raise InvalidValueError(f"it must be an object, not {type(value).__name__}")
+    if not known.issuperset(value):
+        raise InvalidValueError(f"unknown key {min(value.keys() - known)!r:.60}; there are: {', '.join(sorted(known))}")
+    return (value, encode_parsed) if "byte_strings" not in value else (_without_byte_strings(value), encode)
+
+
+def _without_byte_strings(fields: dict[str, Json]) -> dict[str, Json]:
+    marked = fields["byte_strings"]
+    names = [name for name in _BYTE_STRINGS if name in fields and isinstance(marked, list) and name in marked]
+    if sorted(names) != marked:
+        raise InvalidValueError(f"byte_strings must be a sorted list of fields with JSON in them, not {marked!r:.60}")
+    decoded: dict[str, Json] = {}
+    for name in names:
+        try:
+            decoded[name] = decode(" " + encode(fields[name], name))
+        except UnicodeError as error:
+            raise InvalidValueError(f"{name} is in byte_strings, and not all its strings are bytes: {error}") from error
+    return {**fields, **decoded}
+
+
+def _read_metadata(fields: dict[str, Json], to_text: _ToText) -> str:
+    metadata = fields.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise InvalidValueError(f"metadata must be an object, not {type(metadata).__name__}")
+    return to_text(metadata, "metadata") if metadata else "{}"
+
+
+def _read_integer(fields: dict[str, Json], name: str, least: int) -> int:
+    if name not in fields:
+        return least
+    value = fields[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < ALL_RUNS:
+        raise InvalidValueError(f"{name} must be an integer from {least} to {ALL_RUNS - 1}, not {value!r:.60}")
+    return value
+
+
+def _read_time(fields: dict[str, Json], name: str, default: int) -> int:
+    return read_microseconds(fields[name], name) if name in fields else default
