@@ -2,8 +2,8 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from threading import Lock
+from dataclasses import dataclass, field
+from threading import Event, Lock
 from typing import Literal, NamedTuple, TypeAlias
 
 Kind: TypeAlias = Literal[
@@ -13,7 +13,7 @@ Kind: TypeAlias = Literal[
     "truncated",  # the body ends too early
     "html",  # a proxy's page instead of JSON, with status 200
     "hang",  # no answer at all
-    "late",  # no answer, and the work is done later, when the client has given up
+    "late",  # no answer, and the work is done when `released` is set; then `done` is
 ]
 SEEN_BY_RETRIES: tuple[Kind, ...] = ("status", "reset", "truncated", "html")
 
@@ -37,6 +37,8 @@ class Fault:
     status: int = 503
     retry_after: str | None = None
     seconds: float = 0.0
+    released: Event = field(default_factory=Event)
+    done: Event = field(default_factory=Event)
 
 
 Plan: TypeAlias = Callable[[Request], Fault | None]

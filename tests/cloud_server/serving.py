@@ -19,6 +19,7 @@ KEYS = {"key-of-org-a": "org-a", "second-key-of-org-a": "org-a", "key-of-org-b":
 CERTIFICATE = Path(__file__).with_name("certificate.pem")
 """Of 127.0.0.1, signed by itself, with its key: it protects nothing."""
 
+_LONGEST_WAIT = 30.0  # seconds, of what nobody releases
 _HTML = b"<html><body><h1>Gateway</h1></body></html>"
 
 
@@ -130,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(fault.seconds)
             return False
         if fault.kind == "late":
-            self.server.stopped.wait(fault.seconds)
+            fault.released.wait(_LONGEST_WAIT)
             return False
         if fault.processed:
             return False
@@ -150,9 +151,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._write(status, body, "application/json")
         elif fault.kind == "reset":
             self._reset()
-        elif fault.kind in ("hang", "late"):
+        elif fault.kind == "hang":
             self.server.stopped.wait(fault.seconds)
             self.close_connection = True
+        elif fault.kind == "late":
+            self.close_connection = True
+            fault.done.set()
         elif fault.kind == "status":
             self._write(fault.status, b'{"type":"error","errors":[]}', "application/json", fault.retry_after)
         else:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -201,11 +201,13 @@ class TestKilled:
 
     def test_all_that_was_acknowledged_is_there(self, own: Store, killable_redis: KillableServer) -> None:
         """Writers go on while the server is killed and comes back: each run acknowledged is there once, in order."""
-        threads, rounds = 3, 60
+        threads, rounds, begun = 3, 60, Event()
         for n in range(threads):
             put(own, f"c{n}", 0)
 
         def append(n: int, number: int) -> bool:
+            if number == rounds // 4:
+                begun.set()
             try:
                 own.run(lambda uow: uow.runs.append(f"c{n}", Run(number, n)), retries=1_000)
             except CommitInDoubtError:
@@ -216,7 +218,7 @@ class TestKilled:
             return [number for number in range(rounds) if append(n, number)]
 
         def kill_and_restart() -> None:
-            time.sleep(0.05)
+            begun.wait()
             killable_redis.kill()
             killable_redis.restart()
 
