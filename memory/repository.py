@@ -136,6 +136,10 @@ class Repository(ABC):
         """
 
     @abstractmethod
+    def namespaces(self) -> set[str]:
+        """Return all namespaces that have a conversation; those in which all have expired may be among them."""
+
+    @abstractmethod
     def purge_expired(self, namespace: str) -> int:
         """Remove expired conversations with their runs; return how many there were."""
 

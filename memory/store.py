@@ -88,6 +88,20 @@ class Store:
         other._namespace = check_id(name, "the namespace")  # noqa: SLF001  # one of our own
         return other
 
+    def namespaces(self) -> list[str]:
+        """Return the names of all namespaces that have a conversation, sorted; those in which all have expired may be among them.
+
+        >>> import memory
+        >>> store = memory.connect("memory://")
+        >>> for name in ("tenant-b", "tenant-a"):
+        ...     with store.namespace(name).begin() as uow:
+        ...         uow.conversations.add(memory.Conversation("support-42"))
+        >>> store.namespaces()
+        ['tenant-a', 'tenant-b']
+        """
+        self._check_schema()
+        return sorted(self.repository.namespaces())
+
     def begin(self, *, connection: object = None) -> UnitOfWork:
         """Begin a unit of work; as a ``with`` block it commits at the end, and rolls back when the block raises.
 

@@ -112,6 +112,10 @@ class InMemoryRepository(Repository):
         runs |= {run.position: run for run in (*change.replace_runs, *appended)}
         return _Kept(change.applied(record, len(runs), last_position, at), runs)
 
+    def namespaces(self) -> set[str]:
+        with self._lock:
+            return {namespace for namespace, _ in self._kept}
+
     def purge_expired(self, namespace: str) -> int:
         with self._lock:
             expired = [at for at, kept in self._kept.items() if at[0] == namespace and self._is_expired(kept)]

@@ -287,6 +287,26 @@ class Namespaces(Contract):
             assert [one.input for one in read_runs(other, conversation_id)] == [namespace]
             assert other.begin().conversations.count() == len(expected)
 
+    def test_namespaces_are_listed(self, store: Store, clock: Clock) -> None:
+        """Every namespace that has a conversation is listed, once and by its exact name, and none of which all were removed."""
+        base = new_id()
+        names = sorted(base + end for end in ("", " ", "%", "/x", "A", "a", "😀" * 223))
+        before = store.namespaces()
+        for name in names:
+            for id_ in ("a", "b"):
+                put(store.namespace(name), id_, None, run())
+        listed = store.namespaces()
+        assert listed == sorted({*listed, *names})
+        assert [name for name in listed if name not in before] == names
+        with store.namespace(base).begin() as uow:
+            uow.conversations.remove("a")
+        with store.namespace(names[-1]).begin() as uow:
+            uow.conversations.remove("a")
+            uow.conversations.get("b").expires_at = to_datetime(clock.time + 1)
+        clock.advance()
+        store.namespace(names[-1]).purge_expired()
+        assert [name for name in store.namespaces() if name in names] == names[:-1]
+
 
 def _check_orders(store: Store) -> None:
     """Assert that every order, in pages of every size, is that of the fields it names."""

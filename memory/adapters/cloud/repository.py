@@ -174,6 +174,10 @@ class GriptapeCloudRepository(Repository):
             if place is not None and place[0] == namespace:
                 yield place[1], thread
 
+    def namespaces(self) -> set[str]:
+        threads = self._conversations.threads.all(None, self._progress)
+        return {thread.place[0] for thread in threads if thread.place is not None}
+
     def threads(self, namespace: str) -> Iterator[tuple[Thread, list[Run]]]:
         """Yield every thread that is a conversation of the namespace or none of ours, as one without an alias; with its runs.
 

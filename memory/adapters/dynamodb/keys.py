@@ -73,6 +73,11 @@ def listing(kind: bytes, namespace: str, shard: int) -> bytes:
     return kind + bytes([shard]) + namespace.encode()
 
 
+def listed_namespace(pk: bytes) -> str:
+    """Return the namespace of a list's partition."""
+    return pk[2:].decode()
+
+
 def entry(namespace: str, found: Entry, conversation_id: str, shard: int) -> Key:
     """Return where an index entry of a conversation is: by path, then key, then id."""
     return entries(namespace, found.path, shard), entry_key(found.key) + b"\x00\x01" + _short_id(conversation_id)

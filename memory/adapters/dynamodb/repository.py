@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import boto3
 from botocore.config import Config
 
+from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.models import Models
 from memory.adapters.dynamodb.reading import Reader
@@ -153,6 +154,10 @@ class DynamoDbRepository(Repository):
             if record.id not in counted and criterion.matches(Conversation.from_record(record)):
                 counted.add(record.id)
         return len(counted)
+
+    def namespaces(self) -> set[str]:
+        """As `Repository.namespaces`; the only call that reads the whole table: DynamoDB has no list of partitions."""
+        return {keys.listed_namespace(pk) for pk in self._table.scan_partitions(keys.BY_ID)}
 
     def _search(self, namespace: str, criterion: Criterion) -> Search:
         planned, _ = plan(criterion)

@@ -153,6 +153,22 @@ class Table:
                 return
             limit = then
 
+    def scan_partitions(self, letter: bytes) -> Iterator[bytes]:
+        """Yield the partition key of each item whose partition key begins with a letter; all items are read, and paid for."""
+        name = self.models.keys[0]
+        beyond = bytes([letter[0] + 1])  # PynamoDB has `startswith` for texts only
+        within = Path([name]).between(cast(Any, {"B": letter}), cast(Any, {"B": beyond}))
+        start: Any = None
+        while True:
+            response = self._read(
+                lambda start=start: self.models.connection.scan(  # type: ignore[misc]
+                    within, [name], exclusive_start_key=start, consistent_read=True
+                )
+            )
+            yield from (raw[name]["B"] for raw in response["Items"])
+            if (start := response.get("LastEvaluatedKey")) is None:
+                return
+
     def _read(self, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         waits = delays(_TRIES)
         while True:

@@ -13,8 +13,10 @@ from memory.adapters.redis import durability, records
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.keys import DEFAULT_PREFIX, Keys
 from memory.adapters.redis.models import RECORD_FIELDS, Models, bind
+from memory.adapters.redis.querying import Index
 from memory.adapters.redis.schema import Schema
-from memory.adapters.redis.search import Search
+from memory.adapters.redis.search import ANY, Search
+from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Client, Pool, Script, Wire
 from memory.adapters.redis.writing import Writer
 from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
@@ -32,6 +34,7 @@ DEFAULT_TIMEOUT: Final = 10.0
 _CONNECT_TIMEOUT: Final = 5.0
 _QUERY_SHARE: Final = 0.8  # of the time-out: a query that the server gives up is an error with a cause
 _PURGED_AT_ONCE: Final = 500
+_NAMED_AT_ONCE: Final = 2_000  # conversations whose namespaces are looked at
 _RUNS: Final = Script("shared", "runs")
 _PURGE: Final = Script("shared", "purge")
 
@@ -119,10 +122,11 @@ class RedisRepository(Repository):
         self._keys = Keys(prefix)
         self._owns_client = owns_client
         socket_timeout = self._pool.connection_kwargs.get("socket_timeout") or DEFAULT_TIMEOUT
-        self._milliseconds = max(1, round(1000 * (_QUERY_SHARE * socket_timeout if timeout is None else timeout)))
+        milliseconds = max(1, round(1000 * (_QUERY_SHARE * socket_timeout if timeout is None else timeout)))
         self._wire = Wire(self._pool, self.__repr__)
         self.models: Final[Models] = bind(client, prefix, self._keys.index)
         self._schema = Schema(self._wire, self._keys, self.models.index_schema, self.__repr__)
+        self._index = Index(self._wire, self._keys, milliseconds, self._schema.explain)
 
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         key = self._keys.conversation(namespace, conversation_id)
@@ -170,6 +174,16 @@ class RedisRepository(Repository):
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         return Writer(self._wire, self._keys, namespace, self.clock()).write(changes)
 
+    def namespaces(self) -> set[str]:
+        names: set[str] = set()
+        while True:  # what is found in none of those known is in others; some may be in one with all others
+            known = "|".join(Tokens(self._keys.prefix, name).namespace for name in names)
+            found = self._index.keys_found(ANY + (f" -@namespace:{{{known}}}" if known else ""), _NAMED_AT_ONCE)
+            new = {self._keys.namespace_of(key) for key in found} - names
+            if not new:
+                return names
+            names |= new
+
     def purge_expired(self, namespace: str) -> int:
         purged = 0
         while True:
@@ -199,16 +213,7 @@ class RedisRepository(Repository):
             self._pool.disconnect()
 
     def _search(self, namespace: str, planned: Plan, *, expired: bool = False) -> Search:
-        return Search(
-            self._wire,
-            self._keys,
-            namespace,
-            planned,
-            now=self.clock(),
-            expired=expired,
-            milliseconds=self._milliseconds,
-            explain=self._schema.explain,
-        )
+        return Search(self._index, self._keys, namespace, planned, now=self.clock(), expired=expired)
 
     def __repr__(self) -> str:
         settings = self._pool.connection_kwargs

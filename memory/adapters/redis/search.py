@@ -7,19 +7,18 @@ id's first bytes (`ID_RANKS`). For ids that are equal so far a filter compares t
 It is FT.AGGREGATE that is asked: of the two commands it alone sorts by two fields, and says when it was cut short.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
-
-from redis.exceptions import RedisError
+from typing import Final, cast
 
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.models import RECORD_FIELDS
+from memory.adapters.redis.querying import Index
 from memory.adapters.redis.records import conversation_record
 from memory.adapters.redis.tokens import ENCODING, ID_RANK_END, ID_RANKS, Tokens, id_digits, id_ranks, is_told_by_ranks
-from memory.adapters.redis.wire import Argument, Command, Script, Wire
+from memory.adapters.redis.wire import Argument
 from memory.domain import ConversationRecord
-from memory.errors import CorruptRecordError, PersistenceError, StoreUnavailableError
+from memory.errors import CorruptRecordError
 from memory.index import Every, KeyBetween, KeyIn, Plan, Some, Unless
 from memory.paging import Order, Place
 from memory.query import FieldCompares, Operator
@@ -35,11 +34,13 @@ _MOST_TOKENS: Final = 20_000
 
 _LOADED: Final = ("@__key", *(f"@{name}" for name in RECORD_FIELDS), "@by_id", "@by_created_at", "@by_updated_at")
 _ID, _VERSION = _LOADED.index("@id"), _LOADED.index("@version")
-_PAGE: Final = Script("shared", "page")
 _FURTHEST_TIME: Final = 2**58  # microseconds: beyond the years 1 and 9999
 
 _EXACT: Final = 2**53
 _FURTHEST: Final = 2**70  # beyond any number that is stored; Python's integers go on
+ANY: Final = "@by_updated_at:[-inf +inf]"
+"""What every conversation meets, in whichever namespace."""
+
 _NOTHING: Final = "@entries:{none}"  # no token is as short as that
 
 
@@ -165,46 +166,29 @@ class Search:
     """One plan, in one namespace, at one moment.
 
     Args:
-        wire: the connections.
+        index: where to look.
         keys: the names of keys.
         namespace: the namespace.
         plan: what to look for.
         now: what expires until then is not found.
         expired: find what is expired instead, and nothing else.
-        milliseconds: the time that the server may take for a query.
-        explain: returns the error of ours that a search the server refused means.
     """
 
     def __init__(
-        self,
-        wire: Wire,
-        keys: Keys,
-        namespace: str,
-        plan: Plan,
-        *,
-        now: int,
-        expired: bool = False,
-        milliseconds: int,
-        explain: Callable[[Exception], PersistenceError],
+        self, index: Index, keys: Keys, namespace: str, plan: Plan, *, now: int, expired: bool = False
     ) -> None:
-        self._wire, self._keys, self._namespace = wire, keys, namespace
-        self._explain = explain
+        self._index, self._keys, self._namespace = index, keys, namespace
         tokens = Tokens(keys.prefix, namespace)
         condition = Translation(tokens).of(plan)
         self.exact = condition.exact
         self._found = (
             f"@namespace:{{{tokens.namespace}}} {condition.text} {'' if expired else '-'}@expires_at:[-inf {now}]"
         )
-        self._now, self._milliseconds = now, milliseconds
+        self._now = now
 
     def count(self) -> int:
         """Return how many conversations there are."""
-        # Not LIMIT 0 0, whose total says nothing of a query that was cut short (RediSearch 2.10).
-        (answer,) = self._wire.ask_all(self._aggregate(self._found, "GROUPBY", 0, "REDUCE", "COUNT", 0, "AS", "n"))
-        rows = self._rows(answer)
-        if rows and b"n" not in rows[0]:  # where time-outs are to fail, it fails without a word
-            raise self._cut_short(b"")
-        return int(rows[0][b"n"]) if rows else 0
+        return self._index.count(self._found)
 
     def page(self, order: Order, after: Place | None, limit: int) -> list[ConversationRecord]:
         """Return at most so many records after a place, in order."""
@@ -220,41 +204,14 @@ class Search:
 
     def keys_found(self, limit: int) -> list[str]:
         """Return the keys of some of the conversations, in no order."""
-        (answer,) = self._wire.ask_all(self._aggregate(self._found, "LIMIT", 0, limit, "LOAD", 1, "@__key"))
-        return [row[b"__key"].decode() for row in self._rows(answer) if b"__key" in row]
+        return self._index.keys_found(self._found, limit)
 
     def _page(self, sorting: "Sorting", size: int) -> list[list[bytes]]:
         by = [argument for field in sorting.fields for argument in (f"@{field}", sorting.direction)]
-        arguments: list[Argument] = [self._keys.index, self._found, self._milliseconds, size]
-        arguments += [sorting.filter, sorting.beyond, sorting.direction, len(sorting.levels)]
+        arguments: list[Argument] = [sorting.filter, sorting.beyond, sorting.direction, len(sorting.levels)]
         arguments += [argument for level in sorting.levels for argument in level]
         arguments += ["SORTBY", len(by), *by, "MAX", size, "LIMIT", 0, size, "LOAD", len(_LOADED), *_LOADED]
-        try:
-            warning, *rows = self._wire.read(_PAGE, (), arguments)
-        except RedisError as error:
-            raise self._explain(error) from error
-        if warning:
-            raise self._cut_short(warning)
-        return cast("list[list[bytes]]", rows)
-
-    def _aggregate(self, query: str, *steps: Argument) -> Command:
-        return ("FT.AGGREGATE", self._keys.index, query, *steps, "TIMEOUT", self._milliseconds, "DIALECT", 2)
-
-    def _rows(self, answer: Any) -> list[Mapping[bytes, bytes]]:
-        if isinstance(answer, Exception):
-            raise self._explain(answer) from answer
-        if answer[b"warning"]:
-            said = b"; ".join(answer[b"warning"]).decode(errors="replace")
-            raise StoreUnavailableError(
-                f"{self._keys.index}: the server cut a query short, and a part is no answer: {said}"
-            )
-        return [result[b"extra_attributes"] for result in answer[b"results"]]
-
-    def _cut_short(self, warning: bytes) -> StoreUnavailableError:
-        said = warning.decode(errors="replace")
-        return StoreUnavailableError(
-            f"{self._keys.index}: the server cut a query short, and a part is no answer: {said}"
-        )
+        return self._index.page(self._found, size, *arguments)
 
     def _record(self, row: Sequence[bytes]) -> ConversationRecord:
         key = row[0].decode(errors="replace")

@@ -131,6 +131,11 @@ class SqlCommits(Repository):
     def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
         return Writer(self._statements, cursor, namespace, self.clock(), careful=careful, replicas=self.replicas)
 
+    def namespaces(self) -> set[str]:
+        return {
+            name for (name,) in self._look(lambda cursor: self._statements.execute(cursor, "namespaces", {}).fetchall())
+        }
+
     def purge_expired(self, namespace: str) -> int:
         purged = 0
         while removed := self._write(lambda cursor: self._purge_some(cursor, namespace)):

@@ -112,6 +112,17 @@ def test_around_four_megabytes(repository: DynamoDbRepository, store: Store, nam
     check_tidy(repository, namespace)
 
 
+def test_namespaces_of_a_table_beyond_one_answer(repository: DynamoDbRepository, store: Store, namespace: str) -> None:
+    first, last = store.namespace(f"{namespace}-a"), store.namespace(f"{namespace}-b")
+    for each in (first, store, last):
+        put(each, "a", {}, *(Run("x" * 300_000, "") for _ in range(10)))
+    with watched(repository.client) as calls:
+        listed = store.namespaces()
+    assert [name for name in listed if name.startswith(namespace)] == [namespace, first.name, last.name]
+    assert set(calls.names) == {"Scan"}
+    assert len(calls.names) > 3
+
+
 def test_the_longest_keys(repository: DynamoDbRepository, store: Store) -> None:
     name = "\U0010ffff" * 255
     widest = store.namespace("\U0010fffe" * 255)

@@ -61,7 +61,7 @@ def test_options_of_a_url() -> None:
             False,
         )
         assert pool.max_connections == 7  # type: ignore[attr-defined]
-        assert store.repository._milliseconds == 2_000
+        assert store.repository._index.milliseconds == 2_000
         assert repr(store.repository) == "RedisRepository(example.com:6380, prefix='app')"
 
 

@@ -91,8 +91,9 @@ class TestLimits:
         assert store.begin().conversations.count() == 30_000
         assert found(store) == ids
         refused = 0
+        assert isinstance(store.repository, RedisRepository)
         for n in range(40):
-            monkeypatch.setattr(store.repository, "_milliseconds", (1, 2, 4, 8)[n % 4])
+            monkeypatch.setattr(store.repository._index, "milliseconds", (1, 2, 4, 8)[n % 4])
             criterion, expected = slow(n), ids[750 * n :]
             try:
                 assert store.begin().conversations.count(criterion) == len(expected)
@@ -108,7 +109,7 @@ class TestLimits:
     def test_the_time_for_a_query_is_the_clients(self, killable_redis: KillableServer) -> None:
         with memory.connect(f"{killable_redis.url}?timeout=0.5") as store:
             assert isinstance(store.repository, RedisRepository)
-            assert store.repository._milliseconds == 400
+            assert store.repository._index.milliseconds == 400
 
 
 def slow(n: int) -> Criterion:

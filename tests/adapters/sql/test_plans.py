@@ -48,7 +48,7 @@ def explained(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     plans: list[str] = []
 
     def note(cursor: Any, sql: str, parameters: Any) -> None:
-        if sql.lstrip().startswith("SELECT") and "memory_" in sql:
+        if sql.lstrip().startswith(("SELECT", "WITH")) and "memory_" in sql:
             cursor.execute(explain + sql, parameters)
             plans.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
 
@@ -142,6 +142,13 @@ def test_expired_conversations_are_found_through_their_own_index(store: Store, m
     with explained(store, monkeypatch) as plans:
         store.purge_expired()
     assert "ix_memory_conversations_namespace_expires_at" in plans[0]
+
+
+def test_namespaces_are_read_from_one_to_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    (plan,) = plans_of(store, monkeypatch, lambda _: store.namespaces())
+    assert "memory_conversations USING COVERING INDEX" in plan or "Index Only Scan" in plan
+    assert "SCAN memory" not in plan
+    assert "Seq Scan on memory" not in plan
 
 
 @pytest.mark.parametrize(("driven", "walked"), [(0, 1), (0, 10**6), (10**6, 1)])

@@ -90,6 +90,25 @@ class NamespacesLeakInFind(Faulty):
         return (kept for name, _ in list(self._kept) for kept in InMemoryRepository._all(self, name))
 
 
+class NamespaceNotListed(Faulty):
+    """A namespace is listed in small letters, as another one."""
+
+    def namespaces(self) -> set[str]:
+        return {name.casefold() for name in super().namespaces()}
+
+
+class EmptyNamespaceListed(Faulty):
+    """A namespace is still listed when its last conversation was removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def namespaces(self) -> set[str]:
+        self._seen |= super().namespaces()
+        return self._seen
+
+
 class NamesRunTogether(Faulty):
     """The key of a conversation is its namespace and its id in one string."""
 
