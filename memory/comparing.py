@@ -29,15 +29,16 @@ _MISSING: Final = "missing there"
 class Difference:
     """A conversation that is not the same on both sides, and in what; ``there`` is the target.
 
-    >>> print(Difference("support-42", ("version: 3, there 2", "runs: at 7")))
-    support-42: version: 3, there 2; runs: at 7
+    >>> print(Difference("tenant-a", "support-42", ("version: 3, there 2", "runs: at 7")))
+    tenant-a/support-42: version: 3, there 2; runs: at 7
     """
 
+    namespace: str
     id: str
     what: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.id}: {'; '.join(self.what)}"
+        return f"{named(self.namespace, self.id)}: {'; '.join(self.what)}"
 
 
 @dataclass(slots=True)
@@ -48,15 +49,15 @@ class Side:
     runs: int = 0
     _hash: Any = field(default_factory=hashlib.sha256)
 
-    def add(self, record: ConversationRecord, digest: str) -> None:
+    def add(self, namespace: str, record: ConversationRecord, digest: str) -> None:
         """Count a conversation in."""
         self.conversations += 1
         self.runs += record.run_count
-        self._hash.update(digest.encode())
+        self._hash.update(f"{namespace}\n{digest}\n".encode())
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the digests of all conversations, in the order of their ids."""
+        """The SHA-256 of the digests of all conversations, in the order of namespaces and ids."""
         return cast(str, self._hash.hexdigest())
 
 
@@ -77,7 +78,7 @@ def verify(
     progress: Callable[[Compared], object] = lambda _: None,
     compared: Compared | None = None,
 ) -> Iterator[Difference]:
-    """Compare the conversations of two stores, with all their runs, and yield those that are not the same on both sides.
+    """Compare the conversations of two namespaces, with all their runs, and yield those that are not the same on both sides.
 
     All that a store keeps is compared: metadata, version, times, positions, and each run, by the exact texts of their values.
     Memory is constant. What is written meanwhile is compared as it is when it is come to.
@@ -97,15 +98,50 @@ def verify(
     >>> with source.begin() as uow:
     ...     uow.conversations.add(memory.Conversation("support-42"))
     >>> list(verify(source, target))
-    [Difference(id='support-42', what=('missing there',))]
+    [Difference(namespace='default', id='support-42', what=('missing there',))]
     """
     compared = Compared() if compared is None else compared
     for pair in pairs(source, target, criterion):
         what = _compare(source, target, pair, compared)
         if what:
             compared.differing += 1
-            yield Difference(one_of(*pair).id, what)
+            yield Difference(source.name, one_of(*pair).id, what)
         progress(compared)
+
+
+def verify_all(
+    source: Store,
+    target: Store,
+    criterion: Criterion | None = None,
+    *,
+    progress: Callable[[Compared], object] = lambda _: None,
+    compared: Compared | None = None,
+) -> Iterator[Difference]:
+    """Compare all namespaces of two stores, as `verify` does each.
+
+    Args:
+        source: the one side, whichever namespace it is opened with.
+        target: the other, likewise.
+        criterion: only the conversations that match on either side.
+        progress: called after each conversation.
+        compared: counts up over all namespaces.
+
+    Raises:
+        PersistenceError: a store failed.
+    """
+    compared = Compared() if compared is None else compared
+    for name in sorted({*source.namespaces(), *target.namespaces()}):
+        sides = source.namespace(name), target.namespace(name)
+        yield from verify(*sides, criterion, progress=progress, compared=compared)
+
+
+def named(namespace: str, conversation_id: str) -> str:
+    """Return what a conversation is called where those of several namespaces are told of.
+
+    >>> named("default", "support-42"), named("tenant-a", "support-42")
+    ('support-42', 'tenant-a/support-42')
+    """
+    return conversation_id if namespace == "default" else f"{namespace}/{conversation_id}"
 
 
 def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> tuple[str, ...]:
@@ -120,7 +156,7 @@ def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> t
     def count(pair: Pair, digests: list[str]) -> None:
         for side, record, text in zip((compared.source, compared.target), pair, digests, strict=True):
             if record is not None:
-                side.add(record, text)
+                side.add(source.name, record, text)  # on both sides: the target's may have another name
 
     def compare_anew() -> tuple[str, ...]:
         conversation_id = one_of(*found).id

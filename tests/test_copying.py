@@ -24,8 +24,8 @@ from memory import (
 )
 from memory.adapters.in_memory import InMemoryRepository
 from memory.changes import ChangeSet, Receipt
-from memory.comparing import Difference, verify
-from memory.copying import Copied, CopyTotals, NotCopied, copy, copy_conversation
+from memory.comparing import Compared, Difference, verify, verify_all
+from memory.copying import Copied, CopyTotals, NotCopied, copy, copy_all, copy_conversation
 from memory.testing.base import do, put, run, snapshot
 from memory.testing.strategies import metadata, values
 from memory.values import to_datetime
@@ -193,8 +193,54 @@ def test_what_the_target_cannot_keep_is_told_and_the_rest_goes_on(monkeypatch: p
     monkeypatch.setattr(Store, "commit", refuse_some)
     told: list[NotCopied] = []
     assert copy(source, target, on_not_copied=told.append) == CopyTotals(conversations=18, runs=18, failed=2)
-    assert told == [NotCopied("03", "too much of it"), NotCopied("17", "too much of it")]
+    assert told == [NotCopied("default", id, "too much of it") for id in ("03", "17")]
     assert target.begin().conversations.count() == 18
+
+
+def filled_with_tenants(*names: str) -> Store:
+    store = objects()
+    for number, name in enumerate(names):
+        put(store.namespace(name), "a", {"n": number}, run(number))
+    return store
+
+
+def test_all_namespaces_are_copied_each_to_its_name() -> None:
+    source, target = filled_with_tenants("default", "b", "a/b"), objects()
+    put(source.namespace("b"), "b", {"n": 7})
+    assert copy_all(source, target.namespace("of no account")) == CopyTotals(conversations=4, runs=3)
+    assert target.namespaces() == ["a/b", "b", "default"]
+    for name in target.namespaces():
+        assert snapshot(target.namespace(name)) == snapshot(source.namespace(name))
+    compared = Compared()
+    assert list(verify_all(source, target, compared=compared)) == []
+    assert compared.source.digest == compared.target.digest
+    assert copy_all(source, target) == CopyTotals(equal=4)
+    assert copy_all(source, target, where("n") == 7) == CopyTotals(equal=1)
+
+
+def test_a_conversation_in_another_namespace_is_another() -> None:
+    source, target = filled_with_tenants("a", "b"), objects()
+    copy(source.namespace("a"), target.namespace("b"))
+    copy(source.namespace("b"), target.namespace("a"))
+    compared = Compared()
+    told = [str(difference) for difference in verify_all(source, target, compared=compared)]
+    assert [line.partition(":")[0] for line in told] == ["a/a", "b/a"]
+    assert compared.source.digest != compared.target.digest
+
+
+def test_deleting_leaves_alone_the_namespaces_that_the_source_does_not_have() -> None:
+    source, target = filled_with_tenants("a", "b"), filled_with_tenants("b", "c")
+    put(target.namespace("a"), "gone", {})
+    put(target.namespace("c"), "x", {})
+    totals = copy_all(source, target, delete=True, on_conflict="replace")
+    assert totals == CopyTotals(conversations=2, runs=2, removed=1)
+    assert [str(one) for one in verify_all(source, target)] == ["c/a: only there", "c/x: only there"]
+    with pytest.raises(InvalidValueError, match="nothing in the source"):
+        copy_all(objects(), target, delete=True)
+    with pytest.raises(InvalidValueError, match="nothing in the source"):
+        copy_all(source, target, where("n") == 7, delete=True)
+    with pytest.raises(AlreadyExistsError, match="conversation 'b/a'"):
+        copy_all(filled_with_tenants("b"), filled_with_tenants("a", "b"), on_conflict="fail")
 
 
 def test_somebody_who_makes_the_same_conversations_meanwhile_does_not_end_it() -> None:
@@ -223,8 +269,8 @@ def test_runs_that_are_lost_in_the_source_are_told(tmp_path: Path) -> None:
         told: list[NotCopied] = []
         assert copy(source, target, on_not_copied=told.append) == CopyTotals(conversations=1, runs=1, failed=1)
         reason = "conversation 'a' has 1 runs and says that it has 2"
-        assert told == [NotCopied("a", reason)]
-        assert list(verify(source, target)) == [Difference("a", (reason,))]
+        assert told == [NotCopied("default", "a", reason)]
+        assert list(verify(source, target)) == [Difference("default", "a", (reason,))]
         copy(target, source, on_conflict="replace")
         assert [one.id for one in verify(target, source)] == ["a"]
 

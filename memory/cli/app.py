@@ -10,7 +10,7 @@ import typer
 
 from memory.cli.files import STANDARD
 from memory.cli.options import Settings, before_the_command, with_settings
-from memory.cli.reporting import FAILED, MISUSED, complain
+from memory.cli.reporting import FAILED, MISUSED, complain, visible
 from memory.errors import InvalidValueError
 from memory.expression import parse
 from memory.formats.registry import NATIVE, Target, check_options, describe
@@ -149,17 +149,21 @@ def copy(
     ] = "skip",
     delete: Annotated[bool, typer.Option("--delete", help="Remove from the target what the source lacks.")] = False,
     target_namespace: Annotated[
-        str | None, typer.Option(help="Namespace in the target, if it is to be another.")
+        str | None, typer.Option(help="With --namespace: the one in the target, if it is to be another.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare all contents afterwards.")] = False,
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare all contents, and copy nothing.")] = False,
 ) -> None:
     """Copy conversations from one store to another, exactly as they are; run it again to go on where it was interrupted.
 
-    One namespace at a time: no store has a list of them. The exit code is 1 if something was not copied, or is not the same.
+    All namespaces, unless one is given. The exit code is 1 if something was not copied, or is not the same.
     """
     from memory.cli.copying import Stores
 
+    if target_namespace is not None and settings.namespace is None:
+        raise InvalidValueError(
+            "--target-namespace is for the conversations of one namespace: name it with --namespace"
+        )
     with Stores.opened(
         replace(settings, url=source),
         replace(settings, url=target, namespace=settings.namespace if target_namespace is None else target_namespace),
@@ -243,6 +247,15 @@ def stats(settings: Settings, json: _Json = False) -> None:
 
     with settings.open_existing() as store:
         show_facts(facts(settings, store), as_json=json)
+
+
+@app.command()
+@with_settings
+def namespaces(settings: Settings) -> None:
+    """List the namespaces, one a line."""
+    with settings.open_existing() as store:
+        for name in store.namespaces():
+            print(visible(name))
 
 
 @app.command()

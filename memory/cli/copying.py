@@ -11,9 +11,9 @@ from memory.cli.options import Settings
 from memory.cli.progress import progress
 from memory.cli.reporting import complain, visible
 from memory.cli.transferring import SELDOM, count
-from memory.comparing import Compared, Side, verify
+from memory.comparing import Compared, Side, verify, verify_all
 from memory.connecting import redact
-from memory.copying import CopyTotals, copy
+from memory.copying import CopyTotals, copy, copy_all
 from memory.errors import SchemaError
 from memory.query import Criterion
 from memory.store import Store
@@ -22,10 +22,11 @@ from memory.transfer import OnConflict
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The two stores of a command, open."""
+    """The two stores of a command, open; of each one namespace, or all."""
 
     source: Store
     target: Store
+    one_namespace: bool
 
     @classmethod
     @contextmanager
@@ -47,21 +48,21 @@ class Stores:
                     store.begin()
                 except SchemaError as error:
                     raise SchemaError(f"{redact(settings.url)}: {error}") from error
-            yield cls(here, there)
+            yield cls(here, there, source.namespace is not None)
 
     def copy(self, criterion: Criterion | None, on_conflict: OnConflict, *, delete: bool) -> bool:
         """Copy, tell what could not be, and in the end what has been, whatever happens; return whether all is copied."""
         totals = CopyTotals()
         begin = time.monotonic()
         try:
-            with progress("copying", lambda: count(self.source, criterion), "conversations") as advance:
-                copy(
+            with progress("copying", lambda: self._count(criterion), "conversations") as advance:
+                (copy if self.one_namespace else copy_all)(
                     self.source,
                     self.target,
                     criterion,
                     on_conflict=on_conflict,
                     delete=delete,
-                    on_not_copied=lambda one: complain(f"{one.id}: {one.reason}"),
+                    on_not_copied=lambda one: complain(str(one)),
                     progress=lambda totals: advance(totals.seen, f"{totals.runs:,} runs"),
                     totals=totals,
                 )
@@ -72,8 +73,8 @@ class Stores:
     def verify(self, criterion: Criterion | None) -> bool:
         """Compare, and tell what is not the same and what was compared; return whether all is."""
         compared = Compared()
-        with progress("comparing", lambda: count(self.source, criterion), "conversations") as advance:
-            for difference in verify(
+        with progress("comparing", lambda: self._count(criterion), "conversations") as advance:
+            for difference in (verify if self.one_namespace else verify_all)(
                 self.source,
                 self.target,
                 criterion,
@@ -84,6 +85,11 @@ class Stores:
         print(f"source: {_side(compared.source)}\ntarget: {_side(compared.target)}")
         print(f"{compared.differing:,} conversations differ" if compared.differing else "both are the same")
         return not compared.differing
+
+    def _count(self, criterion: Criterion | None) -> int:
+        if self.one_namespace:
+            return count(self.source, criterion)
+        return sum(count(self.source.namespace(name), criterion) for name in self.source.namespaces())
 
 
 def _told(totals: CopyTotals, seconds: float) -> str:

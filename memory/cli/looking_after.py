@@ -24,7 +24,7 @@ def facts(settings: Settings, store: Store) -> dict[str, Json]:
             runs += conversation.run_count
     return {
         "store": redact(settings.url),
-        "namespace": settings.namespace,
+        "namespace": store.name,
         "schema": schema.current,
         "conversations": conversations,
         "runs": runs,

@@ -27,7 +27,7 @@ class Settings:
     """What the options say."""
 
     url: str = DEFAULT_URL
-    namespace: str = "default"
+    namespace: str | None = None
     debug: bool = False
 
     def open(self) -> Store:
@@ -36,7 +36,7 @@ class Settings:
         Raises:
             PersistenceError: as `memory.connect`.
         """
-        return connect(self.url, namespace=self.namespace)
+        return connect(self.url, namespace="default" if self.namespace is None else self.namespace)
 
     def open_existing(self) -> Store:
         """Open the store; a file has to be there already: a mistyped name must not look like an empty store.
@@ -59,7 +59,7 @@ class Settings:
 def before_the_command(
     context: typer.Context,
     store: Annotated[str, typer.Option(help=_STORE_HELP, envvar="MEMORY_URL", show_envvar=False)] = DEFAULT_URL,
-    namespace: Annotated[str, typer.Option(help=_NAMESPACE_HELP)] = "default",
+    namespace: Annotated[str | None, typer.Option(help=_NAMESPACE_HELP)] = None,
     debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
 ) -> None:
     """Keep conversations and their runs: in a local file, or in any store that a URL names."""

@@ -98,9 +98,27 @@ def test_a_part_of_a_namespace_into_another_of_the_same_store(cli: Cli) -> None:
     assert cli("copy", SOURCE, SOURCE, "--namespace", "two", "--verify").code == 0
 
 
+def test_all_namespaces_unless_one_is_given(cli: Cli) -> None:
+    for name in ("default", "a", "b\u202e"):
+        cli("import", "-", "--store", SOURCE, "--namespace", name, stdin=b'{"id": "1"}\n{"id": "2"}')
+    assert cli("namespaces", "--store", SOURCE).out == "a\nb\\u202e\ndefault\n"
+    assert without_rate(cli("copy", SOURCE, TARGET, "--namespace", "a").out) == "copied 2 conversations and 0 runs\n"
+    assert cli("namespaces", "--store", TARGET).out == "a\n"
+    copied = cli("copy", SOURCE, TARGET, "--verify")
+    assert copied.code == 0
+    assert without_rate(copied.out).startswith("copied 4 conversations and 0 runs; 2 were the same already\n")
+    assert "target: 6 conversations" in copied.out
+    edit(TARGET, "1")
+    cli("import", "-", "--store", TARGET, "--namespace", "c", stdin=b'{"id": "3"}')
+    extra, different, *_ = cli("copy", SOURCE, TARGET, "--verify-only").out.splitlines()
+    assert (extra, different.partition(":")[0]) == ("c/3: only there", "1")
+    assert cli("copy", SOURCE, TARGET, "--namespace", "a", "--verify-only").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        ([SOURCE, TARGET, "--target-namespace", "b"], 1, "name it with --namespace"),
         (["sqlite:///missing.db", TARGET], 1, "there is no file missing.db"),
         ([SOURCE, TARGET, "--verify-only"], 1, "there is no file target.db"),
         ([SOURCE, "nonsense"], 1, "a store's URL looks like"),
