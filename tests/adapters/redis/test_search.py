@@ -10,7 +10,7 @@ import redis as redis_py
 
 import memory
 from memory import Conversation, SchemaError, Store, StoreUnavailableError, where
-from memory.adapters.redis import RedisRepository, search
+from memory.adapters.redis import RedisRepository, querying
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.schema import HEAD
 from memory.adapters.redis.wire import Script
@@ -176,7 +176,7 @@ def test_a_window_that_is_not_found_costs_time_and_nothing_else(
     source, truth = Script("shared", "page").source, "#aggregate(condition, 'LIMIT', digits(number - 1), 1).results > 0"
     assert truth in source
     source = source.replace(truth, lie.format(truth=truth))
-    monkeypatch.setattr(search, "_PAGE", SimpleNamespace(source=source, sha=sha1(source.encode()).hexdigest()))
+    monkeypatch.setattr(querying, "_PAGE", SimpleNamespace(source=source, sha=sha1(source.encode()).hexdigest()))
     for order in ("id", "-id", "updated_at", "-created_at"):
         expected = [f"c{n:04}" for n in range(6_000)]
         assert [one.id for one in walk(store, order=order, limit=700)] == (
