@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from memory.cli.reporting import visible
 from memory.domain import Conversation, Run
+from memory.formats.artifacts import text_of
 from memory.moments import write_moment
 from memory.paging import Page
 from memory.transfer import write_head, write_line
@@ -90,7 +91,9 @@ def show_facts(facts: dict[str, Json], *, as_json: bool) -> None:
 
 def _said(mark: str, value: Json, style: str) -> "Text":
     """Return what was said, or the structure that it is, with a mark before it."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    text = text_of(value)
+    if text is None:
+        text = json.dumps(value, ensure_ascii=False, indent=2)
     first, *rest = visible(text, keep="\n\t").split("\n")
     return _text("\n".join(chain([mark + first], (_INDENT[: len(mark)] + line for line in rest))), style, keep="\n\t")
 

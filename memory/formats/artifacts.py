@@ -11,6 +11,7 @@ from memory.values import Json
 _Fits: TypeAlias = Callable[[Json], bool]
 
 _COMMON: Final = frozenset(["type", "id", "reference", "meta", "name", "value"])
+_SAYING: Final = frozenset(["ErrorArtifact", "InfoArtifact", "TextArtifact"])
 _REFERENCE: Final = frozenset(["type", "id", "title", "authors", "source", "year", "url"])
 
 
@@ -19,6 +20,17 @@ def is_artifact(value: Json) -> TypeGuard[dict[str, Json]]:
     if not isinstance(value, dict):
         return False
     return isinstance(value.get("type"), str) and isinstance(value.get("id"), str) and "value" in value
+
+
+def text_of(value: Json) -> str | None:
+    """Return the text that a value is, or that is what an artifact says; None for anything else, as a picture.
+
+    >>> text_of("Hello"), text_of({"type": "TextArtifact", "id": "1", "value": "Hello"}), text_of(["Hello"])
+    ('Hello', 'Hello', None)
+    """
+    if is_artifact(value) and value["type"] in _SAYING:
+        value = value["value"]
+    return value if isinstance(value, str) else None
 
 
 def artifact_of(value: Json, id: str) -> dict[str, Json]:

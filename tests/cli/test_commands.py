@@ -76,6 +76,19 @@ def test_show_the_last_runs_only(cli: Cli) -> None:
     assert "#" not in cli("show", "lin", "--last", "0").out
 
 
+def test_show_tells_what_griptapes_artifacts_say(cli: Cli) -> None:
+    runs = [
+        {
+            "input": {"type": "TextArtifact", "id": "1", "value": "Where?"},
+            "output": {"type": "BlobArtifact", "id": "2", "value": "eA=="},
+        }
+    ]
+    cli("import", "-", stdin=json.dumps({"id": "told", "runs": runs}).encode())
+    lines = cli("show", "told").out.splitlines()
+    assert "> Where?" in lines
+    assert '    "value": "eA=="' in lines
+
+
 def test_show_as_json_is_the_line_of_an_export(cli: Cli) -> None:
     assert cli("show", "lin", "--json").out == cli("export", "--where", 'id == "lin"').out
     (shown,) = found(cli("show", "lin", "--json", "--last", "1").out)
