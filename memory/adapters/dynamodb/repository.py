@@ -157,7 +157,9 @@ class DynamoDbRepository(Repository):
 
     def namespaces(self) -> set[str]:
         """As `Repository.namespaces`; the only call that reads the whole table: DynamoDB has no list of partitions."""
-        return {keys.listed_namespace(pk) for pk in self._table.scan_partitions(keys.BY_ID)}
+        # What has expired is in the second list alone, once DynamoDB has removed all else: until it is purged.
+        found = self._table.scan_partitions(keys.BY_ID, keys.BY_EXPIRY)
+        return {keys.listed_namespace(pk) for pk in found}
 
     def _search(self, namespace: str, criterion: Criterion) -> Search:
         planned, _ = plan(criterion)

@@ -7,8 +7,9 @@ these are here.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, or_
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -153,11 +154,11 @@ class Table:
                 return
             limit = then
 
-    def scan_partitions(self, letter: bytes) -> Iterator[bytes]:
+    def scan_partitions(self, *letters: bytes) -> Iterator[bytes]:
         """Yield the partition key of each item whose partition key begins with a letter; all items are read, and paid for."""
         name = self.models.keys[0]
-        beyond = bytes([letter[0] + 1])  # PynamoDB has `startswith` for texts only
-        within = Path([name]).between(cast(Any, {"B": letter}), cast(Any, {"B": beyond}))
+        ends: list[tuple[Any, Any]] = [({"B": letter}, {"B": bytes([letter[0] + 1])}) for letter in letters]
+        within = reduce(or_, (Path([name]).between(*two) for two in ends))  # PynamoDB has `startswith` for texts only
         start: Any = None
         while True:
             response = self._read(

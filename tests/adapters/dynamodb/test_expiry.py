@@ -94,8 +94,10 @@ def test_all_that_dynamodb_removes(
     _remove(repository, [key for key, item in items_of(repository, namespace).items() if item.ttl is not None])
     later()
     assert "a" not in store.begin().conversations
+    assert namespace in store.namespaces()  # who purges all of them finds the runs
     assert (store.purge_expired(), store.purge_expired()) == (1, 0)
     assert items_of(repository, namespace) == {}
+    assert namespace not in store.namespaces()
 
 
 def test_made_anew_where_dynamodb_removed_the_head(
