@@ -57,6 +57,11 @@ class CloudServer(ThreadingHTTPServer):
         """As `memory.connect` takes it."""
         return f"griptape+{self.host}"
 
+    @property
+    def texts(self) -> list[list[str]]:
+        """The inputs of each thread's messages, as the service has them."""
+        return [[message.input for message in thread.messages] for thread in self.service.threads.values()]
+
     def stop(self) -> None:
         """End it, and whatever hangs."""
         self.stopped.set()

@@ -15,9 +15,7 @@ from memory import (
     CommitInDoubtError,
     ConfigurationError,
     Conversation,
-    InvalidValueError,
     NotFoundError,
-    PartialCommitError,
     Run,
     Store,
     StoreUnavailableError,
@@ -26,7 +24,7 @@ from memory.adapters.cloud import GriptapeCloudRepository
 from memory.changes import Change, ChangeSet
 from memory.testing.base import committed, put, read, read_runs, run
 from tests.cloud_server import Assumptions, CloudServer, Fault, Request
-from tests.cloud_server.faults import Plan, always, at_random, in_turn, no_faults, once
+from tests.cloud_server.faults import always, at_random, in_turn, no_faults, once
 
 Connect = Callable[..., GriptapeCloudRepository]
 
@@ -55,11 +53,6 @@ def fault(request: pytest.FixtureRequest) -> Fault:
     return request.param  # type: ignore[no-any-return]
 
 
-def texts(server: CloudServer) -> list[list[str]]:
-    """Return the inputs of each thread's messages, as the server has them."""
-    return [[message.input for message in thread.messages] for thread in server.service.threads.values()]
-
-
 class TestOneFault:
     """Any one fault, in any one request, is survived."""
 
@@ -68,13 +61,13 @@ class TestOneFault:
         cloud_server.plan = once(fault, "POST")
         with store.begin() as uow:
             uow.runs.append("a", run("1"), run("2"))
-        assert texts(cloud_server) == [["0", "1", "2"]]
+        assert cloud_server.texts == [["0", "1", "2"]]
         assert [one.position for one in read_runs(store, "a")] == [1, 2, 3]
 
     def test_creating(self, store: Store, cloud_server: CloudServer, fault: Fault) -> None:
         cloud_server.plan = once(fault, "POST")
         put(store, "a", {"n": 1}, run("1"), run("2"))
-        assert texts(cloud_server) == [["1", "2"]]
+        assert cloud_server.texts == [["1", "2"]]
 
     def test_creating_where_an_alias_is_not_unique(self, fault: Fault) -> None:
         server = CloudServer(Assumptions(unique_alias=False))
@@ -82,7 +75,7 @@ class TestOneFault:
         repository._http.sleep = lambda _: None
         server.plan = once(fault, "POST")
         put(Store(repository), "a", {"n": 1}, run("1"), run("2"))
-        assert texts(server) == [["1", "2"]]
+        assert server.texts == [["1", "2"]]
         repository.close()
         server.stop()
 
@@ -109,7 +102,7 @@ class TestOneFault:
         cloud_server.plan = once(fault, "DELETE")
         with store.begin() as uow:
             uow.conversations.remove("a")
-        assert texts(cloud_server) == []
+        assert cloud_server.texts == []
 
 
 def test_half_of_all_requests_fail(connect: Connect, cloud_server: CloudServer) -> None:
@@ -125,7 +118,7 @@ def test_half_of_all_requests_fail(connect: Connect, cloud_server: CloudServer) 
         with store.begin() as uow:
             uow.runs.remove("a", 2 * n + 1)
     cloud_server.plan = no_faults
-    assert texts(cloud_server) == [[f"{n}b" for n in range(10)]]
+    assert cloud_server.texts == [[f"{n}b" for n in range(10)]]
     assert [(one.position, one.input) for one in read_runs(store, "a")] == [(2 * n + 2, f"{n}b") for n in range(10)]
     stored = read(store, "a")
     assert (stored.metadata, stored.version, stored.run_count, stored.last_position) == ({"n": 9}, 20, 10, 20)
@@ -148,7 +141,7 @@ def test_two_processes_append_while_half_of_the_posts_fail(store: Store, cloud_s
     writers = [subprocess.Popen([sys.executable, program, cloud_server.host, name, "100"]) for name in ("x", "y")]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
     cloud_server.plan = no_faults
-    (held,) = texts(cloud_server)
+    (held,) = cloud_server.texts
     assert len(held) == len(set(held)) == 200
     for name in ("x", "y"):
         assert [text for text in held if text.startswith(name)] == [f"{name}{n}" for n in range(100)]
@@ -183,7 +176,7 @@ def test_eight_racing_creators_make_one_thread(*, unique: bool) -> None:
         with ThreadPoolExecutor(8) as pool:
             made = list(pool.map(create, range(8)))
         assert sorted(made)[1:] == ["taken"] * 7
-        assert texts(server) == [[min(made)]]
+        assert server.texts == [[min(made)]]
         server.service.threads.clear()
     server.stop()
 
@@ -218,7 +211,7 @@ def test_a_run_that_comes_late_after_all(store: Store, cloud_server: CloudServer
         uow.runs.append("a", run("2"), run("3"))
     late.released.set()
     assert late.done.wait(10)
-    assert texts(cloud_server) == [["1", "2", "3", "2"]]  # the service has it twice
+    assert cloud_server.texts == [["1", "2", "3", "2"]]  # the service has it twice
     assert [one.input for one in read_runs(store, "a")] == ["1", "2", "3"]
     with store.begin() as uow:
         uow.runs.append("a", run("4"))
@@ -226,7 +219,7 @@ def test_a_run_that_comes_late_after_all(store: Store, cloud_server: CloudServer
     assert [(one.position, one.input) for one in read_runs(store, "a")][-1] == (5, "4")
     with store.begin() as uow:
         uow.runs.remove("a", 1)  # who counts positions anew takes the copy away
-    assert texts(cloud_server) == [["2", "3", "4"]]
+    assert cloud_server.texts == [["2", "3", "4"]]
     assert [one.position for one in read_runs(store, "a")] == [2, 3, 5]
     assert read(store, "a").run_count == 3
 
@@ -271,7 +264,7 @@ def test_a_lost_answer_that_cannot_be_found_out(store: Store, cloud_server: Clou
     with pytest.raises(CommitInDoubtError), store.begin() as uow:
         uow.runs.append("a", run("2"))
     cloud_server.plan = no_faults
-    assert texts(cloud_server) == [["1", "2"]]
+    assert cloud_server.texts == [["1", "2"]]
 
 
 def test_a_doubt_is_resolved_by_the_same_change_set(store: Store, cloud_server: CloudServer) -> None:
@@ -285,150 +278,9 @@ def test_a_doubt_is_resolved_by_the_same_change_set(store: Store, cloud_server: 
         store.repository.commit("default", other)
     cloud_server.plan = no_faults
     receipt = store.commit(other)
-    assert texts(cloud_server) == [["1", "2", "3", "2", "3"]]
+    assert cloud_server.texts == [["1", "2", "3", "2", "3"]]
     assert receipt.written["a"] is not None
     assert receipt.written["a"].last_position == 5
-
-
-class TestPartialCommits:
-    """A commit that ends in the middle says what is written, and goes on from there when it is committed again."""
-
-    def refused(self, nth: int, method: str = "POST", path: str = "") -> Plan:
-        return in_turn([None] * nth + [Fault(kind="status", status=422)] * 20, method, path)
-
-    def test_what_is_visible_is_a_prefix(self, store: Store, cloud_server: CloudServer) -> None:
-        put(store, "a", None, run("0"))
-        put(store, "b", None, run("0"))
-        cloud_server.plan = self.refused(2, "POST", "/messages")
-        uow = store.begin()
-        uow.runs.append("a", run("1"), Run("2", "", id="second"), run("3"))
-        uow.runs.append("b", run("1"))
-        with pytest.raises(PartialCommitError, match="2 are written, up to 'run 2 of 3 appended: second'") as caught:
-            uow.commit()
-        error = caught.value
-        assert not error.retryable
-        assert [(step.conversation, step.what[:8]) for step in error.written] == [("a", "run 1 of"), ("a", "run 2 of")]
-        assert [(step.conversation, step.what[:8]) for step in error.unwritten] == [
-            ("a", "run 3 of"),
-            ("b", "run 1 of"),
-        ]
-        assert texts(cloud_server) == [["0", "1", "2"], ["0"]]
-        cloud_server.plan = no_faults
-        store.commit(error.changes)
-        assert texts(cloud_server) == [["0", "1", "2", "3"], ["0", "1"]]
-        store.commit(error.changes)
-        assert texts(cloud_server) == [["0", "1", "2", "3"], ["0", "1"]]
-
-    def test_a_refusal_at_the_first_step_has_written_nothing(self, store: Store, cloud_server: CloudServer) -> None:
-        put(store, "a", None, run("0"))
-        cloud_server.plan = self.refused(0)
-        with pytest.raises(InvalidValueError, match="422"), store.begin() as uow:
-            uow.runs.append("a", run("1"))
-        with pytest.raises(InvalidValueError, match="422"):
-            put(store, "b")
-        assert texts(cloud_server) == [["0"]]
-
-    @pytest.mark.parametrize("fails_at", range(8))
-    @pytest.mark.parametrize("by_another", [False, True])
-    def test_an_edit_goes_on_where_it_ended(
-        self, connect: Connect, cloud_server: CloudServer, fails_at: int, *, by_another: bool
-    ) -> None:
-        store = Store(connect())
-        put(store, "a", {"n": 1}, *[run(str(n)) for n in range(1, 6)])
-        told: list[ChangeSet] = []
-        uow = store.begin()
-        uow.conversations.get("a").metadata["n"] = 2
-        uow.runs.remove("a", 2, 4)
-        uow.runs.replace("a", Run("new", "", position=3))
-        uow.runs.append("a", run("6"), run("7"))
-        writes = iter(range(100))
-
-        def plan(request: object) -> Fault | None:
-            if getattr(request, "method", "GET") != "GET" and next(writes) >= fails_at:
-                return Fault(kind="status", status=422)
-            return None
-
-        cloud_server.plan = plan
-        reader = Store(connect())
-        try:
-            uow.commit()
-        except PartialCommitError as error:
-            assert fails_at > 0
-            told.append(error.changes)
-        except InvalidValueError:
-            assert fails_at == 0
-        cloud_server.plan = no_faults
-        seen = [(one.position, one.input) for one in read_runs(reader, "a")]
-        before, replaced = [(n, str(n)) for n in range(1, 6)], [(1, "1"), (2, "2"), (3, "new"), (4, "4"), (5, "5")]
-        removed = [(1, "1"), (3, "new"), (5, "5")]
-        states = [before, replaced, removed, [*removed, (6, "6")], [*removed, (6, "6"), (7, "7")]]
-        assert seen in states
-        assert (read(reader, "a").version == 2) == (seen not in states[:2])
-        receipts = [(Store(connect()) if by_another else store).commit(changes) for changes in told]
-        if told or fails_at > 6:
-            assert [(one.position, one.input) for one in read_runs(reader, "a")] == states[-1]
-            stored = read(reader, "a")
-            assert (stored.metadata, stored.version, stored.run_count) == ({"n": 2}, 2, 5)
-            for receipt in receipts:
-                assert receipt.written["a"] == (2, stored.record and stored.record.incarnation, 5, 7)
-        assert texts(cloud_server)[0].count("6") <= 1
-
-    @pytest.mark.parametrize("fails_at", range(1, 4))
-    def test_making_many_runs_goes_on_where_it_ended(
-        self, connect: Connect, cloud_server: CloudServer, fails_at: int
-    ) -> None:
-        store = Store(connect())
-        uow = store.begin()
-        uow.conversations.add(Conversation("a", {"n": 1}))
-        uow.runs.append("a", *[run(str(n)) for n in range(102)])
-        cloud_server.plan = self.refused(fails_at)
-        if fails_at == 3:
-            uow.commit()
-        else:
-            with pytest.raises(PartialCommitError) as caught:
-                uow.commit()
-            cloud_server.plan = no_faults
-            Store(connect()).commit(caught.value.changes)
-        assert texts(cloud_server) == [[str(n) for n in range(102)]]
-        assert read(store, "a").updated_at == read(store, "a").created_at
-
-
-class TestLimits:
-    """A15 and A16: what the service does not take at once, or not completely."""
-
-    def opened(self, server: CloudServer) -> Store:
-        repository = GriptapeCloudRepository(server.host, "key-of-org-a")
-        repository._http.sleep = lambda _: None
-        return Store(repository)
-
-    def test_a_text_that_is_too_long(self) -> None:
-        server = CloudServer(Assumptions(largest_text=100))
-        with self.opened(server) as store:
-            put(store, "a", None, run("x" * 100))
-            with pytest.raises(InvalidValueError, match="at most 100"), store.begin() as uow:
-                uow.runs.append("a", run("x" * 101))
-            with pytest.raises(PartialCommitError, match="at most 100") as caught:
-                put(store, "b", None, run("1"), run("x" * 101))
-            assert [step.what for step in caught.value.written] == ["created", caught.value.written[1].what]
-            assert texts(server) == [["x" * 100], ["1"]]
-        server.stop()
-
-    def test_metadata_that_is_too_much(self) -> None:
-        server = CloudServer(Assumptions(largest_metadata=1000))
-        with self.opened(server) as store:
-            put(store, "a", {"n": 1})
-            with pytest.raises(InvalidValueError, match="at most 1000"), store.begin() as uow:
-                uow.conversations.get("a").metadata["x"] = "x" * 1000
-            assert read(store, "a").metadata == {"n": 1}
-        server.stop()
-
-    def test_a_thread_that_is_made_in_part(self) -> None:
-        server = CloudServer(Assumptions(atomic=False))
-        with self.opened(server) as store:
-            put(store, "a", None, run("1"), run("2"), run("3"))
-            assert texts(server) == [["1", "2", "3"]]
-            assert [one.position for one in read_runs(store, "a")] == [1, 2, 3]
-        server.stop()
 
 
 def test_a_thread_that_others_delete(store: Store, connect: Connect) -> None:
