@@ -9,10 +9,10 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
+from sqlalchemy import NullPool, create_engine
 
 import memory
-from memory import Store
+from memory import Store, StoreUnavailableError
 from memory.adapters.sql import SqlRepository
 from memory.changes import Change, ChangeSet, Seen
 from memory.domain import ConversationRecord, RunRecord
@@ -134,3 +134,24 @@ def test_a_commit_that_was_overtaken_is_not_passed_over(postgres_url: str) -> No
     assert store.lag()[NAME].change_sets == 0
     assert [one.id for one in replica.begin().conversations.find().items] == ["b"]
     engine.dispose()
+
+
+def test_a_relay_whose_connection_is_cut_tells_so_and_the_next_goes_on(postgres_url: str) -> None:
+    replica = memory.connect("memory://")
+    beside = create_engine(postgres_url, poolclass=NullPool)
+
+    def cut(_: object) -> None:
+        unsubscribe()
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        with beside.connect() as connection:
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) {others}")
+
+    unsubscribe = replica.subscribe(cut)
+    with memory.connect(postgres_url) as plain:
+        plain.migrate()
+        store = mirror(plain, replica)
+        put(store, "a")
+        with pytest.raises(StoreUnavailableError, match="the connection"):
+            store.relay()
+        assert [done.delivered for done in store.relay()] == [1]  # again, to no effect
+    assert [one.id for one in replica.begin().conversations.find().items] == ["a"]

@@ -9,11 +9,12 @@ from threading import Lock
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from memory.adapters.sql.engine import reraise
 from memory.adapters.sql.statements import Statements
+from memory.errors import PersistenceError, StoreUnavailableError
 from memory.outbox import load
 from memory.repository import Outbox, Parcel
 
@@ -38,8 +39,8 @@ def held(engine: Engine, replica: str, write: Do, where: object) -> Iterator[Do 
         if engine.dialect.name == "sqlite":
             yield write if _lock_sqlite(stack, engine, replica, where) else None
         else:
-            do = stack.enter_context(_one_connection(engine, where))
-            yield do if _lock_postgresql(stack, do, replica) else None
+            connection, do = stack.enter_context(_one_connection(engine, where))
+            yield do if _lock_postgresql(stack, connection, do, replica) else None
 
 
 def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: object) -> bool:
@@ -61,31 +62,41 @@ def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: object) 
     return True
 
 
-def _lock_postgresql(stack: ExitStack, do: Do, replica: str) -> bool:
+def _lock_postgresql(stack: ExitStack, connection: Connection, do: Do, replica: str) -> bool:
     """Take an advisory lock. All is done on its connection: should that die, and another relay begin, this one ends."""
     key = int.from_bytes(_digest(replica)[:8], signed=True)
+
+    def unlock() -> None:
+        try:
+            do(lambda cursor: cursor.execute("SELECT pg_advisory_unlock(%s)", [key]))
+        except PersistenceError:
+            connection.invalidate()  # the lock ends with it
+
     if not do(lambda cursor: cursor.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()[0]):
         return False
-    stack.callback(do, lambda cursor: cursor.execute("SELECT pg_advisory_unlock(%s)", [key]))
+    stack.callback(unlock)
     return True
 
 
 @contextmanager
-def _one_connection(engine: Engine, where: object) -> Iterator[Do]:
+def _one_connection(engine: Engine, where: object) -> Iterator[tuple[Connection, Do]]:
     driver = None
     with ExitStack() as stack:
         try:
-            driver = stack.enter_context(engine.connect()).connection
+            connection = stack.enter_context(engine.connect())
+            driver = connection.connection
         except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
             reraise(error, where, engine.dialect, driver)
 
         def do(work: Callable[[DBAPICursor], T]) -> T:
+            if not driver.is_valid:
+                raise StoreUnavailableError(f"{where}: the connection that held the outbox is lost")
             try:
                 return work(driver.cursor())
             except Exception as error:  # noqa: BLE001  # likewise
                 reraise(error, where, engine.dialect, driver)
 
-        yield do
+        yield connection, do
 
 
 class Parcels(Outbox):
