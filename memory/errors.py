@@ -106,3 +106,8 @@ class PartialCommitError(PersistenceError):
         self.written = written
         self.unwritten = unwritten
         self.changes = changes
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the store cannot keep what was to be written next: committing again would end there again."""
+        return isinstance(self.__cause__, InvalidValueError)

@@ -1,11 +1,12 @@
 """Conversations that arrive, written to a store: each wholly or not at all."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from memory.changes import Change, ChangeSet
-from memory.errors import AlreadyExistsError, InvalidValueError
+from memory.errors import AlreadyExistsError, InvalidValueError, NotFoundError, PartialCommitError
 from memory.gathering import Load, gather
 from memory.store import Store
 from memory.transfer.arrivals import Arrival, Refusal
@@ -90,6 +91,10 @@ class _Restoring:
         self._on_refusal(refusal)
 
     def write(self, group: list[Arrival]) -> None:
+        if len(group) > 1 and not self._store.repository.capabilities.atomic:
+            for arrival in group:
+                self.write([arrival])
+            return
         while group:
             try:
                 self._store.commit(ChangeSet.of(map(self._change, group), now()))
@@ -97,12 +102,14 @@ class _Restoring:
                 group = self._without_taken(group)
             except InvalidValueError as error:
                 group = self._without_invalid(group, error)
+            except PartialCommitError as error:
+                group = self._without_begun(group, error)
             else:
                 self._totals.conversations += len(group)
                 self._totals.runs += sum(len(arrival.change.append) for arrival in group)
                 return
 
-    def _without_invalid(self, group: list[Arrival], error: InvalidValueError) -> list[Arrival]:
+    def _without_invalid(self, group: list[Arrival], error: BaseException) -> list[Arrival]:
         """Write one half and return the other, to find what the store cannot keep; refuse it when it is found."""
         if len(group) == 1:
             self.refuse(Refusal(group[0].number, str(error)))
@@ -110,6 +117,14 @@ class _Restoring:
         half = len(group) // 2
         self.write(group[:half])
         return group[half:]
+
+    def _without_begun(self, group: list[Arrival], error: PartialCommitError) -> list[Arrival]:
+        """Remove the one conversation of which the store cannot keep all, and refuse it."""
+        if not error.is_refusal:
+            raise error
+        with suppress(NotFoundError):
+            self._store.commit(ChangeSet.of([Change(group[0].change.id, remove=True)], now()))
+        return self._without_invalid(group, error.__cause__ or error)
 
     def _change(self, arrival: Arrival) -> Change:
         return replace(arrival.change, remove=True) if self._on_conflict == "replace" else arrival.change

@@ -9,6 +9,7 @@ from memory.adapters.cloud import GriptapeCloudRepository
 from memory.changes import Change, ChangeSet
 from memory.testing.base import put, read, read_runs, run, snapshot
 from memory.values import to_datetime
+from tests.cloud_server import Assumptions, CloudServer
 
 
 def lines(store: Store) -> bytes:
@@ -36,6 +37,24 @@ def test_what_is_exported_and_imported_is_the_same(connect: Callable[..., Gripta
         with store.begin() as uow:
             uow.runs.append("gaps", more)
     assert read_runs(cloud, "gaps")[-1] == read_runs(origin, "gaps")[-1]
+
+
+def test_what_the_service_cannot_keep_is_refused_wholly_and_the_rest_goes_on() -> None:
+    origin = memory.connect("memory://")
+    put(origin, "a", None, run("1"))
+    put(origin, "b", None, run("1"), Run("x" * 5_000, ""))
+    put(origin, "c", None, run("1"))
+    server = CloudServer(Assumptions(largest_text=1_000))
+    with Store(GriptapeCloudRepository(server.host, "key-of-org-a")) as cloud:
+        told: list[transfer.Refusal] = []
+        totals = transfer.restore(cloud, transfer.read_lines(io.BytesIO(lines(origin))), on_refusal=told.append)
+        assert totals == transfer.Totals(conversations=2, runs=2, refused=1)
+        assert [(one.number, "at most 1000" in one.reason, "goes on" in one.reason) for one in told] == [
+            (2, True, False)
+        ]
+        assert server.texts == [["1"], ["1"]]
+        assert [one.id for one in cloud.begin().conversations.find(order="id")] == ["a", "c"]
+    server.stop()
 
 
 def test_given_positions_are_kept(store: Store, connect: Callable[..., GriptapeCloudRepository]) -> None:
