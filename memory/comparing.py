@@ -30,7 +30,7 @@ class Difference:
     """A conversation that is not the same on both sides, and in what; ``there`` is the target.
 
     >>> print(Difference("tenant-a", "support-42", ("version: 3, there 2", "runs: at 7")))
-    tenant-a/support-42: version: 3, there 2; runs: at 7
+    support-42 (in tenant-a): version: 3, there 2; runs: at 7
     """
 
     namespace: str
@@ -75,10 +75,11 @@ def verify(
     target: Store,
     criterion: Criterion | None = None,
     *,
+    all_namespaces: bool = False,
     progress: Callable[[Compared], object] = lambda _: None,
     compared: Compared | None = None,
 ) -> Iterator[Difference]:
-    """Compare the conversations of two namespaces, with all their runs, and yield those that are not the same on both sides.
+    """Compare the conversations of two stores, with all their runs, and yield those that are not the same on both sides.
 
     All that a store keeps is compared: metadata, version, times, positions, and each run, by the exact texts of their values.
     Memory is constant. What is written meanwhile is compared as it is when it is come to.
@@ -87,6 +88,7 @@ def verify(
         source: the one side.
         target: the other.
         criterion: only the conversations that match on either side.
+        all_namespaces: compare every namespace that either side has; else that of ``source`` with that of ``target``.
         progress: called after each conversation.
         compared: counts up, with a digest of each side; a new one when left out.
 
@@ -101,47 +103,26 @@ def verify(
     [Difference(namespace='default', id='support-42', what=('missing there',))]
     """
     compared = Compared() if compared is None else compared
-    for pair in pairs(source, target, criterion):
-        what = _compare(source, target, pair, compared)
-        if what:
-            compared.differing += 1
-            yield Difference(source.name, one_of(*pair).id, what)
-        progress(compared)
-
-
-def verify_all(
-    source: Store,
-    target: Store,
-    criterion: Criterion | None = None,
-    *,
-    progress: Callable[[Compared], object] = lambda _: None,
-    compared: Compared | None = None,
-) -> Iterator[Difference]:
-    """Compare all namespaces of two stores, as `verify` does each.
-
-    Args:
-        source: the one side, whichever namespace it is opened with.
-        target: the other, likewise.
-        criterion: only the conversations that match on either side.
-        progress: called after each conversation.
-        compared: counts up over all namespaces.
-
-    Raises:
-        PersistenceError: a store failed.
-    """
-    compared = Compared() if compared is None else compared
-    for name in sorted({*source.namespaces(), *target.namespaces()}):
-        sides = source.namespace(name), target.namespace(name)
-        yield from verify(*sides, criterion, progress=progress, compared=compared)
+    stores = [(source, target)]
+    if all_namespaces:
+        names = sorted({*source.namespaces(), *target.namespaces()})
+        stores = [(source.namespace(name), target.namespace(name)) for name in names]
+    for here, there in stores:
+        for pair in pairs(here, there, criterion):
+            what = _compare(here, there, pair, compared)
+            if what:
+                compared.differing += 1
+                yield Difference(here.name, one_of(*pair).id, what)
+            progress(compared)
 
 
 def named(namespace: str, conversation_id: str) -> str:
     """Return what a conversation is called where those of several namespaces are told of.
 
     >>> named("default", "support-42"), named("tenant-a", "support-42")
-    ('support-42', 'tenant-a/support-42')
+    ('support-42', 'support-42 (in tenant-a)')
     """
-    return conversation_id if namespace == "default" else f"{namespace}/{conversation_id}"
+    return conversation_id if namespace == "default" else f"{conversation_id} (in {namespace})"
 
 
 def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> tuple[str, ...]:
@@ -224,6 +205,7 @@ def _differing_runs(ours: Iterator[RunRecord], theirs: Iterator[RunRecord]) -> I
 
 def get(store: Store, conversation_id: str) -> ConversationRecord | None:
     """Return what a store keeps of a conversation itself; None if there is none, or it has expired."""
+    store.begin()  # which checks the schema, and makes a new file's
     found = store.repository.get(store.name, conversation_id)
     return None if found is None else found.record
 

@@ -105,7 +105,7 @@ def mirror(primary: Store | str, *replicas: Store | str) -> MirroredStore:
 
     Reads and commits are the primary's: a replica that is away stands in nobody's way. Replicas follow when `MirroredStore.relay`
     or ``memory relay`` is called. A replica that did not begin empty together with the primary is to be copied to once
-    (`memory.copying.copy_all`), after the mirror was begun.
+    (`memory.copying.copy`, all namespaces), after the mirror was begun.
 
     Args:
         primary: a SQL store, or its URL.

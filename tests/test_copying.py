@@ -24,8 +24,8 @@ from memory import (
 )
 from memory.adapters.in_memory import InMemoryRepository
 from memory.changes import ChangeSet, Receipt
-from memory.comparing import Compared, Difference, verify, verify_all
-from memory.copying import Copied, CopyTotals, NotCopied, copy, copy_all, copy_conversation
+from memory.comparing import Compared, Difference, verify
+from memory.copying import Copied, CopyTotals, NotCopied, copy, copy_conversation
 from memory.testing.base import do, put, run, snapshot
 from memory.testing.strategies import metadata, values
 from memory.values import to_datetime
@@ -197,6 +197,55 @@ def test_what_the_target_cannot_keep_is_told_and_the_rest_goes_on(monkeypatch: p
     assert target.begin().conversations.count() == 18
 
 
+def both_with(*ids: str) -> tuple[Store, Store]:
+    """Return a source and a copy of it, in which an application has gone on since."""
+    source, target = objects(), objects()
+    for conversation_id in ids:
+        put(source, conversation_id, None, run(1))
+    copy(source, target)
+    for conversation_id in ids:
+        with target.begin() as uow:
+            uow.conversations.get(conversation_id).metadata["n"] = 1
+            uow.runs.append(conversation_id, run("since"))
+    return source, target
+
+
+def test_what_goes_from_the_source_meanwhile_is_not_removed_from_the_target_unless_told_to() -> None:
+    def remove(_: CopyTotals) -> None:
+        if "b" in source.begin().conversations:
+            do(source, lambda uow: uow.conversations.remove("b"))
+
+    source, target = both_with("a", "b")
+    assert copy(source, target, progress=remove) == CopyTotals(kept=1)
+    assert [one.input for one in target.begin().runs.list("b")] == [1, "since"]
+    source, target = both_with("a", "b")
+    assert copy(source, target, progress=remove, delete=True) == CopyTotals(kept=1, removed=1)
+
+
+@pytest.mark.parametrize("on_conflict", ["skip", "replace"])
+def test_what_others_append_to_the_target_behind_the_copys_own_runs_is_a_conflict(on_conflict: Any) -> None:
+    source, target = objects(), objects()
+    put(source, "a", None, run(1))
+    copy(source, target)
+    do(source, lambda uow: uow.runs.append("a", run(2)))
+
+    def append(_: object) -> None:
+        unsubscribe()
+        do(target, lambda uow: uow.runs.append("a", run("theirs")))
+
+    unsubscribe = target.subscribe(append)
+    kept = copy(source, target, on_conflict=on_conflict).kept
+    inputs = [one.input for one in target.begin().runs.list("a")]
+    assert (kept, inputs) == ((1, [1, 2, "theirs"]) if on_conflict == "skip" else (0, [1, 2]))
+
+
+def test_one_conversation_into_a_new_file(tmp_path: Path) -> None:
+    source = objects()
+    put(source, "a", None, run(1))
+    with memory.connect(f"sqlite:///{tmp_path}/new.db") as target:
+        assert copy_conversation(source, target, "a") == Copied("copied", 1)
+
+
 def filled_with_tenants(*names: str) -> Store:
     store = objects()
     for number, name in enumerate(names):
@@ -207,15 +256,15 @@ def filled_with_tenants(*names: str) -> Store:
 def test_all_namespaces_are_copied_each_to_its_name() -> None:
     source, target = filled_with_tenants("default", "b", "a/b"), objects()
     put(source.namespace("b"), "b", {"n": 7})
-    assert copy_all(source, target.namespace("of no account")) == CopyTotals(conversations=4, runs=3)
+    assert copy(source, target.namespace("of no account"), all_namespaces=True) == CopyTotals(conversations=4, runs=3)
     assert target.namespaces() == ["a/b", "b", "default"]
     for name in target.namespaces():
         assert snapshot(target.namespace(name)) == snapshot(source.namespace(name))
     compared = Compared()
-    assert list(verify_all(source, target, compared=compared)) == []
+    assert list(verify(source, target, compared=compared, all_namespaces=True)) == []
     assert compared.source.digest == compared.target.digest
-    assert copy_all(source, target) == CopyTotals(equal=4)
-    assert copy_all(source, target, where("n") == 7) == CopyTotals(equal=1)
+    assert copy(source, target, all_namespaces=True) == CopyTotals(equal=4)
+    assert copy(source, target, where("n") == 7, all_namespaces=True) == CopyTotals(equal=1)
 
 
 def test_a_conversation_in_another_namespace_is_another() -> None:
@@ -223,8 +272,8 @@ def test_a_conversation_in_another_namespace_is_another() -> None:
     copy(source.namespace("a"), target.namespace("b"))
     copy(source.namespace("b"), target.namespace("a"))
     compared = Compared()
-    told = [str(difference) for difference in verify_all(source, target, compared=compared)]
-    assert [line.partition(":")[0] for line in told] == ["a/a", "b/a"]
+    told = [str(difference) for difference in verify(source, target, compared=compared, all_namespaces=True)]
+    assert [line.partition(":")[0] for line in told] == ["a (in a)", "a (in b)"]
     assert compared.source.digest != compared.target.digest
 
 
@@ -232,15 +281,22 @@ def test_deleting_leaves_alone_the_namespaces_that_the_source_does_not_have() ->
     source, target = filled_with_tenants("a", "b"), filled_with_tenants("b", "c")
     put(target.namespace("a"), "gone", {})
     put(target.namespace("c"), "x", {})
-    totals = copy_all(source, target, delete=True, on_conflict="replace")
+    totals = copy(source, target, delete=True, on_conflict="replace", all_namespaces=True)
     assert totals == CopyTotals(conversations=2, runs=2, removed=1)
-    assert [str(one) for one in verify_all(source, target)] == ["c/a: only there", "c/x: only there"]
+    assert [str(one) for one in verify(source, target, all_namespaces=True)] == [
+        "a (in c): only there",
+        "x (in c): only there",
+    ]
+    with target.namespace("a").begin() as uow:
+        uow.conversations.add(Conversation("x"))
+    totals = copy(source, target, where("n") == 1, delete=True, on_conflict="replace", all_namespaces=True)
+    assert (totals.removed, "x" in target.namespace("a").begin().conversations) == (0, True)
     with pytest.raises(InvalidValueError, match="nothing in the source"):
-        copy_all(objects(), target, delete=True)
+        copy(objects(), target, delete=True, all_namespaces=True)
     with pytest.raises(InvalidValueError, match="nothing in the source"):
-        copy_all(source, target, where("n") == 7, delete=True)
-    with pytest.raises(AlreadyExistsError, match="conversation 'b/a'"):
-        copy_all(filled_with_tenants("b"), filled_with_tenants("a", "b"), on_conflict="fail")
+        copy(source, target, where("n") == 7, delete=True, all_namespaces=True)
+    with pytest.raises(AlreadyExistsError, match=r"conversation 'a \(in b\)'"):
+        copy(filled_with_tenants("b"), filled_with_tenants("a", "b"), on_conflict="fail", all_namespaces=True)
 
 
 def test_somebody_who_makes_the_same_conversations_meanwhile_does_not_end_it() -> None:

@@ -11,9 +11,9 @@ from memory.cli.options import Settings
 from memory.cli.progress import progress
 from memory.cli.reporting import complain, visible
 from memory.cli.transferring import SELDOM, count
-from memory.comparing import Compared, Side, verify, verify_all
+from memory.comparing import Compared, Side, verify
 from memory.connecting import redact
-from memory.copying import CopyTotals, copy, copy_all
+from memory.copying import CopyTotals, copy
 from memory.errors import SchemaError
 from memory.query import Criterion
 from memory.store import Store
@@ -56,10 +56,11 @@ class Stores:
         begin = time.monotonic()
         try:
             with progress("copying", lambda: self._count(criterion), "conversations") as advance:
-                (copy if self.one_namespace else copy_all)(
+                copy(
                     self.source,
                     self.target,
                     criterion,
+                    all_namespaces=not self.one_namespace,
                     on_conflict=on_conflict,
                     delete=delete,
                     on_not_copied=lambda one: complain(str(one)),
@@ -74,10 +75,11 @@ class Stores:
         """Compare, and tell what is not the same and what was compared; return whether all is."""
         compared = Compared()
         with progress("comparing", lambda: self._count(criterion), "conversations") as advance:
-            for difference in (verify if self.one_namespace else verify_all)(
+            for difference in verify(
                 self.source,
                 self.target,
                 criterion,
+                all_namespaces=not self.one_namespace,
                 progress=lambda compared: advance(compared.source.conversations, f"{compared.source.runs:,} runs"),
                 compared=compared,
             ):

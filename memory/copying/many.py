@@ -1,6 +1,6 @@
 """All conversations of a namespace, or of all, the small ones together in one commit."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import get_args
 
@@ -74,13 +74,14 @@ def copy(
     target: Store,
     criterion: Criterion | None = None,
     *,
+    all_namespaces: bool = False,
     on_conflict: OnConflict = "skip",
     delete: bool = False,
     on_not_copied: Callable[[NotCopied], object] = lambda _: None,
     progress: Callable[[CopyTotals], object] = lambda _: None,
     totals: CopyTotals | None = None,
 ) -> CopyTotals:
-    """Copy all conversations of a namespace, with runs, versions, positions and times; call it again to go on where it ended.
+    """Copy all conversations, with their runs, versions, positions and times; call it again to go on after an interruption.
 
     A conversation that has the same metadata, version, times, number of runs and last position on both sides counts as equal. One
     that is an older state of the source's, or a part of it, is brought up to date. Anything else under its id is a conflict.
@@ -90,8 +91,11 @@ def copy(
         source: where from; it is only read.
         target: where to.
         criterion: only the conversations that match in the source.
+        all_namespaces: copy every namespace that the source has, each to the one of its name; else that of ``source`` to that of
+            ``target``, whatever their names.
         on_conflict: leave the target's (``"skip"``), ``"replace"`` it, or stop there (``"fail"``).
-        delete: also remove the target's conversations (of those that match) that the source does not have.
+        delete: also remove the target's conversations (of those that match) that the source does not have, in each namespace
+            where the source has any.
         on_not_copied: called with each conversation that is left as it is.
         progress: called after each commit.
         totals: counts up, and is returned; a new one when left out. It tells what is written when this raises.
@@ -101,39 +105,21 @@ def copy(
         AlreadyExistsError: there was a conflict, and ``on_conflict`` is ``"fail"``.
         PersistenceError: a store failed; what ``totals`` counts is written.
     """
+    if on_conflict not in get_args(OnConflict):
+        raise InvalidValueError(f"on_conflict must be one of {', '.join(get_args(OnConflict))}, not {on_conflict!r}")
+    stores = [(source, target)]
+    if all_namespaces:
+        stores = [(source.namespace(name), target.namespace(name)) for name in source.namespaces()]
+    if delete and not any(_has(here, criterion) for here, _ in stores):
+        raise InvalidValueError("there is nothing in the source: that would delete all there is in the target")
     told = _Told(on_not_copied, progress, CopyTotals() if totals is None else totals)
-    return _copy([(source, target)], criterion, on_conflict, told, delete=delete)
-
-
-def copy_all(
-    source: Store,
-    target: Store,
-    criterion: Criterion | None = None,
-    *,
-    on_conflict: OnConflict = "skip",
-    delete: bool = False,
-    on_not_copied: Callable[[NotCopied], object] = lambda _: None,
-    progress: Callable[[CopyTotals], object] = lambda _: None,
-    totals: CopyTotals | None = None,
-) -> CopyTotals:
-    """Copy all conversations of all namespaces, each to the namespace of its name, as `copy` does; call it again to go on.
-
-    Args:
-        source: where from, whichever namespace it is opened with.
-        target: where to, likewise.
-        criterion: only the conversations that match in the source.
-        on_conflict: what to do where the target has something else.
-        delete: also remove the target's conversations that the source does not have, in the namespaces that the source has.
-        on_not_copied: called with each conversation that is left as it is.
-        progress: called after each commit.
-        totals: counts up over all namespaces.
-
-    Raises:
-        InvalidValueError, AlreadyExistsError, PersistenceError: as `copy`.
-    """
-    stores = [(source.namespace(name), target.namespace(name)) for name in source.namespaces()]
-    told = _Told(on_not_copied, progress, CopyTotals() if totals is None else totals)
-    return _copy(stores, criterion, on_conflict, told, delete=delete)
+    for here, there in stores:
+        copying = _Copying(here, there, on_conflict, deletes=delete and _has(here, criterion), told=told)
+        for group in gather(copying.ready(pairs(here, there, criterion)), _load):
+            copying.write(group)
+            group.clear()  # before the next one is read
+    progress(told.totals)
+    return told.totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,27 +129,6 @@ class _Told:
     on_not_copied: Callable[[NotCopied], object]
     progress: Callable[[CopyTotals], object]
     totals: CopyTotals
-
-
-def _copy(
-    stores: Sequence[tuple[Store, Store]],
-    criterion: Criterion | None,
-    on_conflict: OnConflict,
-    told: _Told,
-    *,
-    delete: bool,
-) -> CopyTotals:
-    if on_conflict not in get_args(OnConflict):
-        raise InvalidValueError(f"on_conflict must be one of {', '.join(get_args(OnConflict))}, not {on_conflict!r}")
-    if delete and not any(_has(source, criterion) for source, _ in stores):
-        raise InvalidValueError("there is nothing in the source: that would delete all there is in the target")
-    for source, target in stores:
-        copying = _Copying(source, target, on_conflict, told)
-        for group in gather(copying.ready(pairs(source, target, criterion), delete=delete), _load):
-            copying.write(group)
-            group.clear()  # before the next one is read
-    told.progress(told.totals)
-    return told.totals
 
 
 def _has(store: Store, criterion: Criterion | None) -> bool:
@@ -182,13 +147,14 @@ class _Copying:
     source: Store
     target: Store
     on_conflict: OnConflict
+    deletes: bool
     told: _Told
 
-    def ready(self, found: Iterable[Pair], *, delete: bool) -> Iterator[Change]:
+    def ready(self, found: Iterable[Pair]) -> Iterator[Change]:
         """Yield what makes the conversations that the target seems to lack, and see to all others."""
         for ours, theirs in found:
             if ours is None:
-                if theirs is not None and delete and get(self.source, theirs.id) is None:
+                if theirs is not None and self.deletes and get(self.source, theirs.id) is None:
                     self._copy_one(theirs.id)
             elif theirs is None:
                 yield from self._new(ours)
@@ -232,7 +198,8 @@ class _Copying:
             self.told.totals.runs += runs
             self.told.progress(self.told.totals)
 
-        one = OneCopy(self.source, self.target, conversation_id, replaces=self.on_conflict == "replace", count=count)
+        replaces = self.on_conflict == "replace"
+        one = OneCopy(self.source, self.target, conversation_id, replaces, self.deletes, count=count)
         try:
             outcome = one.make().outcome
         except (ConflictError, CorruptRecordError, InvalidValueError, PartialCommitError, UnsupportedError) as error:
@@ -254,5 +221,5 @@ class _Copying:
 
 def _check_refused(error: PersistenceError) -> None:
     """Raise the error, if it is one of a commit that broke off for another reason than what was to be written."""
-    if isinstance(error, PartialCommitError) and not isinstance(error.__cause__, InvalidValueError):
+    if isinstance(error, PartialCommitError) and not error.is_refusal:
         raise error

@@ -18,8 +18,8 @@ from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError,
 from memory.gathering import Load, gather
 from memory.store import Store
 
-Outcome: TypeAlias = Literal["equal", "copied", "removed", "kept"]
-"""``equal`` already, ``copied``, ``removed`` where the source has none, or ``kept`` as it is in the target, on a conflict."""
+Outcome: TypeAlias = Literal["equal", "copied", "removed", "absent", "kept"]
+"""``equal`` already; ``copied``; ``removed`` where the source has none, or ``absent`` there and left; ``kept`` on a conflict."""
 
 RECORD_SIZE: Final = 200
 """Characters that a conversation has without runs and metadata, and a run without its texts."""
@@ -67,12 +67,21 @@ def copy_conversation(source: Store, target: Store, conversation_id: str, *, tho
 
 @dataclass(slots=True)
 class OneCopy:
-    """One conversation, from the one store to the other; ``count`` is told how many runs each commit has written."""
+    """One conversation, from the one store to the other.
+
+    Attributes:
+        replaces: whatever stands in the target gives way; else only what is a beginning of the source's, or older.
+        removes: where the source has none, the target's is removed.
+        thorough: as for `copy_conversation`.
+        count: is told how many runs each commit has written.
+        runs: how many that are.
+    """
 
     source: Store
     target: Store
     id: str
     replaces: bool = True
+    removes: bool = True
     thorough: bool = False
     count: Callable[[int], object] = lambda _: None
     runs: int = 0
@@ -88,29 +97,41 @@ class OneCopy:
             raise ConflictError(f"conversation {self.id!r} was changed while it was copied: copy it again") from error
 
     def _outcome(self) -> Outcome:
-        ours, theirs = get(self.source, self.id), get(self.target, self.id)
+        # The target first: what another copy brings to it meanwhile does not pass for more than the source has.
+        theirs, ours = get(self.target, self.id), get(self.source, self.id)
         if ours is None:
-            if theirs is None:
-                return "equal"
-            self._commit(Change(self.id, seen_in(theirs), remove=True))
-            return "removed"
+            return self._remove(theirs)
         if theirs is None:
             self._make_new(ours, None)
             return "copied"
         if head(ours) == head(theirs) and not self.thorough:
             return "equal"
         rest = self._rest(ours, theirs)
-        if rest is None and not self.replaces and not _is_older(theirs, ours):
-            return "kept"
         if rest is not None:
-            if head(ours) == head(theirs):
-                return "equal"
-            self._append_rest(ours, theirs, rest)
-            theirs = get(self.target, self.id)
-        if (
-            rest is None or theirs is None or head(ours) != head(theirs)
-        ):  # a store may have its own idea of when runs were appended
-            self._make_new(ours, theirs)
+            return self._go_on(ours, theirs, rest)
+        if not self.replaces and not _is_older(theirs, ours):
+            return "kept"
+        self._make_new(ours, theirs)
+        return "copied"
+
+    def _remove(self, theirs: ConversationRecord | None) -> Outcome:
+        if theirs is None:
+            return "equal"
+        if not self.removes:
+            return "absent"
+        self._commit(Change(self.id, seen_in(theirs), remove=True))
+        return "removed"
+
+    def _go_on(self, ours: ConversationRecord, theirs: ConversationRecord, rest: Iterator[RunRecord]) -> Outcome:
+        """Append what the target lacks, which has a beginning of it."""
+        if head(ours) == head(theirs):
+            return "equal"
+        self._append_rest(ours, theirs, rest)
+        now = get(self.target, self.id)
+        if now is None or _extent(now) != _extent(ours):
+            raise ConflictError(f"conversation {self.id!r} was changed while it was copied: copy it again")
+        if head(now) != head(ours):  # a store may have its own idea of when runs were appended
+            self._make_new(ours, now)
         return "copied"
 
     def _make_new(self, ours: ConversationRecord, theirs: ConversationRecord | None) -> None:
@@ -176,6 +197,10 @@ class OneCopy:
     def _counted(self, runs: int) -> None:
         self.runs += runs
         self.count(runs)
+
+
+def _extent(record: ConversationRecord) -> tuple[int, ...]:
+    return record.version, record.run_count, record.last_position
 
 
 def _identity(record: ConversationRecord) -> tuple[object, ...]:

@@ -111,7 +111,7 @@ def test_all_namespaces_unless_one_is_given(cli: Cli) -> None:
     edit(TARGET, "1")
     cli("import", "-", "--store", TARGET, "--namespace", "c", stdin=b'{"id": "3"}')
     extra, different, *_ = cli("copy", SOURCE, TARGET, "--verify-only").out.splitlines()
-    assert (extra, different.partition(":")[0]) == ("c/3: only there", "1")
+    assert (extra, different.partition(":")[0]) == ("3 (in c): only there", "1")
     assert cli("copy", SOURCE, TARGET, "--namespace", "a", "--verify-only").code == 0
 
 
