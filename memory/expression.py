@@ -8,8 +8,8 @@
 A path is names with dots between them, or subscripts where a key is no name: ``customer.tier``,
 ``customer["odd key"]``. ``id``, ``created_at``, ``updated_at`` and ``run_count`` are the conversation's own fields
 (times as ISO 8601 text, in UTC where they name no zone); ``metadata.id`` or ``metadata["id"]`` is what the metadata has
-under such a name. On the other side stands a value: a string, a number, ``True``, ``False``, ``None``, or a list or
-dict of values.
+under such a name. On the other side stands a value: a string, a number, ``True``, ``False``, ``None`` (or
+``true``, ``false``, ``null``, as JSON writes them), or a list or dict of values.
 
 ==============================================  =======================================================
 ``and``  ``or``  ``not``  parentheses           combine
@@ -25,7 +25,7 @@ dict of values.
 import ast
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeGuard
 
 from memory.errors import InvalidValueError
 from memory.moments import read_moment
@@ -64,6 +64,7 @@ _MIRRORED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Gt: ast.Lt,
     ast.GtE: ast.LtE,
 }
+_CONSTANTS: Final = {"true": True, "false": False, "null": None}  # as JSON writes them
 _FUNCTIONS: Final[dict[str, tuple[int, Callable[..., Criterion]]]] = {  # how many arguments, the path included
     "exists": (1, MetadataTerm.exists),
     "startswith": (2, MetadataTerm.startswith),
@@ -245,6 +246,8 @@ class _Translation:
             raise self._error(node, f"more than {DEEPEST} levels")
         if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, str | int | float)):
             return node.value
+        if _is_constant(node):
+            return _CONSTANTS[node.id]
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
             number = self._value(node.operand, depth - 1)
             if isinstance(number, int | float) and not isinstance(number, bool):
@@ -278,4 +281,8 @@ class _Translation:
 
 
 def _is_path(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name | ast.Attribute | ast.Subscript)
+    return isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and not _is_constant(node)
+
+
+def _is_constant(node: ast.expr) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and node.id in _CONSTANTS

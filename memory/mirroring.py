@@ -62,6 +62,8 @@ class MirroredStore(Store):
         self._replicas = {replica_name(replica): replica for replica in replicas}
         if len(self._replicas) < len(replicas):
             raise ConfigurationError(f"two replicas are the same: {', '.join(map(replica_name, replicas))}")
+        if replica_name(primary) in self._replicas:
+            raise ConfigurationError(f"{replica_name(primary)} is to be a replica of itself")
         super().__init__(primary.repository.with_outbox(list(self._replicas)), primary.name)
         self._opened = opened
 
@@ -86,6 +88,28 @@ class MirroredStore(Store):
         self._check_schema()
         nothing = dict.fromkeys(self._replicas, Waiting(0, self.repository.clock()))
         return {**nothing, **self.repository.waiting()}
+
+    def forget(self, replica: str) -> int:
+        """Throw away what waits for a replica that is none any more; return how many change sets that were.
+
+        Args:
+            replica: its name, as `lag` has it.
+
+        Raises:
+            ConfigurationError: it is one of this store's replicas, or a relay is at work on it.
+            PersistenceError: the primary failed.
+        """
+        if replica in self._replicas:
+            raise ConfigurationError(f"{replica} is a replica of this store: it would lack what waits for it")
+        self._check_schema()
+        forgotten = 0
+        with self.repository.relaying(replica) as outbox:
+            if outbox is None:
+                raise ConfigurationError(f"a relay is at work on {replica}")
+            while parcels := outbox.parcels(_AT_ONCE):
+                outbox.delivered(parcels)
+                forgotten += len(parcels)
+        return forgotten
 
     def migrate(self, progress: Progress = silently) -> SchemaStatus:
         """Bring the schemas of the primary and of all replicas to those this code needs; return the primary's."""
@@ -112,7 +136,7 @@ def mirror(primary: Store | str, *replicas: Store | str) -> MirroredStore:
         replicas: any stores, or URLs. What waits for one is kept under its `replica_name`.
 
     Raises:
-        ConfigurationError: a URL cannot be one, or two replicas are the same.
+        ConfigurationError: a URL cannot be one, two replicas are the same, or one is the primary.
         UnsupportedError: the primary cannot be one.
 
     >>> import memory

@@ -171,7 +171,7 @@ def test_what_the_source_lacks_goes_only_on_demand() -> None:
     put(target, "c", {"n": 2})
     copy(source, target)
     assert target.begin().conversations.count() == 4
-    assert copy(source, target, where("n") == 1, delete=True) == CopyTotals(equal=1, removed=1)
+    assert copy(source, target, where("n") == 1, delete=True) == CopyTotals(equal=1, removed=1, kept=1)
     assert [one.id for one in target.begin().conversations.iterate(order="id")] == ["a", "c", "not so there"]
     with pytest.raises(InvalidValueError, match="nothing in the source"):
         copy(objects(), target, delete=True)

@@ -54,6 +54,10 @@ _NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
         ('"2026-01-01T00:00:00Z" == updated_at', where.updated_at == _NEW_YEAR),
         ("x == None", where("x") == None),  # noqa: E711  # the criterion, not the value
         ("x == True", where("x") == True),  # noqa: E712
+        ("x == true", where("x") == True),  # noqa: E712
+        ("false == x", where("x") == False),  # noqa: E712
+        ("x in [null, {'k': true}]", where("x").in_([None, {"k": True}])),
+        ('metadata["true"] == true', where("true") == True),  # noqa: E712
         ("x == -1", where("x") == -1),
         ("x == +1.5e3", where("x") == 1500.0),
         ("x == -0.0", where("x") == -0.0),
@@ -91,6 +95,7 @@ def test_an_expression_means_the_criterion(text: str, criterion: Criterion) -> N
         ("a == f'{x}'", "a value is a string"),
         ("a == ...", "a value is a string"),
         ("a == 1 + 1", "a value is a string"),
+        ("3 == true", "two values cannot be compared"),
         ("a == -True", "a value is a string"),
         ("a == {1: 2}", "the keys of a dict are strings, at column 7"),
         ("a == {**b}", "the keys of a dict are strings"),

@@ -111,6 +111,8 @@ def import_(
     with settings.open() as store:
         totals = import_sources(store, sources, on_conflict, from_, options)
     if totals.refused:
+        if from_ == NATIVE and not totals.conversations + totals.skipped:
+            complain("what other programs wrote comes in with --from: see `memory import --help`")
         raise typer.Exit(FAILED)
 
 
@@ -160,6 +162,8 @@ def copy(
     """
     from memory.cli.copying import Stores
 
+    if verify_only and delete:
+        raise InvalidValueError("--verify-only changes nothing, so it cannot --delete")
     if target_namespace is not None and settings.namespace is None:
         raise InvalidValueError(
             "--target-namespace is for the conversations of one namespace: name it with --namespace"
@@ -169,6 +173,8 @@ def copy(
         replace(settings, url=target, namespace=settings.namespace if target_namespace is None else target_namespace),
         may_make=not verify_only,
     ) as stores:
+        if not delete:
+            stores.check_source()
         is_done = verify_only or stores.copy(_criterion(where), on_conflict, delete=delete)
         is_same = not (verify or verify_only) or stores.verify(_criterion(where))
     if not (is_done and is_same):
@@ -179,8 +185,13 @@ def copy(
 @with_settings
 def relay(
     settings: Settings,
-    replicas: Annotated[list[str], typer.Argument(metavar="REPLICA_URL...", help="As given to `memory.mirror`.")],
+    replicas: Annotated[
+        list[str] | None, typer.Argument(metavar="REPLICA_URL...", help="As given to `memory.mirror`.")
+    ] = None,
     *,
+    forget: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Throw away what waits for this one, as `memory stats` names it.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the process is ended.")] = False,
     interval: Annotated[float, typer.Option(min=0.0, help="Seconds between two looks, with --follow.")] = 1.0,
 ) -> None:
@@ -188,7 +199,13 @@ def relay(
     from memory.cli.relaying import relay_on, relay_once
     from memory.mirroring import mirror
 
-    with settings.open_existing() as primary, mirror(primary, *replicas) as store:
+    if not replicas and forget is None:
+        raise InvalidValueError("name the replicas, as they were given to `memory.mirror`")
+    with settings.open_existing() as primary, mirror(primary, *(replicas or ())) as store:
+        if forget is not None:
+            print(f"forgot {store.forget(forget):,} change sets")
+        if not replicas:
+            return
         if follow:
             relay_on(store, interval)
         elif not relay_once(store):
@@ -272,9 +289,9 @@ def delete(
         typer.confirm(f"Delete {len(ids)} conversations with their runs?", abort=True)
     with settings.open_existing() as store:
         with store.begin() as uow:
-            for conversation_id in ids:
+            for conversation_id in set(ids):
                 uow.conversations.remove(conversation_id)
-        print(f"deleted {len(ids):,} conversations")
+        print(f"deleted {len(set(ids)):,} conversations")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from memory.cli.transferring import SELDOM, count
 from memory.comparing import Compared, Side, verify
 from memory.connecting import redact
 from memory.copying import CopyTotals, copy
-from memory.errors import SchemaError
+from memory.errors import ConfigurationError, SchemaError
 from memory.query import Criterion
 from memory.store import Store
 from memory.transfer import OnConflict
@@ -49,6 +49,17 @@ class Stores:
                 except SchemaError as error:
                     raise SchemaError(f"{redact(settings.url)}: {error}") from error
             yield cls(here, there, source.namespace is not None)
+
+    def check_source(self) -> None:
+        """Raise where one namespace is named that has nothing: a mistyped name must not look like an empty one.
+
+        Raises:
+            ConfigurationError: so it is.
+        """
+        if self.one_namespace and not self.source.begin().conversations.find(order="id", limit=1).items:
+            raise ConfigurationError(
+                f"the source has nothing in the namespace {self.source.name!r}: `memory namespaces` lists those that it has"
+            )
 
     def copy(self, criterion: Criterion | None, on_conflict: OnConflict, *, delete: bool) -> bool:
         """Copy, tell what could not be, and in the end what has been, whatever happens; return whether all is copied."""

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from memory.errors import ConfigurationError
 from memory.transfer import uncompressed
 from memory.values import now
 
 STANDARD = "-"
+_SQLITE = b"SQLite format 3\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def open_output(name: str) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     target = Path(name).resolve()
+    _check_is_no_database(target, name)
     in_place = target.exists() and not target.is_file()  # a pipe, or /dev/null
     part = target if in_place else target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
@@ -67,6 +70,13 @@ def open_output(name: str) -> Iterator[IO[str]]:
         if not in_place:
             part.unlink(missing_ok=True)
         raise
+
+
+def _check_is_no_database(target: Path, name: str) -> None:
+    if target.is_file():
+        with target.open("rb") as file:
+            if file.read(len(_SQLITE)) == _SQLITE:
+                raise ConfigurationError(f"{name} is a database, which this would replace: name another file")
 
 
 def _compressed(raw: io.BufferedWriter, name: str) -> io.BufferedWriter:

@@ -18,7 +18,7 @@ P = ParamSpec("P")
 DEFAULT_URL: Final = "sqlite:///conversations.db"
 
 _STORE_HELP = f"URL of the store; else the environment variable MEMORY_URL; else {DEFAULT_URL}."
-_NAMESPACE_HELP = 'Namespace in it; else "default".'
+_NAMESPACE_HELP = 'Namespace in it; else "default", or all where the command says so.'
 _DEBUG_HELP = "Show the traceback of an error."
 
 
@@ -46,6 +46,8 @@ class Settings:
             ConfigurationError: there is no such file.
         """
         if self.file is not None and not self.file.exists():
+            if not self.file.parent.exists():
+                raise ConfigurationError(f"there is no folder {self.file.parent}")
             raise ConfigurationError(f"there is no file {self.file}: `memory import` makes it, --store names another")
         return self.open()
 

@@ -22,7 +22,7 @@ def relay_once(store: MirroredStore) -> bool:
     named = {done.replica for done in relayed}
     left = {replica: waiting.change_sets for replica, waiting in store.lag().items() if waiting.change_sets}
     for replica, change_sets in left.items():
-        unnamed = "" if replica in named else ", which is none of those that were named"
+        unnamed = "" if replica in named else ", which is none of those that were named: --forget throws them away"
         complain(f"{change_sets:,} change sets wait for {replica}{unnamed}")
     return not left
 

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from memory.cli.files import STANDARD, open_input, open_output
 from memory.cli.progress import progress
-from memory.cli.reporting import complain
+from memory.cli.reporting import complain, visible
 from memory.connecting import redact
 from memory.domain import Conversation, ConversationRecord
 from memory.errors import ConfigurationError, InvalidValueError
@@ -23,6 +23,7 @@ from memory.store import Store
 from memory.transfer import OnConflict, Refusal, Totals, dump, known_runs, restore
 from memory.values import now
 
+_NAMED: Final = 3  # conversations that were skipped
 SELDOM: Final = 200_000
 """Objects until the cycle collector runs: records are in no cycles, and at 700 it took a sixth of the time."""
 
@@ -50,24 +51,40 @@ def import_sources(
     options = options or {}
     if "id" in options and len(names) > 1:
         raise ConfigurationError(f"--id names one conversation, and there are {len(names)} files")
-    totals = Totals()
+    totals, skipped = Totals(), list[str]()
     gc.set_threshold(SELDOM)
     store.begin()  # a store that cannot be used is told before anything is read
     try:
         for name in names:
-            _import_one(store, name, format, options, on_conflict=on_conflict, totals=totals)
+            _import_one(store, name, format, options, on_conflict=on_conflict, totals=totals, skipped=skipped)
     finally:
         what = "lines" if format == NATIVE else "conversations"
-        skipped = f", skipped {totals.skipped:,} that exist already" if totals.skipped else ""
         refused = f", refused {totals.refused:,} {what}" if totals.refused else ""
-        print(f"imported {totals.conversations:,} conversations and {totals.runs:,} runs{skipped}{refused}")
+        told = f"imported {totals.conversations:,} conversations and {totals.runs:,} runs"
+        print(visible(told + _skipped(totals.skipped, skipped) + refused))
     return totals
 
 
+def _skipped(count: int, first: list[str]) -> str:
+    more = f" and {count - len(first):,} more" if count > len(first) else ""
+    return f", skipped {count:,} that exist already ({', '.join(first)}{more})" if count else ""
+
+
 def _import_one(
-    store: Store, name: str, format: str, options: Mapping[str, str], *, on_conflict: OnConflict, totals: Totals
+    store: Store,
+    name: str,
+    format: str,
+    options: Mapping[str, str],
+    *,
+    on_conflict: OnConflict,
+    totals: Totals,
+    skipped: list[str],
 ) -> None:
     is_file = FORMATS[format].is_file
+
+    def skip(id: str) -> None:
+        if len(skipped) < _NAMED:
+            skipped.append(id)
 
     def tell(refusal: Refusal) -> None:
         complain(f"{name if is_file else format}:{refusal.number}: {refusal.reason}")  # an address may hold a password
@@ -87,6 +104,7 @@ def _import_one(
             formats.read(format, source),
             on_conflict=on_conflict,
             on_refusal=tell,
+            on_skipped=skip,
             progress=lambda _: advance(position()),
             totals=totals,
         )

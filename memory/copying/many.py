@@ -90,18 +90,19 @@ def copy(
     Args:
         source: where from; it is only read.
         target: where to.
-        criterion: only the conversations that match in the source.
+        criterion: only the conversations that match in the source, or did when they were copied.
         all_namespaces: copy every namespace that the source has, each to the one of its name; else that of ``source`` to that of
             ``target``, whatever their names.
         on_conflict: leave the target's (``"skip"``), ``"replace"`` it, or stop there (``"fail"``).
-        delete: also remove the target's conversations (of those that match) that the source does not have, in each namespace
-            where the source has any.
+        delete: also remove the target's conversations (of those that match) that the source does not have; of all namespaces, in
+            each where the source has any.
         on_not_copied: called with each conversation that is left as it is.
         progress: called after each commit.
         totals: counts up, and is returned; a new one when left out. It tells what is written when this raises.
 
     Raises:
-        InvalidValueError: ``on_conflict`` is something else; or nothing in the source matches, and ``delete`` would remove all.
+        InvalidValueError: ``on_conflict`` is something else; or nothing in the source matches, and ``delete`` would remove all:
+            that is done only to a namespace of the same name, and if the source has others.
         AlreadyExistsError: there was a conflict, and ``on_conflict`` is ``"fail"``.
         PersistenceError: a store failed; what ``totals`` counts is written.
     """
@@ -110,11 +111,12 @@ def copy(
     stores = [(source, target)]
     if all_namespaces:
         stores = [(source.namespace(name), target.namespace(name)) for name in source.namespaces()]
-    if delete and not any(_has(here, criterion) for here, _ in stores):
+    emptied = not all_namespaces and criterion is None and source.name == target.name and bool(source.namespaces())
+    if delete and not emptied and not any(_has(here, criterion) for here, _ in stores):
         raise InvalidValueError("there is nothing in the source: that would delete all there is in the target")
     told = _Told(on_not_copied, progress, CopyTotals() if totals is None else totals)
     for here, there in stores:
-        copying = _Copying(here, there, on_conflict, deletes=delete and _has(here, criterion), told=told)
+        copying = _Copying(here, there, on_conflict, delete and (emptied or _has(here, criterion)), told)
         for group in gather(copying.ready(pairs(here, there, criterion)), _load):
             copying.write(group)
             group.clear()  # before the next one is read
@@ -154,7 +156,8 @@ class _Copying:
         """Yield what makes the conversations that the target seems to lack, and see to all others."""
         for ours, theirs in found:
             if ours is None:
-                if theirs is not None and self.deletes and get(self.source, theirs.id) is None:
+                # It may be there all the same: made meanwhile, or as something that does not match any more.
+                if theirs is not None and (self.deletes or get(self.source, theirs.id) is not None):
                     self._copy_one(theirs.id)
             elif theirs is None:
                 yield from self._new(ours)

@@ -32,6 +32,7 @@ def restore(
     *,
     on_conflict: OnConflict = "skip",
     on_refusal: Callable[[Refusal], object] = lambda _: None,
+    on_skipped: Callable[[str], object] = lambda _: None,
     progress: Callable[[Totals], object] = lambda _: None,
     totals: Totals | None = None,
 ) -> Totals:
@@ -45,6 +46,7 @@ def restore(
         on_conflict: ``"skip"``, ``"replace"`` or ``"fail"``, see `OnConflict`; an id that comes twice is
             taken the second time.
         on_refusal: called with each line that holds no conversation, or one that the store cannot keep.
+        on_skipped: called with each id that was taken, where that is skipped.
         progress: called after each commit.
         totals: counts up, and is returned; a new one when left out. It tells what is written when this raises.
 
@@ -56,7 +58,7 @@ def restore(
     if on_conflict not in get_args(OnConflict):
         raise InvalidValueError(f"on_conflict must be one of {', '.join(get_args(OnConflict))}, not {on_conflict!r}")
     totals = Totals() if totals is None else totals
-    restoring = _Restoring(store, on_conflict, on_refusal, totals)
+    restoring = _Restoring(store, on_conflict, on_refusal, on_skipped, totals)
     for group in gather(restoring.arrivals(lines), _load):
         restoring.write(group)
         group.clear()  # before the next one is read
@@ -72,11 +74,17 @@ class _Restoring:
     """One call of `restore`."""
 
     def __init__(
-        self, store: Store, on_conflict: OnConflict, on_refusal: Callable[[Refusal], object], totals: Totals
+        self,
+        store: Store,
+        on_conflict: OnConflict,
+        on_refusal: Callable[[Refusal], object],
+        on_skipped: Callable[[str], object],
+        totals: Totals,
     ) -> None:
         self._store = store
         self._on_conflict = on_conflict
         self._on_refusal = on_refusal
+        self._on_skipped = on_skipped
         self._totals = totals
 
     def arrivals(self, lines: Iterable[Arrival | Refusal]) -> Iterator[Arrival]:
@@ -137,5 +145,8 @@ class _Restoring:
             first = next(arrival for arrival in group if arrival.change.id in taken)
             self.write([arrival for arrival in free if arrival.number < first.number])
             raise AlreadyExistsError(f"line {first.number}: conversation {first.change.id!r} exists already")
-        self._totals.skipped += len(group) - len(free)
+        for arrival in group:
+            if arrival.change.id in taken:
+                self._totals.skipped += 1
+                self._on_skipped(arrival.change.id)
         return free

@@ -76,6 +76,17 @@ def test_show_the_last_runs_only(cli: Cli) -> None:
     assert "#" not in cli("show", "lin", "--last", "0").out
 
 
+def test_an_export_does_not_replace_a_database(cli: Cli) -> None:
+    for name in ("conversations.db", "./conversations.db"):
+        refused = cli("export", name)
+        assert (refused.code, "is a database" in refused.err) == (1, True)
+    assert cli("count").code == 0
+
+
+def test_delete_takes_an_id_once(cli: Cli) -> None:
+    assert cli("delete", "lin", "lin", "--yes").out == "deleted 1 conversations\n"
+
+
 def test_show_tells_what_griptapes_artifacts_say(cli: Cli) -> None:
     runs = [
         {

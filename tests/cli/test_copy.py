@@ -115,9 +115,34 @@ def test_all_namespaces_unless_one_is_given(cli: Cli) -> None:
     assert cli("copy", SOURCE, TARGET, "--namespace", "a", "--verify-only").code == 0
 
 
+def test_what_was_emptied_in_the_source_goes_from_the_target_when_it_is_named(cli: Cli) -> None:
+    for name in ("default", "a"):
+        cli("import", "-", "--store", SOURCE, "--namespace", name, stdin=b'{"id": "1"}')
+    cli("copy", SOURCE, TARGET)
+    cli("delete", "1", "--yes", "--store", SOURCE, "--namespace", "a")
+    assert cli("copy", SOURCE, TARGET, "--delete", "--verify").code == 1
+    refused = cli("copy", SOURCE, TARGET, "--namespace", "a")
+    assert (refused.code, "nothing in the namespace 'a'" in refused.err) == (1, True)
+    elsewhere = cli("copy", SOURCE, TARGET, "--namespace", "a", "--target-namespace", "default", "--delete")
+    assert (elsewhere.code, "that would delete all" in elsewhere.err) == (1, True)
+    assert cli("copy", SOURCE, TARGET, "--namespace", "a", "--delete", "--verify").code == 0
+    assert cli("copy", SOURCE, TARGET, "--verify-only").code == 0
+
+
+def test_what_does_not_match_any_more_is_brought_up_to_date_where_it_was_copied(cli: Cli) -> None:
+    cli("import", "-", "--store", SOURCE, stdin=b'{"id": "1", "metadata": {"d": 0}}\n{"id": "2", "metadata": {"d": 0}}')
+    cli("copy", SOURCE, TARGET, "--where", "d == 0")
+    with memory.connect(SOURCE) as store, store.begin() as uow:
+        uow.conversations.get("1").metadata["d"] = 9
+    assert cli("copy", SOURCE, TARGET, "--where", "d == 0", "--delete", "--verify").code == 0
+    assert cli("copy", SOURCE, TARGET, "--verify-only").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        ([SOURCE, TARGET, "--namespace", "typo"], 1, "nothing in the namespace 'typo'"),
+        ([SOURCE, TARGET, "--verify-only", "--delete"], 1, "cannot --delete"),
         ([SOURCE, TARGET, "--target-namespace", "b"], 1, "name it with --namespace"),
         (["sqlite:///missing.db", TARGET], 1, "there is no file missing.db"),
         ([SOURCE, TARGET, "--verify-only"], 1, "there is no file target.db"),

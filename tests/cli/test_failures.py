@@ -20,7 +20,7 @@ from tests.cli.conftest import ROOT, Cli, start
     ("arguments", "code", "message"),
     [
         (["count"], 1, "there is no file conversations.db: `memory import` makes it, --store names another"),
-        (["find", "--store", "sqlite:///no/such/folder/x.db"], 1, "there is no file no/such/folder/x.db"),
+        (["find", "--store", "sqlite:///no/such/folder/x.db"], 1, "there is no folder no/such/folder"),
         (["import", "-", "--store", "sqlite:///no/such/folder/x.db"], 1, "the file cannot be opened or made"),
         (["count", "--store", "nonsense"], 1, "a store's URL looks like"),
         (["count", "--store", ""], 1, "a store's URL looks like"),

@@ -53,15 +53,29 @@ def test_a_bad_line_is_told_the_rest_goes_on_and_the_exit_code_is_1(cli: Cli) ->
     assert cli("count").out == "2\n"
 
 
+def test_who_forgot_what_the_file_is_is_told_where_to_look(cli: Cli) -> None:
+    assert "--from" in cli("import", "-", stdin=b'[{"role": "user", "content": "x"}]').err
+    assert "--from" not in cli("import", "-", stdin=b'{"id": "a"}\nnonsense').err
+
+
+def test_the_first_that_are_skipped_are_named(cli: Cli) -> None:
+    lines = b"".join(b'{"id": "%d"}\n' % number for number in range(5))
+    cli("import", "-", stdin=lines)
+    again = "imported 0 conversations and 0 runs, skipped 5 that exist already (0, 1, 2 and 2 more)\n"
+    assert cli("import", "-", stdin=lines).out == again
+    twice = cli("import", "-", stdin=b'{"id": "x"}\n{"id": "x\\u202e"}\n{"id": "x\\u202e"}')
+    assert twice.out == "imported 2 conversations and 0 runs, skipped 1 that exist already (x\\u202e)\n"
+
+
 def test_what_is_told_of_a_bad_line_is_one_line_and_shows_control_characters(cli: Cli) -> None:
     ended = cli("import", "-", stdin=json.dumps({"id": "a", "metadata": {"x\n\x1b[2J": {"y": float("nan")}}}).encode())
-    assert ended.err == "-:1: metadata.x \\x1b[2J.y is nan: only finite numbers can be stored\n"
+    assert ended.err.splitlines()[0] == "-:1: metadata.x \\x1b[2J.y is nan: only finite numbers can be stored"
 
 
 @pytest.mark.parametrize(
     ("how", "code", "n", "out"),
     [
-        ("skip", 0, 1, "imported 1 conversations and 0 runs, skipped 1 that exist already\n"),
+        ("skip", 0, 1, "imported 1 conversations and 0 runs, skipped 1 that exist already (a)\n"),
         ("replace", 0, 2, "imported 2 conversations and 0 runs\n"),
         ("fail", 1, 1, "imported 1 conversations and 0 runs\n"),
     ],

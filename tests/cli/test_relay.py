@@ -48,6 +48,18 @@ def test_relay_tells_what_it_could_not_deliver(cli: Cli, store: MirroredStore) -
     store.close()
 
 
+def test_what_waits_for_nobody_any_more_is_thrown_away_when_told_to(cli: Cli, store: MirroredStore) -> None:
+    with memory.mirror(PRIMARY, ELSEWHERE) as other:
+        put(other, "cyd")
+    assert cli("relay", COPIES).code == 1
+    in_use = cli("relay", COPIES, "--forget", NAMES[COPIES])
+    assert (in_use.code, "is a replica of this store" in in_use.err) == (1, True)
+    assert cli("relay", "--forget", NAMES[ELSEWHERE]).out == "forgot 1 change sets\n"
+    assert cli("relay", COPIES).code == 0
+    assert "name the replicas" in cli("relay").err
+    store.close()
+
+
 def test_relay_needs_a_store_that_is_there(cli: Cli) -> None:
     assert "there is no file" in cli("relay", COPIES).err
     assert not Path("conversations.db").exists()

@@ -384,6 +384,8 @@ def test_what_cannot_be_mirrored_is_refused(primary: Store) -> None:
         mirror("memory://", primary)
     with pytest.raises(ConfigurationError, match="two replicas are the same"):
         mirror(primary, objects(), objects())
+    with pytest.raises(ConfigurationError, match="a replica of itself"):
+        mirror(primary, Store(primary.repository))
     with pytest.raises(ConfigurationError, match="there is no store for nonsense"):
         mirror(primary, "memory://", "nonsense://")
 
