@@ -19,6 +19,9 @@ ALL_RUNS: Final = 2**53 - 1
 NEVER: Final = -1
 """As `Change.expires_at`: the conversation is to lose its expiry."""
 
+UNKNOWN: Final = 0
+"""As `Written.last_position`, after an append: it is done, and the store could not find out where."""
+
 
 class Seen(NamedTuple):
     """Which conversation, and which version of it, was read."""
@@ -134,7 +137,11 @@ class ChangeSet:
 
 
 class Written(NamedTuple):
-    """What a commit made of one conversation; ``run_count`` and ``last_position`` are those after it."""
+    """What a commit made of one conversation; ``run_count`` and ``last_position`` are those after it.
+
+    Where runs were appended, ``last_position`` is that of the last of them, also if others appended at the same moment. A store
+    that is not ``atomic`` may have to leave it `UNKNOWN`, never to guess it; then there are at least ``run_count`` runs.
+    """
 
     version: int
     incarnation: str

@@ -11,205 +11,42 @@ A change is written in this order, each step a request or a few:
 Each step can be found again by the token: the same change set, committed again, goes on where it ended.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Final
 
 from memory.adapters.cloud import gaps
-from memory.adapters.cloud.conversations import Conversations, Known
-from memory.adapters.cloud.http import Fields, MissingError
-from memory.adapters.cloud.marks import Book, Outcome
+from memory.adapters.cloud.conversations import Known
+from memory.adapters.cloud.http import Fields, MissingError, doubting
+from memory.adapters.cloud.marks import Book
 from memory.adapters.cloud.messages import Read
 from memory.adapters.cloud.names import alias_of
-from memory.adapters.cloud.records import Message, Texts, Thread, conversation_record, message_body
-from memory.adapters.cloud.writing import Writer
-from memory.changes import Change, Written, check, missing_runs, placed
+from memory.adapters.cloud.preparing import Preparing
+from memory.adapters.cloud.records import Message, Thread, message_body
+from memory.changes import UNKNOWN, Written
 from memory.domain import ConversationRecord, RunRecord
-from memory.errors import NotFoundError, Step
+from memory.errors import NotFoundError, PersistenceError
 
 _INLINE: Final = 100  # runs that are made with their thread, in one request
 _INLINE_SIZE: Final = 256_000  # characters of them
 _HIDDEN: Final = 100  # messages that are hidden at once, until they are deleted
 
 
-class Attempt(NamedTuple):
-    """What all changes of one commit share.
-
-    Attributes:
-        namespace, token, at: where, which change set, and when.
-        texts: how strings are written.
-        begun: this repository has tried to commit the same change set before.
-        again: somebody may have.
-    """
-
-    namespace: str
-    token: str
-    at: int
-    texts: Texts
-    begun: bool
-    again: bool
-
-
-class Changing:
+class Changing(Preparing):
     """One conversation of a commit: `prepare` reads and checks, `write` writes.
 
-    Attributes:
-        id: the conversation's.
-        steps: what is to be done, once it is prepared.
-        done: what is done.
+    Every write goes through `Steps.do`: it is sent, it is kept that it is done, and only then anything else is read.
     """
-
-    def __init__(self, conversations: Conversations, change: Change, attempt: Attempt) -> None:
-        self.id = change.id
-        self.steps: list[Step] = []
-        self.done: list[Step] = []
-        self._change = change
-        self._attempt = attempt
-        self._conversations = conversations
-        self._writer = Writer(conversations)
-        self._place = attempt.namespace, change.id
-        self._in_the_way: Sequence[Thread] = ()  # to be deleted first
-        self._thread: Thread | None = None
-        self._known: Known | None = None
-        self._read: Read | None = None  # the runs, where some are edited
-        self._runs = change.append
-        self._added: set[int] = set()  # numbers of the runs that are there already
-        self._outcome: Outcome | None = None  # of the same change set, committed before
-
-    # reading and checking
-
-    def prepare(self) -> None:
-        """Read what is needed, and refuse a change that does not fit."""
-        change, known = self._change, self._conversations.known(self._place)
-        if change.only_appends and known is not None and not self._attempt.again:
-            if known.expires_at is not None and known.expires_at <= self._conversations.clock():
-                raise NotFoundError(f"there is no conversation {self.id!r}")
-            self._known = known  # the append that asks nothing
-        elif change.create is not None or change.remove:
-            self._prepare_another()
-        else:
-            self._prepare_this()
-        self.steps = list(self._all_steps())
-
-    def _prepare_another(self) -> None:
-        """Prepare to remove it, to make it, or both."""
-        change = self._change
-        threads = self._conversations.threads.find(*self._place)
-        present = threads[0] if threads and not self._conversations.is_expired(threads[0]) else None
-        if change.create is not None:
-            self._runs = placed(change, change.create.last_position)[0]
-            for position in (*change.remove_runs, *[run.position for run in change.replace_runs]):
-                raise missing_runs(change, position)  # a new one has none
-            if present is not None and self._goes_on(present):
-                return
-        elif present is None and self._attempt.begun:
-            self.done.append(self._step("removed"))
-            return
-        check(change, None if present is None else conversation_record(present, self.id, present.count))
-        self._in_the_way = threads
-
-    def _prepare_this(self) -> None:
-        """Prepare to edit it, or to append to it."""
-        change = self._change
-        self._thread = thread = self._conversations.present(self._place)
-        record: ConversationRecord | None
-        if thread is not None and self._goes_on(thread):
-            record = self._conversations.record(thread, self.id)
-        elif thread is None or not (change.edits or change.after is not None or change.gives_positions):
-            record = None if thread is None else conversation_record(thread, self.id, thread.count)
-            check(change, record)
-        else:
-            record = self._conversations.record(thread, self.id)
-            check(change, record)
-        if thread is not None and record is not None:
-            self._known = Known.of(thread, record.run_count)
-            if change.edits and self._outcome is None:
-                self._read = self._read_runs(thread)
-                self._check_runs(thread)
-
-    def _goes_on(self, thread: Thread) -> bool:
-        """Tell whether this change set has written something of it before, and learn what."""
-        if not self._attempt.again:
-            return False
-        book, token = thread.written, self._attempt.token
-        self._outcome = book.outcome(token)
-        if self._runs and (self._outcome is not None or self._change.create is None):
-            self._added = set(self._writer.added(thread.id, token, 0))
-        if self._outcome is None and book.open != token and not self._added:
-            return False
-        self._thread, self._known = thread, Known.of(thread)
-        return True
-
-    def _read_runs(self, thread: Thread) -> Read | None:
-        """Read the runs that are edited; all of them where some are removed, for their positions to be counted anew."""
-        change = self._change
-        if change.remove_before or change.remove_runs or thread.written.hidden:
-            return self._conversations.messages.read(thread)
-        if not change.replace_runs:
-            return None
-        ranks = [gaps.rank_of(run.position, thread.written.gaps) for run in change.replace_runs]
-        return self._conversations.messages.window(
-            thread,
-            lambda total: range(max(1, min(ranks)), min(total, max(ranks)) + 1),
-            self._conversations.believed(thread),
-        )
-
-    def _check_runs(self, thread: Thread) -> None:
-        """Refuse to edit runs that are not there."""
-        change, there = self._change, set(self._by_position())
-        going_on = thread.written.open == self._attempt.token
-        for position in (*change.remove_runs, *(run.position for run in change.replace_runs)):
-            gone = going_on and position in change.remove_runs
-            if (position not in there or position < change.remove_before) and not gone:
-                raise missing_runs(change, position)
-
-    def _by_position(self) -> dict[int, Message]:
-        return dict(self._read.placed) if self._read is not None else {}
-
-    # steps
-
-    def _step(self, what: str) -> Step:
-        return Step(self.id, what)
-
-    def _all_steps(self) -> Iterator[Step]:
-        change = self._change
-        if change.remove:
-            yield self._step("removed")
-        if change.create is not None:
-            yield self._step("created")
-        for run in change.replace_runs:
-            yield self._step(f"run at {run.position} replaced")
-        for position in self._removed():
-            yield self._step(f"run at {position} removed")
-        if change.edits:
-            yield self._step("changed")
-        for number in range(len(self._runs)):
-            yield self._appended(number)
-
-    def _appended(self, number: int) -> Step:
-        return self._step(f"run {number + 1} of {len(self._runs)} appended: {self._runs[number].id}")
-
-    def _removed(self) -> list[int]:
-        """Return the positions whose runs go."""
-        change = self._change
-        return [
-            position
-            for position in self._by_position()
-            if position < change.remove_before or position in change.remove_runs
-        ]
-
-    # writing
 
     def write(self) -> Written | None:
         """Write the change, go on where it ended; return what it made of the conversation."""
         change, thread = self._change, self._thread
         if self._in_the_way:
-            self._conversations.delete_all(self._place, self._in_the_way)
-            if change.remove:
-                self.done.append(self._step("removed"))
+            self._clear_the_way()
         if self._outcome is not None:  # all but the appended runs
-            self.done += self.steps[: -len(self._runs) or None]
+            after = set(self._steps_after())
+            self._steps.found(*[step for step in self._steps.all[self.id] if step not in after])
         elif change.create is not None:
             self._make(change.create)
         elif change.edits and thread is not None:
@@ -217,21 +54,46 @@ class Changing:
         if self._known is None:
             return None
         for number, run in enumerate(self._runs):
-            if number not in self._added:
+            if number in self._added:
+                self._steps.found(self._appended(number))
+            else:
                 self._append(number, run)
-            self.done.append(self._appended(number))
+        if self._unplaced:
+            self._find_last()
         if change.gives_positions and change.create is None and thread is not None:
             self._keep_positions(thread)
         return self._written()
 
+    def _clear_the_way(self) -> None:
+        """Delete what was there; of a removal the threads are kept in mind, for another attempt to leave others alone."""
+
+        def delete() -> None:
+            self._conversations.delete_all(self._place, self._in_the_way)
+
+        if self._change.remove:
+            self._steps.removing.setdefault(self.id, frozenset([thread.id for thread in self._in_the_way]))
+            self._steps.do(delete, self._step("removed"))
+        else:
+            delete()
+
     def _written(self) -> Written | None:
+        """Return what became of it up to the last of one's own runs: what others appended after that is theirs."""
         known, outcome = self._known, self._outcome
         if known is None:
             return None
-        self._conversations.remember(self._place, known)
-        if outcome is not None:
+        own = self._added.get(len(self._runs) - 1)
+        if self._unplaced:
+            self._conversations.forget(self._place)
+            count, last = known.count, UNKNOWN
+        else:
+            self._conversations.remember(self._place, known)
+            count, last = (own.run_count, own.position) if own is not None else (known.count, known.last_position)
+        if outcome is None:
+            return Written(known.version, known.thread_id, count, last)
+        if not self._runs:
             return Written(outcome.version, known.thread_id, outcome.run_count, outcome.last_position)
-        return Written(known.version, known.thread_id, known.count, known.last_position)
+        between = max(0, last - outcome.last_position)  # what others appended before the last of them
+        return Written(outcome.version, known.thread_id, outcome.run_count + between, last)
 
     def _make(self, record: ConversationRecord) -> None:
         """Make the conversation, with as many of its runs as one request may take."""
@@ -251,26 +113,20 @@ class Changing:
         bodies = [self._body(number, run, run.position) for number, run in enumerate(runs[:_INLINE])]
         sizes = accumulate([len(body["input"]) + len(body["output"]) for body in bodies])
         bodies = [body for body, size in zip(bodies, sizes, strict=True) if size <= _INLINE_SIZE]
-        thread, made = self._writer.make(self._place, book, bodies)
-        self.done.append(self._step("created"))
+        thread, made = self._steps.do(lambda: self._writer.make(self._place, book, bodies), self._step("created"))
         if thread.count == made:
-            self._added = set(range(made))
+            self._added = dict.fromkeys(range(made))
             self._conversations.guesses.counted(thread.count, made)
         else:  # A16: it was made in part; or A12: that is not what message_count counts
-            self._added = set(self._writer.added(thread.id, token, 0))
-            self._conversations.guesses.counted(thread.count, len(self._added))
+            with doubting(f"conversation {self.id!r} is made; whether its runs are could not be found out"):
+                self._added = dict(self._writer.added(thread.id, token, 0))
         self._known = Known.of(thread, len(self._added))
         self._conversations.remember(self._place, self._known)
 
     def _edit(self, thread: Thread) -> None:
         """Replace runs, then keep the new bookkeeping, and delete the messages of runs that go."""
         change, book, token = self._change, thread.written, self._attempt.token
-        messages = self._by_position()
-        for run in change.replace_runs:
-            self._conversations.messages.replace(
-                messages[run.position].id, self._body(-run.position, run, run.position)
-            )
-            self.done.append(self._step(f"run at {run.position} replaced"))
+        self._replace_runs()
         book = replace(
             book,
             version=book.version + (book.open != token),
@@ -285,10 +141,22 @@ class Changing:
         final = count + len(self._runs)
         book = replace(book, count=final, hidden=())
         book = book.closed(token, final, final + gaps.size(book.gaps))
-        self._thread = self._writer.keep(thread, book, f"conversation {self.id!r}")
-        self.done.append(self._step("changed"))
+        self._thread = self._steps.do(
+            lambda: self._writer.keep(thread, book, f"conversation {self.id!r}"), self._step("changed")
+        )
         self._known = Known.of(self._thread, count)
         self._conversations.remember(self._place, self._known)
+
+    def _replace_runs(self) -> None:
+        """Put other content in the messages of runs that are replaced, if it is not there already."""
+        messages, replaced = self._by_position(), self._replaced()
+        for run in self._change.replace_runs:
+            step = self._step(f"run at {run.position} replaced")
+            if run.position in replaced:
+                self._steps.found(step)
+            else:
+                message, body = messages[run.position], self._body(-run.position, run, run.position)
+                self._steps.do(partial(self._conversations.messages.replace, message.id, body), step)
 
     def _remove_runs(self, thread: Thread, book: Book, read: Read) -> tuple[Thread, Book]:
         """Hide and delete the messages of runs that go, of copies, and what an earlier commit has left hidden."""
@@ -302,8 +170,9 @@ class Changing:
             still = sorted([*kept, *[position for position, _ in later if position is not None]])
             hidden = tuple([message.id for _, message in chunk])
             book = replace(book, gaps=gaps.between(still, last), hidden=hidden, open=self._attempt.token)
-            thread = self._writer.keep(thread, book, f"conversation {self.id!r}")
-            self.done += [self._step(f"run at {position} removed") for position, _ in chunk if position is not None]
+            steps = [self._step(f"run at {position} removed") for position, _ in chunk if position is not None]
+            hide = partial(self._writer.keep, thread, book, f"conversation {self.id!r}")
+            thread = self._steps.do(hide, *steps)
             for _, message in chunk:
                 self._conversations.messages.delete(message.id)
         return thread, replace(book, gaps=gaps.between(kept, last))
@@ -315,16 +184,22 @@ class Changing:
             message = self._send(known, number, run)
         except MissingError as error:  # the thread that was known is gone: another may be in its place
             self._conversations.forget(self._place)
-            thread = None if self.done else self._conversations.present(self._place)
+            thread = None if self._steps.any_of(self.id) else self._conversations.present(self._place)
             if thread is None:
                 raise NotFoundError(f"there is no conversation {self.id!r}") from error
             known = Known.of(thread)
             message = self._send(known, number, run)
         after = known.with_added(message.index)
-        if after is not None and known.count:
+        if after is None:
+            self._unplaced = True
+            after = replace(known, count=known.count + 1, last_index=message.index)
+        elif known.count and not self._unplaced:
             self._conversations.guesses.counted(known.count, known.count)  # index and message_count agree
-        self._known = after or self._seen_anew(known)
-        self._conversations.remember(self._place, self._known)
+        self._known = after
+        if self._unplaced:
+            self._conversations.forget(self._place)
+        else:
+            self._conversations.remember(self._place, after)
 
     def _known_thread(self) -> Known:
         if self._known is None:
@@ -333,31 +208,43 @@ class Changing:
 
     def _send(self, known: Known, number: int, run: RunRecord) -> Message:
         position = run.position or known.last_position + 1
-        return self._writer.add(
-            known.thread_id, self._body(number, run, position), (self._attempt.token, number), known.count
+        body, mark = self._body(number, run, position), (self._attempt.token, number)
+        return self._steps.do(
+            lambda: self._writer.add(known.thread_id, body, mark, known.count), self._appended(number)
         )
 
-    def _seen_anew(self, known: Known) -> Known:
-        """Return how many runs there are now that the index of one's own does not tell."""
-        thread = self._conversations.threads.get(known.thread_id)
-        if thread is None:
-            return replace(known, count=known.count + 1)
-        read = self._conversations.last_runs(thread)
-        return replace(Known.of(thread, read.count), last_index=read.placed[-1].message.index if read.placed else None)
+    def _find_last(self) -> None:
+        """Find where the last of one's own runs has come to stand, which its index does not tell.
+
+        All of them are written: whatever goes wrong here, the receipt says less, and the commit is done.
+        """
+        known, number = self._known_thread(), len(self._runs) - 1
+        try:
+            own = self._writer.added(known.thread_id, self._attempt.token, known.count - number).get(number)
+        except PersistenceError:
+            return
+        if own is not None:
+            missing = own.position - own.run_count
+            self._known = replace(known, count=own.run_count, missing=missing, last_index=own.message.index)
+            self._unplaced = False
 
     def _keep_positions(self, thread: Thread) -> None:
         """Keep the gaps that given positions leave."""
+        kept = self._step("positions kept")
         now = self._conversations.threads.get(thread.id)
         if now is None:
             raise NotFoundError(f"there is no conversation {self.id!r}")
-        if gaps.position_of(self._known_thread().count, now.written.gaps) == self._runs[-1].position:
-            return  # there are none
+        count = self._known_thread().count
+        if not self._unplaced and gaps.position_of(count, now.written.gaps) == self._runs[-1].position:
+            self._steps.found(kept)  # there are none
+            return
         read = self._conversations.messages.read(now)  # the messages themselves have the positions
         positions = [one.position for one in read.placed]
         book = replace(
             now.written, gaps=gaps.between(positions, positions[-1]), count=read.count, updated_at=self._attempt.at
         )
-        self._known = Known.of(self._writer.keep(now, book, f"conversation {self.id!r}"), read.count)
+        after = self._steps.do(partial(self._writer.keep, now, book, f"conversation {self.id!r}"), kept)
+        self._known, self._unplaced = Known.of(after, read.count), False
 
     def _body(self, number: int, run: RunRecord, position: int) -> Fields:
         return message_body(run, self._attempt.token, number, position, self._attempt.texts)

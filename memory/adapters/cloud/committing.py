@@ -1,10 +1,11 @@
 """One commit: every change is checked before the first is written, and written so that what is visible is a prefix of it."""
 
-from collections.abc import Sequence
 from typing import NoReturn
 
-from memory.adapters.cloud.changing import Attempt, Changing
+from memory.adapters.cloud.changing import Changing
 from memory.adapters.cloud.conversations import Conversations
+from memory.adapters.cloud.preparing import Attempt
+from memory.adapters.cloud.steps import Steps
 from memory.changes import ChangeSet, Receipt
 from memory.errors import CommitInDoubtError, PartialCommitError, PersistenceError, Step
 
@@ -17,32 +18,34 @@ def write(conversations: Conversations, changes: ChangeSet, attempt: Attempt) ->
         CommitInDoubtError: it is not known whether a step was done.
         PersistenceError: as `memory.repository.Repository.commit`; nothing was written.
     """
-    all_changing: list[Changing] = []
+    all_changing = [Changing(conversations, change, attempt) for change in changes.changes]
     try:
-        for change in changes.changes:
-            changing = Changing(conversations, change, attempt)
-            all_changing.append(changing)
+        for changing in all_changing:
             changing.prepare()
         written = {changing.id: changing.write() for changing in all_changing}
     except PersistenceError as error:
-        _explain(error, changes, all_changing)
+        _explain(error, changes, attempt.steps)
     return Receipt(changes.token, written)
 
 
-def _explain(error: PersistenceError, changes: ChangeSet, all_changing: Sequence[Changing]) -> NoReturn:
-    """Raise an error again, as one that tells what is done where anything is."""
-    done = tuple([step for changing in all_changing for step in changing.done])
+def _explain(error: PersistenceError, changes: ChangeSet, steps: Steps) -> NoReturn:
+    """Raise an error again, as one that tells what is done where anything is, or may be: in this attempt or one before."""
+    done, doubtful, told = tuple(steps.written), steps.doubtful, str(error)
+    known = [steps.all.get(change.id, [Step(change.id, "all of it")]) for change in changes.changes]
+    undone = tuple([step for of_one in known for step in of_one if step not in steps.written])
+    if doubtful is not None and not isinstance(error, CommitInDoubtError):
+        told += f". Whether {_words(doubtful)} was written, when it was sent before, is not known"
+    if done:
+        told += f". Of {len(done) + len(undone)} steps {len(done)} are written, up to {_words(done[-1])}"
+    if doubtful is not None or isinstance(error, CommitInDoubtError):
+        raise CommitInDoubtError(told) from error
     if not done:
         raise error
-    steps = [step for changing in all_changing for step in changing.steps]
-    prepared = {changing.id for changing in all_changing if changing.steps}
-    steps += [Step(change.id, "all of it") for change in changes.changes if change.id not in prepared]
-    undone = tuple([step for step in steps if step not in done])
-    told = f"{error}. Of {len(done) + len(undone)} steps {len(done)} are written, up to {_words(done[-1])}"
-    if isinstance(error, CommitInDoubtError):
-        raise CommitInDoubtError(told) from error
     raise PartialCommitError(
-        f"{told}; store.commit(error.changes) goes on from there", written=done, unwritten=undone, changes=changes
+        f"{told}; store.commit(error.changes) goes on from there",
+        written=done,
+        unwritten=undone,
+        changes=changes,
     ) from error
 
 

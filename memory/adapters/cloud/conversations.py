@@ -63,8 +63,8 @@ class Known:
     def with_added(self, index: float) -> "Known | None":
         """Return what is known after a message was added and got this index; None if that does not follow from this."""
         if self.last_index is None:
-            fits = index in (self.count, self.last_position)  # A10: from 0; what was deleted has left a gap, or not
-            return replace(self, count=self.count + 1, last_index=index) if fits else None
+            # A10: from 0. Where runs were removed it tells nothing: their indices are given again, or not.
+            return replace(self, count=self.count + 1, last_index=index) if index == self.count else None
         added = index - self.last_index
         if added < 1 or not float(added).is_integer():
             return None

@@ -3,10 +3,11 @@
 import email.utils
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from ssl import SSLCertVerificationError
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -17,12 +18,14 @@ from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
     ConfigurationError,
+    ConflictError,
     CorruptRecordError,
     InvalidValueError,
     NotFoundError,
     StoreUnavailableError,
 )
 
+T = TypeVar("T")
 KEY_VARIABLE: Final = "GT_CLOUD_API_KEY"
 Fields: TypeAlias = dict[str, Any]
 
@@ -32,6 +35,7 @@ LONGEST_HANG: Final = 2
 _CONNECTIONS: Final = 32  # kept alive, for as many threads
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # seconds
 _NEVER_SENT: Final = (NewConnectionError, NameResolutionError, ConnectTimeoutError)
+_OF_A_GATEWAY: Final = (requests.codes.bad_gateway, requests.codes.gateway_timeout)  # what it has passed on may go on
 
 
 class MissingError(NotFoundError):
@@ -45,13 +49,15 @@ class TakenError(AlreadyExistsError):
 class UnansweredError(CommitInDoubtError):
     """A write was sent, and what came back does not tell whether it was done.
 
-    ``wait`` is how many seconds the service asked to leave it alone; ``late`` says that it may still be done, later.
+    ``wait`` is how many seconds the service asked to leave it alone; ``late`` says that it may still be done, later;
+    ``hung``, that all of the time-out passed.
     """
 
-    def __init__(self, message: str, wait: float, *, late: bool) -> None:
+    def __init__(self, message: str, wait: float = 0.0, *, late: bool = False, hung: bool = False) -> None:
         super().__init__(message)
         self.wait = wait
         self.late = late
+        self.hung = hung
 
 
 class _Bearer(AuthBase):
@@ -119,7 +125,7 @@ class Http:
             try:
                 return self._once("GET", path, parameters, None) or {}
             except UnansweredError as error:
-                timed_out += error.late
+                timed_out += error.hung
                 if attempt >= self.attempts or timed_out >= LONGEST_HANG:
                     raise StoreUnavailableError(f"{error} ({attempt} attempts)") from error.__cause__
                 self.sleep(error.wait or self.delay(attempt - 1))
@@ -136,18 +142,40 @@ class Http:
         """
         return self._once(method, path, None, body) or {}
 
-    def send_again(self, method: str, path: str, body: Fields | None = None) -> Fields:
-        """Do something that may be done twice, as often as it takes.
+    def surely(self, send: Callable[[], T], look: Callable[[], T | None] | None, what: str) -> T:
+        """Return what sending returns; where that is not known, what looking finds, or what sending again returns.
+
+        The one place that decides what is told of a write that got no answer: from then on nothing that goes wrong is told as
+        if nothing were written, unless looking has shown that.
+
+        Args:
+            send: makes the request, once.
+            look: returns what was done, None if it was not; None: it may be done twice, and is sent again unseen.
+            what: is written, in words.
 
         Raises:
-            UnansweredError: it may have been done.
+            CommitInDoubtError: it may have been done, or may still be.
+            StoreUnavailableError: it was not done.
         """
-        for attempt in range(self.attempts - 1):
-            try:
-                return self.send(method, path, body)
-            except UnansweredError as error:
-                self.sleep(error.wait or self.delay(attempt))
-        return self.send(method, path, body)
+        doubt: UnansweredError | None = None  # of what may be done, as far as looking has shown
+        failure, hung = UnansweredError(""), 0
+        for attempt in range(self.attempts):
+            answer = _sent(send, doubt, what)
+            if not isinstance(answer, UnansweredError):
+                return answer
+            failure, hung = answer, hung + answer.hung
+            if look is None or failure.late:
+                doubt = failure
+            if look is not None or attempt < self.attempts - 1:
+                self.sleep(failure.wait or self.delay(attempt))
+            found = None if look is None else _looked(look, failure, what)
+            if found is not None:
+                return found
+            if hung >= LONGEST_HANG:
+                break
+        if doubt is not None:
+            raise CommitInDoubtError(f"{doubt}; {what} may be written, or may still be") from doubt
+        raise StoreUnavailableError(f"{failure}, {self.attempts} times; {what} is not written") from failure
 
     @staticmethod
     def delay(attempt: int) -> float:
@@ -195,9 +223,10 @@ class Http:
             raise ConfigurationError(f"{self.host} is no address that requests can open") from error
         if isinstance(error, requests.ConnectionError) and _has_cause(error, *_NEVER_SENT):
             return 0.0
-        late = isinstance(error, requests.Timeout)
+        hung = isinstance(error, requests.Timeout)
+        late = isinstance(error, requests.ConnectionError | requests.Timeout)  # else an answer had begun
         raise UnansweredError(
-            f"{self.host} gave no answer to {what}: {type(error).__name__}", 0.0, late=late
+            f"{self.host} gave no answer to {what}: {type(error).__name__}", late=late, hung=hung
         ) from error
 
     def _asked_to_wait(self, response: requests.Response, what: str) -> float:
@@ -210,7 +239,8 @@ class Http:
         status = response.status_code
         if status >= requests.codes.internal_server_error:
             wait = self._asked_to_wait(response, what) if response.request.method == "GET" else _retry_after(response)
-            raise UnansweredError(f"{self.host} answered {what} with {status}", min(wait, self._patience), late=False)
+            late = status in _OF_A_GATEWAY
+            raise UnansweredError(f"{self.host} answered {what} with {status}", min(wait, self._patience), late=late)
         if status >= requests.codes.multiple_choices:
             self._refuse(response, what)
         if status == requests.codes.no_content:
@@ -219,11 +249,9 @@ class Http:
             fields = response.json()
         except ValueError as error:
             kind = response.headers.get("Content-Type", "no type")
-            raise UnansweredError(
-                f"{self.host} answered {what} with {kind} that is no JSON", 0.0, late=False
-            ) from error
+            raise UnansweredError(f"{self.host} answered {what} with {kind} that is no JSON") from error
         if not isinstance(fields, dict):
-            raise UnansweredError(f"{self.host} answered {what} with JSON that is no object", 0.0, late=False)
+            raise UnansweredError(f"{self.host} answered {what} with JSON that is no object")
         return fields
 
     def _refuse(self, response: requests.Response, what: str) -> NoReturn:
@@ -248,6 +276,40 @@ class Http:
         except (ValueError, LookupError, TypeError):
             return ""
         return f" ({'; '.join(messages)[:300].replace(self._key, '***')})" if messages else ""
+
+
+def _sent(send: Callable[[], T], doubt: UnansweredError | None, what: str) -> T | UnansweredError:
+    """Return the answer, or that there is none; whatever is said of another attempt does not tell of the one in doubt."""
+    try:
+        return send()
+    except UnansweredError as error:
+        return error
+    except CorruptRecordError as error:  # answered, but not with what was to be written
+        return UnansweredError(str(error))
+    except (StoreUnavailableError, ConfigurationError) as error:
+        if doubt is None:
+            raise
+        raise CommitInDoubtError(f"{doubt}; then {error}. {what} may be written all the same") from error
+
+
+def _looked(look: Callable[[], T | None], failure: UnansweredError, what: str) -> T | None:
+    """Return what looking finds after a failure."""
+    try:
+        with doubting(f"{failure}; whether {what} was written could not be found out"):
+            return look()
+    except ConflictError as error:
+        if not failure.late:
+            raise
+        raise CommitInDoubtError(f"{failure}; then {error}. {what} may still be written") from error
+
+
+@contextmanager
+def doubting(told: str) -> Iterator[None]:
+    """Raise `CommitInDoubtError` where a look within fails: after a write that does not mean that nothing was written."""
+    try:
+        yield
+    except (StoreUnavailableError, ConfigurationError) as error:
+        raise CommitInDoubtError(f"{told}: {error}") from error
 
 
 def _new_session() -> requests.Session:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from memory.adapters.cloud import gaps
 from memory.adapters.cloud.http import Fields, Http, MissingError
+from memory.adapters.cloud.marks import RUN_ID
 from memory.adapters.cloud.paging import Lists, Page
 from memory.adapters.cloud.records import Message, Thread, read_message
 from memory.errors import CorruptRecordError
@@ -145,12 +146,15 @@ class Messages:
 
     def replace(self, message_id: str, body: Fields) -> Message:
         """Put other content in a message's place."""
-        return _one(self._http.send_again("PATCH", _at(message_id), body))
+        what = f"run {body['metadata'][RUN_ID]!r}"
+        return self._http.surely(lambda: _one(self._http.send("PATCH", _at(message_id), body)), None, what)
 
     def delete(self, message_id: str) -> None:
         """Delete a message; it may be gone already."""
         try:
-            self._http.send_again("DELETE", _at(message_id))
+            self._http.surely(
+                lambda: self._http.send("DELETE", _at(message_id)), None, f"the removal of message {message_id}"
+            )
         except MissingError:
             return
 

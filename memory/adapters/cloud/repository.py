@@ -12,13 +12,14 @@ from typing import Any, ClassVar, Final, TypeVar, cast
 import requests
 
 from memory.adapters.cloud import gaps
-from memory.adapters.cloud.changing import Attempt
 from memory.adapters.cloud.committing import write
 from memory.adapters.cloud.conversations import Conversations, put
 from memory.adapters.cloud.http import KEY_VARIABLE, Http
 from memory.adapters.cloud.names import prefix_of
+from memory.adapters.cloud.preparing import Attempt
 from memory.adapters.cloud.records import Texts, Thread, run_of
-from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
+from memory.adapters.cloud.steps import Steps
+from memory.changes import ALL_RUNS, UNKNOWN, ChangeSet, Receipt, Seen
 from memory.connecting import options, redact
 from memory.domain import Conversation, ConversationRecord, Run
 from memory.errors import CommitInDoubtError, ConfigurationError, NotFoundError, PartialCommitError
@@ -99,7 +100,7 @@ class GriptapeCloudRepository(Repository):
         self._opened = time.time_ns() // 1_000_000
         self._lock = Lock()
         self._receipts: OrderedDict[tuple[str, str], Receipt] = OrderedDict()
-        self._begun: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._begun: OrderedDict[tuple[str, str], Steps] = OrderedDict()
 
     # conversations
 
@@ -217,18 +218,22 @@ class GriptapeCloudRepository(Repository):
         with self._lock:
             if (receipt := self._receipts.get(key)) is not None:
                 return receipt
-            begun = key in self._begun
-        again = begun or _is_older(changes.token, self._opened)
+            before = self._begun.get(key)
+        steps = Steps() if before is None else before
+        again = before is not None or _is_older(changes.token, self._opened)
         try:
-            attempt = Attempt(namespace, changes.token, changes.at, self._texts, begun, again)
+            attempt = Attempt(namespace, changes.token, changes.at, self._texts, steps, again)
             receipt = write(self._conversations, changes, attempt)
         except (PartialCommitError, CommitInDoubtError):
             with self._lock:
-                put(self._begun, key, None)
+                put(self._begun, key, steps)
             raise
         with self._lock:
-            self._begun.pop(key, None)
-            put(self._receipts, key, receipt)
+            if _tells_all(changes, receipt):
+                self._begun.pop(key, None)
+                put(self._receipts, key, receipt)
+            else:  # who commits it again is told more, perhaps
+                put(self._begun, key, steps)
         return receipt
 
     def purge_expired(self, namespace: str) -> int:
@@ -254,6 +259,12 @@ def _ranks(window: Window, gaps_: gaps.Gaps, total: int) -> range:
     elif window.limit is not None:
         high = min(high, low + window.limit - 1)
     return range(low, high + 1)
+
+
+def _tells_all(changes: ChangeSet, receipt: Receipt) -> bool:
+    """Tell whether a receipt has the positions of all runs that were appended."""
+    written = [receipt.written[change.id] for change in changes.changes if change.append]
+    return all(one is None or one.last_position != UNKNOWN for one in written)
 
 
 def _is_older(token: str, milliseconds: int) -> bool:

@@ -73,7 +73,9 @@ class Threads:
     def delete(self, thread_id: str) -> None:
         """Delete a thread, with its messages; it may be gone already."""
         try:
-            self._http.send_again("DELETE", _at(thread_id))
+            self._http.surely(
+                lambda: self._http.send("DELETE", _at(thread_id)), None, f"the removal of thread {thread_id}"
+            )
         except MissingError:
             return
 

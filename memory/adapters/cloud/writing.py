@@ -1,26 +1,32 @@
 """Writes that may be answered by nothing, or by nonsense: each is looked for before it is sent again."""
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from memory.adapters.cloud.conversations import Conversations, Place
-from memory.adapters.cloud.http import LONGEST_HANG, Fields, MissingError, TakenError, UnansweredError
+from memory.adapters.cloud.http import Fields, MissingError, TakenError, doubting
 from memory.adapters.cloud.marks import Book
 from memory.adapters.cloud.names import alias_of
 from memory.adapters.cloud.records import Message, Thread, thread_metadata
 from memory.errors import (
     AlreadyExistsError,
-    CommitInDoubtError,
     ConflictError,
     CorruptRecordError,
     InvalidValueError,
     NotFoundError,
-    StoreUnavailableError,
 )
 
-T = TypeVar("T")
 _MARGIN: Final = 100
 """Ranks before the one expected that are looked through as well: others may have deleted messages meanwhile."""
+
+
+class Added(NamedTuple):
+    """A message of one's own, with its run's position and how many runs there are up to it: whatever others add after it."""
+
+    message: Message
+    position: int
+    run_count: int
 
 
 class Writer:
@@ -31,32 +37,6 @@ class Writer:
         self._http = conversations.http
         self._threads = conversations.threads
         self._messages = conversations.messages
-
-    def _surely(self, send: Callable[[], T], look: Callable[[], T | None], what: str) -> T:
-        """Return what sending returns; where that is not known, what looking finds, or what sending again returns.
-
-        Raises:
-            CommitInDoubtError: it may have been done, or may still be.
-            StoreUnavailableError: it was not done.
-        """
-        late, failure = 0, UnansweredError("", 0.0, late=False)
-        for attempt in range(self._http.attempts):
-            try:
-                return send()
-            except UnansweredError as error:
-                failure, late = error, late + error.late
-            self._http.sleep(failure.wait or self._http.delay(attempt))
-            try:
-                found = look()
-            except StoreUnavailableError as error:
-                raise CommitInDoubtError(f"{failure}; whether {what} was written could not be found out") from error
-            if found is not None:
-                return found
-            if late >= LONGEST_HANG:
-                break
-        if late:
-            raise CommitInDoubtError(f"{failure}; {what} is not written yet, and may still be") from failure
-        raise StoreUnavailableError(f"{failure}, {self._http.attempts} times; {what} is not written") from failure
 
     # messages
 
@@ -72,13 +52,15 @@ class Writer:
         Raises:
             MissingError: there is no such thread.
         """
-        return self._surely(
-            lambda: self._messages.add(thread_id, body),
-            lambda: self.added(thread_id, run[0], since).get(run[1]),
-            f"run {body['metadata']['run_id']!r}",
-        )
 
-    def added(self, thread_id: str, token: str, since: int) -> dict[int, Message]:
+        def look() -> Message | None:
+            found = self.added(thread_id, run[0], since).get(run[1])
+            return None if found is None else found.message
+
+        what = f"run {body['metadata']['run_id']!r}"
+        return self._http.surely(lambda: self._messages.add(thread_id, body), look, what)
+
+    def added(self, thread_id: str, token: str, since: int) -> dict[int, Added]:
         """Return the messages that a change set has added, by the numbers of their runs."""
         thread = self._threads.get(thread_id)
         if thread is None:
@@ -88,8 +70,15 @@ class Writer:
             lambda total: range(max(1, min(since, total) - _MARGIN), total + 1),
             self._conversations.believed(thread),
         )
-        marks = [(message.mark, message) for _, message in read.placed]
-        return {mark.number: message for mark, message in marks if mark is not None and mark.token == token}
+        self._conversations.learn(thread, read)
+        found: dict[int, Added] = {}
+        for number, (position, message) in enumerate(read.placed, 1):
+            mark = message.mark
+            if mark is not None and mark.token == token:
+                copies = sum(copy.index > message.index for copy in read.copies)
+                run_count = read.count - copies - (len(read.placed) - number)
+                found[mark.number] = Added(message, position, run_count)
+        return found
 
     # threads
 
@@ -106,12 +95,16 @@ class Writer:
             now = self._threads.get(thread.id)
             if now is None:
                 raise NotFoundError(f"{what} was removed meanwhile")
-            if now.book not in (book, thread.book):
-                raise ConflictError(f"{what} was changed meanwhile: read it again and repeat the work")
-            return now if now.book == book else None
+            if now.book == thread.book:
+                return None
+            if now.book == book or _closed_by(book, thread.book, now.book):
+                return replace(now, book=book)  # whatever others have made of it since
+            raise ConflictError(f"{what} was changed meanwhile: read it again and repeat the work")
 
         try:
-            kept = self._surely(lambda: self._threads.update(thread.id, metadata), look, f"the bookkeeping of {what}")
+            kept = self._http.surely(
+                lambda: self._threads.update(thread.id, metadata), look, f"the bookkeeping of {what}"
+            )
         except MissingError as error:
             raise NotFoundError(f"{what} was removed meanwhile") from error
         if kept.book != book:
@@ -132,12 +125,14 @@ class Writer:
 
         def make(first: list[Fields]) -> Thread:
             try:
-                return self._surely(
+                return self._http.surely(
                     lambda: self._threads.create(alias, metadata, first), lambda: self._mine(place, book), what
                 )
             except TakenError as error:
                 self._threads.unique = True
-                if (mine := self._mine(place, book)) is not None:
+                with doubting(f"{error}; whether that is this one could not be found out"):
+                    mine = self._mine(place, book)
+                if mine is not None:
                     return mine
                 raise AlreadyExistsError(f"{what} exists already") from error
 
@@ -150,7 +145,8 @@ class Writer:
             thread = make([])
         if not _same(thread.book, book):
             raise _not_kept(what)
-        return self._the_only_one(place, thread, book), len(messages)
+        with doubting(f"{what} is made; whether it is the only one could not be found out"):
+            return self._the_only_one(place, thread, book), len(messages)
 
     def _mine(self, place: Place, book: Book) -> Thread | None:
         """Return the thread that this bookkeeping was made with; None if there is no thread of the conversation.
@@ -169,22 +165,29 @@ class Writer:
         if self._threads.unique:
             return thread
         found = self._threads.find(*place)
-        for other in found[1:]:
-            if _same(other.book, book):
-                self._threads.delete(other.id)
+        self.delete_twins(found, book.outcomes[-1].token)
         if not found or found[0].id == thread.id:
             return thread
         if _same(found[0].book, book):  # sent twice, and the first came after all
             return found[0]
         raise AlreadyExistsError(f"conversation {place[1]!r} exists already")
 
+    def delete_twins(self, threads: Sequence[Thread], token: str) -> None:
+        """Delete those of a conversation's threads that a change set has made and that do not count: all but the first."""
+        for other in threads[1:]:
+            if other.book is not None and other.book.outcome(token) is not None:
+                self._threads.delete(other.id)
+
 
 def _same(book: Book | None, made_with: Book) -> bool:
     """Tell whether a thread was made by the change set that this bookkeeping is of, whatever was written to it since."""
-    if book is None:
-        return False
-    token = made_with.open or made_with.outcomes[-1].token
-    return book.open == token or book.outcome(token) is not None
+    return book is not None and book.outcome(made_with.outcomes[-1].token) is not None
+
+
+def _closed_by(book: Book, before: Book | None, now: Book | None) -> bool:
+    """Tell whether the change set that this bookkeeping closes is closed now: it was written, and others have gone on from it."""
+    closes = {one.token for one in book.outcomes} - {one.token for one in (before.outcomes if before else ())}
+    return now is not None and any(now.outcome(token) is not None for token in closes)
 
 
 def _not_kept(what: str) -> CorruptRecordError:

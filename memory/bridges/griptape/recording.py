@@ -14,7 +14,7 @@ from memory.bridges.griptape.comparing import Plan, compare
 from memory.bridges.griptape.places import Bring
 from memory.bridges.griptape.snapshots import GONE, Contents, Item, Known, View
 from memory.bridges.griptape.writing import Trimmed, Writing, metadata_of, shown_from
-from memory.changes import Change, ChangeSet, Receipt, Seen, Written
+from memory.changes import UNKNOWN, Change, ChangeSet, Receipt, Seen, Written
 from memory.domain import Conversation, ConversationRecord, Run
 from memory.errors import (
     AlreadyExistsError,
@@ -251,7 +251,8 @@ class Recorder:
     def _positions(self, new: list[Run], written: Written) -> list[int]:
         """Return where the new runs are: the last ones, if nobody could append between two of them."""
         last, count = written.last_position, len(new)
-        if count < 2 or self._store.repository.capabilities.atomic or last - count == self._last_position:  # noqa: PLR2004
+        atomic = self._store.repository.capabilities.atomic
+        if last != UNKNOWN and (count < 2 or atomic or last - count == self._last_position):  # noqa: PLR2004
             return list(range(last - count + 1, last + 1))
         with self._store.begin() as uow:
             found = {run.id: _position(run) for run in uow.runs.list(self._id, after=self._last_position)}

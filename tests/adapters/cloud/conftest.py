@@ -33,3 +33,9 @@ def repository(connect: Callable[..., GriptapeCloudRepository]) -> GriptapeCloud
 @pytest.fixture
 def store(repository: GriptapeCloudRepository) -> Store:
     return Store(repository)
+
+
+@pytest.fixture
+def other(connect: Callable[..., GriptapeCloudRepository]) -> Store:
+    """Another process."""
+    return Store(connect())

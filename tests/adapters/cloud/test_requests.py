@@ -62,6 +62,26 @@ def test_the_first_append_of_a_process_finds_the_thread(connect: Connect, cloud_
 
 
 @pytest.mark.usefixtures("long")
+def test_an_append_whose_index_does_not_tell_its_position_looks_for_it(
+    store: Store, connect: Connect, cloud_server: CloudServer
+) -> None:
+    with store.begin() as uow:
+        uow.runs.remove("long", 7)
+    with costing(cloud_server, ADD, ADD, GET, READ, READ), store.begin() as uow:  # one look for all of them
+        uow.runs.append("long", run(1), run(2))
+    with costing(cloud_server, ADD), store.begin() as uow:
+        uow.runs.append("long", run(3))
+    put(store, "short", None, run())
+    other = Store(connect())
+    read(other, "short")
+    with store.begin() as uow:
+        uow.runs.append("short", run())
+    with costing(cloud_server, ADD, GET, READ), other.begin() as uow:
+        uow.runs.append("short", run())
+    assert (read(store, "long").last_position, read(other, "short").last_position) == (353, 3)
+
+
+@pytest.mark.usefixtures("long")
 def test_get_is_one_request(connect: Connect, cloud_server: CloudServer) -> None:
     store = Store(connect())
     with costing(cloud_server, LIST, READ):  # the second looks whether message_count is what it is taken for, once
