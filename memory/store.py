@@ -12,11 +12,14 @@ from typing import Self, TypeVar
 from memory.changes import ChangeSet, Receipt
 from memory.connecting import open_repository
 from memory.errors import (
+    AlreadyExistsError,
     CommitInDoubtError,
-    ConfigurationError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    PartialCommitError,
     PersistenceError,
     SchemaError,
-    StoreUnavailableError,
 )
 from memory.repository import JoinedRepository, Progress, Repository, SchemaStatus, silently
 from memory.unit_of_work import UnitOfWork
@@ -24,6 +27,9 @@ from memory.values import check_id
 
 T = TypeVar("T")
 _log = logging.getLogger("memory")
+
+_TELL = (AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError, PartialCommitError)
+"""What says of a change set that comes again that it was not written before, or how far."""
 
 _DOUBT_RETRIES = 10  # two seconds on average: a server comes back in that time, or another takes over
 _FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
@@ -167,7 +173,9 @@ class Store:
             time.sleep(delay)
             try:
                 return self.repository.commit(self._namespace, changes)
-            except (CommitInDoubtError, StoreUnavailableError, ConfigurationError, SchemaError):
+            except _TELL:
+                raise
+            except PersistenceError:
                 continue  # the store is not what it was, perhaps for now: that says nothing of the first commit
         raise doubt
 

@@ -140,6 +140,7 @@ class Tracked:
     def clear_runs(self) -> None:
         self.remove_runs_before(ALL_RUNS)
         self._append.clear()
+        self._after = None
 
     def _check_present(self) -> None:
         if self.is_removed:

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from memory.changes import ALL_RUNS, ChangeSet, Receipt
 from memory.domain import Conversation, Run
-from memory.errors import InvalidValueError, NotFoundError
+from memory.errors import CommitInDoubtError, InvalidValueError, NotFoundError, PartialCommitError
 from memory.paging import Page, Query
 from memory.query import Criterion
 from memory.repository import Repository, Window
@@ -48,7 +48,8 @@ class UnitOfWork:
             AlreadyExistsError: the id of an added conversation is taken.
             InvalidValueError: metadata holds something that is not JSON; the message has the path.
             StoreUnavailableError: the store could not be reached. Nothing was written; this holds for all of the above.
-            CommitInDoubtError: the store's answer was lost and could not be found out.
+            CommitInDoubtError: the store's answer was lost and could not be found out. The unit of work has ended.
+            PartialCommitError: a store without transactions wrote a part; ``store.commit(error.changes)`` goes on. Ended too.
         """
         session = self._session
         session.check_open()
@@ -57,7 +58,11 @@ class UnitOfWork:
         changes = ChangeSet.of([change for change, _ in pending], at)
         if not pending:
             return Receipt(changes.token, {})
-        receipt = self._write(changes)
+        try:
+            receipt = self._write(changes)
+        except (CommitInDoubtError, PartialCommitError):
+            session.end(in_doubt=True)  # some of it may be written: it is not to be written again under another token
+            raise
         for change, tracked in pending:
             tracked.committed(change, receipt.written[change.id], at)
         return receipt
@@ -73,7 +78,7 @@ class UnitOfWork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
+            if kind is None and not self._session.is_in_doubt:
                 self.commit()
         finally:
             self._session.end()
@@ -82,7 +87,7 @@ class UnitOfWork:
 class Session:
     """What one unit of work has read and changed so far."""
 
-    __slots__ = ("_ended", "_let_go", "_tracked", "namespace", "repository")
+    __slots__ = ("_ended", "_let_go", "_tracked", "is_in_doubt", "namespace", "repository")
 
     def __init__(self, repository: Repository, namespace: str) -> None:
         self.repository = repository
@@ -91,6 +96,7 @@ class Session:
         # What `iterate` has passed by, as long as the application holds on to it: it may still be changed.
         self._let_go: WeakValueDictionary[str, Conversation] | None = None
         self._ended = False
+        self.is_in_doubt = False
 
     def check_open(self) -> None:
         if self._ended:
@@ -122,9 +128,10 @@ class Session:
         self._tracked.clear()
         self._let_go = None
 
-    def end(self) -> None:
+    def end(self, *, in_doubt: bool = False) -> None:
         self.forget()
         self._ended = True
+        self.is_in_doubt = in_doubt
 
 
 class Conversations:

@@ -12,7 +12,9 @@ from memory import (
     ConfigurationError,
     ConflictError,
     Conversation,
+    CorruptRecordError,
     InvalidValueError,
+    PartialCommitError,
     PersistenceError,
     Run,
     SchemaError,
@@ -65,6 +67,36 @@ def test_a_doubt_that_cannot_be_resolved_is_told(monkeypatch: pytest.MonkeyPatch
     store = Store(Faulty(*[CommitInDoubtError("lost")] * 20))
     with pytest.raises(CommitInDoubtError), store.begin() as uow:
         uow.conversations.add(Conversation("a"))
+
+
+@pytest.mark.parametrize("what", [CorruptRecordError, UnsupportedError, PersistenceError])
+def test_a_doubt_is_told_whatever_goes_wrong_when_it_is_to_be_found_out(
+    monkeypatch: pytest.MonkeyPatch, what: type[PersistenceError]
+) -> None:
+    monkeypatch.setattr("memory.store.time.sleep", lambda _: None)
+    store = Store(Faulty(CommitInDoubtError("lost"), *[what("nothing was written")] * 20, after=True))
+    with pytest.raises(CommitInDoubtError, match="lost"), store.begin() as uow:
+        uow.conversations.add(Conversation("a"))
+
+
+@pytest.mark.parametrize("error", [CommitInDoubtError("lost"), PartialCommitError("a part")])
+def test_a_unit_of_work_whose_end_is_not_known_writes_nothing_more(
+    monkeypatch: pytest.MonkeyPatch, error: PersistenceError
+) -> None:
+    monkeypatch.setattr("memory.store.time.sleep", lambda _: None)
+    repository = Faulty()
+    store = Store(repository)
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a"))
+    with store.begin() as uow:
+        uow.runs.append("a", Run("one", "1"))
+        repository.errors, repository.after = [error] * 20, True
+        with pytest.raises(type(error)):
+            uow.commit()
+        repository.errors = []
+        with pytest.raises(RuntimeError, match="ended"):
+            uow.runs.append("a", Run("two", "2"))
+    assert [run.input for run in store.begin().runs.list("a")] == ["one"]
 
 
 def test_run_repeats_what_is_retryable_with_growing_pauses() -> None:

@@ -337,6 +337,15 @@ class UnitsOfWork(Contract):
                 uow.runs.append("a", run(3), after=2)
         assert [one.input for one in read_runs(store, "a")] == [1, 2]
 
+    def test_a_cleared_append_takes_its_condition_with_it(self, store: Store) -> None:
+        """What is appended after a position, and cleared in the same unit of work, is not there to conflict."""
+        put(store, "a", None, run(1))
+        with store.begin() as uow:
+            uow.runs.append("a", run(2), after=7)
+            uow.runs.clear("a")
+            uow.runs.append("a", run(3), after=1)
+        assert [(one.position, one.input) for one in read_runs(store, "a")] == [(2, 3)]
+
 
 def _fail(_: UnitOfWork) -> None:
     raise ZeroDivisionError

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ToText: TypeAlias = Callable[[Json, str], str]
 _BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that can be written in byte strings
+_MOST: Final = ALL_RUNS // 2  # as many positions and versions are left to go on with
 _GZIP_MAGIC = b"\x1f\x8b"
 _CONVERSATION_KEYS: Final = frozenset(
     ["id", "metadata", "version", "created_at", "updated_at", "expires_at", "last_position", "byte_strings", "runs"]
@@ -156,8 +157,8 @@ def _read_integer(fields: dict[str, Json], name: str, least: int) -> int:
     if name not in fields:
         return least
     value = fields[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < ALL_RUNS:
-        raise InvalidValueError(f"{name} must be an integer from {least} to {ALL_RUNS - 1}, not {value!r:.60}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+        raise InvalidValueError(f"{name} must be an integer from {least} to {_MOST}, not {value!r:.60}")
     return value
 
 

@@ -165,7 +165,7 @@ class Connections:
 
     def give_back(self, driver: PoolProxiedConnection) -> None:
         """Keep the connection for whoever comes next, or give it to the pool."""
-        if self._keeps and not self._kept and driver.is_valid:
+        if self._keeps and not self._kept and driver.is_valid and not is_in_transaction(driver):
             self._kept.append(driver)
         else:
             driver.close()
@@ -241,6 +241,12 @@ def begin_writing(driver: PoolProxiedConnection, *, joined: bool = False) -> Non
             connection.execute("BEGIN IMMEDIATE")
     elif not joined and getattr(connection, "autocommit", False):
         driver.cursor().execute("BEGIN")
+
+
+def is_in_transaction(driver: PoolProxiedConnection) -> bool:
+    """Tell whether sqlite is in a transaction that was begun, and did not end."""
+    connection = driver.driver_connection
+    return isinstance(connection, sqlite3.Connection) and connection.in_transaction
 
 
 def has_ended(driver: PoolProxiedConnection) -> bool:

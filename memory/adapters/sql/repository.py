@@ -8,7 +8,7 @@ from typing import Final, Self, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
 
 from memory.adapters.sql import schema
 from memory.adapters.sql.commits import SqlCommits
@@ -18,6 +18,7 @@ from memory.adapters.sql.engine import (
     begin_writing,
     check_driver,
     is_disconnect,
+    is_in_transaction,
     open_engine,
     reraise,
 )
@@ -25,9 +26,7 @@ from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.outbox import Parcels, held
 from memory.adapters.sql.writing import Writer
 from memory.connecting import redact
-from memory.errors import (
-    CommitInDoubtError,
-)
+from memory.errors import CommitInDoubtError, UnsupportedError
 from memory.repository import (
     Outbox,
     Progress,
@@ -72,6 +71,7 @@ class SqlRepository(SqlCommits):
             engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
         )
         self._connections = Connections(engine)
+        self._is_shared = isinstance(engine.pool, (SingletonThreadPool, StaticPool))
         self._owns_engine = owns_engine
         self._commits = count(1)
 
@@ -109,14 +109,19 @@ class SqlRepository(SqlCommits):
                 self._connections.give_back(driver)
 
     def _in_transaction(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
+        if self._is_shared and is_in_transaction(driver):
+            raise UnsupportedError(
+                f"{self}: a transaction of the application's is open on the only connection that its pool has: "
+                "join it by begin(connection=...)"
+            )
         try:
             begin_writing(driver)
             result = work(driver.cursor())
-        except BaseException as error:
-            if not is_disconnect(error, self.engine.dialect, driver):
+            self._commit_driver(driver)
+        except BaseException as error:  # also what a signal raises between the last statement and the commit
+            if driver.is_valid and not is_disconnect(error, self.engine.dialect, driver):
                 driver.rollback()
             raise
-        self._commit_driver(driver)
         return result
 
     def _commit_driver(self, driver: PoolProxiedConnection) -> None:

@@ -10,10 +10,10 @@ from weakref import ref
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.pool import NullPool, QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 import memory
-from memory import ConfigurationError, Conversation, Run, Store, StoreUnavailableError
+from memory import ConfigurationError, Conversation, Run, Store, StoreUnavailableError, UnsupportedError
 from memory.adapters.sql import SqlRepository
 from tests.adapters.sql.checking import assert_consistent
 from tests.adapters.sql.test_joining import with_begin
@@ -220,4 +220,21 @@ def test_the_static_pool_of_a_test_suite_will_do() -> None:
     with store.begin() as uow:
         uow.runs.append("shared", Run("q", "a"))
     assert_all_there(store, 1)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("pool", [SingletonThreadPool, StaticPool])
+def test_a_transaction_of_the_applications_on_the_only_connection_is_not_committed(pool: type[Pool]) -> None:
+    engine = create_engine("sqlite://", poolclass=pool, connect_args={"check_same_thread": False})
+    store = Store(SqlRepository(engine))
+    store.migrate()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE own (n INTEGER)")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("INSERT INTO own VALUES (1)")
+        with pytest.raises(UnsupportedError, match="connection="):
+            add_shared(store)
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM own").scalar() == 0
+    add_shared(store)
     engine.dispose()

@@ -4,10 +4,11 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import PendingRollbackError
 
 import memory
@@ -263,6 +264,29 @@ def test_a_read_only_file_is_a_configuration_error(readable_folder: Path) -> Non
     (readable_folder / "conversations.db").chmod(0o644)
     with memory.connect(url) as store, store.begin() as uow:
         assert uow.conversations.count() == 1
+
+
+def test_a_commit_that_is_interrupted_leaves_no_transaction_behind(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Ctrl-C, or by a signal that a task queue sends, between the last statement and the commit."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with memory.connect(sqlite_url) as store:
+        put(store, "a")
+        with monkeypatch.context() as patch:
+            patch.setattr(SqlRepository, "_commit_driver", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                put(store, "b")
+        assert "b" not in store.begin().conversations
+        database = make_url(sqlite_url).database
+        with closing(sqlite3.connect(str(database), timeout=0, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+        put(store, "c")
+        assert [one.id for one in store.begin().conversations.find(order="id")] == ["a", "c"]
 
 
 def test_a_database_that_stays_locked_is_unavailable(sqlite_url: str, tmp_path: Path) -> None:
