@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Concatenate, Final, ParamSpec, cast
 
@@ -58,11 +59,20 @@ class Settings:
         return Path(path) if scheme.partition("+")[0] == "sqlite" and path and not path.startswith(":memory:") else None
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(version("conversation-memory"))
+        raise typer.Exit
+
+
 def before_the_command(
     context: typer.Context,
     store: Annotated[str, typer.Option(help=_STORE_HELP, envvar="MEMORY_URL", show_envvar=False)] = DEFAULT_URL,
     namespace: Annotated[str | None, typer.Option(help=_NAMESPACE_HELP)] = None,
     debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_tell_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Keep conversations and their runs: in a local file, or in any store that a URL names."""
     context.obj = Settings(store, namespace, debug)

@@ -13,7 +13,7 @@ from memory.cli.progress import progress
 from memory.cli.reporting import complain, visible
 from memory.connecting import redact
 from memory.domain import Conversation, ConversationRecord
-from memory.errors import ConfigurationError, InvalidValueError
+from memory.errors import AlreadyExistsError, ConfigurationError, InvalidValueError
 from memory.formats import registry as formats
 from memory.formats.envelopes import write_envelope
 from memory.formats.griptape_local import ENDING, stem_of
@@ -99,15 +99,18 @@ def _import_one(
             source = formats.Source(name, now(), None, options)
             size, position = None, int
         advance = stack.enter_context(progress(redact(name), lambda: size))
-        restore(
-            store,
-            formats.read(format, source),
-            on_conflict=on_conflict,
-            on_refusal=tell,
-            on_skipped=skip,
-            progress=lambda _: advance(position()),
-            totals=totals,
-        )
+        try:
+            restore(
+                store,
+                formats.read(format, source),
+                on_conflict=on_conflict,
+                on_refusal=tell,
+                on_skipped=skip,
+                progress=lambda _: advance(position()),
+                totals=totals,
+            )
+        except AlreadyExistsError as error:
+            raise AlreadyExistsError(f"{name if is_file else format}: {error}") from error
 
 
 def export_file(store: Store, name: str, criterion: Criterion | None, order: str) -> int:

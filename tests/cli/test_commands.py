@@ -1,4 +1,5 @@
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ def test_an_export_does_not_replace_a_database(cli: Cli) -> None:
         refused = cli("export", name)
         assert (refused.code, "is a database" in refused.err) == (1, True)
     assert cli("count").code == 0
+
+
+def test_the_version(cli: Cli) -> None:
+    ended = cli("--version")
+    assert (ended.code, ended.out) == (0, f"{version('conversation-memory')}\n")
 
 
 def test_delete_takes_an_id_once(cli: Cli) -> None:

@@ -85,7 +85,7 @@ def test_conflicts(cli: Cli, how: str, code: int, n: int, out: str) -> None:
     again = b'{"id": "b"}\n{"id": "a", "metadata": {"n": 2}}'
     ended = cli("import", "-", "--on-conflict", how, stdin=again)
     assert (ended.code, ended.out) == (code, out)
-    assert ended.err == ("error: line 2: conversation 'a' exists already\n" if how == "fail" else "")
+    assert ended.err == ("error: -: line 2: conversation 'a' exists already\n" if how == "fail" else "")
     assert cli("count", f"n == {n}").out == "1\n"
 
 
