@@ -49,6 +49,27 @@ def test_what_1_13_wrote_is_exported_byte_for_byte(importing: Importing, store: 
     assert exported(store, name).encode() == content
 
 
+def test_a_run_with_nan_keeps_its_question_and_goes_out_byte_for_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = json.loads((SAMPLES / "run.json").read_text())
+    output = json.loads((SAMPLES / "artifacts" / "json.json").read_text())
+    output["value"] = {"score": float("nan"), "limit": float("inf"), "t": "important answer"}
+    run |= {"input": {**run["input"], "value": "important question"}, "output": output}
+    Path("nn.json").write_text(json.dumps({"runs": [run], "metadata": {}}))
+    assert main(["import", "--from", "griptape-local", "nn.json"]) == 0
+    capsys.readouterr()
+    assert main(["show", "nn"]) == 0
+    shown = capsys.readouterr().out
+    assert "important question" in shown
+    assert "important answer" in shown
+    assert main(["export", "--to", "griptape-local", "back/"]) == 0
+    assert Path("back/nn.json").read_bytes() == Path("nn.json").read_bytes()
+    loaded = griptape(tmp_path / "back" / "nn.json", "load")
+    assert loaded["runs"] == [[run["id"], "important question", "JsonArtifact"]]
+
+
 def test_griptape_loads_what_is_exported_of_every_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     files = [str(file) for file in sample_files()]
