@@ -75,7 +75,7 @@ def _import_one(
     with ExitStack() as stack:
         if is_file:
             opened = stack.enter_context(open_input(name))
-            stem = "stdin" if name == STANDARD else Path(name.removesuffix(".gz")).stem
+            stem = "stdin" if name == STANDARD else formats.name_of(name)
             source = formats.Source(stem, opened.modified_at, opened.lines, options)
             size, position = opened.size, opened.position
         else:

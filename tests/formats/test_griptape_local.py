@@ -144,14 +144,27 @@ def test_the_id_is_the_name_of_the_file_or_the_one_that_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("v1.2.json", "plain", "a%2Fb.json", "50%.json", "%ff.json"):
+    names = (
+        "v1.2.json",
+        "plain",
+        "a%2Fb.json",
+        "50%.json",
+        "%ff.json",
+        "john.doe",
+        "john.smith",
+        "a.json.json",
+        "c.json.gz",
+    )
+    for name in names:
         Path(name).write_text('{"runs": []}')
         assert main(["import", "--from", "griptape-local", name]) == 0
     assert main(["import", "--from", "griptape-local", "plain", "--id", "mine"]) == 0
     assert main(["import", "--from", "griptape-local", "plain", "50%.json", "--id", "mine"]) == 1
     with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
         found = [conversation.id for conversation in uow.conversations.iterate()]
-        assert sorted(found) == ["%ff", "50%", "a/b", "mine", "plain", "v1.2"]
+        assert sorted(found) == sorted(
+            ["%ff", "50%", "a/b", "mine", "plain", "v1.2", "john.doe", "john.smith", "a.json", "c"]
+        )
 
 
 @given(st.text(min_size=1, max_size=20))
