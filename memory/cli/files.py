@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Final, cast
 
 from memory.transfer import uncompressed
 from memory.values import now
 
 STANDARD = "-"
+_SHORT: Final = 50  # characters of up to 4 bytes: a name of 255 bytes leaves no room for an ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def open_output(name: str) -> Iterator[IO[str]]:
         return
     target = Path(name).resolve()
     in_place = target.exists() and not target.is_file()  # a pipe, or /dev/null
-    part = target if in_place else target.with_name(f"{target.name}.{os.getpid()}.part")
+    part = target if in_place else target.with_name(f"{target.name[:_SHORT]}.{os.getpid()}.part")
     try:
         with (
             part.open("wb") as raw,

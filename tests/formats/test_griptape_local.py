@@ -1,6 +1,8 @@
 """Files of Griptape's local driver, of every release, in and out."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +157,7 @@ def test_the_id_is_the_name_of_the_file_or_the_one_that_is_given(
         "a.json.json",
         "c.json.gz",
     )
-    for name in names:
+    for name in (*names, ".hidden.json", "%2Eshown.json"):
         Path(name).write_text('{"runs": []}')
         assert main(["import", "--from", "griptape-local", name]) == 0
     assert main(["import", "--from", "griptape-local", "plain", "--id", "mine"]) == 0
@@ -163,7 +165,7 @@ def test_the_id_is_the_name_of_the_file_or_the_one_that_is_given(
     with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
         found = [conversation.id for conversation in uow.conversations.iterate()]
         assert sorted(found) == sorted(
-            ["%ff", "50%", "a/b", "mine", "plain", "v1.2", "john.doe", "john.smith", "a.json", "c"]
+            ["%ff", "50%", "a/b", "mine", "plain", "v1.2", "john.doe", "john.smith", "a.json", "c", ".hidden", ".shown"]
         )
 
 
@@ -173,7 +175,7 @@ def test_a_file_named_after_an_id_gives_it_back(id: str) -> None:
     assert id_of(stem) == id
     assert "/" not in stem
     assert "\\" not in stem
-    assert stem.strip(".")
+    assert not stem.startswith(".")
     if id.isascii():
         assert check_id(stem, "the name")
 
@@ -213,3 +215,47 @@ def test_an_export_to_a_file_is_of_one_conversation(
     assert capsys.readouterr().out == '{"runs": [], "metadata": {}}'
     assert sorted(file.name for file in Path("folder").iterdir()) == ["%2E%2E.json", "a.json"]
     assert not Path("out.json").exists()
+
+
+def test_an_export_to_a_folder_goes_on_after_a_name_that_no_file_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ids = ["a", "x" * 255, "\u8a9e" * 90, "taken", "y" * 250, "z", "../../evil", ".hidden"]
+    with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
+        for id in ids:
+            uow.conversations.add(Conversation(id))
+    Path("out/taken.json").mkdir(parents=True)
+    capsys.readouterr()
+    assert main(["export", "--to", "griptape-local", "out/"]) == 1
+    *told, total = capsys.readouterr().err.splitlines()
+    assert total == "exported 5 conversations, refused 3"
+    assert [line.partition(" was not exported: ")[0] for line in told] == [
+        f"conversation {id!r}" for id in ("taken", "x" * 255, "\u8a9e" * 90)
+    ]
+    assert "File name too long" in told[1]
+    files = sorted(file.name for file in Path("out").glob("*.json") if file.is_file())
+    assert files == ["%2E%2E%2F..%2Fevil.json", "%2Ehidden.json", "a.json", f"{'y' * 250}.json", "z.json"]
+    written = [f"out/{file}" for file in files]
+    assert main(["import", "--from", "griptape-local", *written, "--store", "sqlite:///second.db"]) == 0
+    with memory.connect("sqlite:///second.db") as store, store.begin() as uow:
+        found = {conversation.id for conversation in uow.conversations.iterate()}
+    assert found == {"a", "y" * 250, "z", "../../evil", ".hidden"}
+
+
+def test_an_export_to_a_folder_that_ends_early_tells_what_it_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
+        for id in ("a", "b"):
+            uow.conversations.add(Conversation(id))
+    with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
+        uow.runs.append("b", Run("x", "y"))
+    with closing(sqlite3.connect("conversations.db")) as database, database:
+        database.execute("update memory_runs set input = 'damaged'")
+    assert main(["export", "--to", "griptape-local", "out/"]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "exported 1 conversations, refused 0"
+    assert told[1].startswith("error: ")
+    assert [file.name for file in Path("out").iterdir()] == ["a.json"]
