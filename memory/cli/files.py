@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Final, cast
 
 from memory.errors import ConfigurationError
 from memory.transfer import uncompressed
@@ -16,6 +16,7 @@ from memory.values import now
 
 STANDARD = "-"
 _SQLITE = b"SQLite format 3\x00"
+_SHORT: Final = 50  # characters of up to 4 bytes: a name of 255 bytes leaves no room for an ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def open_output(name: str) -> Iterator[IO[str]]:
     target = Path(name).resolve()
     _check_is_no_database(target, name)
     in_place = target.exists() and not target.is_file()  # a pipe, or /dev/null
-    part = target if in_place else target.with_name(f"{target.name}.{os.getpid()}.part")
+    part = target if in_place else target.with_name(f"{target.name[:_SHORT]}.{os.getpid()}.part")
     try:
         with (
             part.open("wb") as raw,

@@ -1,16 +1,20 @@
 """Import and export, with a progress bar where somebody watches."""
 
+import errno
 import gc
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Final, cast
 
+import typer
+
 from memory.cli.files import STANDARD, open_input, open_output
 from memory.cli.progress import progress
-from memory.cli.reporting import complain, visible
+from memory.cli.reporting import FAILED, complain, visible
 from memory.connecting import redact
 from memory.domain import Conversation, ConversationRecord
 from memory.errors import AlreadyExistsError, ConfigurationError, InvalidValueError
@@ -26,6 +30,9 @@ from memory.values import now
 _NAMED: Final = 3  # conversations that were skipped
 SELDOM: Final = 200_000
 """Objects until the cycle collector runs: records are in no cycles, and at 700 it took a sixth of the time."""
+
+_UNNAMEABLE: Final = frozenset([errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR])
+"""What a file system says to a name it cannot give to a file: of this conversation, not of the next one."""
 
 
 def import_sources(
@@ -92,7 +99,7 @@ def _import_one(
     with ExitStack() as stack:
         if is_file:
             opened = stack.enter_context(open_input(name))
-            stem = "stdin" if name == STANDARD else Path(name.removesuffix(".gz")).stem
+            stem = "stdin" if name == STANDARD else formats.name_of(name)
             source = formats.Source(stem, opened.modified_at, opened.lines, options)
             size, position = opened.size, opened.position
         else:
@@ -129,19 +136,14 @@ def export_file(store: Store, name: str, criterion: Criterion | None, order: str
 def export_griptape(store: Store, name: str, criterion: Criterion | None, order: str) -> int:
     """Export what matches for Griptape's local driver: one conversation to a file, or each to one of its own in a folder.
 
+    A conversation whose file cannot be named so is told, and the rest goes on.
+
     Raises:
         InvalidValueError: a file is named, and not just one conversation matches.
+        typer.Exit: there were such conversations; all others are exported.
     """
     if name != STANDARD and (name.endswith(os.sep) or Path(name).is_dir()):
-        folder = Path(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        exported = 0
-        with store.begin() as uow, progress(name, lambda: count(store, criterion)) as advance:
-            for conversation in uow.conversations.iterate(criterion, order=order):
-                _export_griptape(store, conversation, str(folder / f"{stem_of(conversation.id)}{ENDING}"))
-                exported += 1
-                advance(exported)
-        return exported
+        return _export_folder(store, Path(name), criterion, order)
     with store.begin() as uow:
         found = list(islice(uow.conversations.iterate(criterion, order=order), 2))
     if len(found) != 1:
@@ -151,6 +153,32 @@ def export_griptape(store: Store, name: str, criterion: Criterion | None, order:
         )
     _export_griptape(store, found[0], name)
     return 1
+
+
+def _export_folder(store: Store, folder: Path, criterion: Criterion | None, order: str) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    exported = refused = 0
+    is_complete = False
+    try:
+        with store.begin() as uow, progress(str(folder), lambda: count(store, criterion)) as advance:
+            for conversation in uow.conversations.iterate(criterion, order=order):
+                try:
+                    _export_griptape(store, conversation, str(folder / f"{stem_of(conversation.id)}{ENDING}"))
+                except OSError as error:
+                    if error.errno not in _UNNAMEABLE:
+                        raise
+                    complain(f"conversation {conversation.id!r} was not exported: {error.strerror}")
+                    refused += 1
+                    continue
+                exported += 1
+                advance(exported)
+        is_complete = True
+    finally:
+        if refused or not is_complete:
+            print(f"exported {exported:,} conversations, refused {refused:,}", file=sys.stderr)
+    if refused:
+        raise typer.Exit(FAILED)
+    return exported
 
 
 def _export_griptape(store: Store, conversation: Conversation, name: str) -> None:

@@ -40,11 +40,11 @@ def id_of(stem: str) -> str:
 
 
 def stem_of(id: str) -> str:
-    """Return a name for the file of a conversation: its id, percent-encoded where file names do not hold it.
+    """Return a name for the file of a conversation: its id, percent-encoded where file names do not hold it, or would be hidden.
 
-    >>> stem_of("support-42"), stem_of("a/b"), stem_of("..")
-    ('support-42', 'a%2Fb', '%2E%2E')
+    >>> stem_of("support-42"), stem_of("a/b"), stem_of("../v1.2")
+    ('support-42', 'a%2Fb', '%2E%2E%2Fv1.2')
     """
-    if not id.strip("."):
-        return id.replace(".", "%2E")
-    return "".join(character if not character.isascii() else quote(character, safe=_AS_IT_IS) for character in id)
+    shown = id.lstrip(".")
+    dots = "%2E" * (len(id) - len(shown))
+    return dots + "".join(part if not part.isascii() else quote(part, safe=_AS_IT_IS) for part in shown)

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 from functools import partial
+from io import BytesIO
+from itertools import chain, islice
 from typing import IO, Any, Final, cast
 
 from memory.changes import Change
@@ -33,12 +35,31 @@ def read(source: Source) -> Iterator[Arrival | Refusal]:
         return
     stream = cast("IO[bytes]", _Again(first, source.file))
     is_lines = len(first) < _LONGEST_FIRST_LINE and not first.strip().endswith((b"[", b"{", b",", b":"))
-    texts = split_lines(stream) if is_lines and first.strip() else _texts(elements(stream))
+    texts = _lines(stream) if is_lines and first.strip() else _texts(elements(stream))
     for number, text in texts:
         if isinstance(text, Refusal):
             yield text
         else:
             yield from _arrivals(number, text, source)
+
+
+def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes | Refusal]]:
+    """Yield the texts of lines; of a file that is one line with an array of conversations, those of its elements."""
+    lines = split_lines(stream)
+    begun = list(islice(lines, 2))
+    if len(begun) == 1 and isinstance(text := begun[0][1], bytes) and _may_be_several(text):
+        return _texts(elements(BytesIO(text)))
+    return chain(begun, lines)
+
+
+def _may_be_several(text: bytes) -> bool:
+    if not text.lstrip().startswith(b"["):
+        return False
+    try:
+        return not all(map(_is_message, json.loads(text)))
+    except (ValueError, RecursionError):
+        _, element = next(elements(BytesIO(text)))  # one may be bad; but of a list of messages there is no half
+        return isinstance(element, Element) and not _looks_like_message(element.text)
 
 
 def _arrivals(number: int, text: bytes, source: Source) -> Iterator[Arrival | Refusal]:
@@ -56,7 +77,8 @@ def _arrivals(number: int, text: bytes, source: Source) -> Iterator[Arrival | Re
     if not several:
         yield arrival
     for index, value in enumerate(several, 1):
-        yield arrive(number, len(text) // len(several), partial(read_messages, f"{id}-{index}", value, source.at))
+        each = arrive(number, len(text) // len(several), partial(read_messages, f"{id}-{index}", value, source.at))
+        yield Refusal(number, f"element {index}: {each.reason}") if isinstance(each, Refusal) else each
 
 
 def _texts(found: Iterator[tuple[int, Element | Refusal]]) -> Iterator[tuple[int, bytes | Refusal]]:

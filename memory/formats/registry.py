@@ -1,8 +1,10 @@
 """The formats there are: what each reads, which options it takes, and the module that knows it, imported only then."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Final, Literal, NamedTuple, TypeAlias, cast
 
 from memory.errors import ConfigurationError
@@ -67,6 +69,8 @@ FORMATS: Final[Mapping[str, Format]] = {
 """By the name that ``memory import --from`` takes. A new format is a module and a line here."""
 
 
+_ENDING: Final = re.compile(r"(\.json|\.jsonl|\.zip)?(\.gz)?\Z")
+
 Target: TypeAlias = Literal["memory", "griptape-local"]
 """What ``memory export --to`` writes."""
 
@@ -115,6 +119,16 @@ def check_options(name: str, options: Mapping[str, str]) -> Format:
     if unknown:
         raise ConfigurationError(f"--from {name} does not take {' or '.join(map(_flag, unknown))}")
     return format_
+
+
+def name_of(file: str) -> str:
+    """Return what the conversations of a file are called after: its name, without its folder and the endings of formats.
+
+    >>> name_of("chats/support-42.json"), name_of("chats.jsonl.gz"), name_of("john.doe")
+    ('support-42', 'chats', 'john.doe')
+    """
+    name = Path(file).name
+    return _ENDING.sub("", name) or name
 
 
 def read(name: str, source: Source) -> Iterator[Arrival | Refusal]:

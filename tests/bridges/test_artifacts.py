@@ -1,6 +1,7 @@
 """Artifacts are written as Griptape writes them, read without an import, and come back as they were."""
 
 import json
+import math
 import sys
 from enum import StrEnum
 from typing import Any
@@ -156,3 +157,36 @@ def test_values_of_subclasses_are_stored_as_what_they_are() -> None:
 def test_griptape_reads_a_raw_artifact_that_it_has_serialized_itself() -> None:
     run = Run(input=RawArtifact({"role": "user"}), output=TextArtifact("x"))
     assert Run.from_dict(run.to_dict()).input.value == {"role": "user"}
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_an_artifact_with_a_number_that_is_no_json_is_kept_as_its_text_with_a_warning_and_comes_back(
+    odd: float, local_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = memory_on(local_store)
+    output = JsonArtifact({"score": odd, "t": "important answer"})
+    memory.add_run(Run(id="r1", input=TextArtifact("important question"), output=output, meta={"user": "ada"}))
+    assert "no store can keep output of run 'r1' of Griptape as it is" in caplog.text
+    caplog.clear()
+    with local_store.begin() as uow:
+        (stored,) = uow.runs.list("c")
+    assert (stored.id, stored.metadata["user"]) == ("r1", "ada")
+    assert (stored.input["value"], stored.output) == ("important question", json.dumps(to_json(output)))
+    again = memory_on(local_store)
+    again.add_run(said(2))
+    again.runs[0].meta = {"user": "bob"}
+    again.add_run(said(3))
+    runs = memory_on(local_store).runs
+    assert [run.id for run in runs] == ["r1", "r2", "r3"]
+    assert (runs[0].input.value, runs[0].meta) == ("important question", {"user": "bob"})
+    assert isinstance(runs[0].output, JsonArtifact)
+    assert json.dumps(to_json(runs[0].output)) == json.dumps(to_json(output))
+
+
+def test_a_meta_that_no_store_can_keep_is_kept_with_a_warning(
+    local_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory_on(local_store).add_run(said(1, meta={"cost": math.inf, "user": "ada"}))
+    assert "no store can keep meta of run 'r1' of Griptape as it is" in caplog.text
+    (run,) = memory_on(local_store).runs
+    assert (run.id, run.input.value, run.meta) == ("r1", "question 1", {"cost": math.inf, "user": "ada"})

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import boto3
 import pytest
@@ -25,6 +25,7 @@ from memory import (
     StoreUnavailableError,
 )
 from memory.bridges.griptape import RepositoryConversationMemoryDriver as Driver
+from memory.cli import main
 from memory.values import new_id
 from tests.bridges.talking import said
 from tests.cloud_server import CloudServer
@@ -58,6 +59,20 @@ def test_a_file_of_the_local_driver_goes_on_in_a_sqlite_file_beside_it(tmp_path:
     assert file.read_bytes() == before
     with memory.connect(f"sqlite:///{file}.sqlite") as store, store.begin() as uow:
         assert uow.conversations.get("chat").metadata == {"customer": "ada", "n": 1}  # as `memory import` names it
+
+
+@pytest.mark.parametrize("name", ["john.doe", "v1.2.json", "a%2Fb.json", "chat", "chat.gz", ".json"])
+def test_the_conversation_of_a_file_has_the_id_that_the_import_gives_it(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    LocalConversationMemoryDriver(persist_file=str(file)).store(OLD, {})
+    assert main(["import", "--from", "griptape-local", str(file), "--store", f"sqlite:///{tmp_path}/imported.db"]) == 0
+    with closing(Driver.local(str(file))) as driver:
+        driver.load()
+    found = []
+    for database in (tmp_path / "imported.db", f"{file}.sqlite"):
+        with memory.connect(f"sqlite:///{quote(str(database))}") as store, store.begin() as uow:
+            found.append([conversation.id for conversation in uow.conversations.iterate()])
+    assert found[0] == found[1]
 
 
 def test_a_file_of_an_old_release_is_brought_in(tmp_path: Path) -> None:

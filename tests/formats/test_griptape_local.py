@@ -1,6 +1,8 @@
 """Files of Griptape's local driver, of every release, in and out."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,27 @@ def test_what_1_13_wrote_is_exported_byte_for_byte(importing: Importing, store: 
     content = (SAMPLES / f"{name}.json").read_bytes()
     importing("griptape-local", content, name)
     assert exported(store, name).encode() == content
+
+
+def test_a_run_with_nan_keeps_its_question_and_goes_out_byte_for_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = json.loads((SAMPLES / "run.json").read_text())
+    output = json.loads((SAMPLES / "artifacts" / "json.json").read_text())
+    output["value"] = {"score": float("nan"), "limit": float("inf"), "t": "important answer"}
+    run |= {"input": {**run["input"], "value": "important question"}, "output": output}
+    Path("nn.json").write_text(json.dumps({"runs": [run], "metadata": {}}))
+    assert main(["import", "--from", "griptape-local", "nn.json"]) == 0
+    capsys.readouterr()
+    assert main(["show", "nn"]) == 0
+    shown = capsys.readouterr().out
+    assert "important question" in shown
+    assert "important answer" in shown
+    assert main(["export", "--to", "griptape-local", "back/"]) == 0
+    assert Path("back/nn.json").read_bytes() == Path("nn.json").read_bytes()
+    loaded = griptape(tmp_path / "back" / "nn.json", "load")
+    assert loaded["runs"] == [[run["id"], "important question", "JsonArtifact"]]
 
 
 def test_griptape_loads_what_is_exported_of_every_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,14 +146,27 @@ def test_the_id_is_the_name_of_the_file_or_the_one_that_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("v1.2.json", "plain", "a%2Fb.json", "50%.json", "%ff.json"):
+    names = (
+        "v1.2.json",
+        "plain",
+        "a%2Fb.json",
+        "50%.json",
+        "%ff.json",
+        "john.doe",
+        "john.smith",
+        "a.json.json",
+        "c.json.gz",
+    )
+    for name in (*names, ".hidden.json", "%2Eshown.json"):
         Path(name).write_text('{"runs": []}')
         assert main(["import", "--from", "griptape-local", name]) == 0
     assert main(["import", "--from", "griptape-local", "plain", "--id", "mine"]) == 0
     assert main(["import", "--from", "griptape-local", "plain", "50%.json", "--id", "mine"]) == 1
     with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
         found = [conversation.id for conversation in uow.conversations.iterate()]
-        assert sorted(found) == ["%ff", "50%", "a/b", "mine", "plain", "v1.2"]
+        assert sorted(found) == sorted(
+            ["%ff", "50%", "a/b", "mine", "plain", "v1.2", "john.doe", "john.smith", "a.json", "c", ".hidden", ".shown"]
+        )
 
 
 @given(st.text(min_size=1, max_size=20))
@@ -139,7 +175,7 @@ def test_a_file_named_after_an_id_gives_it_back(id: str) -> None:
     assert id_of(stem) == id
     assert "/" not in stem
     assert "\\" not in stem
-    assert stem.strip(".")
+    assert not stem.startswith(".")
     if id.isascii():
         assert check_id(stem, "the name")
 
@@ -179,3 +215,47 @@ def test_an_export_to_a_file_is_of_one_conversation(
     assert capsys.readouterr().out == '{"runs": [], "metadata": {}}'
     assert sorted(file.name for file in Path("folder").iterdir()) == ["%2E%2E.json", "a.json"]
     assert not Path("out.json").exists()
+
+
+def test_an_export_to_a_folder_goes_on_after_a_name_that_no_file_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ids = ["a", "x" * 255, "\u8a9e" * 90, "taken", "y" * 250, "z", "../../evil", ".hidden"]
+    with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
+        for id in ids:
+            uow.conversations.add(Conversation(id))
+    Path("out/taken.json").mkdir(parents=True)
+    capsys.readouterr()
+    assert main(["export", "--to", "griptape-local", "out/"]) == 1
+    *told, total = capsys.readouterr().err.splitlines()
+    assert total == "exported 5 conversations, refused 3"
+    assert [line.partition(" was not exported: ")[0] for line in told] == [
+        f"conversation {id!r}" for id in ("taken", "x" * 255, "\u8a9e" * 90)
+    ]
+    assert "File name too long" in told[1]
+    files = sorted(file.name for file in Path("out").glob("*.json") if file.is_file())
+    assert files == ["%2E%2E%2F..%2Fevil.json", "%2Ehidden.json", "a.json", f"{'y' * 250}.json", "z.json"]
+    written = [f"out/{file}" for file in files]
+    assert main(["import", "--from", "griptape-local", *written, "--store", "sqlite:///second.db"]) == 0
+    with memory.connect("sqlite:///second.db") as store, store.begin() as uow:
+        found = {conversation.id for conversation in uow.conversations.iterate()}
+    assert found == {"a", "y" * 250, "z", "../../evil", ".hidden"}
+
+
+def test_an_export_to_a_folder_that_ends_early_tells_what_it_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
+        for id in ("a", "b"):
+            uow.conversations.add(Conversation(id))
+    with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
+        uow.runs.append("b", Run("x", "y"))
+    with closing(sqlite3.connect("conversations.db")) as database, database:
+        database.execute("update memory_runs set input = 'damaged'")
+    assert main(["export", "--to", "griptape-local", "out/"]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "exported 1 conversations, refused 0"
+    assert told[1].startswith("error: ")
+    assert [file.name for file in Path("out").iterdir()] == ["a.json"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from memory import Run
 from memory.formats.artifacts import CLASSES
-from memory.formats.griptape import KEY, loadable_run_json, run_json, run_record
+from memory.formats.griptape import KEY, loadable_run_json, run_json, run_record, texts_of
 
 SAMPLES = Path(__file__).with_name("samples")
 PROGRAM = Path(__file__).with_name("griptape_local.py")
@@ -30,6 +30,10 @@ garbage = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys | st.text(max_size=3), inner, max_size=4),
     max_leaves=12,
 )
+beyond = st.floats() | st.just(json.loads("[" * 98 + "]" * 98)) | st.just(json.loads("[" * 120 + "]" * 120))
+unkept = st.recursive(
+    beyond, lambda inner: st.lists(inner | scalars, max_size=2) | st.dictionaries(keys, inner | scalars, max_size=3)
+)
 artifacts = st.sampled_from(ARTIFACTS) | st.builds(
     lambda artifact, more: {**artifact, **more}, st.sampled_from(ARTIFACTS), st.dictionaries(keys, garbage, max_size=2)
 )
@@ -37,13 +41,14 @@ artifacts = st.sampled_from(ARTIFACTS) | st.builds(
 
 @st.composite
 def runs(draw: st.DrawFn) -> dict[str, Any]:
+    odd = garbage | unkept
     parts = {
-        "type": st.just("Run") | garbage,
-        "id": st.text(max_size=3) | garbage,
-        "meta": st.none() | st.dictionaries(keys, garbage, max_size=3) | garbage,
-        "input": artifacts | garbage,
-        "output": artifacts | garbage,
-        "extra": garbage,
+        "type": st.just("Run") | odd,
+        "id": st.text(max_size=3) | odd,
+        "meta": st.none() | st.dictionaries(keys, odd, max_size=3) | odd,
+        "input": artifacts | odd,
+        "output": artifacts | odd,
+        "extra": odd,
     }
     names = draw(st.permutations(list(parts)).map(lambda order: order[: draw(st.integers(0, len(order)))]))
     names = ["type", "id", "meta", "input", "output"] if draw(st.booleans()) else names
@@ -79,7 +84,7 @@ def test_a_run_of_each_release_comes_back_as_it_was() -> None:
         assert (KEY in run.metadata) == ("meta" not in value)  # nothing is put beside what 1.13 writes
 
 
-@given(runs() | garbage)
+@given(runs() | garbage | unkept)
 def test_any_json_is_a_run_and_comes_back_as_it_was(value: Any) -> None:
     assert text_of(run_json(stored(run_record(value)))) == text_of(value)
 
@@ -114,6 +119,40 @@ def test_what_no_store_can_keep_is_kept_as_text() -> None:
         run = stored(run_record(value))
         assert run.metadata.keys() == {KEY}
         assert run_json(run) == value
+
+
+NAN: Any = {"type": "JsonArtifact", "id": "o", "value": {"score": float("nan"), "t": "important answer"}}
+
+
+def test_only_the_part_that_no_store_can_keep_is_kept_as_text() -> None:
+    run = stored(run_record({**RUN, "meta": {"user": "ada"}, "output": NAN}))
+    assert (run.id, run.input, run.output) == (RUN["id"], RUN["input"], json.dumps(NAN))
+    assert run.metadata["user"] == "ada"
+    assert texts_of(run) == ["output"]
+    value = {**RUN, "meta": {"cost": float("inf"), "user": "ada"}}
+    run = stored(run_record(value))
+    assert (run.id, run.input, run.output) == (RUN["id"], RUN["input"], RUN["output"])
+    assert run.metadata["user"] == "ada"
+    assert text_of(loadable_run_json(run)) == text_of(run_json(run)) == text_of(value)
+
+
+def test_what_took_the_place_of_a_text_since_is_as_it_is_now() -> None:
+    old = run_record({**RUN, "meta": {"cost": float("inf"), "user": "ada"}, "input": NAN, "output": NAN})
+    changed = Run("42", "Good day", {**old.metadata, "user": "bob"}, old.id)
+    assert run_json(changed) == {
+        **RUN,
+        "meta": {"cost": float("inf"), "user": "bob"},
+        "input": "42",
+        "output": "Good day",
+    }
+
+
+def test_an_artifact_that_nests_as_deep_as_python_reads_is_written_for_griptape() -> None:
+    levels = 400
+    nested = '{"type": "ListArtifact", "id": "l", "value": [' * levels + "]}" * levels
+    written = loadable_run_json(stored(run_record({**RUN, "output": json.loads(nested)})))
+    assert written["output"]["type"] in CLASSES
+    assert nested in json.dumps(written) or json.dumps(nested) in json.dumps(written)
 
 
 @pytest.mark.parametrize("id", [None, "", 5, "a\nb", "x" * 256, "\ud800", ["r1"]])

@@ -71,6 +71,47 @@ def test_a_file_may_be_one_bare_list(importing: Importing, store: Store, indent:
     assert conversation_json(conversation, runs) == [SYSTEM, HI, HELLO]
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_elements_of_an_array_are_told_by_their_numbers(
+    importing: Importing, store: Store, indent: int | None, end: bytes
+) -> None:
+    good = {"messages": [HI]}
+    bad = {"messages": [{**HI, "content": float("nan")}]}
+    content = json.dumps([good, bad, [HI, HELLO], good, 7, good], indent=indent).encode() + end
+    totals, refusals = importing("openai", content, "arr")
+    assert totals.conversations == 4
+    assert refusals == [
+        "2: input is nan: only finite numbers can be stored",
+        '5: it is no list of messages, and no object with one under "messages"',
+    ]
+    with store.begin() as uow:
+        found = [conversation.id for conversation in uow.conversations.iterate(order="id")]
+    assert found == ["arr-1", "arr-3", "arr-4", "arr-6"]
+
+
+def test_an_element_that_is_no_json_spoils_no_other(importing: Importing, store: Store) -> None:
+    good = json.dumps({"messages": [HI]})
+    totals, refusals = importing("openai", f'[{good}, {{"messages": nonsense}}, {good}]'.encode())
+    assert (totals.conversations, refusals) == (2, ["2: not JSON: Expecting value at column 14"])
+    assert pairs(store, "file-3") == [("Hi", None)]
+
+
+def test_a_list_of_messages_that_is_cut_is_no_conversation(importing: Importing) -> None:
+    totals, refusals = importing("openai", json.dumps([HI, HELLO]).encode()[:-5])
+    assert (totals.conversations, len(refusals)) == (0, 1)
+
+
+def test_of_an_array_in_each_line_both_numbers_are_told(importing: Importing, store: Store) -> None:
+    line = json.dumps([{"messages": [HI]}, 7, 8, {"messages": [HELLO]}])
+    _, refusals = importing("openai", f"{line}\n{line}\n".encode())
+    reason = 'it is no list of messages, and no object with one under "messages"'
+    assert refusals == [f"{line}: element {element}: {reason}" for line in (1, 2) for element in (2, 3)]
+    with store.begin() as uow:
+        found = [conversation.id for conversation in uow.conversations.iterate(order="id")]
+    assert found == ["file-1-1", "file-1-4", "file-2-1", "file-2-4"]
+
+
 def test_users_and_assistants_are_paired_and_the_others_kept_beside_them(importing: Importing, store: Store) -> None:
     importing("openai", b"\n".join(json.dumps({"messages": one}).encode() for one in LISTS))
     assert [pairs(store, f"file-{n}") for n in range(1, 10)] == [

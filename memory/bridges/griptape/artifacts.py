@@ -22,7 +22,7 @@ from griptape.mixins.serializable_mixin import SerializableMixin
 from pydantic import BaseModel, RootModel
 
 from memory.domain import Run
-from memory.formats.griptape import KEY, run_json, run_record
+from memory.formats.griptape import KEY, run_json, run_record, texts_of
 from memory.values import Json
 
 _log = logging.getLogger("memory")
@@ -62,8 +62,13 @@ class Codec:
         self._kinds = {kind.__name__: kind for kind in (*known, *kinds)}
 
     def to_ours(self, run: GriptapeRun) -> Run:
-        """Return the run to be stored. An artifact that is no JSON is kept as its text, with a warning in the log."""
-        return run_record(_run(run))
+        """Return the run to be stored. A part that no store can keep is kept as its text, with a warning in the log."""
+        ours = run_record(_run(run))
+        if texts := texts_of(ours):
+            _log.warning(
+                "no store can keep %s of run %r of Griptape as it is: kept as text", " and ".join(texts), run.id
+            )
+        return ours
 
     def digest(self, run: GriptapeRun) -> bytes:
         """Return what stands for the content of a run: equal contents, equal digests."""

@@ -10,7 +10,8 @@ from urllib.parse import quote
 from memory.changes import Change
 from memory.errors import ConfigurationError, CorruptRecordError
 from memory.formats.envelopes import read_envelope
-from memory.formats.griptape_local import ENDING, id_of
+from memory.formats.griptape_local import id_of
+from memory.formats.registry import name_of
 from memory.store import Store
 from memory.values import now
 
@@ -32,9 +33,9 @@ def local(persist_file: str | None) -> _Options:
     if persist_file is None:
         return {"store": "memory://"}
     path = Path(persist_file)
-    id = id_of(path.name.removesuffix(ENDING))  # as `memory import` has it
+    id = id_of(name_of(persist_file))  # as `memory import` has it
     return {
-        "store": f"sqlite:///{path}.sqlite",
+        "store": f"sqlite:///{quote(str(path))}.sqlite",
         "conversation_id": id,
         "bring": lambda: _envelope(id, _read_file(path), f"the file {path}"),
     }
