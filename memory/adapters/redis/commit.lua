@@ -160,7 +160,7 @@ local function find_deadline(change)
     local time = redis.call('TIME')
     local left = math.max(0, math.ceil((tonumber(change.expires_at) - tonumber(now)) / 1000))
     local by_this_client = time[1] * 1000 + math.floor(time[2] / 1000) + left
-    change.deadline = by_this_client + tonumber(grace)
+    change.deadline = math.max(by_this_client, math.ceil(tonumber(change.expires_at) / 1000)) + tonumber(grace)
   end
 end
 
