@@ -36,6 +36,7 @@ LONGEST_PATH = 512
 # The first byte of a key tells the type, so that a range never leaves it.
 _NULL, _BOOL, _NUMBER, _STRING, _LIST, _DICT, _END = (bytes([byte]) for byte in range(1, 8))
 _SEPARATOR, _ELEMENT, _ZERO_ESCAPED = b"\x00\x01", b"\x00\x02", b"\x00\xff"
+_DIGEST_SIZE = hashlib.sha256().digest_size
 _LONGEST_KNOWN = 64  # characters of a key that is worth remembering
 _EXPONENT_BIAS = 1 << 15  # exponents lie in -1,073 (5e-324) .. 14,283 (MAX_INT_BITS in values.py)
 
@@ -120,8 +121,11 @@ _paths = lru_cache(maxsize=1024)(_make_paths)  # an application's conversations 
 
 
 def is_element(path: bytes) -> bool:
-    """Tell whether the path leads to the elements of a list, of which plans ask equality only (not where it is a digest)."""
-    return path.endswith(_ELEMENT)
+    """Tell whether the path surely leads to the elements of a list, of which plans ask equality only.
+
+    What is as long as a digest may be one that ends like such a path by chance, so of that it is never sure.
+    """
+    return path.endswith(_ELEMENT) and len(path) != _DIGEST_SIZE
 
 
 def key(value: Json) -> bytes:

@@ -14,7 +14,12 @@ local run = ARGV[2] .. last
 if redis.call('EXISTS', KEYS[1], run) > 0 then
   return false
 end
--- The first write is the one that can fail: where the key of the positions is somebody else's, or the memory is full.
+-- The first write is the one that can fail: where the key of the positions is somebody else's, or the memory is full. The user's
+-- rights could end later, so they are looked at before.
+if not (redis.acl_check_cmd('HSET', run, 'id', '') and redis.acl_check_cmd('HSET', KEYS[2], 'run_count', '')
+    and redis.acl_check_cmd('SET', KEYS[1], '', 'PX', ARGV[3])) then
+  return false
+end
 if redis.pcall('ZADD', KEYS[3], 'NX', last, last) ~= 1 then
   return false
 end

@@ -130,6 +130,40 @@ local function check_runs(change)
   end
 end
 
+-- All that the user's rights could refuse below, so that they refuse it now. (Full memory, a disk that fails and the like refuse
+-- a script's first write, and none after it.)
+local function check_rights(change)
+  must_be_allowed_to_remove(change.key, change.positions_key, change.run_prefix)
+  local run = change.run_prefix .. 1
+  for _, key in ipairs({change.key, run}) do
+    must_be_allowed('HSET', key, 'id', '')
+  end
+  for _, key in ipairs({change.key, change.positions_key, run}) do
+    must_be_allowed('PEXPIREAT', key, 0)
+    must_be_allowed('PERSIST', key)
+  end
+  must_be_allowed('HDEL', change.key, 'expires_at')
+  must_be_allowed('ZADD', change.positions_key, 1, 1)
+  must_be_allowed('ZCARD', change.positions_key)
+end
+
+-- Find when the keys are to end (-1: never), somewhat after the conversation: who may read it is for the clocks of the
+-- applications to say, of which this one's may be ahead of the server's, or behind. So the moment has to have come by both.
+-- All keys of a conversation end together.
+local function find_deadline(change)
+  change.deadline = -1
+  if change.expires_at == '' then
+    if change.expires and not (change.creates or change.remove) then
+      change.deadline = look('PEXPIRETIME', change.key)
+    end
+  elseif change.expires_at ~= 'never' then
+    local time = redis.call('TIME')
+    local left = math.max(0, math.ceil((tonumber(change.expires_at) - tonumber(now)) / 1000))
+    local by_this_client = time[1] * 1000 + math.floor(time[2] / 1000) + left
+    change.deadline = math.max(by_this_client, math.ceil(tonumber(change.expires_at) / 1000)) + tonumber(grace)
+  end
+end
+
 -- From here on everything is written.
 
 local function write_run(change, position, from)
@@ -148,19 +182,6 @@ local function edit_runs(change)
   for from in items(change.replace_runs) do
     write_run(change, ARGV[from], from)
   end
-end
-
--- A key lives somewhat longer than its conversation: who may read it is for the application's clock to say, and the server's
--- may be ahead of that. All keys of a conversation go at the same moment.
-local function deadline(change)
-  if change.expires_at == '' then
-    return change.expires and redis.call('PEXPIRETIME', change.key) or -1
-  elseif change.expires_at == 'never' then
-    return -1
-  end
-  local time = redis.call('TIME')
-  local left = math.max(0, math.ceil((tonumber(change.expires_at) - tonumber(now)) / 1000))
-  return time[1] * 1000 + math.floor(time[2] / 1000) + left + tonumber(grace)
 end
 
 local function set_deadline(key, moment)
@@ -223,7 +244,7 @@ local function write_conversation(change, moment)
   end
   local version, incarnation = '', token
   if change.creates then
-    version = redis.call('HGET', change.key, 'version')
+    version = redis.call('HMGET', change.key, 'version')[1]
   else
     version, incarnation = digits(change.version + (change.edits and 1 or 0)), change.incarnation
   end
@@ -233,15 +254,13 @@ end
 local function write(change)
   if change.stored and (change.remove or change.creates) then  -- an expired one makes way too
     remove_conversation(change.key, change.positions_key, change.run_prefix)
-    change.expires = false
   end
   if change.remove and not change.creates then
     return ''
   end
   edit_runs(change)
-  local moment = deadline(change)
-  append_runs(change, moment)
-  return write_conversation(change, moment)
+  append_runs(change, change.deadline)
+  return write_conversation(change, change.deadline)
 end
 
 return answered(function()
@@ -256,7 +275,11 @@ return answered(function()
     read_stored(change)
     check(change)
     check_runs(change)
+    check_rights(change)
+    find_deadline(change)
   end
+  must_be_allowed('TIME')
+  must_be_allowed('SET', KEYS[1], '', 'PX', receipt_kept)
   local written = {}
   for number, change in ipairs(changes) do
     written[number] = write(change)

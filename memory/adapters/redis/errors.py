@@ -39,6 +39,11 @@ _CODES: Final[dict[str, Meaning]] = {
     "WRONGPASS": _REFUSED,
     "WRONGTYPE": (CorruptRecordError, "there is something else at the key of a record"),
 }
+# What has no code but ERR. (Redis says this of a command of a script; of one of a client's it says NOPERM.)
+_TEXTS: Final[dict[str, Meaning]] = {
+    "ACL failure in script": _REFUSED,
+}
+
 LOST: Final = (ConnectionError, TimeoutError, OSError)
 """What a broken connection raises; also, as subclasses, some of what a server answers: see `translate`."""
 
@@ -46,6 +51,11 @@ LOST: Final = (ConnectionError, TimeoutError, OSError)
 def code(error: Exception) -> str:
     """Return the code of an error that the server answered with."""
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
+
+
+def _meaning(error: RedisError) -> Meaning | None:
+    said = str(error)
+    return _CODES.get(code(error)) or next((means for text, means in _TEXTS.items() if text in said), None)
 
 
 def translate(error: Exception, where: object) -> PersistenceError | None:
@@ -57,7 +67,7 @@ def translate(error: Exception, where: object) -> PersistenceError | None:
     elif isinstance(error, LOST):
         meaning = StoreUnavailableError, "the server could not be reached; nothing was written"
     else:
-        meaning = _CODES.get(code(error)) if isinstance(error, RedisError) else None
+        meaning = _meaning(error) if isinstance(error, RedisError) else None
     if meaning is None:
         return None
     kind, what = meaning

@@ -8,6 +8,7 @@ return answered(function()
     local expires_at = look('HGET', key, 'expires_at')
     if is_expired(expires_at, ARGV[1]) then
       look('ZCARD', positions_key)
+      must_be_allowed_to_remove(key, positions_key, ARGV[n])
       remove_conversation(key, positions_key, ARGV[n])
       removed = removed + 1
     end

@@ -3,10 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
-from redis.exceptions import RedisError
-
 from memory.adapters.redis.keys import Keys
-from memory.adapters.redis.wire import Argument, Script, Wire
+from memory.adapters.redis.wire import Argument, RefusedError, Script, Wire
 from memory.errors import PersistenceError, StoreUnavailableError
 
 _PAGE: Final = Script("shared", "page")
@@ -57,8 +55,8 @@ class Index:
         """Return the first rows of what a query finds, in an order; `page.lua` says what it takes."""
         try:
             warning, *rows = self._wire.read(_PAGE, (), [self._name, query, self.milliseconds, size, *arguments])
-        except RedisError as error:
-            raise self._explain(error) from error
+        except RefusedError as error:
+            raise self._explain(error.refusal) from error.refusal
         if warning:
             raise self._cut_short(warning)
         return cast("list[list[bytes]]", rows)

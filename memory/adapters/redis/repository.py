@@ -131,8 +131,9 @@ class RedisRepository(Repository):
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         key = self._keys.conversation(namespace, conversation_id)
         # No fields of ours may mean no conversation, or somebody else's hash: the two are told at one moment, or not at all.
-        *_, answers = self._wire.ask_all(("MULTI",), ("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("EXEC",))
-        fields, exists = (self._wire.checked(answer, key) for answer in self._wire.checked(answers))
+        said = self._wire.ask_all(("MULTI",), ("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("EXEC",))
+        *_, answers = map(self._wire.checked, said)  # the first refusal tells more than EXEC's, which follows from it
+        fields, exists = (self._wire.checked(answer, key) for answer in answers)
         if not exists:
             return None
         conversation = records.conversation(key, fields, conversation_id)

@@ -12,6 +12,14 @@ local function answer(...)
   error({answer = {...}})
 end
 
+-- End the script where the user may not do this, or the server cannot. Half-way it would be too late to find out.
+local function must_be_allowed(command, ...)
+  local known, allowed = pcall(redis.acl_check_cmd, command, ...)
+  if not (known and allowed) then
+    error({err = 'NOPERM ' .. table.concat({command, (...)}, ' ') .. ': not allowed, or not known'})
+  end
+end
+
 local function answered(work)
   local done, result = pcall(work)
   if done then
@@ -32,6 +40,13 @@ end
 
 local function is_expired(expires_at, now)
   return expires_at and tonumber(expires_at) <= tonumber(now)
+end
+
+local function must_be_allowed_to_remove(key, positions_key, run_prefix)
+  must_be_allowed('ZRANGE', positions_key, 0, 0)
+  must_be_allowed('ZREM', positions_key, 1)
+  must_be_allowed('UNLINK', run_prefix .. 1)  -- rights to one run's key are rights to all
+  must_be_allowed('UNLINK', key)
 end
 
 -- Remove the runs at positions from the first up to one, in pieces that fit Lua's stack.

@@ -58,6 +58,14 @@ class LostError(StoreUnavailableError):
     """The connection broke after everything was sent, and before everything was answered."""
 
 
+class RefusedError(StoreUnavailableError):
+    """The server refused with an error that `errors.translate` does not know."""
+
+    def __init__(self, where: object, refusal: Exception) -> None:
+        super().__init__(f"{where}: the server refused: {refusal}")
+        self.refusal: Final = refusal
+
+
 class Wire:
     """A pool of connections to one server."""
 
@@ -66,7 +74,7 @@ class Wire:
         self._where = where
 
     def ask(self, *command: Argument) -> Any:
-        """Return the answer to a command that only reads, or may be done twice."""
+        """Return the answer to a command that only reads, or may be done twice, or raise as `checked`."""
         return self.checked(self.ask_all(command)[0])
 
     def ask_all(self, *commands: Command) -> list[Any]:
@@ -81,6 +89,7 @@ class Wire:
 
         Raises:
             CorruptRecordError: the script met a key that it cannot read; nothing was written.
+            RefusedError: the server refused for a reason unknown here, as in `checked`.
         """
         try:
             return self._run(script, keys, arguments)
@@ -91,13 +100,15 @@ class Wire:
         """Return the answer of a script that writes; it is run once at most.
 
         Raises:
-            CommitInDoubtError: the answer was lost.
+            CommitInDoubtError: the answer was lost, or is an error that does not tell whether anything was written.
             CorruptRecordError: as `read`.
         """
         try:
             return self._run(script, keys, arguments)
         except LostError as error:
             raise CommitInDoubtError(f"{self._where()}: the answer to a commit was lost") from error.__cause__
+        except RefusedError as error:
+            raise CommitInDoubtError(f"{error}; whether anything was written is unknown") from error.refusal
 
     def checked(self, answer: Any, key: str | None = None) -> Any:
         """Return an answer, or raise what it means if the server refused.
@@ -107,12 +118,11 @@ class Wire:
             key: the key that was asked for, if it was one of ours.
 
         Raises:
-            PersistenceError: as `errors.translate` says.
+            PersistenceError: as `errors.translate` says, else a `RefusedError`.
         """
         if isinstance(answer, Exception):
-            if (ours := translate(answer, key or self._where())) is None:
-                raise answer
-            raise ours from answer
+            where = key or self._where()
+            raise translate(answer, where) or RefusedError(where, answer) from answer
         return answer
 
     def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:

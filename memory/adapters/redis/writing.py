@@ -26,7 +26,7 @@ RECEIPT_KEPT: Final = 25 * 3600 * 1000
 """Milliseconds; a lost answer may be asked for again for a day."""
 
 GRACE: Final = 10 * 60 * 1000
-"""Milliseconds that Redis keeps an expired conversation: the clocks of the server and of its clients may differ as much."""
+"""Milliseconds that Redis keeps a conversation that is expired by its own clock and by that of the client that set it."""
 
 _MOST_ARGUMENTS: Final = 1_000_000  # Redis takes 1,048,576
 

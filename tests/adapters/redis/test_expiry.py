@@ -9,6 +9,7 @@ import pytest
 from memory import Conversation, Run, Store, UnitOfWork
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.writing import GRACE
+from memory.values import now
 
 Work = Callable[[UnitOfWork], object]
 
@@ -57,6 +58,26 @@ def test_all_keys_of_a_conversation_end_together(store: Store, client: Any, keys
     with store.begin() as uow:
         uow.conversations.get("a").expires_at = moment
     assert len(deadlines(client, keys)) == 1
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_client_whose_clock_is_wrong_makes_no_end_early(
+    store: Store, client: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """An hour ahead, it believes that there is an hour less left; an hour behind, it must itself find what has not expired."""
+    monkeypatch.setattr(store.repository, "clock", lambda: now() + hours * 3_600_000_000)
+    later = datetime.now(UTC) + timedelta(hours=2)
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a", expires_at=later))
+        uow.runs.append("a", Run(1, 1))
+    (found,) = deadlines(client, keys)
+    with store.begin() as uow:
+        uow.conversations.get("a").expires_at = later + timedelta(minutes=1)
+    (changed,) = deadlines(client, keys)
+    least = later.timestamp() * 1000 + GRACE
+    for end, allowed in ((found, least), (changed, least + 60_000)):
+        assert end >= allowed
+        assert abs(end - allowed - max(0, -hours) * 3_600_000) < 2_000
 
 
 def test_made_anew_without_an_end(store: Store, client: Any, keys: Keys, moment: datetime) -> None:

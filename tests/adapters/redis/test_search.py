@@ -233,6 +233,27 @@ def test_times_beyond_a_double(store: Store) -> None:
         assert [one.id for one in walk(store, order="created_at", limit=limit)] == [f"c{n}" for n in range(6)]
 
 
+@pytest.mark.parametrize("name", ["k" * 520 + "129568", "e" * 30, "e" * 31], ids=len)
+def test_paths_that_look_like_others(store: Store, name: str) -> None:
+    """The first one's digest ends as a path to elements does; the second one's elements are at a path as long as a digest."""
+    for conversation_id, value in (("list", [5, "five"]), ("number", 5), ("none", None)):
+        with store.begin() as uow:
+            uow.conversations.add(Conversation(conversation_id, {name: value}))
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("without"))
+    for criterion, expected in (
+        (where(name).exists(), ["list", "none", "number"]),
+        (~where(name).exists(), ["without"]),
+        (where(name) > 1, ["number"]),
+        (where(name) == 5, ["number"]),
+        (where(name).contains(5), ["list"]),
+        (~where(name).contains("five"), ["none", "number", "without"]),
+    ):
+        uow = store.begin()
+        assert [one.id for one in uow.conversations.find(criterion, order="id")] == expected
+        assert uow.conversations.count(criterion) == len(expected)
+
+
 def test_stores_of_other_prefixes_in_one_server(redis_server: Server, store: Store, keys: Keys) -> None:
     """Not even where one prefix goes on where the other ends."""
     fill(store, ["a"], metadata={"n": 1})

@@ -141,6 +141,20 @@ def test_what_is_too_deep_or_too_much_is_left_to_matches() -> None:
     assert Translation(Tokens("memory", "default")).of(Every()).exact
 
 
+def test_a_digest_of_a_path_is_never_taken_for_the_elements_of_a_list() -> None:
+    """A path of more than 512 bytes is a digest, and one of 65,536 ends as a path to elements does."""
+    name = f"{'k' * 520}129568"
+    (entry,) = entries({name: 5})
+    assert entry.path.endswith(b"\x00\x02"), "not such a digest any more: look for another"
+    tokens = Tokens("memory", "default")
+    written = tokens.of([entry]).split("|")
+    for criterion in (where(name).exists(), where(name) > 1):
+        planned, exact = plan(criterion)
+        assert isinstance(planned, KeyBetween)
+        assert exact
+        assert set(tokens.between(planned)[0]) & set(written)
+
+
 @pytest.mark.parametrize("size", [1, 17, 18, 19])
 def test_ids_about_as_long_as_the_ranks(size: int) -> None:
     assert is_told_by_ranks("x" * size) == (size < 18)
