@@ -186,6 +186,7 @@ class Http:
     def _once(
         self, method: str, path: str, parameters: Mapping[str, str | int] | None, body: Fields | None
     ) -> Fields | None:
+        why = ""
         for attempt in range(self.attempts):
             try:
                 response = self._session.request(
@@ -199,14 +200,14 @@ class Http:
                     allow_redirects=False,  # a POST would arrive as a GET, and the key at another host
                 )
             except requests.RequestException as error:
-                wait = self._not_sent(error, f"{method} {path}")
+                wait, why = self._not_sent(error, f"{method} {path}"), "no connection could be made"
             else:
                 if response.status_code != requests.codes.too_many_requests:
                     return self._read(response, f"{method} {path}")
-                wait = self._asked_to_wait(response, f"{method} {path}")
+                wait, why = self._asked_to_wait(response, f"{method} {path}"), "it is asked too often (429)"
             if attempt < self.attempts - 1:
                 self.sleep(wait or self.delay(attempt))
-        raise StoreUnavailableError(f"{self.host} did not take {method} {path} in {self.attempts} attempts")
+        raise StoreUnavailableError(f"{self.host} did not take {method} {path} in {self.attempts} attempts: {why}")
 
     def _not_sent(self, error: requests.RequestException, what: str) -> float:
         """Return how long to wait where a failed request was certainly not received; raise where it may have been.
