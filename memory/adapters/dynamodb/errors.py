@@ -107,8 +107,12 @@ def leaves_doubt(error: Exception) -> bool:
     cause = error.cause if isinstance(error, PynamoDBException) else error
     if not isinstance(cause, ClientError):
         return False
-    # A client of the application's repeats by itself, and tells only how the last of its tries ended.
-    return code_of(cause) in _FAILED or bool(cause.response.get("ResponseMetadata", {}).get("RetryAttempts"))
+    if code_of(cause) in _FAILED:
+        return True
+    # A client of the application's repeats by itself, and tells only how the last of its tries ended. PynamoDB's own error does
+    # not say how many there were.
+    told = cause.__cause__ if isinstance(cause.__cause__, ClientError) else cause
+    return bool(told.response.get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
 def meaning_of(code: str, where: object, message: str = "", *, writing: bool = False) -> PersistenceError:
