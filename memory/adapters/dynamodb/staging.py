@@ -255,12 +255,14 @@ class Staging:
             if held.stage != stage:
                 continue
             try:
-                yield conversation_id, self._closing(conversation_id, held, committed=committed)
+                actions = self._closing(conversation_id, held, committed=committed)
             except ChangedError as error:
                 # Nothing is swept while the lock is on: somebody else has closed it, and swept out its old metadata.
                 if reader.held(self._namespace, [conversation_id])[conversation_id].stage == stage:
                     what = f"the metadata of {conversation_id!r} is stored, but parts of it are missing"
                     raise CorruptRecordError(what) from error
+            else:
+                yield conversation_id, actions
 
     def _write_closing(self, actions: list[Action]) -> None:
         if not actions:

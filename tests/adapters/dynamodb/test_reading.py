@@ -43,7 +43,6 @@ WINDOWS = (
     (Window(), LARGE, 2),
     (Window(limit=COUNT, from_end=True), LARGE, 2),
     (Window(after=20), SMALL, 0),
-    (Window(after=20, limit=1_000), SMALL, 0),
     (Window(before=110, limit=50, from_end=True), SMALL, 0),
     (Window(after=10, limit=100), LARGE, 1),
 )
