@@ -102,6 +102,19 @@ def is_passing(code: str | None) -> bool:
     return code in THROTTLED or code in _BUSY or code in _FAILED
 
 
+def leaves_doubt(error: Exception) -> bool:
+    """Tell whether a write that the server answered so may have been written all the same."""
+    cause = error.cause if isinstance(error, PynamoDBException) else error
+    if not isinstance(cause, ClientError):
+        return False
+    if code_of(cause) in _FAILED:
+        return True
+    # A client of the application's repeats by itself, and tells only how the last of its tries ended. PynamoDB's own error does
+    # not say how many there were.
+    told = cause.__cause__ if isinstance(cause.__cause__, ClientError) else cause
+    return bool(told.response.get("ResponseMetadata", {}).get("RetryAttempts"))
+
+
 def meaning_of(code: str, where: object, message: str = "", *, writing: bool = False) -> PersistenceError:
     """Return the error of ours for a code of AWS.
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.models import Held, Kept
-from memory.adapters.dynamodb.table import Table
+from memory.adapters.dynamodb.table import Requests, Table
 from memory.domain import RunRecord
-from memory.errors import CorruptRecordError
+from memory.errors import CorruptRecordError, StoreUnavailableError
 from memory.repository import Window
 
 COMMITTED: Final = "committed"
@@ -23,6 +23,10 @@ _ALL: Final = 2**53
 
 class ChangedError(Exception):
     """What was read does not fit together: it was changed meanwhile, and is to be read again."""
+
+
+class HeadChangedError(ChangedError):
+    """What was read is no longer what the head tells of: a part of it may have been removed while it was read."""
 
 
 class LastSeen:
@@ -179,9 +183,13 @@ class Reader:
         self, namespace: str, conversation_id: str, window: Window, now: int
     ) -> tuple[Kept | None, list[RunRecord]]:
         """Return a conversation (None if there is none, or it has expired) and those of its runs that are in the window."""
-        for _ in range(_READS):
+        for left in reversed(range(_READS)):
             try:
                 return self._runs(namespace, conversation_id, window, now)
+            except HeadChangedError as error:
+                if not left:
+                    what = f"conversation {conversation_id!r} was changed each time its runs were read: read them again"
+                    raise StoreUnavailableError(what) from error
             except ChangedError:
                 continue
         raise CorruptRecordError(f"runs of conversation {conversation_id!r} are stored, but parts of them are missing")
@@ -205,7 +213,10 @@ class Reader:
         high = min(kept.record.last_position, _ALL if window.before is None else window.before - 1)
         if low > high or not limit:
             return kept, []
-        return kept, self._between(partition, kept, low, high, limit, backwards=window.from_end)
+        runs = self._between(partition, kept, low, high, limit, backwards=window.from_end)
+        wanted = range(low, high + 1)
+        self._check_still(namespace, kept, runs, wanted[-limit:] if window.from_end else wanted[:limit])
+        return kept, runs
 
     def _is_short(self, namespace: str, conversation_id: str, limit: int) -> bool:
         """Tell whether a conversation most probably has no more runs than that: then one query brings all of them."""
@@ -218,28 +229,55 @@ class Reader:
         """Read the head and the last runs by one query: backwards from the head."""
         partition = keys.conversation(namespace, conversation_id)
         first = None if limit == _ALL else limit + 1
-        items = self._table.query(partition, keys.RUNS, keys.HEAD, backwards=True, limit=first, then=first)
+        requests = Requests()
+        items = self._table.query(
+            partition, keys.RUNS, keys.HEAD, backwards=True, limit=first, then=first, requests=requests
+        )
         head = next(items, None)
         if head is None or head.sk != keys.HEAD:
             return None, []
         kept = self.resolved(namespace, self.met(namespace, conversation_id, head))
         if kept is None or kept.is_expired(now):
             return None, []
-        low = max(kept.first, after + 1)
+        low, high = max(kept.first, after + 1), kept.record.last_position
         runs: list[RunRecord] = []
         for run, parts in whole_runs(items, backwards=True):
             if keys.set_of(run.sk) != kept.run_set:
                 if not runs and keys.set_of(run.sk) > kept.run_set:  # remains of others, of unknown number
-                    return kept, self._between(partition, kept, low, kept.record.last_position, limit, backwards=True)
+                    runs = self._between(partition, kept, low, high, limit, backwards=True)[::-1]
+                    requests.count += 1
                 break
             position = keys.position_of(run.sk)
             if position < low:
                 break
-            if position <= kept.record.last_position:  # else it is being staged
+            if position <= high:  # else it is being staged
                 runs.append(self._run_record(run, parts))
                 if len(runs) == limit:
                     break
-        return kept, runs[::-1]
+        runs.reverse()
+        if requests.count > 1:
+            self._check_still(namespace, kept, runs, range(low, high + 1)[-limit:])
+        return kept, runs
+
+    def _check_still(self, namespace: str, kept: Kept, runs: list[RunRecord], wanted: range) -> None:
+        """Make sure that runs that took several requests are all there were: none were swept out between two of them.
+
+        Args:
+            namespace: the conversation's.
+            kept: what its head said before.
+            runs: what was found.
+            wanted: the positions of all that are in the window, if none between the first and the last was removed.
+
+        Raises:
+            HeadChangedError: some may have been swept out.
+        """
+        record = kept.record
+        has_gaps = record.run_count != record.last_position - kept.first + 1
+        if not has_gaps and [run.position for run in runs] == list(wanted):
+            return  # nothing is missing: seen without another request
+        still = self.resolved(namespace, self.held(namespace, [record.id])[record.id])
+        if still is None or (still.run_set, still.first) != (kept.run_set, kept.first):
+            raise HeadChangedError
 
     def _between(
         self, partition: bytes, kept: Kept, low: int, high: int, limit: int, *, backwards: bool

@@ -12,9 +12,11 @@ A stage that is left open is undone by the next writer who meets it, or by `purg
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from enum import Enum, auto
 from itertools import chain
 from typing import Any, Final
 
@@ -27,7 +29,7 @@ from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, Action, Ref
 from memory.adapters.dynamodb.writing import Writer
 from memory.changes import Receipt
 from memory.domain import RunRecord
-from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
+from memory.errors import CommitInDoubtError, CorruptRecordError, PersistenceError, StoreUnavailableError
 from memory.values import new_id, now
 
 _log = logging.getLogger("memory")
@@ -41,6 +43,14 @@ _EDITS_AT_ONCE = 80  # actions on stored runs that are written with the commit; 
 _EDIT_BYTES = 3_000_000
 
 
+class _Outcome(Enum):
+    """What became of a commit that was staged."""
+
+    COMMITTED = auto()
+    UNDONE = auto()
+    UNKNOWN = auto()
+
+
 class Staging:
     """Stages commits in one namespace, and ends those that others left."""
 
@@ -49,6 +59,7 @@ class Staging:
         self._table = writer.table
         self._namespace = writer.namespace
         self._abandoned_after = abandoned_after
+        self._met: dict[bytes, tuple[int, float]] = {}  # open stages: their `at`, and since when it is that (monotonic)
 
     def commit(self, prepared: list[Prepared], token: str | None) -> Receipt:
         """Write changes that do not fit one transaction. Without a token it is not known again.
@@ -71,13 +82,14 @@ class Staging:
                 last.append(kept)
             self._table.write(last)
         except (RefusedError, PersistenceError, ChangedError) as error:
-            if not self._was_committed(stage, ids, error):
+            outcome, receipt = self._found_out(stage, receipt)
+            if outcome is _Outcome.UNDONE:
+                self._let_go(stage, ids, committed=False)
+                if isinstance(error, CommitInDoubtError):
+                    raise StoreUnavailableError(f"{error}; it was undone: nothing was written") from error
+            if outcome is not _Outcome.COMMITTED:
                 raise
-        try:
-            self._close(stage, ids, committed=True)
-        except PersistenceError as error:
-            # The commit has happened; the next writer closes what is left, or `purge_expired`.
-            _log.warning("what the commit %s locked could not be opened yet: %s", token, error)
+        self._let_go(stage, ids, committed=True)
         return receipt
 
     def _write_all(self, stage: str, actions: Iterable[Action]) -> None:
@@ -85,16 +97,24 @@ class Staging:
         for batch in _batches(actions):
             self._table.write([self._goes_on(stage), *batch])
 
-    def _was_committed(self, stage: str, ids: list[str], error: Exception) -> bool:
-        """Find out what an error left, and undo it; tell whether all was written after all."""
+    def _found_out(self, stage: str, receipt: Receipt) -> tuple[_Outcome, Receipt]:
+        """End a stage after an error; return what became of the commit, and its receipt if it was written."""
         try:
-            if self._undo(stage, ids):
-                return True
+            outcome = self._end(stage)
+            if outcome is _Outcome.UNKNOWN and receipt.token:
+                # Somebody else has ended it, and all that it locked. The token was written with the commit, or never will be.
+                written = self._writer.receipt(receipt.token)
+                return (_Outcome.UNDONE, receipt) if written is None else (_Outcome.COMMITTED, written)
         except PersistenceError:
-            return False  # the first error is the one to tell; others will undo it
-        if isinstance(error, CommitInDoubtError):
-            raise StoreUnavailableError(f"{error}; it was undone: nothing was written") from error
-        return False
+            return _Outcome.UNKNOWN, receipt  # the first error is the one to tell; others will end it
+        return outcome, receipt
+
+    def _let_go(self, stage: str, ids: list[str], *, committed: bool) -> None:
+        """Close what has been decided; what fails here is left to the next writer, or to `purge_expired`."""
+        try:
+            self._close(stage, ids, committed=committed)
+        except PersistenceError as error:
+            _log.warning("what a commit of %s locked could not be opened yet: %s", ids[:3], error)
 
     # the stage
 
@@ -118,33 +138,48 @@ class Staging:
             keys.stage(self._namespace, stage), [journal.state.set(state)], journal.state == _OPEN
         )
 
-    def _undo(self, stage: str, ids: list[str]) -> bool:
-        """End a stage, and take back what it wrote; tell whether it was committed after all, and is to be closed."""
+    def _end(self, stage: str) -> _Outcome:
+        """End a stage unless it has ended; its writer can do nothing more. Return what became of it: unknown, if it is gone."""
         try:
             self._table.write([self._becomes(stage, _UNDONE)])
         except RefusedError:
             item = self._table.get(keys.stage(self._namespace, stage))
-            if item is not None and item.state == COMMITTED:
-                return True
             if item is None:
-                return False
-        self._close(stage, ids, committed=False)
-        return False
+                return _Outcome.UNKNOWN
+            return _Outcome.COMMITTED if item.state == COMMITTED else _Outcome.UNDONE
+        return _Outcome.UNDONE
 
-    def settle(self, stage: str) -> bool:
-        """End a stage that was met; tell whether it has ended: not while its writer is at work."""
+    def settle(self, stage: str) -> None:
+        """End a stage that was met, unless its writer is at work."""
         item = self._table.get(keys.stage(self._namespace, stage))
-        return item is None or self.settle_item(item)
+        if item is not None and (item.state != _OPEN or self._is_old(item) or self._stands_still(item)):
+            self._settle(item)
 
-    def settle_item(self, item: Any) -> bool:
-        """End the stage that an item tells of, if its writer is not at work."""
-        stage = item.sk.hex()
+    def purge(self, item: Any) -> None:
+        """End the stage that an item tells of, unless its writer is at work by this process's clock: it is looked at only once.
+
+        A stage of the future is not waited for. If its writer is alive, and its clock ahead, it begins anew.
+        """
+        if item.state != _OPEN or self._is_old(item) or item.at > now() + self._abandoned_after:
+            self._settle(item)
+
+    def _is_old(self, item: Any) -> bool:
+        return bool(item.at + self._abandoned_after <= now())
+
+    def _stands_still(self, item: Any) -> bool:
+        """Tell whether nothing was written to a stage for as long as it is met here, whatever its writer's clock says."""
+        at, since = self._met.get(item.sk, (None, 0.0))
+        if at != item.at:
+            since = time.monotonic()
+            self._met[item.sk] = item.at, since
+        return (time.monotonic() - since) * 1_000_000 >= self._abandoned_after
+
+    def _settle(self, item: Any) -> None:
+        stage, outcome = item.sk.hex(), _Outcome.COMMITTED if item.state == COMMITTED else _Outcome.UNDONE
         if item.state == _OPEN:
-            if item.at + self._abandoned_after > now():
-                return False
-            return not self._undo(stage, self._ids(item)) or self.settle(stage)
-        self._close(stage, self._ids(item), committed=item.state == COMMITTED)
-        return True
+            outcome = self._end(stage)
+        if outcome is not _Outcome.UNKNOWN:  # else others have closed it
+            self._close(stage, self._ids(item), committed=outcome is _Outcome.COMMITTED)
 
     def _ids(self, item: Any) -> list[str]:
         """Return the conversations of a stage; none, where it broke off before it said all of them: then none was locked."""
@@ -196,11 +231,10 @@ class Staging:
     def _close(self, stage: str, ids: list[str], *, committed: bool) -> None:
         """Let go of all heads that the stage has locked, then of the stage. Several may do so at once."""
         for some in in_batches(ids, MOST_ACTIONS):
-            heads = self._writer.reader.held(self._namespace, some)
-            locked = {id: held for id, held in heads.items() if held.stage == stage}
+            locked: list[str] = []
             together: list[Action] = []
-            for conversation_id, held in locked.items():
-                actions = self._closing(conversation_id, held, committed=committed)
+            for conversation_id, actions in self._closings(stage, some, committed=committed):
+                locked.append(conversation_id)
                 if len(together) + len(actions) > MOST_ACTIONS:
                     self._write_closing(together)
                     together = []
@@ -209,11 +243,26 @@ class Staging:
                 else:
                     together += actions
             self._write_closing(together)
-            heads = self._writer.reader.held(self._namespace, locked)
-            for conversation_id, held in heads.items():  # those of a refused transaction, one by one
-                if held.stage == stage:
-                    self._close_large(conversation_id, stage, self._closing(conversation_id, held, committed=committed))
+            # those of a refused transaction, one by one
+            for conversation_id, actions in self._closings(stage, locked, committed=committed):
+                self._close_large(conversation_id, stage, actions)
         self._remove_stage(stage)
+
+    def _closings(self, stage: str, ids: list[str], *, committed: bool) -> Iterator[tuple[str, list[Action]]]:
+        """Yield those of the conversations that the stage has locked, and what ends the lock."""
+        reader = self._writer.reader
+        for conversation_id, held in reader.held(self._namespace, ids).items():
+            if held.stage != stage:
+                continue
+            try:
+                actions = self._closing(conversation_id, held, committed=committed)
+            except ChangedError as error:
+                # Nothing is swept while the lock is on: somebody else has closed it, and swept out its old metadata.
+                if reader.held(self._namespace, [conversation_id])[conversation_id].stage == stage:
+                    what = f"the metadata of {conversation_id!r} is stored, but parts of it are missing"
+                    raise CorruptRecordError(what) from error
+            else:
+                yield conversation_id, actions
 
     def _write_closing(self, actions: list[Action]) -> None:
         if not actions:

@@ -38,7 +38,7 @@ class Sweeper:
         """End broken commits, remove expired conversations and all that is dead; return how many had expired."""
         for item in self._all(keys.journal(self._namespace), None):
             if hasattr(item, "state"):  # else it is a part of one
-                self._staging.settle_item(item)
+                self._staging.purge(item)
         purged = 0
         for shard in range(self._writer.shards):
             partition = keys.listing(keys.BY_EXPIRY, self._namespace, shard)

@@ -24,12 +24,13 @@ from memory.adapters.dynamodb.errors import (
     delays,
     is_lost,
     is_passing,
+    leaves_doubt,
     meaning_of,
     translate,
 )
 from memory.adapters.dynamodb.keys import Key
 from memory.adapters.dynamodb.models import Models, size_of
-from memory.errors import CorruptRecordError, StoreUnavailableError
+from memory.errors import CommitInDoubtError, CorruptRecordError, StoreUnavailableError
 
 T = TypeVar("T")
 Kind: TypeAlias = Literal["check", "delete", "put", "update"]
@@ -56,6 +57,13 @@ class Action:
     key: Key
     request: dict[str, Any]
     size: int = 0
+
+
+@dataclass(slots=True)
+class Requests:
+    """How many requests were made so far."""
+
+    count: int = 0
 
 
 @dataclass
@@ -122,6 +130,7 @@ class Table:
         limit: int | None = None,
         then: int | None = None,
         attributes: Sequence[str] | None = None,
+        requests: Requests | None = None,
     ) -> Iterator[Any]:
         """Yield the items of a partition with ``low <= sort key <= high``, in order; each request is made when it is needed.
 
@@ -133,7 +142,9 @@ class Table:
             limit: how many the first request asks for; when left out, or too many, all that fit a megabyte.
             then: how many each further request asks for.
             attributes: read these only, beside the keys; the cost is the same.
+            requests: counts them.
         """
+        requests = requests or Requests()
         within = Path([self.models.keys[1]]).between(cast(Any, {"B": low}), cast(Any, {"B": high}))
         names = None if attributes is None else [*self.models.keys, "kind", *attributes]
         start: dict[str, Any] | None = None
@@ -149,6 +160,7 @@ class Table:
                     attributes_to_get=names,
                 )
             )
+            requests.count += 1
             yield from map(self._item, response["Items"])
             if (start := response.get("LastEvaluatedKey")) is None:
                 return
@@ -235,26 +247,37 @@ class Table:
         Raises:
             RefusedError: a condition does not hold.
             StoreUnavailableError: nothing was written.
-            CommitInDoubtError: the answer was lost.
+            CommitInDoubtError: the answer was lost, or that of a try before the one that failed.
         """
         ordered = sorted(actions, key=attrgetter("kind"))  # as PynamoDB sends them: reasons come in this order
         checks, deletes, puts, updates = (
             [action.request for action in ordered if action.kind == kind] for kind in get_args(Kind)
         )
-        waits = delays(_TRIES_TO_WRITE)
+        waits, in_doubt = delays(_TRIES_TO_WRITE), False
         while True:
             try:
                 self.models.connection.connection.transact_write_items(checks, deletes, puts, updates)
             except TransactWriteError as error:
                 reason = self._reason(error, ordered)
+                in_doubt = in_doubt or leaves_doubt(error)
                 wait = next(waits, None)
                 if wait is None or not is_passing(reason):
-                    if reason is None or reason == code_of(error):
-                        raise self.translated(error, writing=True) from error
-                    raise meaning_of(reason, self._where) from error
+                    raise self._given_up(error, reason, in_doubt=in_doubt) from error
             else:
                 return
             time.sleep(wait)
+
+    def _given_up(self, error: TransactWriteError, reason: str | None, *, in_doubt: bool) -> Exception:
+        """Return the error that ends a transaction's tries; in doubt, if one of them may have been written."""
+        if reason is None or reason == code_of(error):
+            last = self.translated(error, writing=True)
+        else:
+            last = meaning_of(reason, self._where)
+        if in_doubt and not isinstance(last, CommitInDoubtError):
+            return CommitInDoubtError(
+                f"{self._where}: a try of the commit was not answered, and the last failed ({reason})"
+            )
+        return last
 
     def _reason(self, error: TransactWriteError, actions: Sequence[Action]) -> str | None:
         """Return the code that says why a transaction failed; raise `RefusedError` if that is a condition."""

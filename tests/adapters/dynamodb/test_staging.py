@@ -12,7 +12,7 @@ from memory.adapters.dynamodb import DynamoDbRepository
 from memory.errors import ConflictError, NotFoundError, StoreUnavailableError
 from memory.testing.base import Snapshot, put, read_runs, run, snapshot, walk
 from memory.unit_of_work import UnitOfWork
-from memory.values import new_id, to_datetime
+from memory.values import new_id, now, to_datetime
 from tests.adapters.dynamodb.watching import after_each, before_each, check_tidy, items_of, watched
 from tests.servers import Server
 
@@ -236,6 +236,106 @@ def test_a_stage_at_work_is_left_alone(
         uow.runs.append("a", *(run(n) for n in range(250)))
     assert len(errors) == 1
     assert len(read_runs(store, "a")) == 251
+
+
+DAY = 24 * 3600 * 1_000_000
+
+
+def die_with_a_clock_ahead(repository: DynamoDbRepository, store: Store, patch: pytest.MonkeyPatch) -> None:
+    """Lock a conversation, by a writer whose clock is a day ahead, and end."""
+
+    def kill(number: int) -> None:
+        if number == 2:
+            raise Killed
+
+    uow = store.begin()
+    _append_many(uow)
+    with patch.context() as ahead:
+        ahead.setattr("memory.adapters.dynamodb.staging.now", lambda: now() + DAY)
+        with before_each(repository.client, "TransactWriteItems", kill), pytest.raises(Killed):
+            uow.commit()
+
+
+def test_a_stage_of_a_writer_whose_clock_was_ahead_is_ended_by_the_next_writer(
+    repository: DynamoDbRepository,
+    other: DynamoDbRepository,
+    store: Store,
+    other_store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(store, "a", {"n": 1}, run(1))
+    die_with_a_clock_ahead(repository, store, monkeypatch)
+    monkeypatch.setattr("memory.adapters.dynamodb.committing._PATIENCE", 5)
+    other.abandoned_after = 1  # for so long it is looked at whether the stage goes on
+    with other_store.begin() as uow:
+        uow.runs.append("a", run("other"))
+    assert [one.input for one in read_runs(store, "a")] == [1, "other"]
+    check_tidy(repository, store.name)
+
+
+def test_a_stage_of_a_writer_whose_clock_was_ahead_is_purged(
+    repository: DynamoDbRepository,
+    store: Store,
+    other_store: Store,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(store, "a", {"n": 1}, run(1))
+    die_with_a_clock_ahead(repository, store, monkeypatch)
+    assert other_store.purge_expired() == 0
+    check_tidy(repository, namespace)
+
+
+def test_a_writer_at_work_whose_clock_is_ahead_is_left_alone(
+    repository: DynamoDbRepository, other_store: Store, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "a", {"n": 1}, run(1))
+    monkeypatch.setattr("memory.adapters.dynamodb.committing._PATIENCE", 0.3)
+    refused: list[int] = []
+
+    def intrude(number: int) -> None:
+        if number == 2:
+            uow = other_store.begin()
+            uow.runs.append("a", run("other"))
+            with monkeypatch.context() as behind:
+                behind.setattr("memory.adapters.dynamodb.staging.now", lambda: now() - DAY)
+                with pytest.raises(StoreUnavailableError):
+                    uow.commit()
+            refused.append(number)
+
+    uow = store.begin()
+    _append_many(uow)
+    with before_each(repository.client, "TransactWriteItems", intrude), watched(repository.client) as calls:
+        uow.commit()
+    assert refused
+    assert calls.counted()["TransactWriteItems"] == 6  # it did not begin anew
+    assert len(read_runs(store, "a")) == 215
+
+
+def test_purging_what_somebody_else_closes_meanwhile(
+    repository: DynamoDbRepository, third: DynamoDbRepository, store: Store, other_store: Store, namespace: str
+) -> None:
+    """The other is faster, and has swept out the old metadata by which this one would know what else to remove."""
+    put(store, "a", {"large": "x" * 400_000, "many": list(range(150))})
+    uow = store.begin()
+    uow.conversations.get("a").metadata = {"large": "y" * 400_000, "many": list(range(100, 250))}
+
+    def kill(_: int) -> None:
+        if any(getattr(item, "state", None) == "committed" for item in items_of(third, namespace).values()):
+            raise Killed
+
+    with after_each(repository.client, "TransactWriteItems", kill), pytest.raises(Killed):
+        uow.commit()
+    faster: list[int] = []
+
+    def close(number: int) -> None:
+        if number == 0:
+            faster.append(other_store.purge_expired())
+
+    with before_each(third.client, "BatchGetItem", close):
+        assert Store(third, namespace).purge_expired() == 0
+    assert faster == [0]
+    check_tidy(repository, namespace)
 
 
 def test_what_does_not_fit_is_refused_whole(repository: DynamoDbRepository, store: Store, namespace: str) -> None:

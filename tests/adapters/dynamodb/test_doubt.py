@@ -1,0 +1,201 @@
+"""Commits whose answer was lost, and what happened before anybody could ask: told as written or not, never wrongly."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+
+from memory import Store
+from memory.adapters.dynamodb import DynamoDbRepository
+from memory.errors import CommitInDoubtError, StoreUnavailableError
+from memory.testing.base import put, read_runs, run
+from memory.unit_of_work import UnitOfWork
+from memory.values import new_id
+from tests.adapters.dynamodb.watching import Reply, after_each, before_each, check_tidy, failure, items_of
+from tests.servers import Server
+
+COMMIT = "TransactWriteItems"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memory.adapters.dynamodb.errors._FIRST_DELAY", 0.001)
+    monkeypatch.setattr("memory.adapters.dynamodb.errors._LONGEST_DELAY", 0.002)
+    monkeypatch.setattr("memory.store._FIRST_DELAY", 0)
+
+
+def append(uow: UnitOfWork) -> None:
+    uow.runs.append("a", run("new"))
+
+
+def append_many(uow: UnitOfWork) -> None:
+    uow.runs.append("a", *(run(n) for n in range(150)))
+
+
+def states(repository: DynamoDbRepository, namespace: str) -> list[str]:
+    """Return the states of the commits that are being staged."""
+    items = items_of(repository, namespace).values()
+    return [item.state for item in items if hasattr(item, "state")]
+
+
+# staged commits that others closed
+
+
+def test_a_staged_commit_that_others_closed_before_its_writer_asked(
+    repository: DynamoDbRepository, store: Store, other_store: Store, namespace: str
+) -> None:
+    """It was written, and its stage is gone already: the token tells."""
+    put(store, "a")
+    closed: list[int] = []
+
+    def lose(number: int) -> None:
+        if not closed and states(repository, namespace) == ["committed"]:
+            closed.append(number)
+            with other_store.begin() as uow:  # meets the lock
+                append(uow)
+            assert states(repository, namespace) == []
+            raise ReadTimeoutError(endpoint_url="somewhere")
+
+    uow = store.begin()
+    append_many(uow)
+    with after_each(repository.client, COMMIT, lose):
+        uow.commit()
+    assert closed
+    assert [one.input for one in read_runs(store, "a")] == [*range(150), "new"]
+    check_tidy(repository, namespace)
+
+
+def test_a_staged_commit_that_others_undid_before_its_writer_asked(
+    repository: DynamoDbRepository, other: DynamoDbRepository, store: Store, other_store: Store, namespace: str
+) -> None:
+    """Its stage is gone too, but there is no token: nothing was written, and it may be done again."""
+    put(store, "a")
+    other.abandoned_after = 0
+
+    def lose(number: int) -> None:
+        if number == 1:  # the head is locked
+            with other_store.begin() as uow:
+                append(uow)
+            assert states(repository, namespace) == []
+            raise ReadTimeoutError(endpoint_url="somewhere")
+
+    uow = store.begin()
+    append_many(uow)
+    with (
+        after_each(repository.client, COMMIT, lose),
+        pytest.raises(StoreUnavailableError, match="nothing was written"),
+    ):
+        uow.commit()
+    assert [one.input for one in read_runs(store, "a")] == ["new"]
+    check_tidy(repository, namespace)
+
+
+def test_a_staged_commit_in_doubt_of_which_nothing_can_be_learned(
+    repository: DynamoDbRepository, store: Store, namespace: str
+) -> None:
+    """Until the server answers it is in doubt, whatever became of it."""
+    put(store, "a")
+    lost: list[int] = []
+
+    def lose(number: int) -> None:
+        if lost or states(repository, namespace) == ["committed"]:
+            lost.append(number)
+            raise ReadTimeoutError(endpoint_url="somewhere")
+
+    uow = store.begin()
+    append_many(uow)
+    with after_each(repository.client, COMMIT, lose), pytest.raises(CommitInDoubtError):
+        uow.commit()
+    assert len(read_runs(store, "a")) == 150
+    store.purge_expired()
+    check_tidy(repository, namespace)
+
+
+# several tries
+
+
+@contextmanager
+def unheard(client: Any, *numbers: int) -> Iterator[None]:
+    """Let commits of these numbers be written, and the server fail after that."""
+    calls = iter(range(10**9))
+
+    def fail(http_response: Any, parsed: dict[str, Any], **_: object) -> None:
+        if next(calls) in numbers:
+            http_response.status_code = 500
+            parsed.clear()
+            parsed.update(failure("InternalServerError", status=500)[1])
+
+    event = f"after-call.dynamodb.{COMMIT}"
+    client.meta.events.register(event, fail)
+    try:
+        yield
+    finally:
+        client.meta.events.unregister(event, fail)
+
+
+def _throttled(_: int) -> Reply:
+    return failure("ThrottlingException")
+
+
+def _in_conflict(_: int) -> Reply:
+    return failure("TransactionCanceledException", "None", "TransactionConflict", "None", "None", "None")
+
+
+def _out_of_rights(_: int) -> Reply:
+    return failure("ExpiredTokenException")
+
+
+def _out_of_reach(_: int) -> Reply:
+    raise EndpointConnectionError(endpoint_url="somewhere")
+
+
+@pytest.mark.parametrize("then", [_throttled, _in_conflict, _out_of_rights, _out_of_reach])
+def test_a_try_that_may_have_been_written_leaves_doubt_however_the_last_one_ends(
+    repository: DynamoDbRepository, store: Store, namespace: str, then: Callable[[int], Reply]
+) -> None:
+    put(store, "a")
+    uow = store.begin()
+    append(uow)
+    with (
+        unheard(repository.client, 0),
+        before_each(repository.client, COMMIT, lambda number: then(number) if number else None),
+        pytest.raises(CommitInDoubtError) as caught,
+    ):
+        uow.commit()
+    assert "nothing was written" not in str(caught.value)
+    assert caught.value.__cause__ is not None
+    assert len(read_runs(store, "a")) == 1
+    check_tidy(repository, namespace)
+
+
+def test_a_commit_whose_first_try_was_written_is_not_done_twice(repository: DynamoDbRepository, store: Store) -> None:
+    """The server is at its throughput for longer than the tries of one commit, and well again after that."""
+    put(store, "a")
+    with (
+        unheard(repository.client, 0),
+        before_each(repository.client, COMMIT, lambda number: _throttled(number) if 1 <= number <= 12 else None),
+    ):
+        store.run(append)
+    assert [one.input for one in read_runs(store, "a")] == ["new"]
+
+
+def test_a_client_that_repeats_by_itself_leaves_doubt_when_its_last_try_is_throttled(
+    table_name: str, dynamodb_server: Server
+) -> None:
+    client = boto3.client("dynamodb", endpoint_url=dynamodb_server.url)
+    with closing(client), closing(DynamoDbRepository(table_name, client=client)) as repository:
+        store = Store(repository, new_id())
+        put(store, "a")
+
+        def throttled(_: int) -> Reply:
+            status, parsed = failure("ThrottlingException")
+            parsed["ResponseMetadata"]["RetryAttempts"] = 1
+            return status, parsed
+
+        uow = store.begin()
+        append(uow)
+        with before_each(client, COMMIT, throttled), pytest.raises(CommitInDoubtError):
+            uow.commit()
