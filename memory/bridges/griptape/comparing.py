@@ -27,7 +27,7 @@ class Plan:
         remove: positions of runs that were taken out from between others, or from the end, with the ids they have there.
         trimmed: likewise, of those at the front.
         items: all runs of the snapshot, the new ones last; None where the view just loses ``dropped`` runs at its front.
-        first_kept: the position of the first run that stays; None if none does.
+        first_kept: the position of the first run that stays, if it is needed; None if none does.
         views: what the snapshot continues.
         keys: under which id a run is known to be stored at a position that is touched.
         let_go: what the view remembers from now on of runs that it had, those that were ``trimmed`` among them.
@@ -71,15 +71,16 @@ def compare(
     views = known.views_of(runs, snapshot)
     had = [each for view in views for each in view.held()]
     let_go = [each for view in views for each in view.let_go]
+    moved = len(views) == 1 and views[0].others_moved
     items = _found(known, [*had, *let_go], snapshot)
     unsure = [index for index, item in enumerate(items) if item.position is None]
     last_known = max((index for index, item in enumerate(items) if item.position), default=-1)
     shown = max((view.shown for view in views), default=0)
-    if unsure and (not views or unsure[0] < last_known):
-        again, shown_now = recognise([items[index].run for index in unsure], bool(views))
+    if unsure and (last_known < 0 or unsure[0] < last_known):
+        again, shown_now = recognise([items[index].run for index in unsure], last_known >= 0)
         items = _with_recognised(items, {unsure[at]: place for at, place in again.items()})
         shown = shown if views else shown_now
-    plan = _Arranging(items, had, let_go, shown).plan()
+    plan = _Arranging(items, had, let_go, shown).plan(others_moved=moved)
     plan.views = views
     return (views[0] if views else None), plan
 
@@ -100,7 +101,8 @@ def _appended(known: Known, view: View, runs: list[GriptapeRun], snapshot: Seque
         return None
     trimmed = dict(zip(view.positions[:first], view.keys[:first], strict=True))
     trimmed.pop(GONE, None)
-    first_kept = next((position for position in view.positions[first:] if position != GONE), None)
+    kept_at = view.positions[first:] if first or view.shown else ()
+    first_kept = min([position for position in kept_at if position != GONE], default=None)
     return Plan(append=new, trimmed=trimmed, dropped=first, first_kept=first_kept, views=[view], shown=view.shown)
 
 
@@ -167,15 +169,16 @@ class _Arranging:
         self._plan = Plan(shown=shown)
         self._placed: list[Item] = []
 
-    def plan(self) -> Plan:
+    def plan(self, *, others_moved: bool) -> Plan:
         kept = [item.position for item in self._items if item.position]
-        if self._hidden or any(before >= after for before, after in pairwise(kept)) or not self._fill_gaps():
+        rising = not any(before >= after for before, after in pairwise(kept))
+        if self._hidden or not (self._fill_gaps() if rising else others_moved and self._leave_in_order()):
             self._plan, self._placed = Plan(shown=self._plan.shown), []
             self._rewrite()
         plan = self._plan
         plan.items = self._placed
         plan.append = [item.run for item in self._placed if item.position is None]
-        plan.first_kept = next((item.position for item in self._placed if item.position), None)
+        plan.first_kept = min([item.position for item in self._placed if item.position], default=None)
         plan.keys = self._keys
         gone = self._stored.keys() - plan.trimmed.keys()
         plan.let_go = [
@@ -209,6 +212,21 @@ class _Arranging:
             pending, missing, any_kept = pending[1:], missing[at + 1 :], True
         self._fill([], missing, trimming=not any_kept)
         self._placed += pending
+        return True
+
+    def _leave_in_order(self) -> bool:
+        """Leave runs where others have moved them, if this memory has not moved them too; tell whether it has not."""
+        ranks = {at: rank for rank, at in enumerate(self._stored)}
+        kept = [ranks.get(item.position, -1) for item in self._items if item.position]
+        is_new = [item.position is None for item in self._items]
+        if any(before >= after for before, after in pairwise([-1, *kept])) or is_new != sorted(is_new):
+            return False
+        for position, key in self._missing:
+            (self._plan.trimmed if ranks[position] < kept[0] else self._plan.remove)[position] = key
+        self._plan.replace = {
+            item.position: (item, item.position) for item in self._items if item.position and item.changed
+        }
+        self._placed = list(self._items)
         return True
 
     def _fill(self, new: list[Item], gap: list[tuple[int, str]], *, trimming: bool) -> None:

@@ -257,6 +257,7 @@ class Recorder:
             items = [next(places) if item.position is None else item for item in placed]
             let_go = [each for each in done.plan.let_go if not (deleted and each.position in done.plan.trimmed)]
             self._known.hold(view, items, done.contents, done.runs, let_go)
+            self._known.merged(done.plan.views[1:], done.runs)
         view.shown = done.plan.shown
         if written is not None and done.writing.mark is not None:
             shown, at = done.writing.mark

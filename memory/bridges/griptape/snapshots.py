@@ -179,6 +179,12 @@ class View:
             ]
         )
 
+    @property
+    def others_moved(self) -> bool:
+        """Whether the runs are stored in another order than the one they have here."""
+        stored = [at for at in self.positions if at != GONE]
+        return stored != sorted(stored)
+
     def follow(self, incarnation: str | None) -> None:
         """Belong to another conversation from now on, or to none: what was removed with the one before stays removed."""
         if self.incarnation != incarnation:
@@ -285,11 +291,21 @@ class Known:
             if (watched := self._watched.get(each)) is not None and view not in watched.views:
                 watched.views = [view, *watched.views]
         if before - {0}:
-            for each in before - let_go - set(view.ids):
-                if (watched := self._watched.get(each)) is not None:
-                    watched.views = [other for other in watched.views if other is not view]
-                    if not watched.views:
-                        del self._watched[each]
+            self._ignore(view, before - let_go - set(view.ids))
+
+    def _ignore(self, view: View, identities: set[int]) -> None:
+        """Watch these no more for a view."""
+        for each in identities:
+            if (watched := self._watched.get(each)) is not None:
+                watched.views = [other for other in watched.views if other is not view]
+                if not watched.views:
+                    del self._watched[each]
+
+    def merged(self, views: Iterable[View], runs: list[GriptapeRun]) -> None:
+        """Forget views that have become part of another one, of the same list."""
+        for view in views:
+            if view.memory == id(runs):
+                self._ignore(view, {*view.ids, *[each.identity for each in view.let_go]})
 
     def _forget(self, gone: ref[GriptapeRun]) -> None:
         watched = gone if isinstance(gone, _Watched) else None
