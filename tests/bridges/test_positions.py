@@ -89,6 +89,20 @@ def test_a_hidden_run_that_another_memory_takes_leaves_the_runs_of_the_first(loc
     assert sorted(stored_ids(local_store)) == ["r0", "r1", "r2", "r3", "rnew"]
 
 
+def test_a_mark_that_a_later_one_has_overruled_goes_with_its_run(local_store: Store) -> None:
+    memory = memory_on(local_store)
+    for number in range(3):
+        memory.add_run(said(number))
+    everything = list(memory.runs)
+    memory.runs[:] = everything[1:2]
+    store_again(memory)
+    memory.runs[:] = everything
+    memory.add_run(said(3))
+    del memory.runs[1]
+    store_again(memory)
+    assert ids(memory_on(local_store)) == ["r0", "r2", "r3"]
+
+
 # moved by others
 
 

@@ -97,6 +97,7 @@ class Recorder:
             items = [Item(self._codec.to_theirs(run), run.position, run.id) for run in shown]
             metadata = metadata_json(conversation.metadata)
             view = View(metadata_of(metadata), complete=complete, incarnation=self._incarnation, shown=first)
+            view.marked_at = max([_position(run) for run in shown if shown_from([run], self._created_at)], default=GONE)
             loaded = [item.run for item in items]
             self._known.hold(view, items, self._known.contents(loaded))
             return loaded, metadata

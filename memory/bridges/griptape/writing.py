@@ -138,7 +138,8 @@ class Writing:
 
     def _carried(self, removed: list[Run]) -> dict[int, Json]:
         """Let a mark not go with the run that has it: put it into a new one, or return where it is to be."""
-        shown = shown_from(removed, self._created_at)
+        decides = self._view.marked_at if self._view is not None else GONE  # those before it say nothing any more
+        shown = shown_from([run for run in removed if cast(int, run.position) >= decides], self._created_at)
         if not shown:
             return {}
         if self.new:
