@@ -259,19 +259,19 @@ def test_runs_with_one_id_are_each_known_where_they_are(loose: Store) -> None:
     assert outputs(memory_on(loose)) == ["answer 0", "one corrected", "theirs", "two corrected", "three corrected"]
 
 
-def test_runs_are_recognised_beyond_a_gap_of_any_length(store: Store) -> None:
-    with store.begin() as uow:
+def test_runs_are_recognised_beyond_a_gap_of_any_length(local_store: Store) -> None:
+    with local_store.begin() as uow:
         uow.conversations.add(Conversation("c"))
-    driver_on(store).store([said(0), said(1)], {})
-    with store.begin() as uow:
-        uow.runs.append("c", *[OurRun("Hi", "Hello") for _ in range(620)])
-    with store.begin() as uow:
-        uow.runs.remove("c", *range(3, 611))
+    driver_on(local_store).store([said(0), said(1)], {})
+    with local_store.begin() as uow:
+        uow.runs.append("c", *[OurRun("Hi", "Hello") for _ in range(1200)])
+    with local_store.begin() as uow:
+        uow.runs.remove("c", *range(3, 603))
     copies = [Run.from_dict(run.to_dict()) for run in (said(0), said(1))]
-    memory = memory_on(store, last=2)
-    stored = driver_on(store).load()[0]
+    memory = memory_on(local_store, last=2)
+    stored = driver_on(local_store).load()[0]
     for copy, run in zip(copies, stored, strict=False):
         copy.id, copy.input, copy.output = run.id, run.input, run.output
     memory.runs[:0] = copies
     memory.add_run(said(2))
-    assert [each for each in stored_ids(store) if each in ("r0", "r1", "r2")] == ["r0", "r1", "r2"]
+    assert [each for each in stored_ids(local_store) if each in ("r0", "r1", "r2")] == ["r0", "r1", "r2"]
