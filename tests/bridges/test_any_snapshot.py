@@ -1,6 +1,7 @@
 """Whatever is done to the runs in memory: what is stored is what is loaded, and what others added is kept."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import count
 
 from attrs import evolve
@@ -115,3 +116,184 @@ def test_what_others_add_meanwhile_is_kept(
         stored = stored_ids(store)
         assert [name for name in stored if name.startswith("rother")] == [run.id for run in others]
         assert {run.id for run in memory.runs} <= set(stored)
+
+
+# applications that take runs out and put them back
+
+
+@dataclass
+class Holder:
+    """An application that keeps what it takes out of its memory's runs."""
+
+    memory: ConversationMemory
+    name: str = ""
+    out: list[Run] = field(default_factory=list)
+    names: "count[int]" = field(default_factory=count)
+
+    def new(self) -> Run:
+        return said(f"{self.name}{next(self.names)}")
+
+    def append(self, _: int, __: int) -> None:
+        self.memory.runs.append(self.new())
+
+    def add(self, _: int, __: int) -> None:
+        """Add one as Griptape does, with ``max_runs``: it stores too."""
+        before = list(self.memory.runs)
+        self.memory.add_run(self.new())
+        self.out += [run for run in before if run not in self.memory.runs]
+
+    def put_in(self, at: int, _: int) -> None:
+        self.memory.runs.insert(at % (len(self.memory.runs) + 1), self.new())
+
+    def take_out(self, at: int, other: int) -> None:
+        first, last = sorted(each % (len(self.memory.runs) + 1) for each in (at, other))
+        self.out += self.memory.runs[first:last]
+        del self.memory.runs[first:last]
+
+    def trim(self, at: int, _: int) -> None:
+        self.take_out(0, at)
+
+    def clear(self, _: int, __: int) -> None:
+        self.take_out(0, len(self.memory.runs))
+
+    def put_back(self, which: int, at: int) -> None:
+        if self.out:
+            run = self.out.pop(which % len(self.out))
+            self.memory.runs.insert(at % (len(self.memory.runs) + 1), run)
+
+    def put_back_in_front(self, how_many: int, _: int) -> None:
+        back = self.out[-1 - how_many % 4 :]
+        del self.out[-1 - how_many % 4 :]
+        self.memory.runs[:0] = back
+
+    def show_others_for_one_call(self, first: int, last: int) -> None:
+        everything = list(self.memory.runs)
+        first, last = sorted(each % (len(everything) + 1) for each in (first, last))
+        self.memory.runs[:] = everything[first:last]
+        self.store()
+        self.memory.runs[:] = everything
+
+    def edit_and_put_back(self, which: int, number: int) -> None:
+        if self.out:
+            self.out[which % len(self.out)].output = TextArtifact(f"edited {number}")
+            self.put_back(which, number)
+
+    def drop(self, which: int, _: int) -> None:
+        if self.out:
+            del self.out[which % len(self.out)]
+
+    def swap(self, one: int, other: int) -> None:
+        swap(self.memory.runs, one, other)
+
+    def shuffle(self, by: int, _: int) -> None:
+        runs = self.memory.runs
+        runs[:] = runs[by % (len(runs) + 1) :] + runs[: by % (len(runs) + 1)]
+
+    def restart(self, _: int, __: int) -> None:
+        """Go on with copies, as a Structure that is made from its own JSON does; those are found by what the store has."""
+        self.store()
+        self.memory.runs[:] = [evolve(run) for run in self.memory.runs]
+        self.store()
+
+    def store(self) -> None:
+        self.memory.conversation_memory_driver.store(self.memory.runs, self.memory.meta)
+
+
+Act = Callable[[Holder, int, int], None]
+ACTS: list[Act] = [
+    Holder.append,
+    Holder.add,
+    Holder.put_in,
+    Holder.take_out,
+    Holder.trim,
+    Holder.clear,
+    Holder.put_back,
+    Holder.put_back,
+    Holder.put_back_in_front,
+    Holder.put_back_in_front,
+    Holder.show_others_for_one_call,
+    Holder.edit_and_put_back,
+    Holder.drop,
+    Holder.swap,
+    Holder.shuffle,
+    Holder.restart,
+]
+FRONT: list[Act] = [Holder.append, Holder.trim, Holder.clear, Holder.put_back_in_front, Holder.drop]
+modes = st.sampled_from(["hidden", "deleted"])
+sizes = st.sampled_from([None, None, 1, 3])
+
+
+def acts(of: list[Act], most: int = 20) -> st.SearchStrategy[list[tuple[Act, int, int, bool]]]:
+    return st.lists(st.tuples(st.sampled_from(of), st.integers(0, 9), st.integers(0, 9), st.booleans()), max_size=most)
+
+
+@settings(max_examples=200, deadline=None)
+@given(acts(ACTS), modes, sizes)
+def test_runs_may_be_taken_out_and_put_back_in_any_way(
+    steps: list[tuple[Act, int, int, bool]], trimmed: str, max_runs: int | None
+) -> None:
+    with package.connect("memory://") as store:
+        memory_on(store).conversation_memory_driver.store([], {})
+        holder = Holder(memory_on(store, max_runs, trimmed=trimmed))
+        for act, one, other, stores in steps:
+            act(holder, one, other)
+            if stores:
+                holder.store()
+                assert contents(memory_on(store)) == contents(holder.memory)
+        holder.store()
+        assert contents(memory_on(store)) == contents(holder.memory)
+        assert len(set(stored_ids(store))) == len(stored_ids(store))
+        before = store.repository.get("default", "c")
+        holder.store()
+        assert store.repository.get("default", "c") == before
+
+
+@settings(max_examples=120, deadline=None)
+@given(acts(FRONT), st.integers(1, 5))
+def test_what_was_taken_out_at_the_front_is_stored_once_whatever_is_put_back_there(
+    steps: list[tuple[Act, int, int, bool]], begin: int
+) -> None:
+    with package.connect("memory://") as store:
+        holder = Holder(memory_on(store))
+        holder.memory.runs.extend(holder.new() for _ in range(begin))
+        holder.store()
+        for act, one, other, _ in steps:
+            act(holder, one, other)
+            holder.store()
+            assert contents(memory_on(store)) == contents(holder.memory)
+        assert sorted(stored_ids(store)) == sorted(f"r{number}" for number in range(next(holder.names)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(acts(ACTS, 12), acts(ACTS, 12), modes, sizes, st.sampled_from([None, 0, 2]), st.booleans(), st.integers(0, 3))
+def test_two_memories_that_take_out_and_put_back_keep_each_others_runs(  # noqa: PLR0917  # all are drawn
+    first: list[tuple[Act, int, int, bool]],
+    second: list[tuple[Act, int, int, bool]],
+    trimmed: str,
+    max_runs: int | None,
+    last: int | None,
+    one_driver: bool,  # noqa: FBT001
+    begin: int,
+) -> None:
+    with package.connect("memory://") as store:
+        driver_on(store).store([said(f"begin{number}") for number in range(begin)], {})
+        driver = driver_on(store, trimmed=trimmed, last=last)
+        other = driver if one_driver else driver_on(store, trimmed=trimmed, last=last)
+        holders = [
+            Holder(ConversationMemory(conversation_memory_driver=each, max_runs=max_runs), name)
+            for each, name in ((driver, "a"), (other, "b"))
+        ]
+        for at in range(max(len(first), len(second))):
+            for holder, steps in zip(holders, (first, second), strict=True):
+                for act, one, other_one, stores in steps[at : at + 1]:
+                    act(holder, one, other_one)
+                    if stores:
+                        holder.store()
+        for holder in holders:
+            holder.store()
+        stored = stored_ids(store)
+        for holder in holders:
+            own = [run.id for run in holder.memory.runs if not run.id.startswith("rbegin")]
+            assert [each for each in stored if each in own] == own
+        mine = [each for each in stored if not each.startswith("rbegin")]
+        assert len(set(mine)) == len(mine)

@@ -12,8 +12,8 @@ from griptape.memory.structure import Run as GriptapeRun
 from memory.bridges.griptape.artifacts import Codec
 from memory.bridges.griptape.comparing import Plan, compare
 from memory.bridges.griptape.places import Bring
-from memory.bridges.griptape.snapshots import GONE, Contents, Item, Known, View
-from memory.bridges.griptape.writing import Trimmed, Writing, metadata_of, shown_from
+from memory.bridges.griptape.snapshots import GONE, Contents, Held, Item, Known, View
+from memory.bridges.griptape.writing import MisplacedError, Trimmed, Writing, metadata_of, shown_from
 from memory.changes import UNKNOWN, Change, ChangeSet, Receipt, Seen, Written
 from memory.domain import Conversation, ConversationRecord, Run
 from memory.errors import (
@@ -25,6 +25,7 @@ from memory.errors import (
     PersistenceError,
 )
 from memory.formats.envelopes import metadata_json
+from memory.repository import Window
 from memory.store import Store
 from memory.unit_of_work import UnitOfWork
 from memory.values import Json
@@ -88,19 +89,24 @@ class Recorder:
         """
         with self._lock:
             found = self._read() or (self._read() if self._brought() else None)
+            self._asked = True
             if found is None:
                 return [], {}
-            conversation, shown, complete = found
+            conversation, shown, first, complete = found
             self._shows_nothing = complete and not shown
             items = [Item(self._codec.to_theirs(run), run.position, run.id) for run in shown]
             metadata = metadata_json(conversation.metadata)
-            view = View(metadata_of(metadata), complete=complete, incarnation=self._incarnation)
+            view = View(metadata_of(metadata), complete=complete, incarnation=self._incarnation, shown=first)
+            view.marked_at = max([_position(run) for run in shown if shown_from([run], self._created_at)], default=GONE)
             loaded = [item.run for item in items]
             self._known.hold(view, items, self._known.contents(loaded))
             return loaded, metadata
 
-    def _read(self) -> tuple[Conversation, list[Run], bool] | None:
-        """Return the conversation, the runs that are shown, and whether these are all that are; None if there is none."""
+    def _read(self) -> tuple[Conversation, list[Run], int, bool] | None:
+        """Return the conversation, the runs to be loaded, from where runs are shown, and whether these are all that are.
+
+        None if there is no conversation.
+        """
         with self._store.begin() as uow:
             if (conversation := self._look(uow)) is None:
                 return None
@@ -112,12 +118,11 @@ class Recorder:
                 first = first or shown_from(runs, self._created_at)
         shown = [run for run in runs if _position(run) >= first]
         if self._last is None or len(shown) <= self._last:
-            return conversation, shown, True
-        return conversation, shown[len(shown) - self._last :], False
+            return conversation, shown, first, True
+        return conversation, shown[len(shown) - self._last :], first, False
 
     def _look(self, uow: UnitOfWork) -> Conversation | None:
         """Return the conversation as it is now, and remember that it is."""
-        self._asked = True
         try:
             conversation = uow.conversations.get(self._id)
         except NotFoundError:
@@ -146,15 +151,16 @@ class Recorder:
             PersistenceError: the store failed. What is not written now is written by the next call, once.
         """
         with self._lock:
-            if self._unsettled is not None:  # the answer to a commit was lost, or it was cut short
-                self._repeated(self._settle)
             snapshot = list(runs)  # another thread may append meanwhile: it stores after this
-            self._repeated(lambda: self._write(runs, snapshot, metadata_of(meta)))
 
-    def _repeated(self, work: Callable[[], None]) -> None:
-        self._store.run(lambda _: work(), retries=_RETRIES)
+            def work(_: UnitOfWork) -> None:
+                self._settle()
+                self._write(runs, snapshot, metadata_of(meta))
+
+            self._store.run(work, retries=_RETRIES)
 
     def _settle(self) -> None:
+        """Find out what became of the commit before: its answer was lost, it was cut short, or a read after it has failed."""
         if self._unsettled is not None:
             # These say that it was not written: what it held is new to the next comparison.
             with suppress(NotFoundError, AlreadyExistsError, ConflictError):
@@ -173,11 +179,13 @@ class Recorder:
 
     def _try_to_write(self, runs: list[GriptapeRun], snapshot: list[GriptapeRun], meta: dict[str, Json]) -> bool:
         with self._store.begin() as uow:
-            if not self._asked and self._look(uow) is None and self._brought():
-                self._look(uow)
+            if not self._asked:
+                if self._look(uow) is None and self._brought():
+                    self._look(uow)
+                self._asked = True
             view, plan = compare(self._known, runs, snapshot, partial(self._recognise, uow))
             if view is not None and view.incarnation != self._incarnation:
-                self._follow(view, self._incarnation)
+                view.follow(self._incarnation)
                 return False
             writing = Writing(
                 uow, self._id, self._codec, view=view, plan=plan, trimmed=self._trimmed, created_at=self._created_at
@@ -188,7 +196,11 @@ class Recorder:
             if self._incarnation is None:
                 change, self._created_at = writing.creation(meta, at), at
             else:
-                change, seen = writing.change(meta)
+                try:
+                    change, seen = writing.change(meta)
+                except MisplacedError:
+                    self._find_again(uow, plan.views)
+                    return False
             if seen is not None and seen.incarnation != self._incarnation:
                 self._look(uow)
                 return False
@@ -203,7 +215,7 @@ class Recorder:
 
     def _commit(self, changes: ChangeSet, then: Callable[[Receipt], None]) -> None:
         """Commit, and remember it as unsettled until it is known what became of it."""
-        self._unsettled = changes, then
+        begun, self._unsettled = self._unsettled is not None, (changes, then)
         try:
             receipt = self._store.commit(changes)
         except CommitInDoubtError:
@@ -211,8 +223,12 @@ class Recorder:
         except PartialCommitError as error:
             self._unsettled = cast(ChangeSet, error.changes), then
             raise
-        except PersistenceError:
+        except (NotFoundError, AlreadyExistsError, ConflictError):
             self._unsettled = None
+            raise
+        except PersistenceError:
+            if not begun:  # else it says nothing of what was done before
+                self._unsettled = None
             raise
         then(receipt)
         self._unsettled = None
@@ -226,7 +242,7 @@ class Recorder:
             appended = done.plan.append if placed is None else [item.run for item in placed if item.position is None]
             new = [Item(run, at, ours.id) for run, at, ours in zip(appended, positions, done.writing.new, strict=True)]
             if view is not None:
-                self._follow(view, written.incarnation)
+                view.follow(written.incarnation)
             self._incarnation, self._last_position = written.incarnation, written.last_position
         if view is None:
             if written is None:
@@ -234,39 +250,69 @@ class Recorder:
             complete = self._shows_nothing or written.run_count == len(new)
             view = View({}, complete=complete, incarnation=self._incarnation)
         view.meta = done.meta
+        deleted = self._trimmed == "deleted"
         if placed is None:
-            self._known.hold_more(view, new, done.contents, done.plan.dropped, done.runs)
+            self._known.hold_more(view, new, done.contents, done.plan.dropped, done.runs, deleted=deleted)
         else:
             places = iter(new)
             items = [next(places) if item.position is None else item for item in placed]
-            self._known.hold(view, items, done.contents, done.runs)
-
-    @staticmethod
-    def _follow(view: View, incarnation: str | None) -> None:
-        """Another conversation by now, or none: what was removed with the one that was known stays removed."""
-        if view.incarnation != incarnation:
-            view.positions = [GONE] * len(view.positions)
-            view.incarnation = incarnation
+            let_go = [each for each in done.plan.let_go if not (deleted and each.position in done.plan.trimmed)]
+            self._known.hold(view, items, done.contents, done.runs, let_go)
+            self._known.merged(done.plan.views[1:], done.runs)
+        view.shown = done.plan.shown
+        if written is not None and done.writing.mark is not None:
+            shown, at = done.writing.mark
+            view.marked_at = new[0].position or GONE if at is None else at
+            view.shown = shown or view.marked_at
 
     def _positions(self, new: list[Run], written: Written) -> list[int]:
-        """Return where the new runs are: the last ones, if nobody could append between two of them."""
+        """Return where the new runs are: the last ones, if nobody could append between them or after."""
         last, count = written.last_position, len(new)
         atomic = self._store.repository.capabilities.atomic
-        if last != UNKNOWN and (count < 2 or atomic or last - count == self._last_position):  # noqa: PLR2004
+        if last != UNKNOWN and (count == 0 or atomic or last - count == self._last_position):
             return list(range(last - count + 1, last + 1))
         with self._store.begin() as uow:
-            found = {run.id: _position(run) for run in uow.runs.list(self._id, after=self._last_position)}
-        return [found.get(run.id, GONE) for run in new]
+            stored = uow.runs.list(self._id, after=self._last_position)
+        found: dict[tuple[str, str, str], list[int]] = {}
+        for run in reversed(stored):
+            found.setdefault(_sameness(run), []).append(_position(run))
+        return [places.pop() if (places := found.get(_sameness(run))) else GONE for run in new]
 
-    def _recognise(self, uow: UnitOfWork, runs: list[GriptapeRun], everywhere: bool) -> dict[int, tuple[int, str]]:  # noqa: FBT001
+    def _find_again(self, uow: UnitOfWork, views: list[View]) -> None:
+        """Read where the runs of these views are by now: others have moved them, or were said to be where ours are."""
+        stored = {_position(run): run for run in uow.runs.list(self._id)}
+        held = [each for view in views for each in (*view.held(), *view.let_go) if each.position != GONE]
+        places = {each.position: (each.position, each.key) for each in held if _stands(stored.get(each.position), each)}
+        free: dict[tuple[str, bytes], list[int]] = {}
+        for at, run in reversed(stored.items()):
+            if at not in places:
+                theirs = self._codec.to_theirs(run)
+                free.setdefault((theirs.id, self._codec.digest(theirs)), []).append(at)
+        for each in held:
+            if each.position not in places:
+                sought = each.id_and_digest(self._codec.digest)
+                at = free[sought].pop() if sought is not None and free.get(sought) else GONE
+                places[each.position] = at, stored[at].id if at else ""
+        for view in views:
+            view.moved(places)
+            if view.marked_at not in stored:
+                view.marked_at = GONE
+
+    def _recognise(
+        self,
+        uow: UnitOfWork,
+        runs: list[GriptapeRun],
+        everywhere: bool,  # noqa: FBT001
+    ) -> tuple[dict[int, tuple[int, str]], int]:
         """Find runs in the store that are the same as these: a memory may have been made anew from its own JSON."""
         if self._incarnation is None:
-            return {}
+            return {}, 0
         wanted: dict[tuple[str, bytes], list[int]] = {}
         for index, run in enumerate(runs):
             wanted.setdefault((run.id, self._codec.digest(run)), []).append(index)
         found: dict[int, tuple[int, str]] = {}
         page = uow.runs.last(self._id, _PAGE if everywhere else len(runs) + _BEHIND)
+        shown = shown_from(page, self._created_at)
         while page:
             for stored in reversed(page):
                 theirs = self._codec.to_theirs(stored)
@@ -274,10 +320,20 @@ class Recorder:
                     found[same.pop()] = _position(stored), stored.id
             if not everywhere or len(found) == len(runs) or _position(page[0]) == 1:
                 break
-            before = _position(page[0])
-            page = uow.runs.list(self._id, after=max(0, before - _PAGE - 1), before=before)
-        return found
+            window = Window(before=_position(page[0]), limit=_PAGE, from_end=True)
+            page = list(self._store.repository.runs(self._store.name, self._id, window).runs)
+        return found, shown
 
 
 def _position(run: Run) -> int:
     return cast(int, run.position)
+
+
+def _sameness(run: Run) -> tuple[str, str, str]:
+    """Return what tells a run from others with its id, on any store."""
+    record = run.to_record(1)
+    return record.id, record.input, record.output
+
+
+def _stands(stored: Run | None, held: Held) -> bool:
+    return stored is not None and stored.id == held.key

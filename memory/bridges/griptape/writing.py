@@ -1,7 +1,7 @@
 """The change of a conversation that a plan comes to: what is appended needs no reading, what is edited is read before."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, cast
 
@@ -25,6 +25,10 @@ Trimmed: TypeAlias = Literal["hidden", "deleted"]
 _log = logging.getLogger("memory")
 
 
+class MisplacedError(Exception):
+    """Other runs stand where those of a plan were known to be, or none: nothing of it may be written."""
+
+
 class Writing:
     """One attempt to write what a snapshot changes.
 
@@ -32,6 +36,7 @@ class Writing:
         new: the runs to be appended, as they are stored.
         placed: the runs of the snapshot with the positions they will have, None for each of ``new``; it is None where the
             plan's ``items`` are.
+        mark: the mark that is written, in the first of ``new`` or at a position; None for none.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Writing:
         self._created_at = created_at
         self.new = [codec.to_ours(run) for run in plan.append]
         self.placed = plan.items
+        self.mark: tuple[int, int | None] | None = None
 
     def creation(self, meta: dict[str, Json], at: int) -> Change:
         """Return the change that makes the conversation, with the new runs."""
@@ -65,6 +71,7 @@ class Writing:
 
         Raises:
             NotFoundError: there is no such conversation.
+            MisplacedError: its runs are not where they were known to be.
         """
         self._mark_new()
         deleted = self._plan.trimmed if self._trimmed == "deleted" else {}
@@ -78,10 +85,12 @@ class Writing:
         if self._view is not None and self._view.incarnation != seen.incarnation:
             return None, seen  # another conversation by now: nothing of what is known is in it
         stored = self._stored([*self._plan.touched, *deleted, *marks])
-        removed = [at for at, key in {**self._plan.remove, **deleted}.items() if at in stored and stored[at].id == key]
-        if not self._hides:
+        self._check_places(stored, deleted, marks)
+        removed = [at for at in {**self._plan.remove, **deleted} if at in stored]
+        if not self._shows_anew:
             marks = self._carried([stored[at] for at in sorted(removed)])
             stored |= self._stored([at for at in marks if at not in stored])
+            self._check_places(stored, {}, marks)
         replaced = self._replaced(stored, marks)
         metadata = metadata_text(merged(base, meta, conversation.metadata))
         change = Change(
@@ -101,39 +110,54 @@ class Writing:
     # what is hidden
 
     @property
-    def _hides(self) -> bool:
+    def _shows_anew(self) -> bool:
+        """Whether loads are to begin elsewhere: runs were let go, or hidden ones were put back."""
+        plan = self._plan
+        if plan.first_kept is not None and plan.first_kept < plan.shown:
+            return True
         # What a window left out was not seen: it is not to disappear with what was.
         complete = self._view is not None and self._view.complete
-        return self._trimmed == "hidden" and bool(self._plan.trimmed) and complete
+        return self._trimmed == "hidden" and bool(plan.trimmed) and complete
 
     def _mark_new(self) -> None:
-        if self._hides and self.new:
-            self.new[0] = _marked(self.new[0], self._mark(0))
+        if self._shows_anew and self.new:
+            self._mark_first(self._plan.first_kept or 0)
+
+    def _mark_first(self, shown: int) -> None:
+        self.new[0], self.mark = _marked(self.new[0], self._mark(shown)), (shown, None)
 
     def _marks(self) -> dict[int, Json]:
         """Return where a mark has to be put into a stored run, because there is no new one: at the last that is known."""
-        if not self._hides or self.new:
+        if not self._shows_anew or self.new or not (last := self._last_place(self._plan.remove)):
             return {}
-        positions = [*cast(View, self._view).positions, *self._plan.trimmed]
-        last = max(at for at in positions if at not in self._plan.remove)
-        return {last: self._mark(last + 1)}
+        return self._mark_at(last, self._plan.first_kept or last + 1)
+
+    def _mark_at(self, position: int, shown: int) -> dict[int, Json]:
+        self.mark = shown, position
+        return {position: self._mark(shown)}
 
     def _carried(self, removed: list[Run]) -> dict[int, Json]:
         """Let a mark not go with the run that has it: put it into a new one, or return where it is to be."""
-        shown = shown_from(removed, self._created_at)
+        decides = self._view.marked_at if self._view is not None else GONE  # those before it say nothing any more
+        shown = shown_from([run for run in removed if cast(int, run.position) >= decides], self._created_at)
         if not shown:
             return {}
-        mark: Json = {"position": shown, "of": self._created_at}
         if self.new:
-            self.new[0] = _marked(self.new[0], mark)
+            self._mark_first(shown)
             return {}
-        gone = {run.position for run in removed}
-        places = cast(View, self._view).positions if self.placed is None else [item.position for item in self.placed]
-        kept = [at for at in places if at and at not in gone]
-        return {max(kept): mark} if kept else {}
+        last = self._last_place([cast(int, run.position) for run in removed])
+        return self._mark_at(last, shown) if last else {}
 
-    def _mark(self, otherwise: int) -> Json:
-        return {"position": self._plan.first_kept or otherwise, "of": self._created_at}
+    def _last_place(self, removed: Container[int]) -> int:
+        """Return the last position that is known here and stays, or was marked here: a mark there is the last of ours."""
+        places = [item.position for item in self.placed or ()]
+        places += [each.position for each in self._plan.let_go]
+        if self._view is not None:
+            places += [*self._view.positions, *[each.position for each in self._view.let_go], self._view.marked_at]
+        return max([at for at in places if at and at not in removed], default=GONE)
+
+    def _mark(self, shown: int) -> Json:
+        return {"position": shown, "of": self._created_at}
 
     # what is edited
 
@@ -143,41 +167,38 @@ class Writing:
         runs = self._uow.runs.list(self._id, after=min(positions) - 1, before=max(positions) + 1)
         return {cast(int, run.position): run for run in runs}
 
+    def _check_places(self, stored: Mapping[int, Run], deleted: Mapping[int, str], marks: Mapping[int, Json]) -> None:
+        """Trust no position: what stands there has to be the run that is known, whoever said that it is there."""
+        plan = self._plan
+        needed = {at for slot, (_, before) in plan.replace.items() for at in (slot, before) if at is not None}
+        keys = {**{at: plan.keys[at] for at in needed}, **plan.remove, **deleted}
+        others = any(stored[at].id != key for at, key in keys.items() if at in stored)
+        if others or not stored.keys() >= {*needed, *marks}:
+            raise MisplacedError
+
     def _replaced(self, stored: Mapping[int, Run], marks: Mapping[int, Json]) -> dict[int, Run]:
-        """Return the runs that are to stand where others do; those that somebody has removed stay away."""
+        """Return the runs that are to stand where others do."""
         replaced: dict[int, Run] = {}
         for at, (item, before) in self._plan.replace.items():
-            if at not in stored:
-                self._lost_its_place(item, at, edited=before == at)
-                continue
-            source = stored.get(before) if before is not None else None
-            run = self._content(item, source or stored[at])
+            source = stored[at if before is None else before]
+            run = unmarked(source) if item is None else self._content(item, source)
             run = _marked(run, stored[at].metadata.get(SHOWN_FROM))
-            self._place(at, run.id)
+            if item is not None:
+                self._place(at, run.id)
             if run.to_record(at)._replace(created_at=0) != stored[at].to_record(at)._replace(created_at=0):
                 replaced[at] = run
         for at, mark in marks.items():
-            if at in stored:
-                replaced[at] = _marked(replaced.get(at, stored[at]), mark)
+            replaced[at] = _marked(replaced.get(at, stored[at]), mark)
         return replaced
 
     def _content(self, item: Item, source: Run) -> Run:
         if item.position is not None and not item.changed and source.id == item.key:
-            return replace(source, metadata=unmarked(source).metadata)
+            return unmarked(source)
         run = self._codec.to_ours(item.run)
         return replace(run, created_at=source.created_at) if run.id == source.id else run
 
     def _place(self, at: int, key: str) -> None:
         self.placed = [Item(each.run, at, key) if each.position == at else each for each in self.placed or ()]
-
-    def _lost_its_place(self, item: Item, at: int, *, edited: bool) -> None:
-        """Somebody has removed what was to be replaced: an edited run stays removed, a new one goes to the end."""
-        others = [each for each in self.placed or () if each.position != at]
-        if edited:
-            self.placed = [Item(each.run, GONE, "") if each.position == at else each for each in self.placed or ()]
-            return
-        self.placed = [*others, Item(item.run, None, "")]
-        self.new.append(self._codec.to_ours(item.run))
 
 
 def metadata_text(metadata: dict[str, Json]) -> str:
