@@ -48,3 +48,10 @@ def other_store(other: DynamoDbRepository, namespace: str) -> Store:
     store = Store(other, namespace)
     store.begin()
     return store
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memory.adapters.dynamodb.errors._FIRST_DELAY", 0.001)
+    monkeypatch.setattr("memory.adapters.dynamodb.errors._LONGEST_DELAY", 0.002)
+    monkeypatch.setattr("memory.store._FIRST_DELAY", 0)

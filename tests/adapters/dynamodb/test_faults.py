@@ -27,13 +27,7 @@ from tests.adapters.dynamodb.watching import Reply, after_each, before_each, che
 from tests.servers import dynamodb as dynamodb_servers
 
 COMMIT = "TransactWriteItems"
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memory.adapters.dynamodb.errors._FIRST_DELAY", 0.001)
-    monkeypatch.setattr("memory.adapters.dynamodb.errors._LONGEST_DELAY", 0.002)
-    monkeypatch.setattr("memory.store._FIRST_DELAY", 0)
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 def first(times: int, reply: Reply) -> Callable[[int], Reply | None]:
