@@ -210,6 +210,11 @@ def get(store: Store, conversation_id: str) -> ConversationRecord | None:
     return None if found is None else found.record
 
 
+def has_any(store: Store, criterion: Criterion | None = None) -> bool:
+    """Tell whether any conversation matches."""
+    return bool(store.begin().conversations.find(criterion, order="id", limit=1).items)
+
+
 def runs_of(store: Store, record: ConversationRecord) -> Iterator[RunRecord]:
     """Yield the runs that a conversation had when its record was read, in constant memory; not those appended since.
 

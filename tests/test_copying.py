@@ -246,6 +246,26 @@ def test_one_conversation_into_a_new_file(tmp_path: Path) -> None:
         assert copy_conversation(source, target, "a") == Copied("copied", 1)
 
 
+def test_the_namespaces_are_listed_only_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can cost the reading of a whole table."""
+    source, target = objects(), objects()
+    put(source, "a")
+    listed: list[Store] = []
+    namespaces = Store.namespaces
+
+    def noted(self: Store) -> list[str]:
+        listed.append(self)
+        return namespaces(self)
+
+    monkeypatch.setattr(Store, "namespaces", noted)
+    copy(source, target)
+    copy(source, target, delete=True)
+    assert list(verify(source, target)) == []
+    assert listed == []
+    copy(source, target, all_namespaces=True, delete=True)
+    assert len(listed) == 1
+
+
 def filled_with_tenants(*names: str) -> Store:
     store = objects()
     for number, name in enumerate(names):

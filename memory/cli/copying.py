@@ -11,7 +11,7 @@ from memory.cli.options import Settings
 from memory.cli.progress import progress
 from memory.cli.reporting import complain, visible
 from memory.cli.transferring import SELDOM, count
-from memory.comparing import Compared, Side, verify
+from memory.comparing import Compared, Side, has_any, verify
 from memory.connecting import redact
 from memory.copying import CopyTotals, copy
 from memory.errors import ConfigurationError, SchemaError
@@ -56,7 +56,7 @@ class Stores:
         Raises:
             ConfigurationError: so it is.
         """
-        if self.one_namespace and not self.source.begin().conversations.find(order="id", limit=1).items:
+        if self.one_namespace and not has_any(self.source):
             raise ConfigurationError(
                 f"the source has nothing in the namespace {self.source.name!r}: `memory namespaces` lists those that it has"
             )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from memory.changes import Change, ChangeSet
-from memory.comparing import Pair, get, head, named, pairs, runs_of
+from memory.comparing import Pair, get, has_any, head, named, pairs, runs_of
 from memory.copying.one import RECORD_SIZE, OneCopy, pieces, run_load
 from memory.domain import ConversationRecord
 from memory.errors import (
@@ -111,12 +111,15 @@ def copy(
     stores = [(source, target)]
     if all_namespaces:
         stores = [(source.namespace(name), target.namespace(name)) for name in source.namespaces()]
-    emptied = not all_namespaces and criterion is None and source.name == target.name and bool(source.namespaces())
-    if delete and not emptied and not any(_has(here, criterion) for here, _ in stores):
-        raise InvalidValueError("there is nothing in the source: that would delete all there is in the target")
+    deletes = [delete and has_any(here, criterion) for here, _ in stores]
+    if delete and not any(deletes):
+        was_emptied = not all_namespaces and criterion is None and source.name == target.name
+        if not (was_emptied and source.namespaces()):
+            raise InvalidValueError("there is nothing in the source: that would delete all there is in the target")
+        deletes = [True]
     told = _Told(on_not_copied, progress, CopyTotals() if totals is None else totals)
-    for here, there in stores:
-        copying = _Copying(here, there, on_conflict, delete and (emptied or _has(here, criterion)), told)
+    for (here, there), deletes_here in zip(stores, deletes, strict=True):
+        copying = _Copying(here, there, on_conflict, deletes_here, told)
         for group in gather(copying.ready(pairs(here, there, criterion)), _load):
             copying.write(group)
             group.clear()  # before the next one is read
@@ -131,10 +134,6 @@ class _Told:
     on_not_copied: Callable[[NotCopied], object]
     progress: Callable[[CopyTotals], object]
     totals: CopyTotals
-
-
-def _has(store: Store, criterion: Criterion | None) -> bool:
-    return bool(store.begin().conversations.find(criterion, order="id", limit=1).items)
 
 
 def _load(change: Change) -> Load:
