@@ -18,10 +18,11 @@ class Load(NamedTuple):
     conversation: str | None = None
 
 
-def gather(items: Iterable[T], load_of: Callable[[T], Load]) -> Iterator[list[T]]:
+def gather(items: Iterable[T], load_of: Callable[[T], Load], *, together: bool = True) -> Iterator[list[T]]:
     """Yield the items in their order, in groups that one commit can take: not too much, and no conversation twice.
 
-    An item that is too much by itself comes alone. Who is done with a group should clear it, before the next one is gathered.
+    An item that is too much by itself comes alone; so does each, if they are not to be written ``together``: as where a commit is
+    not atomic. Who is done with a group should clear it, before the next one is gathered.
 
     >>> list(gather([3_000_000, 900_000, 900_000], Load))
     [[3000000, 900000], [900000]]
@@ -34,7 +35,7 @@ def gather(items: Iterable[T], load_of: Callable[[T], Load]) -> Iterator[list[T]
         characters += load.characters
         runs += load.runs
         is_full = characters > MOST_CHARACTERS or runs > MOST_RUNS or len(group) == MOST_CONVERSATIONS
-        if group and (is_full or load.conversation in conversations):
+        if group and (is_full or not together or load.conversation in conversations):
             yield group
             group, conversations, characters, runs = [], set(), load.characters, load.runs
         group.append(item)

@@ -283,15 +283,16 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete conversations and their runs: all that are named, or none if one is not there."""
+    named = set(ids)
     if not yes:
         if not sys.stdin.isatty():
             raise InvalidValueError("nobody is there to be asked: --yes deletes without asking")
-        typer.confirm(f"Delete {len(ids)} conversations with their runs?", abort=True)
+        typer.confirm(f"Delete {len(named)} conversations with their runs?", abort=True)
     with settings.open_existing() as store:
         with store.begin() as uow:
-            for conversation_id in set(ids):
+            for conversation_id in named:
                 uow.conversations.remove(conversation_id)
-        print(f"deleted {len(set(ids)):,} conversations")
+        print(f"deleted {len(named):,} conversations")
 
 
 @app.command()

@@ -120,7 +120,8 @@ def copy(
     told = _Told(on_not_copied, progress, CopyTotals() if totals is None else totals)
     for (here, there), deletes_here in zip(stores, deletes, strict=True):
         copying = _Copying(here, there, on_conflict, deletes_here, told)
-        for group in gather(copying.ready(pairs(here, there, criterion)), _load):
+        ready = copying.ready(pairs(here, there, criterion))
+        for group in gather(ready, _load, together=there.repository.capabilities.atomic):
             copying.write(group)
             group.clear()  # before the next one is read
     progress(told.totals)
@@ -180,10 +181,6 @@ class _Copying:
 
     def write(self, group: list[Change]) -> None:
         """Write what makes new conversations; one by one where one of them cannot be written."""
-        if len(group) > 1 and not self.target.repository.capabilities.atomic:
-            for change in group:
-                self.write([change])
-            return
         try:
             self.target.commit(ChangeSet.of(group, self.target.repository.clock()))
         except (AlreadyExistsError, InvalidValueError, PartialCommitError, UnsupportedError) as error:

@@ -59,7 +59,7 @@ def restore(
         raise InvalidValueError(f"on_conflict must be one of {', '.join(get_args(OnConflict))}, not {on_conflict!r}")
     totals = Totals() if totals is None else totals
     restoring = _Restoring(store, on_conflict, on_refusal, on_skipped, totals)
-    for group in gather(restoring.arrivals(lines), _load):
+    for group in gather(restoring.arrivals(lines), _load, together=store.repository.capabilities.atomic):
         restoring.write(group)
         group.clear()  # before the next one is read
         progress(totals)
@@ -99,10 +99,6 @@ class _Restoring:
         self._on_refusal(refusal)
 
     def write(self, group: list[Arrival]) -> None:
-        if len(group) > 1 and not self._store.repository.capabilities.atomic:
-            for arrival in group:
-                self.write([arrival])
-            return
         while group:
             try:
                 self._store.commit(ChangeSet.of(map(self._change, group), now()))
