@@ -37,7 +37,8 @@ class Change:
     Attributes:
         id: the conversation's.
         seen: refuse with `ConflictError` unless this is what is stored. None: whatever is stored.
-        after: refuse with `ConflictError` unless this is the last position given. None: whatever it is.
+        after: refuse with `ConflictError` unless this is the last position given, to the conversation that is removed where one
+            is. None: whatever it is.
         remove: the conversation goes, with its runs. Without ``create`` there must be one.
         create: then it is made; there must be none (left). Its ``incarnation`` and ``run_count`` are not read: the store gives
             them. Its ``last_position`` is where counting begins.
@@ -86,7 +87,7 @@ class Change:
             version=record.version + self.edits,
             run_count=run_count,
             last_position=last_position,
-            updated_at=record.updated_at if self.create else at,
+            updated_at=record.updated_at if self.create else max(record.updated_at, at),  # clocks differ: never back
             expires_at=self.expiry(record.expires_at),
         )
 
@@ -197,8 +198,9 @@ def check(change: Change, stored: ConversationRecord | None) -> None:
         raise AlreadyExistsError(f"{what} exists already")
     base = change.create or stored
     last = base.last_position if base else 0
-    if change.after is not None and last != change.after:
-        raise ConflictError(f"{what} has runs up to position {last}, not {change.after} as was expected: {again}")
+    given = stored.last_position if change.remove and stored else last
+    if change.after is not None and given != change.after:
+        raise ConflictError(f"{what} has runs up to position {given}, not {change.after} as was expected: {again}")
     if change.gives_positions:
         positions = [0 if change.create else last, *[run.position for run in change.append]]
         if any(map(ge, positions, positions[1:])):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeAlias
 
 from memory.changes import ChangeSet, Receipt, Seen
+from memory.deadlines import DEFAULT_TIMEOUT
 from memory.domain import Conversation, Run
 from memory.errors import UnsupportedError
 from memory.paging import Page, Query
@@ -50,10 +51,15 @@ class Window:
 
 
 class RunsRead(NamedTuple):
-    """Runs, and which conversation and version they belong to; ``seen`` is None where there is no conversation."""
+    """Runs, and the state of the conversation they were read with: all of one moment.
+
+    ``seen`` is None where there is no conversation; ``last_position`` is that of the conversation, not of the window, and None
+    where it is not known.
+    """
 
     seen: Seen | None
     runs: tuple[Run, ...]
+    last_position: int | None = None
 
 
 class Parcel(NamedTuple):
@@ -102,6 +108,8 @@ class Repository(ABC):
     capabilities: ClassVar[Capabilities] = Capabilities()
     clock: Callable[[], int] = staticmethod(now)
     """The time in microseconds since 1970, for expiry; a test may set another."""
+    timeout: float = DEFAULT_TIMEOUT
+    """Seconds that one operation may take, with all its requests, waits and retries: `memory.deadlines`."""
 
     @abstractmethod
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
@@ -127,7 +135,7 @@ class Repository(ABC):
         """Write all changes, or none; a token that was written before writes nothing and returns its receipt again.
 
         Each change is refused as `memory.changes.check` says. A conversation's version counts up by one where the change
-        ``edits`` it; its ``updated_at`` becomes ``changes.at``.
+        ``edits`` it; its ``updated_at`` becomes ``changes.at``, unless what is stored is later: times never go back.
 
         Raises:
             ConflictError, NotFoundError, AlreadyExistsError: as `check` says; nothing was written.

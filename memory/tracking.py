@@ -13,13 +13,14 @@ class Tracked:
         "_added",
         "_after",
         "_append",
+        "_last_position",
+        "_remove_after",
         "_removed",
         "_replace",
         "conversation",
         "id",
         "removed_before",
         "removed_runs",
-        "runs_read",
         "seen",
     )
 
@@ -27,9 +28,10 @@ class Tracked:
         self.id = conversation_id
         self.conversation: Conversation | None = None
         self.seen: Seen | None = None
-        self.runs_read = False
+        self._last_position: int | None = None  # as it was when ``seen`` was read
         self._added = False
         self._removed = False  # the stored one is to go; another may be added after it
+        self._remove_after: int | None = None
         self._forget_runs()
 
     def _forget_runs(self) -> None:
@@ -59,7 +61,8 @@ class Tracked:
     def loaded(self, conversation: Conversation) -> None:
         self.conversation = conversation
         if conversation.record is not None:
-            self.saw(Seen(conversation.record.incarnation, conversation.record.version))
+            record = conversation.record
+            self.saw(Seen(record.incarnation, record.version), record.last_position)
 
     def met(self, conversation: Conversation) -> Conversation:
         """Return the object that stands for this conversation here: the first one that was met."""
@@ -67,10 +70,10 @@ class Tracked:
             self.loaded(conversation)
         return self.conversation or conversation
 
-    def saw(self, seen: Seen | None) -> None:
-        """Remember the first version that was read: what was read later may have changed since."""
-        if self.seen is None:
-            self.seen = seen
+    def saw(self, seen: Seen | None, last_position: int | None) -> None:
+        """Remember the first state that was read: what was read later may have changed since."""
+        if self.seen is None and seen is not None:
+            self.seen, self._last_position = seen, last_position
 
     def overlay(self, runs: tuple[Run, ...]) -> list[Run]:
         """Return stored runs as they will be."""
@@ -99,7 +102,10 @@ class Tracked:
 
     def remove(self) -> None:
         self._check_present()
-        self._removed = self._removed or not self._added
+        if not self._added:
+            # What was read, and is removed for what was read, is not to take along a run that somebody appends meanwhile.
+            self._removed = True
+            self._remove_after = self._last_position
         self.conversation, self._added = None, False
         self._forget_runs()
 
@@ -109,6 +115,9 @@ class Tracked:
             raise InvalidValueError(
                 f"runs are appended to conversation {self.id!r} after {self._after} here: not also after {after}"
             )
+        if not records and after is not None and not self._added:
+            self._last_position = after  # of nothing: tells what was seen, for a removal
+            return
         self._append += records
         self._after = self._after if after is None else after
 
@@ -166,7 +175,7 @@ class Tracked:
         return Change(
             self.id,
             self.seen if edits or edits_runs or self._removed else None,  # an append never conflicts
-            self._after,
+            self._expected_last_position(),
             self._removed,
             create,
             metadata,
@@ -176,6 +185,14 @@ class Tracked:
             tuple([record for _, record in sorted(self._replace.items())]),
             tuple(self._append),
         )
+
+    def _expected_last_position(self) -> int | None:
+        """Return `Change.after`. Nothing is removed, or cleared, that was appended since it was read."""
+        if self._removed:
+            return self._remove_after
+        if self._after is None and self.removed_before == ALL_RUNS:
+            return self._last_position
+        return self._after
 
     def _wanted(self, at: int) -> tuple[ConversationRecord | None, str | None, int | None]:
         """Return what to create, or the new metadata and the new expiry: None where nothing is new."""
@@ -196,11 +213,14 @@ class Tracked:
         self._added = self._removed = False
         self._forget_runs()
         if written is None:
-            self.seen = None
+            self.seen = self._last_position = None
         elif change.create is not None:
-            self.seen = Seen(written.incarnation, written.version)
-        elif self.seen is not None and change.edits:
-            self.seen = Seen(self.seen.incarnation, written.version)
+            self.seen, self._last_position = Seen(written.incarnation, written.version), written.last_position
+        elif self.seen is not None:
+            if change.edits:
+                self.seen = Seen(self.seen.incarnation, written.version)
+            if self._last_position == written.last_position - len(change.append):  # else others appended too: not seen
+                self._last_position = written.last_position
         if self.conversation is not None and written is not None:
             # A version somebody else made of it meanwhile was not read here: it must still conflict with the next change.
             self.conversation.written(change.outcome(self.conversation.record, written, at))

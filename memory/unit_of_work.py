@@ -111,6 +111,9 @@ class Session:
                 tracked.loaded(conversation)
         return tracked
 
+    def is_tracked(self, conversation_id: str) -> bool:
+        return conversation_id in self._tracked
+
     def all_tracked(self) -> list[Tracked]:
         for conversation_id in list(self._let_go or ()):
             self.tracked(conversation_id)
@@ -118,7 +121,7 @@ class Session:
 
     def let_go(self, tracked: Tracked) -> None:
         """Keep a conversation no longer than the application does, if nothing of it has changed."""
-        if tracked.conversation is not None and not tracked.runs_read and tracked.change(0) is None:
+        if tracked.conversation is not None and tracked.change(0) is None:
             if self._let_go is None:
                 self._let_go = WeakValueDictionary()
             self._let_go[tracked.id] = tracked.conversation
@@ -202,12 +205,16 @@ class Conversations:
         Raises:
             InvalidValueError: as `find`.
         """
-        cursor = None
+        session, cursor = self._session, None
         while True:
-            page = self.find(criterion, order=order, limit=_PAGE, after=cursor)
-            for conversation in page.items:
+            session.check_open()
+            page = session.repository.find(session.namespace, Query.parse(criterion, order, _PAGE, cursor))
+            for found in page.items:
+                is_passing = not session.is_tracked(found.id)  # else something of it was read before, and counts
+                conversation = session.tracked(found.id).met(found)
                 yield conversation
-                self._session.let_go(self._session.tracked(conversation.id))
+                if is_passing:
+                    session.let_go(session.tracked(found.id))
             if (cursor := page.cursor) is None:
                 return
 
@@ -358,12 +365,11 @@ class Runs:
             # Runs that are removed here would leave gaps in the window: ask for so many more.
             after = max(window.after, min(tracked.removed_before, ALL_RUNS) - 1)
             limit = None if wanted is None else wanted + len(tracked.removed_runs)
-            seen, runs = self._session.repository.runs(
+            read = self._session.repository.runs(
                 self._session.namespace, conversation_id, replace(window, after=after, limit=limit)
             )
-            tracked.saw(seen)
-            tracked.runs_read = True
-            stored = tracked.overlay(runs)
+            tracked.saw(read.seen, read.last_position)
+            stored = tracked.overlay(read.runs)
             if wanted is not None:
                 stored = stored[-wanted:] if window.from_end else stored[:wanted]
         together = [*stored, *pending]

@@ -75,7 +75,8 @@ class InMemoryRepository(Repository):
                 )
             records = [kept.runs[position] for position in positions[begin:end]]
         seen = Seen(kept.record.incarnation, kept.record.version)
-        return RunsRead(seen, tuple([Run.from_record(conversation_id, record) for record in records]))
+        runs = tuple([Run.from_record(conversation_id, record) for record in records])
+        return RunsRead(seen, runs, kept.record.last_position)
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         with self._lock:

@@ -31,7 +31,7 @@ pytest.register_assert_rewrite(
 
 from memory.testing.conflicts import Conflicts, Replays  # noqa: E402  # after the line that makes their asserts speak
 from memory.testing.expiry import Expiry  # noqa: E402
-from memory.testing.ordering import Namespaces, Pages, Positions  # noqa: E402
+from memory.testing.ordering import Namespaces, Pages, Positions, Times  # noqa: E402
 from memory.testing.queries import Queries  # noqa: E402
 from memory.testing.random_queries import RandomQueries  # noqa: E402
 from memory.testing.round_trips import RoundTrips  # noqa: E402
@@ -44,6 +44,7 @@ __all__ = ["RepositoryContract"]
 class RepositoryContract(
     RoundTrips,
     Positions,
+    Times,
     Pages,
     Namespaces,
     UnitsOfWork,

@@ -45,6 +45,34 @@ IDS = (
 ORDERS: tuple[OrderField, ...] = ("updated_at", "created_at", "id")
 
 
+class Times(Contract):
+    """Times come from the clocks of the writers, which differ."""
+
+    def test_times_never_go_back(self, store: Store, clock: Clock) -> None:
+        """A writer whose clock is behind leaves the later time that is stored, whatever it writes."""
+        writes: tuple[Work, ...] = (
+            lambda uow: uow.runs.append("a", run()),
+            lambda uow: uow.runs.append("a", run(), run()),
+            lambda uow: uow.runs.append("a", run(), after=2),
+            lambda uow: uow.conversations.get("a").metadata.update(n=1),
+            lambda uow: uow.runs.remove("a", 1),
+            lambda uow: uow.runs.clear("a"),
+        )
+        start = clock.time
+        for write in writes:
+            other = beside(store)
+            clock.time = start
+            put(other, "a", None, run())
+            clock.advance()
+            do(other, lambda uow: uow.runs.append("a", run()))
+            latest = to_datetime(clock.time)
+            clock.advance(-300_000_000)
+            do(other, write)
+            stored = read(other, "a")
+            assert (stored.created_at, stored.updated_at) == (to_datetime(start), latest)
+            assert [one.id for one in other.begin().conversations.find(where.updated_at >= latest)] == ["a"]
+
+
 class Positions(Contract):
     """Runs stand at positions, which the store gives once."""
 

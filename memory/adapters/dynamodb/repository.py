@@ -170,7 +170,8 @@ class DynamoDbRepository(Repository):
         if kept is None:
             return RunsRead(None, ())
         seen = Seen(kept.record.incarnation, kept.record.version)
-        return RunsRead(seen, tuple([Run.from_record(conversation_id, record) for record in records]))
+        runs = tuple([Run.from_record(conversation_id, record) for record in records])
+        return RunsRead(seen, runs, kept.record.last_position)
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         writer, staging = self._writing(namespace)

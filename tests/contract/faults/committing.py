@@ -51,6 +51,27 @@ class SeenIgnoredInRemovals(Faulty):
         return replace(change, seen=None) if change.remove and present else change
 
 
+class RemovesWhatWasNotRead(Faulty):
+    """A removal takes along what was appended since the conversation was read."""
+
+    def asked(self, change: Change, present: _Kept | None) -> Change:
+        return replace(change, after=None) if change.remove else change
+
+
+class ClearsWhatWasNotRead(Faulty):
+    """Clearing the runs takes along what was appended since they were read."""
+
+    def asked(self, change: Change, present: _Kept | None) -> Change:
+        return replace(change, after=None) if change.remove_before == ALL_RUNS else change
+
+
+class TimesGoBack(Faulty):
+    """A conversation was written when the last writer's clock says so."""
+
+    def made(self, before: _Kept | None, change: Change, after: _Kept) -> _Kept:
+        return after if before is None else altered(after, updated_at=self.clock())
+
+
 class BlindWritesRefused(Faulty):
     """What was not read cannot be changed."""
 

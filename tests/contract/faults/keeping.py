@@ -168,8 +168,8 @@ class LastComesBackwards(Faulty):
     """The last n come newest first."""
 
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        seen, runs = super().runs(namespace, conversation_id, window)
-        return RunsRead(seen, runs[::-1] if window.from_end else runs)
+        read = super().runs(namespace, conversation_id, window)
+        return read._replace(runs=read.runs[::-1]) if window.from_end else read
 
 
 class LastIsFirst(Faulty):

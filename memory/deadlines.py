@@ -1,0 +1,68 @@
+"""One deadline for a whole operation, whatever requests, waits and retries it is made of.
+
+The methods of a repository that read or commit are `limited`; the code below them asks `remaining` for the time that is left
+whenever it sends a request, waits for a lock or pauses before a retry.
+"""
+
+import time
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from functools import wraps
+from math import inf
+from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_TIMEOUT: Final = 30.0
+"""Seconds that one operation may take, unless the store was opened with another ``timeout``."""
+
+_deadline: ContextVar[float] = ContextVar("memory_deadline", default=inf)  # of time.monotonic()
+
+
+class within:  # noqa: N801  # a context manager that reads as a word
+    """Limit a block to so many seconds. Inside another such block the earlier deadline applies.
+
+    >>> with within(30), within(60):
+    ...     remaining(5) <= 30
+    True
+    >>> remaining(5)
+    5
+    """
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._token: Token[float] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _deadline.set(min(_deadline.get(), time.monotonic() + self._seconds))
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _deadline.reset(self._token)
+
+
+def remaining(otherwise: float) -> float:
+    """Return the seconds left before the deadline, at least 0; ``otherwise`` where no operation sets one."""
+    deadline = _deadline.get()
+    return otherwise if deadline == inf else max(0.0, deadline - time.monotonic())
+
+
+class _Limited(Protocol):
+    timeout: float
+
+
+L = TypeVar("L", bound=_Limited)
+
+
+def limited(method: Callable[Concatenate[L, P], R]) -> Callable[Concatenate[L, P], R]:
+    """Limit a method of a repository to the repository's ``timeout``."""
+
+    @wraps(method)
+    def call(self: L, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with within(self.timeout):
+            return method(self, *args, **kwargs)
+
+    return call
