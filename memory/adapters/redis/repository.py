@@ -130,11 +130,16 @@ class RedisRepository(Repository):
 
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         key = self._keys.conversation(namespace, conversation_id)
-        # No fields of ours may mean no conversation, or somebody else's hash: the two are told at one moment, or not at all.
-        said = self._wire.ask_all(("MULTI",), ("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("EXEC",))
+        # No fields of ours may mean no conversation, somebody else's hash, or runs that were left over: looked at in one moment.
+        positions = self._keys.positions(namespace, conversation_id)
+        said = self._wire.ask_all(
+            *(("MULTI",), ("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("EXISTS", positions), ("EXEC",))
+        )
         *_, answers = map(self._wire.checked, said)  # the first refusal tells more than EXEC's, which follows from it
-        fields, exists = (self._wire.checked(answer, key) for answer in answers)
+        fields, exists, has_runs = (self._wire.checked(answer, key) for answer in answers)
         if not exists:
+            if has_runs:
+                raise records.corrupt(positions, records.LEFT_OVER)
             return None
         conversation = records.conversation(key, fields, conversation_id)
         expires_at = conversation.record.expires_at if conversation.record else None
@@ -165,12 +170,11 @@ class RedisRepository(Repository):
         answer = self._wire.read(_RUNS, keys, arguments)
         if not answer:
             return RunsRead(None, ())
-        incarnation, version, positions, *read = answer
-        runs = [
-            records.run(run_keys, conversation_id, position, fields)
-            for position, fields in zip(positions, read, strict=True)
-        ]
-        return RunsRead(Seen(incarnation.decode(), int(version)), tuple(reversed(runs) if window.from_end else runs))
+        incarnation, version, last_position, positions, *read = answer
+        if window.from_end:
+            positions, read = positions[::-1], read[::-1]
+        runs = records.runs(run_keys, conversation_id, positions, read)
+        return RunsRead(records.seen(keys[0], incarnation, version), tuple(runs), int(last_position))
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         return Writer(self._wire, self._keys, namespace, self.clock()).write(changes)

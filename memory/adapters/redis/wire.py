@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from redis.exceptions import RedisError
 
 from memory.adapters.redis.errors import LOST, code, translate
-from memory.adapters.redis.records import corrupt
+from memory.adapters.redis.records import LEFT_OVER, corrupt
 from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
 
 Argument: TypeAlias = str | bytes | int
@@ -131,7 +131,7 @@ class Wire:
             (answer,) = self._exchange((("EVAL", script.source, len(keys), *keys, *arguments),))
         answer = self.checked(answer)
         if isinstance(answer, list) and answer[:1] == [b"corrupt"]:
-            raise corrupt(answer[1].decode(errors="replace"))
+            raise corrupt(answer[1].decode(errors="replace"), *([LEFT_OVER] if answer[2:] else []))
         return answer
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
