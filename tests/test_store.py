@@ -301,6 +301,7 @@ def test_a_doubt_leaves_no_cycle_and_ends_with_the_deadline() -> None:
     gc.collect()
     gc.disable()  # the collector could run while another thread holds a lock that it needs
     try:
-        assert commit(Conversation("a"))() is None
+        reference = commit(Conversation("a"))
+        assert reference() is None
     finally:
         gc.enable()
