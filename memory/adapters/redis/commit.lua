@@ -87,12 +87,11 @@ local function check(change)
   local creates = change.create.size > 0
   local last = creates and change.created_last or change.last or 0
   local given = change.remove and change.present and change.last or last
-  if change.left_over and change.seen_version == '' and change.after == '' then
-    if not (creates or change.remove) then
-      answer('corrupt', change.positions_key, 'left over')
-    end
+  local left_over = change.left_over and change.seen_version == ''
+  if left_over and not (creates or change.remove) then
+    answer('corrupt', change.positions_key, 'left over')
   elseif (change.seen_version ~= '' and (not change.present or change.incarnation ~= change.seen_incarnation))
-    or (not creates and not change.present)
+    or (not creates and not change.present and not left_over)
     or (creates and change.present and not change.remove)
     or (change.after ~= '' and tonumber(change.after) ~= given) then
     refuse(change)

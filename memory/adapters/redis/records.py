@@ -8,7 +8,6 @@ from memory.changes import Seen
 from memory.domain import Conversation, ConversationRecord, Run, RunRecord
 from memory.errors import CorruptRecordError
 
-
 LEFT_OVER: Final = (
     "its hash is gone, as after FT.DROPINDEX ... DD, and its runs are still there: "
     "put the hash back from a backup, or remove or add the conversation, which removes these runs"

@@ -19,7 +19,7 @@ from memory.adapters.redis.search import ANY, Search
 from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Client, Pool, Script, Wire
 from memory.adapters.redis.writing import Writer
-from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
+from memory.changes import ALL_RUNS, ChangeSet, Receipt
 from memory.connecting import options, redact
 from memory.domain import Conversation, ConversationRecord
 from memory.errors import ConfigurationError

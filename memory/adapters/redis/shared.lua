@@ -39,12 +39,13 @@ local function digits(number)
 end
 
 -- Return the number that a text at a key is, or end the script where it is none that we write: `tonumber` takes nan, inf, 1e9, 0x1
--- and 1.5 as well. A moment may be negative, and is no more than 18 digits; a count keeps its last digit in a Lua number.
+-- and 1.5 as well. A moment may be negative, and has 18 digits at most; a count keeps its last digit in a Lua number.
 local function moment(key, text)
-  if not (text and #text < 20 and string.find(text, '^-?%d+$')) then
+  local number = text and string.find(text, '^-?%d+$') and tonumber(text)
+  if not number or math.abs(number) >= 1e18 then
     answer('corrupt', key)
   end
-  return tonumber(text)
+  return number
 end
 
 local function count(key, text)
@@ -60,7 +61,7 @@ local function is_left_over(key, positions_key)
   if look('EXISTS', key) == 1 then
     answer('corrupt', key)
   end
-  return look('EXISTS', positions_key) == 1
+  return look('ZCARD', positions_key) > 0  -- which also ends the script where it is no sorted set
 end
 
 local function is_expired(key, expires_at, now)
