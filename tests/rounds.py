@@ -1,4 +1,4 @@
-"""How many rounds a test that tries things at random goes: a few in each run of the suite, many when somebody asks for them."""
+"""How often an attack is repeated: a little in CI, ``MEMORY_TEST_ROUNDS`` times as much at night (`.ci/nightly`)."""
 
 import os
 
