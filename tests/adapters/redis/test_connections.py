@@ -366,7 +366,6 @@ def test_what_waiting_cannot_mend(redis_server: Server, client: Any, prefix: str
                 (f"redis://{prefix}-ada:wr0ng@{place}", "password"),
                 (f"redis://nobody:wr0ng@{place}", "password"),
                 (f"rediss://localhost:{port}", "certificate"),
-                (f"redis://localhost:{port}", "TLS"),
                 ("redis://no-such-host.invalid", "no host"),
             ):
                 with memory.connect(f"{url}?prefix={prefix}&timeout=5") as store:
