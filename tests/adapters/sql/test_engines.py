@@ -108,7 +108,7 @@ def test_the_pragmas_of_connect_hold_for_each_connection(sqlite_url: str) -> Non
                 for connection in (one, other):
                     assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
                     assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
-                    assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 20_000
+                    assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
 
 
 class RefusesTwice(sqlite3.Connection):
@@ -164,7 +164,9 @@ def test_a_pool_with_nothing_free_is_unavailable(sqlite_url: str) -> None:
         "sqlite://conversations.db",
         "sqlite+nothing:///x.db",
         "sqlite:///x.db?synchronous=off",
-        "sqlite:///x.db?timeout=1",
+        "sqlite:///x.db?timeout=0",
+        "sqlite:///x.db?timeout=soon",
+        "postgresql+psycopg://host/db?timeout=-1",
         "postgresql+nothing://host/db",
         "postgresql+psycopg2://host/db",
         "postgresql+asyncpg://host/db",
