@@ -2,14 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from operator import attrgetter
 from typing import Any, ClassVar, Final, TypeVar
 
 from sqlalchemy import URL, Connection, Dialect
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.pool import PoolProxiedConnection
 
+from memory.adapters.sql.connections import with_cursor
 from memory.adapters.sql.errors import TakenError
 from memory.adapters.sql.searching import Search, fitting
 from memory.adapters.sql.statements import SchemaMap, Statements
@@ -165,9 +164,3 @@ class SqlCommits(Repository):
     def _forget_receipts(self, cursor: DBAPICursor, namespace: str) -> None:
         oldest = f"{self.clock() // 1000 - _RECEIPTS_KEPT:012x}"  # a token begins with its time: memory.values.new_id
         self._statements.execute(cursor, "forget_receipts", {"namespace": namespace, "token": oldest})
-
-
-def with_cursor(driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
-    """Do something with a cursor, and close it: a collector that finds an open one waits for its connection's mutex."""
-    with closing(driver.cursor()) as cursor:
-        return work(cursor)

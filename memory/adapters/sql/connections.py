@@ -3,19 +3,22 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from math import inf
 from threading import Event, get_ident
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from weakref import WeakSet
 
 from sqlalchemy import URL, Dialect, Engine, event
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, PoolProxiedConnection, QueuePool, SingletonThreadPool
 
 from memory.deadlines import remaining
 from memory.errors import ConfigurationError, StoreUnavailableError
 from memory.forking import ForkAware, watch
+
+T = TypeVar("T")
 
 _STEPS: Final = 100_000
 """Instructions of sqlite's machine between two looks at the clock: some milliseconds. An append takes less than a hundredth."""
@@ -163,7 +166,7 @@ def file_of(url: URL) -> str | None:
 
 
 @contextmanager
-def held(path: str) -> Iterator[None]:
+def holding(path: str) -> Iterator[None]:
     """Note a file of sqlite's that stays open between operations.
 
     Raises:
@@ -244,6 +247,12 @@ def check_file(driver: PoolProxiedConnection) -> None:
 
 class FileGoneError(StoreUnavailableError):
     """The file of a connection has no name any more; another connection may find another file."""
+
+
+def with_cursor(driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
+    """Do something with a cursor, and close it: a collector that finds an open one waits for its connection's mutex."""
+    with closing(driver.cursor()) as cursor:
+        return work(cursor)
 
 
 def is_in_transaction(driver: PoolProxiedConnection) -> bool:

@@ -11,8 +11,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from memory.adapters.sql import connections
-from memory.adapters.sql.commits import with_cursor
+from memory.adapters.sql.connections import file_of, holding, prepare, with_cursor
 from memory.adapters.sql.errors import Place, reraise
 from memory.adapters.sql.statements import Statements
 from memory.deadlines import limited
@@ -48,7 +47,7 @@ def held(engine: Engine, replica: str, write: Do, where: Place) -> Iterator[Do |
 
 def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: Place) -> bool:
     """Lock another database beside this one: a lock of sqlite's ends with its process, and works on every system."""
-    file = connections.file_of(engine.url)
+    file = file_of(engine.url)
     if file is None:
         lock = _in_memory.setdefault(engine, FreshLock())
         if not lock.acquire(blocking=False):
@@ -56,7 +55,7 @@ def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: Place) -
         stack.callback(lock.release)
         return True
     path = f"{file}-relay-{_digest(replica).hex()[:8]}"
-    stack.enter_context(connections.held(path))
+    stack.enter_context(holding(path))
     try:
         beside = sqlite3.connect(path, timeout=0, isolation_level=None)
         stack.enter_context(closing(beside)).execute("BEGIN EXCLUSIVE")
@@ -92,7 +91,7 @@ def _one_connection(engine: Engine, where: Place) -> Iterator[tuple[Connection, 
         try:
             connection = stack.enter_context(engine.connect())
             driver = connection.connection
-            connections.prepare(driver, engine.dialect)
+            prepare(driver, engine.dialect)
         except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
             reraise(error, where, engine.dialect, driver)
 
