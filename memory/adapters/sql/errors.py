@@ -101,13 +101,14 @@ class Place(Protocol):
 
 def reraise(error: BaseException, where: Place, dialect: Dialect, driver: PoolProxiedConnection | None) -> NoReturn:
     """Raise the error of ours that a driver's error means; any other as it is. A connection that broke is not used again."""
-    ours = _ours(error, where, dialect, driver)
+    interrupt = _interrupt_behind(error)
+    ours = _ours(interrupt or error, where, dialect, driver)
     try:
         if ours is None:
-            raise error
+            raise interrupt or error
         raise ours from error
     finally:
-        del error, ours  # else their tracebacks lead here and back: garbage that only the collector finds
+        del error, ours, interrupt  # else their tracebacks lead here and back: garbage that only the collector finds
 
 
 def is_disconnect(error: BaseException, dialect: Dialect, driver: PoolProxiedConnection) -> bool:
@@ -117,6 +118,16 @@ def is_disconnect(error: BaseException, dialect: Dialect, driver: PoolProxiedCon
     if not driver.is_valid or getattr(error, "sqlstate", None) == _READ_ONLY:
         return True
     return dialect.is_disconnect(error, driver.dbapi_connection, None)
+
+
+def _interrupt_behind(error: BaseException | None) -> BaseException | None:
+    """Return what a signal handler raised in psycopg, which may leave a pipeline with an error of its own instead."""
+    while error is not None:
+        trace = error.__traceback__
+        if not isinstance(error, Exception) and trace and trace.tb_frame.f_globals["__name__"].startswith("psycopg"):
+            return error
+        error = error.__context__
+    return None
 
 
 def _ours(

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import select
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -76,6 +78,8 @@ def forked(work: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         with os.fdopen(read, "rb") as pipe:
+            if not select.select([pipe], [], [], 60)[0]:
+                os.kill(child, signal.SIGKILL)
             failure = pipe.read()
         _, status = os.waitpid(child, 0)
     assert (status, failure) == (0, b"")
