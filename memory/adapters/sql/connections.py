@@ -14,6 +14,7 @@ from sqlalchemy import URL, Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, PoolProxiedConnection, QueuePool, SingletonThreadPool
 
+from memory.adapters.sql.errors import FileGoneError
 from memory.deadlines import remaining
 from memory.errors import ConfigurationError, StoreUnavailableError
 from memory.forking import ForkAware, watch
@@ -242,11 +243,7 @@ def check_file(driver: PoolProxiedConnection) -> None:
     file = driver.info.get(_FILE)
     if file is not None and _identity(file.path) != file.identity:
         driver.invalidate()
-        raise FileGoneError(f"{file.path} was deleted, or replaced, while it was open; nothing was written")
-
-
-class FileGoneError(StoreUnavailableError):
-    """The file of a connection has no name any more; another connection may find another file."""
+        raise FileGoneError(f"{file.path} {FileGoneError.what}")
 
 
 def with_cursor(driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:

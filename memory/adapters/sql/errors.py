@@ -26,13 +26,19 @@ class ConnectionLostError(StoreUnavailableError):
     """The connection broke before the transaction was committed; another one may be whole."""
 
 
+class FileGoneError(StoreUnavailableError):
+    """The file of a connection has lost its name; another connection may find another file under it."""
+
+    what = "was deleted, or replaced, while it was open; nothing was written"
+
+
 class TakenError(AlreadyExistsError):
     """A unique key was taken between looking and writing, or a token was written before."""
 
 
 _UNFORESEEN: Final = (PersistenceError, "the database refused the work; nothing was written")
 
-# Result codes of sqlite (https://sqlite.org/rescode.html); the low byte of an extended code is its primary one.
+# Result codes of sqlite (https://sqlite.org/rescode.html): an extended one, or that of its low byte.
 _SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
     sqlite3.SQLITE_ERROR: (
         SchemaError,
@@ -43,6 +49,7 @@ _SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
     sqlite3.SQLITE_FULL: (StoreUnavailableError, "the disk is full; nothing was written"),
     sqlite3.SQLITE_IOERR: (StoreUnavailableError, "the disk could not be read or written; nothing was written"),
     sqlite3.SQLITE_READONLY: (ConfigurationError, "the database, or its directory, is read-only"),
+    sqlite3.SQLITE_READONLY_DBMOVED: (FileGoneError, FileGoneError.what),
     sqlite3.SQLITE_CANTOPEN: (
         ConfigurationError,
         "the file cannot be opened or made: look at its directory and permissions",
@@ -160,7 +167,7 @@ def _meaning(error: BaseException, dialect: Dialect, url: URL, *, connected: boo
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
-            return _SQLITE.get(code & 0xFF, _UNFORESEEN)
+            return _SQLITE.get(code) or _SQLITE.get(code & 0xFF, _UNFORESEEN)
         # Without a code it is the driver that complains: of a text it cannot decode, or (a ProgrammingError) of its use by us.
         return (CorruptRecordError, "a text is damaged") if isinstance(error, sqlite3.OperationalError) else None
     if isinstance(error, UnicodeEncodeError):  # before anything is sent

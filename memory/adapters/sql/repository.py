@@ -14,14 +14,13 @@ from memory.adapters.sql import schema
 from memory.adapters.sql.commits import SqlCommits
 from memory.adapters.sql.connections import (
     Connections,
-    FileGoneError,
     check_file,
     is_in_transaction,
     prepare,
     with_cursor,
 )
 from memory.adapters.sql.engine import begin_writing, check_driver, open_engine
-from memory.adapters.sql.errors import ConnectionLostError, is_disconnect, reraise
+from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, is_disconnect, reraise
 from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.outbox import Parcels, held
 from memory.adapters.sql.writing import Writer

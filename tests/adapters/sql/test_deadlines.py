@@ -1,5 +1,6 @@
 """No operation takes longer than its timeout, whatever the server or another process does."""
 
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine
 
 import memory
-from memory import CommitInDoubtError, Conversation, PersistenceError, Store, StoreUnavailableError, where
+from memory import CommitInDoubtError, Conversation, PersistenceError, Run, Store, StoreUnavailableError, where
 from memory.adapters.sql import SqlRepository
 from memory.changes import Change, ChangeSet
 from memory.domain import RunRecord
@@ -169,6 +170,28 @@ def test_a_long_statement_of_sqlites_ends_at_the_deadline(sqlite_url: str, *, ow
         with store.begin() as uow:
             assert uow.conversations.get("c").run_count == 1
     engine.dispose()
+
+
+def test_a_server_that_accepts_and_says_nothing_is_unavailable_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"postgresql+psycopg://postgres@127.0.0.1:{server.getsockname()[1]}/db"
+        with memory.connect(with_timeout(url)) as store:
+            for operation in OPERATIONS.values():
+                error = ended_in_time(lambda operation=operation: operation(store.repository))  # type: ignore[misc]
+                assert error.retryable
+
+
+def test_a_doubt_stays_one_when_the_host_is_out_of_reach_afterwards(
+    proxied: tuple[Store, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To connect again takes too long, and says nothing of the commit."""
+    store, proxy = proxied
+    uow = store.begin()
+    uow.runs.append("c", Run("q", "a"))
+    proxy.cuts.append("after")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(proxy, "_server", silent.getsockname())
+        ended_in_time(uow.commit, CommitInDoubtError)
 
 
 def test_an_exhausted_pool_is_waited_for_until_the_deadline(postgres_url: str) -> None:
