@@ -10,11 +10,11 @@ from operator import attrgetter, ge
 from typing import Final, NamedTuple, cast
 
 from memory.domain import ConversationRecord, RunRecord
-from memory.errors import AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError
-from memory.values import compact, new_id, now
+from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, InvalidValueError, NotFoundError
+from memory.values import LARGEST, compact, new_id, now
 
-ALL_RUNS: Final = 2**53 - 1
-"""As `Change.remove_before`: every run there is. Beyond any position; the largest integer that a Lua number keeps."""
+ALL_RUNS: Final = LARGEST
+"""As `Change.remove_before`: every run there is, being beyond any position."""
 
 NEVER: Final = -1
 """As `Change.expires_at`: the conversation is to lose its expiry."""
@@ -163,8 +163,15 @@ class Receipt:
 
     @classmethod
     def load(cls, token: str, text: str) -> "Receipt":
-        """Return the receipt whose text was kept beside the token."""
-        written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
+        """Return the receipt whose text was kept beside the token.
+
+        Raises:
+            CorruptRecordError: the text is none.
+        """
+        try:
+            written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise CorruptRecordError(f"the receipt of the commit {token} is stored but cannot be read") from error
         return cls(token, written)
 
 

@@ -88,6 +88,9 @@ class Not(Criterion):
     def matches(self, conversation: Conversation) -> bool:
         return not self.part.matches(conversation)
 
+    def __invert__(self) -> Criterion:
+        return self.part
+
 
 @dataclass(frozen=True, slots=True)
 class FieldCompares(Criterion):

@@ -10,14 +10,15 @@ from threading import RLock
 from memory.changes import Change, ChangeSet, Receipt, Seen, Written, check, missing_runs, placed
 from memory.connecting import options
 from memory.domain import Conversation, ConversationRecord, Run, RunRecord
+from memory.forking import ForkAware, watch
 from memory.paging import Page, Place, Query, collect
 from memory.query import Criterion
 from memory.repository import Repository, RunsRead, Window
 
 
 def open_url(url: str) -> "InMemoryRepository":
-    """Return a new, empty repository for ``memory://``."""
-    options(url, {})
+    """Return a new, empty repository for ``memory://``; it waits for nothing, so a ``timeout`` changes nothing."""
+    options(url, {"timeout": float})
     return InMemoryRepository()
 
 
@@ -27,11 +28,12 @@ class _Kept:
     runs: dict[int, RunRecord] = field(default_factory=dict)  # by position, rising
 
 
-class InMemoryRepository(Repository):
-    """Everything in dicts, under one lock; gone with the object."""
+class InMemoryRepository(Repository, ForkAware):
+    """Everything in dicts, under one lock; gone with the object. A process that is forked off goes on with a copy."""
 
     def __init__(self) -> None:
         self._lock = RLock()
+        watch(self)
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._receipts: dict[tuple[str, str], Receipt] = {}
         self._incarnations = count(1)
@@ -91,6 +93,15 @@ class InMemoryRepository(Repository):
             receipt = Receipt(changes.token, {id: _written(kept) for id, kept in outcomes.items()})
             self._receipts[namespace, changes.token] = receipt
             return receipt
+
+    def before_fork(self) -> None:
+        self._lock.acquire()  # so that nothing is half done in the copy
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._lock = RLock()
 
     def _outcome(self, namespace: str, change: Change, at: int) -> _Kept | None:
         """Return what a change makes of a conversation, leaving what is kept as it is."""

@@ -6,7 +6,14 @@ from datetime import UTC, datetime
 import pytest
 
 from memory.domain import Conversation
-from memory.errors import AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError, PersistenceError
+from memory.errors import (
+    AlreadyExistsError,
+    ClosedError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    PersistenceError,
+)
 from memory.query import where
 from memory.store import Store
 from memory.testing.base import (
@@ -74,7 +81,7 @@ class UnitsOfWork(Contract):
         assert (stored.metadata, stored.version, stored.run_count) == ({"n": 2}, 2, 1)
 
     def test_it_ends(self, store: Store) -> None:
-        """An ended unit of work refuses everything with a RuntimeError."""
+        """An ended unit of work refuses everything with a ClosedError."""
         put(store, "a")
         with store.begin() as uow:
             pass
@@ -88,7 +95,7 @@ class UnitsOfWork(Contract):
             lambda uow: uow.runs.append("a", run()),
         )
         for use in uses:
-            with pytest.raises(RuntimeError):
+            with pytest.raises(ClosedError):
                 use(uow)
 
     def test_nothing_to_write_writes_nothing(self, store: Store, clock: Clock) -> None:
