@@ -8,8 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Lock
-from typing import Any, ClassVar, Final, TypeVar
-from urllib.parse import parse_qsl
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 import requests
 
@@ -22,6 +21,7 @@ from memory.adapters.cloud.preparing import Attempt
 from memory.adapters.cloud.records import Texts, Thread, run_of
 from memory.adapters.cloud.steps import Steps
 from memory.changes import ALL_RUNS, UNKNOWN, ChangeSet, Receipt, Seen
+from memory.connecting import options
 from memory.deadlines import DEFAULT_TIMEOUT, limited
 from memory.domain import Conversation, ConversationRecord, Run
 from memory.errors import CommitInDoubtError, ConfigurationError, NotFoundError, PartialCommitError
@@ -31,6 +31,7 @@ from memory.query import Criterion
 from memory.repository import Capabilities, Progress, Repository, RunsRead, Window, silently
 
 T = TypeVar("T")
+_YES_OR_NO: Final = {"yes": True, "no": False}
 _ADDRESS: Final = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?")
 _ABOUT_THE_KEY: Final = f"The API key is never part of it: set {KEY_VARIABLE}"
 
@@ -38,19 +39,13 @@ _ABOUT_THE_KEY: Final = f"The API key is never part of it: set {KEY_VARIABLE}"
 def open_url(url: str) -> "GriptapeCloudRepository":
     """Return the repository of ``griptape+https://host``, with the key that the environment names."""
     scheme, _, rest = url.partition("://")
-    address, _, query = rest.partition("?")
-    read: dict[str, Any] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        try:
-            read[name] = _OPTIONS[name](value)
-        except (ValueError, KeyError):  # nothing of the URL is told: its key may be anywhere
-            read["wrong"] = True
-    if "wrong" in read:
-        raise ConfigurationError(
-            f"the URL has an option that griptape+https does not have, or a value that is none: there are timeout (seconds), "
-            f"texts (plain or artifact) and prefix_filter (yes or no). {_ABOUT_THE_KEY}"
-        )
-    return GriptapeCloudRepository(f"{scheme.partition('+')[2]}://{address}", **read)
+    address = f"{scheme.partition('+')[2]}://{rest.partition('?')[0]}"
+    known: dict[str, Callable[[str], object]] = {
+        "timeout": _seconds,
+        "texts": lambda value: {"plain": "plain", "artifact": "artifact"}[value],
+        "prefix_filter": lambda value: _YES_OR_NO[value],
+    }
+    return GriptapeCloudRepository(address, **cast("dict[str, Any]", options(url, known)))
 
 
 class _TwoThreadsError(Exception):
@@ -317,10 +312,3 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < 3600:  # noqa: PLR2004  # an hour is no time-out
         raise ValueError(text)
     return seconds
-
-
-_OPTIONS: Final[dict[str, Callable[[str], object]]] = {
-    "timeout": _seconds,
-    "texts": lambda value: {"plain": "plain", "artifact": "artifact"}[value],
-    "prefix_filter": lambda value: {"yes": True, "no": False}[value],
-}
