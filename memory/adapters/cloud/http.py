@@ -185,7 +185,9 @@ class Http:
                     headers=self._headers,
                     allow_redirects=False,  # a POST would arrive as a GET, and the key at another host
                 )
-            except (OSError, ValueError, HTTPError) as error:
+            except PersistenceError:
+                raise
+            except Exception as error:  # noqa: BLE001  # a session of the application's may raise anything
                 self._check_unsent(error, what)
                 wait, why = 0.0, "no connection could be made"
             else:
@@ -209,14 +211,14 @@ class Http:
             ) from error
         if isinstance(error, requests.exceptions.InvalidJSONError):
             raise InvalidValueError(f"{what} has a value that is no JSON (NaN, say); nothing was written") from error
-        if not isinstance(error, requests.RequestException) or isinstance(error, ValueError):
-            # nothing was sent: requests wraps all that comes after that
+        if isinstance(error, ValueError | HTTPError) or type(error) is OSError:
+            # an address, a proxy or a file of certificates: requests wraps whatever comes after it has begun to send
             raise ConfigurationError(f"requests cannot send to {self.host}: {type(error).__name__}") from error
         if any(isinstance(one, socket.gaierror) and one.errno in _NO_SUCH_HOST for one in _causes(error)):
             raise ConfigurationError(f"there is no host of the name in {self.host}, or of its proxy's") from error
         if isinstance(error, requests.ConnectionError) and causes.intersection(_NEVER_SENT):
             return
-        late = isinstance(error, requests.ConnectionError | requests.Timeout)  # else an answer had begun
+        late = not isinstance(error, requests.exceptions.ChunkedEncodingError)  # else an answer had begun
         raise UnansweredError(f"{self.host} gave no answer to {what}: {type(error).__name__}", late=late) from error
 
     def _read(self, response: requests.Response, what: str) -> Fields | None:

@@ -10,7 +10,7 @@ from memory.adapters.cloud.http import Fields, Http, MissingError
 from memory.adapters.cloud.marks import RUN_ID
 from memory.adapters.cloud.paging import Lists, Page
 from memory.adapters.cloud.records import Message, Thread, read_message
-from memory.errors import CorruptRecordError
+from memory.errors import CorruptRecordError, NotFoundError
 
 _READS: Final = 3  # of a whole list, when messages are deleted while it is read
 
@@ -153,7 +153,11 @@ class Messages:
                 raise CorruptRecordError(f"the service was sent message {message.id}, and answered with {replaced.id}")
             return replaced
 
-        return self._http.surely(send, None, f"run {body['metadata'][RUN_ID]!r}")
+        what = f"run {body['metadata'][RUN_ID]!r}"
+        try:
+            return self._http.surely(send, None, what)
+        except MissingError as error:
+            raise NotFoundError(f"the run in whose place {what} was to be is gone") from error
 
     def delete(self, message_id: str) -> None:
         """Delete a message; it may be gone already."""

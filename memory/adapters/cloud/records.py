@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isfinite
 from typing import Any, Literal, NoReturn, TypeAlias, cast
 
 from memory.adapters.cloud import gaps
@@ -96,7 +95,7 @@ def read_thread(fields: object) -> Thread:
         book, damaged = None, True
     return Thread(
         id_,
-        "" if fields.get("alias") is None else member(fields, "alias", str, what),
+        "" if fields.get("alias", 0) is None else member(fields, "alias", str, what),
         metadata,
         whole(fields, "message_count", what),
         _microseconds(fields, "created_at", what),
@@ -121,7 +120,7 @@ def read_message(fields: object, thread_id: str) -> Message:
         raise CorruptRecordError(
             f"the service was asked for thread {thread_id}, and answered with a message of another"
         )
-    if type(index) not in (int, float) or not isfinite(index):
+    if type(index) not in (int, float) or not abs(index) < 2**53:
         raise CorruptRecordError(f"{what} has no index")
     try:
         mark = Mark.load(metadata)
@@ -147,7 +146,7 @@ def _id(fields: object, name: str) -> str:
 
 
 def _metadata(fields: Fields, what: str) -> Fields:
-    return {} if fields.get("metadata") is None else member(fields, "metadata", dict, what)
+    return {} if fields.get("metadata", 0) is None else member(fields, "metadata", dict, what)
 
 
 # Conversations
