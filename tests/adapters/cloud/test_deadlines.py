@@ -21,7 +21,7 @@ from tests.adapters.cloud.troubles import append, appending
 from tests.cloud_server import CloudServer, Fault
 from tests.cloud_server.faults import always, no_faults
 
-LIMIT, A_MOMENT = 0.5, 2.0  # seconds
+LIMIT, A_MOMENT = 0.5, 1.0  # seconds
 
 OPERATIONS: dict[str, Callable[[Repository], object]] = {
     "get": lambda one: one.get("default", "a"),
