@@ -122,7 +122,15 @@ class SqlCommits(Repository):
                 return self._commit_once(namespace, changes, careful=attempt > 0)
             except TakenError:
                 continue
-        return self._commit_once(namespace, changes, careful=True)
+        try:
+            return self._commit_once(namespace, changes, careful=True)
+        except TakenError as error:
+            if any(change.create for change in changes.changes):
+                raise
+            ids = [change.id for change in changes.changes]
+            raise CorruptRecordError(
+                f"{self}: of conversations {ids}, one has a run beyond its last position, or an index entry of another metadata"
+            ) from error
 
     def _commit_once(self, namespace: str, changes: ChangeSet, *, careful: bool) -> Receipt:
         try:
