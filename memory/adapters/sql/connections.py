@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from math import inf
 from threading import Event, get_ident
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -26,7 +26,10 @@ _STEPS: Final = 100_000
 
 _FILE, _READY = "memory_file", "memory_ready"  # in the `info` of a connection
 
-_opened: Final[WeakSet[Dialect]] = WeakSet()  # of sqlite engines: each has one of its own
+_listening: Final[WeakSet[Dialect]] = (
+    WeakSet()
+)  # each engine has one of its own, and shares it with what its options make
+_opened: Final[WeakSet[Dialect]] = WeakSet()  # of sqlite's, those whose file was there
 _left_open: Final[set[str]] = set()
 """Files that the parent of this process had open at the fork."""
 _held: Final[set[str]] = set()  # files that stay open between operations
@@ -62,13 +65,15 @@ class Connections(ForkAware):
         self._gate: Event | None = None
         self._forker = 0
         self._leaves_open = False
-        self._is_for_one_thread = self._file is None and isinstance(engine.pool, SingletonThreadPool)
+        in_memory = self._is_sqlite and (engine.url.database or ":memory:") == ":memory:"
+        self._is_for_one_thread = in_memory and isinstance(engine.pool, SingletonThreadPool)
         self._thread = 0
-        if self._is_sqlite and self._file is None and isinstance(engine.pool, NullPool):
+        if in_memory and isinstance(engine.pool, NullPool):
             raise ConfigurationError(f"{engine.url}: each connection has a database of its own. {_IN_MEMORY}")
-        for name, listener, options in (("do_connect", _connecting, {}), ("connect", _connected, {"insert": True})):
-            if not event.contains(engine, name, listener):
-                event.listen(engine, name, listener, **options)
+        if engine.dialect not in _listening:
+            _listening.add(engine.dialect)
+            event.listen(engine, "do_connect", _connecting)
+            event.listen(engine, "connect", _connected, insert=True)
         watch(self)
 
     def enter(self) -> bool:
@@ -77,8 +82,7 @@ class Connections(ForkAware):
         if me in self._inside:
             return False
         self._inside.add(me)  # before the look at the gate: who closes it looks here afterwards
-        while self._gate is not None and self._forker != me:
-            gate = self._gate
+        while (gate := self._gate) is not None and self._forker != me:
             self._inside.discard(me)
             gate.wait(remaining(self._timeout))
             if remaining(1) <= 0:
@@ -146,7 +150,7 @@ class Connections(ForkAware):
         if self._is_sqlite and self._file is None:
             return  # the connection is the database, of which the child has a copy
         pool = self._engine.pool
-        if self._file is not None and (self._leaves_open or _is_used(pool)):
+        if self._file is not None and (self._leaves_open or _is_used(pool, idle_too=True)):
             _left_open.add(os.path.realpath(self._file))
         _of_the_parent.append(pool)
         self._engine.dispose(close=False)
@@ -182,8 +186,10 @@ def holding(path: str) -> Iterator[None]:
         _held.discard(path)
 
 
-def _is_used(pool: Pool) -> bool:
-    return pool.checkedout() > 0 if isinstance(pool, QueuePool) else not isinstance(pool, NullPool)
+def _is_used(pool: Pool, *, idle_too: bool = False) -> bool:
+    if not isinstance(pool, QueuePool):
+        return not isinstance(pool, NullPool)
+    return pool.checkedout() > 0 or (idle_too and pool.checkedin() > 0)
 
 
 def _check_not_left_open(path: str) -> None:
@@ -248,8 +254,11 @@ def check_file(driver: PoolProxiedConnection) -> None:
 
 def with_cursor(driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
     """Do something with a cursor, and close it: a collector that finds an open one waits for its connection's mutex."""
-    with closing(driver.cursor()) as cursor:
+    cursor = driver.cursor()
+    try:
         return work(cursor)
+    finally:
+        cursor.close()
 
 
 def is_in_transaction(driver: PoolProxiedConnection) -> bool:

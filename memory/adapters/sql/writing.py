@@ -71,7 +71,7 @@ class Writer:
         if row is None:
             return None
         key, version, run_count, last_position = row
-        if not all(type(number) is int and size <= number <= LARGEST for number in (run_count, last_position)):
+        if not (type(run_count) is type(last_position) is int and size <= run_count <= last_position <= LARGEST):
             raise CorruptRecordError(
                 f"conversation {change.id!r} is stored but its run_count or last_position is damaged"
             )
