@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from memory.changes import Change, ChangeSet, Seen
-from memory.comparing import get
 from memory.copying import copy_conversation
 from memory.errors import (
     AlreadyExistsError,
@@ -24,6 +23,7 @@ from memory.errors import (
 )
 from memory.repository import Outbox, Parcel, Progress, SchemaStatus, Waiting, silently
 from memory.store import Store, connect
+from memory.transfer.states import get
 
 _AT_ONCE: Final = 100  # parcels between two deletions from the outbox, each of which syncs the primary's disk
 _DOES_NOT_FIT = (

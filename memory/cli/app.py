@@ -11,11 +11,11 @@ import typer
 from memory.cli.files import STANDARD
 from memory.cli.options import Settings, before_the_command, with_settings
 from memory.cli.reporting import FAILED, MISUSED, complain, visible
-from memory.errors import InvalidValueError
+from memory.errors import InvalidValueError, NotFoundError
 from memory.expression import parse
 from memory.formats.registry import NATIVE, Target, check_options, describe
 from memory.query import Criterion
-from memory.transfer import OnConflict
+from memory.transfer import OnConflict, whole
 
 app = typer.Typer(
     callback=before_the_command,
@@ -241,10 +241,10 @@ def show(
     """Show a conversation as a transcript, or as the line that `export` writes."""
     from memory.cli.showing import show_transcript
 
-    with settings.open_existing() as store, store.begin() as uow:
-        conversation = uow.conversations.get(id)
-        runs = uow.runs.iterate(id) if last is None else uow.runs.last(id, last)
-        show_transcript(conversation, runs, as_json=json)
+    with settings.open_existing() as store, whole(store, id, last=last) as read:
+        if read is None:
+            raise NotFoundError(f"there is no conversation {id!r}")
+        show_transcript(*read, as_json=json)
 
 
 @app.command()

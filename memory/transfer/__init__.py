@@ -22,7 +22,8 @@ Times are ISO 8601, as ``2026-01-31T12:00:00.000000Z``. An unknown key is an err
 from memory.transfer.arrivals import BROKEN_STREAM, LONGEST_LINE, Arrival, Refusal, arrive, broken_off, read_json
 from memory.transfer.reading import read_lines, split_lines, uncompressed
 from memory.transfer.restoring import OnConflict, Totals, restore
-from memory.transfer.writing import dump, known_runs, write_head, write_line
+from memory.transfer.states import whole
+from memory.transfer.writing import dump, write_head, write_line
 
 __all__ = [
     "BROKEN_STREAM",
@@ -34,12 +35,12 @@ __all__ = [
     "arrive",
     "broken_off",
     "dump",
-    "known_runs",
     "read_json",
     "read_lines",
     "restore",
     "split_lines",
     "uncompressed",
+    "whole",
     "write_head",
     "write_line",
 ]
