@@ -15,7 +15,7 @@ from memory.errors import InvalidValueError, NotFoundError
 from memory.expression import parse
 from memory.formats.registry import NATIVE, Target, check_options, describe
 from memory.query import Criterion
-from memory.transfer import OnConflict, whole
+from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, whole
 
 app = typer.Typer(
     callback=before_the_command,
@@ -93,6 +93,11 @@ def import_(
     value_attribute: Annotated[str | None, typer.Option(help="The attribute with the conversation.")] = None,
     region: Annotated[str | None, typer.Option(help="The table's region; else as AWS is configured.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="URL of a DynamoDB other than Amazon's.")] = None,
+    max_line: Annotated[int, typer.Option(min=1, help="Bytes of one conversation.")] = DEFAULT_LIMITS.line,
+    max_values: Annotated[int, typer.Option(min=1, help="JSON values in one.")] = DEFAULT_LIMITS.values,
+    max_unpacked: Annotated[int, typer.Option(min=1, help="Bytes of a file, unpacked.")] = DEFAULT_LIMITS.unpacked,
+    max_ratio: Annotated[int, typer.Option(min=1, help="How many times its size that is.")] = DEFAULT_LIMITS.ratio,
+    max_refused: Annotated[int, typer.Option(min=1, help="What of it may be refused.")] = DEFAULT_LIMITS.refused,
 ) -> None:
     """Import conversations, as `_IMPORT_HELP` tells."""
     from memory.cli.transferring import import_sources
@@ -109,7 +114,8 @@ def import_(
     options = {name: value for name, value in given.items() if value is not None}
     check_options(from_, options)
     with settings.open() as store:
-        totals = import_sources(store, sources, on_conflict, from_, options)
+        limits = Limits(max_line, max_values, max_unpacked, max_ratio, max_refused)
+        totals = import_sources(store, sources, on_conflict, from_, options, limits=limits)
     if totals.refused:
         if from_ == NATIVE and not totals.conversations + totals.skipped:
             complain("what other programs wrote comes in with --from: see `memory import --help`")

@@ -24,7 +24,7 @@ from memory.formats.griptape_local import ENDING, stem_of
 from memory.formats.registry import FORMATS, NATIVE
 from memory.query import Criterion
 from memory.store import Store
-from memory.transfer import OnConflict, Refusal, Totals, dump, restore, whole
+from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, Refusal, Totals, dump, restore, whole
 from memory.values import now
 
 _NAMED: Final = 3  # conversations that were skipped
@@ -41,6 +41,8 @@ def import_sources(
     on_conflict: OnConflict,
     format: str = NATIVE,
     options: Mapping[str, str] | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Totals:
     """Import files, or what addresses name; tell what cannot be read, and in the end what has been written, whatever happens.
 
@@ -50,6 +52,7 @@ def import_sources(
         on_conflict: as `restore`.
         format: a name in `memory.formats.registry.FORMATS`.
         options: the format's.
+        limits: what is refused.
 
     Raises:
         ConfigurationError: an option or an address cannot work.
@@ -63,7 +66,7 @@ def import_sources(
     store.begin()  # a store that cannot be used is told before anything is read
     try:
         for name in names:
-            _import_one(store, name, format, options, on_conflict=on_conflict, totals=totals, skipped=skipped)
+            _import_one(store, name, format, options, limits, on_conflict=on_conflict, totals=totals, skipped=skipped)
     finally:
         what = "lines" if format == NATIVE else "conversations"
         refused = f", refused {totals.refused:,} {what}" if totals.refused else ""
@@ -82,6 +85,7 @@ def _import_one(
     name: str,
     format: str,
     options: Mapping[str, str],
+    limits: Limits,
     *,
     on_conflict: OnConflict,
     totals: Totals,
@@ -98,12 +102,12 @@ def _import_one(
 
     with ExitStack() as stack:
         if is_file:
-            opened = stack.enter_context(open_input(name))
+            opened = stack.enter_context(open_input(name, limits))
             stem = "stdin" if name == STANDARD else formats.name_of(name)
-            source = formats.Source(stem, opened.modified_at, opened.lines, options)
+            source = formats.Source(stem, opened.modified_at, opened.lines, options, limits)
             size, position = opened.size, opened.position
         else:
-            source = formats.Source(name, now(), None, options)
+            source = formats.Source(name, now(), None, options, limits)
             size, position = None, int
         advance = stack.enter_context(progress(redact(name), lambda: size))
         try:
