@@ -197,7 +197,7 @@ class _Relay:
                 self._deliver(parcel)
                 delivered.append(parcel)
         except PersistenceError as error:
-            self.done.failure = error
+            self.done.failure = _without_frames(error)
         outbox.delivered(delivered)  # should this fail, they come again
         self.done.delivered += len(delivered)
 
@@ -209,6 +209,15 @@ class _Relay:
             primary = self.primary.namespace(parcel.namespace)
             for change in parcel.changes.changes:
                 self.done.repaired += copy_conversation(primary, replica, change.id).outcome != "equal"
+
+
+def _without_frames(error: PersistenceError) -> PersistenceError:
+    """Return an error that can be kept: its frames refer to connections, and to what it is kept in."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def _for(replica: Store, changes: ChangeSet) -> ChangeSet:

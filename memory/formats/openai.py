@@ -63,7 +63,7 @@ def _may_be_several(text: bytes, limits: Limits) -> bool:
     except (ValueError, RecursionError):
         pass
     _, element = next(
-        elements(BytesIO(text), limits=limits)
+        elements(BytesIO(text), limits=limits), (0, None)
     )  # one may be bad; but of a list of messages there is no half
     return isinstance(element, Element) and not _looks_like_message(element.text)
 

@@ -1,7 +1,9 @@
 """What was written to the primary reaches each replica, whoever dies, is away, or has written there too."""
 
+import gc
 import random
 import subprocess
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -403,3 +405,31 @@ def test_a_database_of_an_older_schema_is_migrated_in_place(tmp_path: Path) -> N
         mirrored.migrate()
         do(mirrored, append("a"))
         assert relayed(mirrored) == [(1, 1)]
+
+
+def test_a_failure_that_is_kept_keeps_nothing_else_alive(primary: Store) -> None:
+    class Cursor:
+        """What a driver holds while it fails."""
+
+    cursors: list[weakref.ref[Cursor]] = []
+
+    class Failing(InMemoryRepository):
+        def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+            cursor = Cursor()
+            cursors.append(weakref.ref(cursor))
+            try:
+                Path(f"/missing/{namespace}/{changes.token}").stat()
+            except OSError as error:
+                raise memory.StoreUnavailableError("it is away") from error
+            return Receipt(changes.token, {})
+
+    store = mirror(primary, Store(Failing()))
+    put(store, "a")
+    gc.disable()
+    try:
+        (done,) = store.relay()
+        assert isinstance(done.failure, memory.StoreUnavailableError)
+        assert isinstance(done.failure.__cause__, OSError)
+        assert [cursor() for cursor in cursors] == [None]
+    finally:
+        gc.enable()
