@@ -45,11 +45,11 @@ def open_repository(url: str) -> Repository:
         raise ConfigurationError(
             "the URL begins or ends with a blank, or holds a control character such as a line break"
         )
-    if "@" in url.partition("?")[2]:
-        raise ConfigurationError(
-            "the URL has an @ after a question mark: in a password write %3F for ?, in an option %40 for @"
-        )
     scheme = url.split("://", 1)[0].split("+", 1)[0]
+    if scheme != "sqlite" and _has_stray_at(url):
+        raise ConfigurationError(
+            "the URL has an @ behind a / ? or #: in a user name or password write %2F, %3F and %23 for these, elsewhere %40 for @"
+        )
     adapter = _ADAPTERS.get(scheme)
     try:
         if adapter is not None:
@@ -66,14 +66,17 @@ def open_repository(url: str) -> Repository:
 def redact(url: str) -> str:
     """Return the URL without passwords, keys and tokens.
 
-    Everything before the last ``@`` counts as credentials: an unquoted password may hold any character.
+    Everything before the last ``@`` counts as credentials. Where an ``@`` stands behind the host, what is what cannot be told,
+    and nothing is shown.
 
     >>> redact("postgresql://ada:secret@localhost/app?sslpassword=secret")
     'postgresql://ada:***@localhost/app?sslpassword=***'
     >>> redact("griptape+https://key@host"), redact("redis://a/b:secret@host"), redact("redis://:secret")
-    ('griptape+https://***@host', 'redis://***@host', 'redis://:***')
+    ('griptape+https://***@host', 'redis://***', 'redis://:***')
     """
     scheme, mark, rest = url.partition("://")
+    if scheme.partition("+")[0] != "sqlite" and _has_stray_at(url):
+        return f"{scheme}{mark}***"
     credentials, at, place = rest.rpartition("@")
     user, _, password = credentials.partition(":")
     shown = (f"{user}:***@" if password and _PLAIN_NAME.fullmatch(user) else "***@") if at else ""
@@ -83,6 +86,11 @@ def redact(url: str) -> str:
     )  # no number, so no port
     query = "&".join(_without_secret(*option.partition("=")) for option in query.split("&"))
     return f"{scheme}{mark}{shown}{place}{question}{query}"
+
+
+def _has_stray_at(url: str) -> bool:
+    """Whether an ``@`` comes after the end of the host, as it does when a password has a slash or a question mark."""
+    return "@" in "".join(re.split("[/?#]", url.partition("://")[2], maxsplit=1)[1:])
 
 
 _PLAIN_NAME: Final = re.compile(r"[\w.-]*")

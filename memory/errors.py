@@ -24,10 +24,13 @@ from typing import Any, NamedTuple
 class PersistenceError(Exception):
     """Anything that goes wrong between an application and its store.
 
-    ``retryable`` is true where the same call can succeed when it is made again.
+    Attributes:
+        retryable: whether the same call can succeed when it is made again.
+        conversation_id: of the conversation that stood in the way, where it is one.
     """
 
     retryable = False
+    conversation_id: str | None = None
 
 
 class NotFoundError(PersistenceError, LookupError):

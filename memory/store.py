@@ -4,8 +4,10 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -228,10 +230,16 @@ class Store:
         What a handler raises is logged and goes no further: the commit has happened.
 
         Returns:
-            A function that ends the subscription.
+            A function that ends the subscription; calling it again does nothing.
         """
-        self._shared.handlers.append(handler)
-        return lambda: self._shared.handlers.remove(handler)
+        subscription = partial(handler)  # an object of its own: a handler may subscribe twice
+        self._shared.handlers.append(subscription)
+
+        def end() -> None:
+            with suppress(ValueError):
+                self._shared.handlers.remove(subscription)
+
+        return end
 
     def _publish(self, committed: Committed) -> None:
         for handler in tuple(self._shared.handlers):

@@ -12,7 +12,15 @@ from weakref import WeakValueDictionary
 
 from memory.changes import ALL_RUNS, ChangeSet, Receipt
 from memory.domain import Conversation, Run
-from memory.errors import ClosedError, CommitInDoubtError, InvalidValueError, NotFoundError, PartialCommitError
+from memory.errors import (
+    AlreadyExistsError,
+    ClosedError,
+    CommitInDoubtError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    PartialCommitError,
+)
 from memory.paging import Order, Page, Query
 from memory.query import Criterion
 from memory.repository import Repository, Window
@@ -51,7 +59,8 @@ class UnitOfWork:
         Raises:
             ConflictError: a conversation that was read and changed here was changed by somebody else too.
             NotFoundError: runs were appended to a conversation that is not there, or runs edited that are not.
-            AlreadyExistsError: the id of an added conversation is taken.
+            AlreadyExistsError: the id of an added conversation is taken; `ConflictError`, if this unit of work looked for it
+                before, and found none.
             InvalidValueError: metadata holds something that is not JSON; the message has the path.
             StoreUnavailableError: the store could not be reached. Nothing was written; this holds for all of the above.
             CommitInDoubtError: the store's answer was lost and could not be found out. The unit of work has ended.
@@ -69,6 +78,12 @@ class UnitOfWork:
         except (CommitInDoubtError, PartialCommitError):
             session.end(in_doubt=True)  # some of it may be written: it is not to be written again under another token
             raise
+        except AlreadyExistsError as error:
+            if not any(tracked.was_absent and tracked.id == error.conversation_id for _, tracked in pending):
+                raise
+            raise ConflictError(
+                f"conversation {error.conversation_id!r} was added since this unit of work found none: repeat the work"
+            ) from error
         for change, tracked in pending:
             tracked.committed(change, receipt.written[change.id], at)
         return receipt
@@ -175,7 +190,9 @@ class Conversations:
         tracked = self._session.tracked(conversation_id)
         if tracked.conversation is None and not tracked.is_removed:
             found = self._session.repository.get(self._session.namespace, conversation_id)
-            if found is not None:
+            if found is None:
+                tracked.was_absent = True
+            else:
                 tracked.loaded(found)
         if tracked.conversation is None:
             raise NotFoundError(f"there is no conversation {conversation_id!r}")

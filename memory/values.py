@@ -139,7 +139,8 @@ def check_id(value: object, name: str) -> str:
         InvalidValueError: it cannot.
     """
     if type(value) is not str:
-        raise InvalidValueError(f"{name} must be a str, not {type(value).__name__}")
+        hint = ": write conversation.id" if type(value).__name__ == "Conversation" else ""
+        raise InvalidValueError(f"{name} must be a str, not {type(value).__name__}{hint}")
     if not 1 <= len(value) <= _ID_LENGTH:
         raise InvalidValueError(f"{name} must have 1 to {_ID_LENGTH} characters, not {len(value)}: {value[:40]!r}")
     return check_id_characters(value, name)

@@ -1,8 +1,7 @@
-"""How long tests go on that find more the longer they run."""
+"""How often an attack is repeated: a little in CI, ``MEMORY_TEST_ROUNDS`` times as much at night (`.ci/nightly`)."""
 
 import os
 
 
 def rounds(n: int) -> int:
-    """Return how many rounds to play: so many, times ``MEMORY_TEST_ROUNDS``."""
     return n * int(os.environ.get("MEMORY_TEST_ROUNDS", "1"))

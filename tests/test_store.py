@@ -31,7 +31,7 @@ from memory import (
     where,
 )
 from memory.adapters.in_memory import InMemoryRepository
-from memory.changes import ChangeSet, Receipt
+from memory.changes import Change, ChangeSet, Receipt
 from memory.connecting import redact
 from memory.repository import SchemaStatus
 
@@ -202,6 +202,38 @@ def test_criteria_are_combined_with_operators_only() -> None:
             uow.conversations.count(deep)
         with pytest.raises(InvalidValueError, match="where"):
             uow.conversations.find({"a": 1})  # type: ignore[arg-type]  # that is the point
+
+
+def test_a_mistake_is_refused_with_what_to_write() -> None:
+    uow: Any = memory.connect("memory://").begin()
+    term: Any = where("a.b")
+    mistakes: list[tuple[Callable[[], object], str]] = [
+        (lambda: term.in_("gold"), "takes several values"),
+        (lambda: where.id.in_("abc"), "takes several values"),
+        (lambda: term.in_(3), "takes several values"),
+        (lambda: (term == 1) & True, "made by where"),
+        (lambda: (term == 1) | term, r"where\('a.b'\) is only a term"),
+        (lambda: uow.conversations.find(term), r"where\('a.b'\) is only a term"),
+        (lambda: uow.conversations.find(where(("a.b",))), r"where\(\('a.b',\)\) is only a term"),
+        (lambda: uow.conversations.count(where.id), "where.id is only a term"),
+        (lambda: uow.runs.append(Conversation("a"), Run(1, 2)), "write conversation.id"),
+        (lambda: ChangeSet.of([Change("a", remove=True), Change("a")], 1), "'a' twice"),
+    ]
+    for mistake, said in mistakes:
+        with pytest.raises(InvalidValueError, match=said):
+            mistake()
+
+
+def test_a_subscription_ends_once() -> None:
+    told: list[object] = []
+    store = memory.connect("memory://")
+    end, other = store.subscribe(told.append), store.subscribe(told.append)
+    end()
+    end()
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a"))
+    assert len(told) == 1
+    other()
 
 
 @pytest.mark.parametrize("url", ["memory://", "sqlite://", "sqlite:///{}/closed.db"])

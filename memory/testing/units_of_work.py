@@ -213,6 +213,21 @@ class UnitsOfWork(Contract):
             with pytest.raises(AlreadyExistsError, match="'a'"), store.begin() as uow:
                 uow.conversations.add(Conversation("a"))
 
+    def test_what_was_found_missing_and_is_taken(self, store: Store) -> None:
+        """Adding what was looked for and not found conflicts if somebody added it since, so that Store.run repeats the work."""
+        tries = []
+
+        def get_or_create(uow: UnitOfWork) -> None:
+            tries.append("a" in uow.conversations)
+            if not tries[-1]:
+                uow.conversations.add(Conversation("a", {"by": "me"}))
+                if len(tries) == 1:
+                    put(store, "a", {"by": "another"})
+            uow.runs.append("a", run(1))
+
+        store.run(get_or_create, sleep=lambda _: None)
+        assert (tries, read(store, "a").metadata, len(read_runs(store, "a"))) == ([False, True], {"by": "another"}, 1)
+
     def test_a_missing_conversation(self, store: Store) -> None:
         """Getting a missing conversation raises NotFoundError at once; writing to one does at the commit."""
         uow = store.begin()
