@@ -388,7 +388,7 @@ def test_what_cannot_be_mirrored_is_refused(primary: Store) -> None:
         mirror(primary, objects(), objects())
     with pytest.raises(ConfigurationError, match="a replica of itself"):
         mirror(primary, Store(primary.repository))
-    with pytest.raises(ConfigurationError, match="there is no store for nonsense"):
+    with pytest.raises(ConfigurationError, match="there is no store for the URL's scheme"):
         mirror(primary, "memory://", "nonsense://")
 
 
