@@ -66,7 +66,9 @@ def _arrival(number: int, item: dict[str, Any], source: Source) -> Arrival | Ref
     others = {name: _json(value) for name, value in item.items() if name not in (*names, attribute)}
     if others:
         beside["attributes"] = others
-    arrival = read_json(number, text.encode(), lambda value: read_envelope(id, value, source.at, beside))
+    arrival = read_json(
+        number, text.encode(), lambda value: read_envelope(id, value, source.at, beside), limits=source.limits
+    )
     return Refusal(number, f"{id!r}: {arrival.reason}") if isinstance(arrival, Refusal) else arrival
 
 
