@@ -220,7 +220,7 @@ def test_a_stage_at_work_is_left_alone(
     repository: DynamoDbRepository, other_store: Store, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, "a", {"n": 1}, run(1))
-    monkeypatch.setattr("memory.adapters.dynamodb.committing._PATIENCE", 0.3)
+    other_store.repository.timeout = 0.3
     errors: list[str] = []
 
     def intrude(number: int) -> None:
@@ -290,7 +290,7 @@ def test_a_writer_at_work_whose_clock_is_ahead_is_left_alone(
     repository: DynamoDbRepository, other_store: Store, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, "a", {"n": 1}, run(1))
-    monkeypatch.setattr("memory.adapters.dynamodb.committing._PATIENCE", 0.3)
+    other_store.repository.timeout = 0.3
     refused: list[int] = []
 
     def intrude(number: int) -> None:
