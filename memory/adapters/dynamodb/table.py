@@ -387,5 +387,19 @@ def in_batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
+def in_transactions(actions: Iterable[Action]) -> Iterator[list[Action]]:
+    """Yield the actions in their order, so many at a time as fit a transaction with one more."""
+    batch: list[Action] = []
+    size = 0
+    for action in actions:
+        if batch and (len(batch) == MOST_ACTIONS - 1 or size + action.size > MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(action)
+        size += action.size
+    if batch:
+        yield batch
+
+
 def _size(value: object) -> int:
     return size_of(value) if isinstance(value, str) else len(cast(bytes, value))
