@@ -4,6 +4,7 @@ import random
 import socket
 import ssl
 from collections.abc import Iterator
+from traceback import clear_frames
 from typing import Final, TypeVar
 
 from botocore.exceptions import (
@@ -218,6 +219,14 @@ def _within(error: BaseException, kind: type[E]) -> E | None:
     while at is not None and not isinstance(at, kind):
         at = at.__cause__ or at.__context__
     return at
+
+
+def release(error: BaseException) -> None:
+    """Clear the frames that an error came through: botocore's keep the error itself, a cycle that would hold all of them."""
+    at: BaseException | None = error
+    while at is not None:
+        clear_frames(at.__traceback__)
+        at = at.__cause__ or at.__context__
 
 
 def _is_of_credentials(error: ClientError) -> bool:

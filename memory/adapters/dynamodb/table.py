@@ -11,7 +11,6 @@ from functools import reduce
 from itertools import islice
 from math import inf
 from operator import attrgetter, or_
-from traceback import clear_frames
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -30,6 +29,7 @@ from memory.adapters.dynamodb.errors import (
     is_passing,
     leaves_doubt,
     meaning_of,
+    release,
     translate,
 )
 from memory.adapters.dynamodb.keys import Key
@@ -223,7 +223,7 @@ class Table:
             try:
                 return _checked(call(), answers)
             except DRIVER_ERRORS as error:
-                clear_frames(error.__traceback__)  # botocore's hold the error: a cycle
+                release(error)
                 wait = next(waits, None)
                 if wait is None or not (is_passing(code_of(error)) or is_lost(error)) or remaining(inf) <= wait:
                     raise self.translated(error) from error
@@ -302,7 +302,7 @@ class Table:
             try:
                 self.models.connection.connection.transact_write_items(checks, deletes, puts, updates)
             except TransactWriteError as error:
-                clear_frames(error.__traceback__)
+                release(error)
                 reason = self._reason(error, ordered)
                 in_doubt = in_doubt or leaves_doubt(error)
                 wait = next(waits, None)

@@ -70,8 +70,11 @@ class _Cutting(socketserver.StreamRequestHandler):
 
 
 def _as_text(response: Any) -> bytes:
-    head = [f"HTTP/1.1 {response.status} said so", *(f"{name}: {value}" for name, value in response.headers.items())]
-    return "\r\n".join([*head, "", ""]).encode() + cast(bytes, response.read())
+    body = cast(bytes, response.read())
+    told = {name.lower(): value for name, value in response.headers.items() if name.lower() != "transfer-encoding"}
+    told["content-length"] = str(len(body))
+    head = [f"HTTP/1.1 {response.status} said so", *(f"{name}: {value}" for name, value in told.items()), "", ""]
+    return "\r\n".join(head).encode() + body
 
 
 @pytest.fixture

@@ -100,3 +100,15 @@ def test_a_lock_that_a_thread_held_at_the_fork_is_free_in_the_child(
     with repository._reader.seen._lock, repository._clients._lock:
         in_children(1, lambda _: store.run(lambda uow: uow.runs.append("a", run(1))))
     assert [one.input for one in read_runs(store, "a")] == [1]
+
+
+def test_a_child_never_uses_a_connection_of_its_parent(repository: DynamoDbRepository, store: Store) -> None:
+    put(store, "a")
+    inherited = repository.client
+
+    def work(_: int) -> None:
+        assert repository.client is not inherited
+        assert read(store, "a").id == "a"
+
+    in_children(2, work)
+    assert repository.client is inherited
