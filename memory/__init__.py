@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from memory.domain import Conversation, Run
 from memory.errors import (
     AlreadyExistsError,
+    ClosedError,
     CommitInDoubtError,
     ConfigurationError,
     ConflictError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyExistsError",
+    "ClosedError",
     "CommitInDoubtError",
     "Committed",
     "ConfigurationError",

@@ -10,11 +10,18 @@ from operator import attrgetter, ge
 from typing import Final, NamedTuple, cast
 
 from memory.domain import ConversationRecord, RunRecord
-from memory.errors import AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError
-from memory.values import compact, new_id, now
+from memory.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    CorruptRecordError,
+    InvalidValueError,
+    NotFoundError,
+    PersistenceError,
+)
+from memory.values import LARGEST, compact, new_id, now
 
-ALL_RUNS: Final = 2**53 - 1
-"""As `Change.remove_before`: every run there is. Beyond any position; the largest integer that a Lua number keeps."""
+ALL_RUNS: Final = LARGEST
+"""As `Change.remove_before`: every run there is, being beyond any position."""
 
 NEVER: Final = -1
 """As `Change.expires_at`: the conversation is to lose its expiry."""
@@ -133,8 +140,19 @@ class ChangeSet:
 
     @classmethod
     def of(cls, changes: Iterable[Change], at: int) -> "ChangeSet":
-        """Return the change set of these changes, each to another conversation."""
+        """Return the change set of these changes, each to another conversation.
+
+        Raises:
+            InvalidValueError: two of them are to the same conversation.
+        """
         return cls(tuple(sorted(changes, key=attrgetter("id"))), at=at)
+
+    def __post_init__(self) -> None:
+        """Refuse what stores would understand differently."""
+        if len({change.id for change in self.changes}) < len(self.changes):
+            ids = [change.id for change in self.changes]
+            twice = next(id for id in ids if ids.count(id) > 1)
+            raise InvalidValueError(f"the change set changes conversation {twice!r} twice: make it one change")
 
 
 class Written(NamedTuple):
@@ -163,8 +181,15 @@ class Receipt:
 
     @classmethod
     def load(cls, token: str, text: str) -> "Receipt":
-        """Return the receipt whose text was kept beside the token."""
-        written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
+        """Return the receipt whose text was kept beside the token.
+
+        Raises:
+            CorruptRecordError: the text is none.
+        """
+        try:
+            written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise CorruptRecordError(f"the receipt of the commit {token} is stored but cannot be read") from error
         return cls(token, written)
 
 
@@ -181,6 +206,14 @@ def check(change: Change, stored: ConversationRecord | None) -> None:
         AlreadyExistsError: there is one already.
         InvalidValueError: the appended runs' own positions are not beyond the last.
     """
+    try:
+        _check(change, stored)
+    except PersistenceError as error:
+        error.conversation_id = change.id
+        raise
+
+
+def _check(change: Change, stored: ConversationRecord | None) -> None:
     what = f"conversation {change.id!r}"
     again = "read it again and repeat the work"
     if change.seen is not None:

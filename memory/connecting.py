@@ -32,6 +32,8 @@ ENTRY_POINTS: Final = "memory.adapters"
 def open_repository(url: str) -> Repository:
     """Open the repository that a URL names.
 
+    Errors never quote the URL: whatever is wrong with it, a part of it may be a password.
+
     Raises:
         ConfigurationError: the URL cannot be one, or its store needs an extra that is not installed.
     """
@@ -39,7 +41,15 @@ def open_repository(url: str) -> Repository:
         raise ConfigurationError(
             "a store's URL looks like sqlite:///conversations.db or postgresql+psycopg://host/database"
         )
+    if not url.isprintable() or url != url.strip():
+        raise ConfigurationError(
+            "the URL begins or ends with a blank, or holds a control character such as a line break"
+        )
     scheme = url.split("://", 1)[0].split("+", 1)[0]
+    if scheme != "sqlite" and _has_stray_at(url):
+        raise ConfigurationError(
+            "the URL has an @ behind a / ? or #: in a user name or password write %2F, %3F and %23 for these, elsewhere %40 for @"
+        )
     adapter = _ADAPTERS.get(scheme)
     try:
         if adapter is not None:
@@ -49,38 +59,74 @@ def open_repository(url: str) -> Repository:
         if adapter is None or adapter.extra is None:
             raise
         raise ConfigurationError(
-            f"{redact(url)} needs the module {error.name}: pip install 'conversation-memory[{adapter.extra}]'"
+            f"a {scheme}:// store needs the module {error.name}: pip install 'conversation-memory[{adapter.extra}]'"
         ) from error
 
 
 def redact(url: str) -> str:
-    """Return the URL without its password.
+    """Return the URL without passwords, keys and tokens.
 
-    >>> redact("postgresql://ada:secret@localhost/app?password=secret")
-    'postgresql://ada:***@localhost/app?password=***'
+    Everything before the last ``@`` counts as credentials. Where an ``@`` stands behind the host, what is what cannot be told,
+    and nothing is shown.
+
+    >>> redact("postgresql://ada:secret@localhost/app?sslpassword=secret")
+    'postgresql://ada:***@localhost/app?sslpassword=***'
+    >>> redact("griptape+https://key@host"), redact("redis://a/b:secret@host"), redact("redis://:secret")
+    ('griptape+https://***@host', 'redis://***', 'redis://:***')
     """
-    url = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)  # to the last @: a password may hold any character, by mistake
-    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&#]*", r"\1***", url)
+    scheme, mark, rest = url.partition("://")
+    if scheme.partition("+")[0] != "sqlite" and _has_stray_at(url):
+        return f"{scheme}{mark}***"
+    credentials, at, place = rest.rpartition("@")
+    user, _, password = credentials.partition(":")
+    shown = (f"{user}:***@" if password and _PLAIN_NAME.fullmatch(user) else "***@") if at else ""
+    place, question, query = place.partition("?")
+    place = (
+        re.sub(r"^([^:/#\[\]]*):(?![0-9]+(?:[/#]|$))[^/#]*", r"\1:***", place) if mark else place
+    )  # no number, so no port
+    query = "&".join(_without_secret(*option.partition("=")) for option in query.split("&"))
+    return f"{scheme}{mark}{shown}{place}{question}{query}"
+
+
+def _has_stray_at(url: str) -> bool:
+    """Whether an ``@`` comes after the end of the host, as it does when a password has a slash or a question mark."""
+    return "@" in "".join(re.split("[/?#]", url.partition("://")[2], maxsplit=1)[1:])
+
+
+_PLAIN_NAME: Final = re.compile(r"[\w.-]*")
+_SECRET_NAME: Final = re.compile(r"(?i)pass|pwd|secret|token|key|auth|credential|sig")
+
+
+def _without_secret(name: str, equals: str, value: str) -> str:
+    is_secret = not _PLAIN_NAME.fullmatch(name) or _SECRET_NAME.search(name)
+    return f"{name}={'***' if is_secret and value else value}" if equals else name and "***"
 
 
 def options(url: str, known: dict[str, Callable[[str], object]]) -> dict[str, object]:
     """Return the options of a URL's query, each read by its function.
 
     Raises:
-        ConfigurationError: an option is not known, or its value is none.
+        ConfigurationError: an option is not known, or its value cannot be read. Neither is quoted: a password with a question
+            mark in it looks like an option.
     """
     read: dict[str, object] = {}
-    for name, value in parse_qsl(url.partition("?")[2], keep_blank_values=True):
+    for number, (name, value) in enumerate(parse_qsl(url.partition("?")[2], keep_blank_values=True), 1):
         if name not in known:
-            raise ConfigurationError(f"there is no option {name!r} here; there are: {', '.join(known) or 'none'}")
+            raise ConfigurationError(
+                f"option {number} of the URL is not known here; there are: {', '.join(known) or 'none'}"
+            )
         try:
             read[name] = known[name](value)
-        except (ValueError, KeyError) as error:
-            raise ConfigurationError(f"the option {name} cannot be {value!r}") from error
+        except (ValueError, KeyError):
+            is_valid = False
+        else:
+            is_valid = True
+        if not is_valid:  # raised here, so that no exception that quotes the value hangs on it
+            raise ConfigurationError(f"the option {name} of the URL cannot have the value given")
     return read
 
 
 def _find_opener(scheme: str) -> Callable[[str], Repository]:
     for entry_point in entry_points(group=ENTRY_POINTS, name=scheme):
         return cast(Callable[[str], Repository], entry_point.load())
-    raise ConfigurationError(f"there is no store for {scheme}://; there are: {', '.join(sorted(_ADAPTERS))}")
+    raise ConfigurationError(f"there is no store for the URL's scheme; there are: {', '.join(sorted(_ADAPTERS))}")

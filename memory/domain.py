@@ -5,7 +5,18 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
 from memory.errors import CorruptRecordError, InvalidValueError
-from memory.values import Json, check_id, decode, encode, new_id, to_datetime, to_microseconds
+from memory.values import (
+    FIRST_TIME,
+    LARGEST,
+    LAST_TIME,
+    Json,
+    check_id,
+    decode,
+    encode,
+    new_id,
+    to_datetime,
+    to_microseconds,
+)
 
 
 class ConversationRecord(NamedTuple):
@@ -75,8 +86,9 @@ class Conversation:
         """Return the conversation that a store's record describes.
 
         Raises:
-            CorruptRecordError: its metadata cannot be read.
+            CorruptRecordError: a field of it cannot be what the store wrote.
         """
+        _check_conversation(record)
         metadata = decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}")
         conversation = cls(record.id, metadata, None if record.expires_at is None else to_datetime(record.expires_at))
         conversation.written(record)
@@ -166,7 +178,8 @@ class Run:
         Raises:
             CorruptRecordError: it cannot be read; the message names its conversation and position.
         """
-        what = f"run {record.position} of conversation {conversation_id!r}"
+        what = f"run {record.position!r} of conversation {conversation_id!r}"
+        _check_run(record, what)
         return cls(
             _decode(record.input, what),
             _decode(record.output, what),
@@ -201,6 +214,30 @@ def encode_metadata(metadata: object) -> str:
     if type(metadata) is not dict:
         raise InvalidValueError(f"metadata must be a dict, not {type(metadata).__name__}")
     return encode(cast(Json, metadata), "metadata") if metadata else "{}"
+
+
+def _check_conversation(record: ConversationRecord) -> None:
+    """Refuse a record that somebody else than the store has written, or damaged."""
+    id, metadata, version, _, run_count, last_position, created_at, updated_at, expires_at = record
+    if (
+        not (type(id) is type(metadata) is str)
+        or not all(type(n) is int and 0 <= n <= LARGEST for n in (version, run_count, last_position))
+        or not all(type(n) is int and FIRST_TIME <= n <= LAST_TIME for n in (created_at, updated_at))
+        or not (expires_at is None or (type(expires_at) is int and 0 <= expires_at <= LAST_TIME))
+    ):
+        raise CorruptRecordError(
+            f"conversation {id!r} is stored but cannot be read: {record._replace(metadata='...')!r:.500}"
+        )
+
+
+def _check_run(record: RunRecord, what: str) -> None:
+    if (
+        not (type(record.position) is int and 0 <= record.position <= LARGEST)
+        or not all(type(text) is str for text in record[1:5])
+        or not (type(record.created_at) is int and FIRST_TIME <= record.created_at <= LAST_TIME)
+    ):
+        kinds = {name: type(value).__name__ for name, value in record._asdict().items()}
+        raise CorruptRecordError(f"{what} is stored but cannot be read: {kinds}, created_at {record.created_at!r:.100}")
 
 
 def _decode(text: str, what: str) -> Json:

@@ -7,6 +7,7 @@
       InvalidValueError (ValueError)    a value that no store can keep exactly, with the path to it
       ConfigurationError (ValueError)   a URL, an option, a missing extra; with what to do
       UnsupportedError                  this store cannot do it; nothing was written
+      ClosedError (RuntimeError)        the store was closed, or the unit of work has ended
       SchemaError                       the schema is older or newer than the code; with the command
       CorruptRecordError                something is stored but cannot be read; never "missing"
       StoreUnavailableError             retryable: the store did not take the call; nothing was written
@@ -14,7 +15,7 @@
       PartialCommitError                a store without transactions wrote a part of a commit; it says which
 
 A driver's own exception never leaves an adapter: it is the ``__cause__`` of one of these.
-Misuse by the programmer (a closed unit of work, ``and`` between criteria) is a plain ``TypeError`` or ``RuntimeError``.
+Misuse of operators (``and`` between criteria) is a plain ``TypeError``.
 """
 
 from typing import Any, NamedTuple
@@ -23,10 +24,13 @@ from typing import Any, NamedTuple
 class PersistenceError(Exception):
     """Anything that goes wrong between an application and its store.
 
-    ``retryable`` is true where the same call can succeed when it is made again.
+    Attributes:
+        retryable: whether the same call can succeed when it is made again.
+        conversation_id: of the conversation that stood in the way, where it is one.
     """
 
     retryable = False
+    conversation_id: str | None = None
 
 
 class NotFoundError(PersistenceError, LookupError):
@@ -56,6 +60,10 @@ class ConfigurationError(PersistenceError, ValueError):
 
 class UnsupportedError(PersistenceError):
     """This store cannot do what was asked; nothing was written."""
+
+
+class ClosedError(PersistenceError, RuntimeError):
+    """The store was closed, or the unit of work has ended, before it was used; nothing was written."""
 
 
 class SchemaError(PersistenceError):

@@ -30,13 +30,13 @@ LONGEST_KEY = 256
 """Bytes of a string or number that its key holds. What is longer keeps its beginning and a digest: equality stays exact."""
 
 LONGEST_PATH = 512
-"""Bytes of a path in an entry; a longer one is a digest. With a namespace and a key it fits the smallest index limit met:
-2,048 bytes of a DynamoDB partition key, 2,704 of a PostgreSQL index row."""
+"""Bytes of a path in an entry; a longer path is replaced by its digest. With a namespace and a key it fits the smallest index
+limit met: 2,048 bytes of a DynamoDB partition key, 2,704 of a PostgreSQL index row."""
 
 # The first byte of a key tells the type, so that a range never leaves it.
 _NULL, _BOOL, _NUMBER, _STRING, _LIST, _DICT, _END = (bytes([byte]) for byte in range(1, 8))
 _SEPARATOR, _ELEMENT, _ZERO_ESCAPED = b"\x00\x01", b"\x00\x02", b"\x00\xff"
-_DIGEST_SIZE = hashlib.sha256().digest_size
+_DIGESTED = b"\xff"  # begins no path: UTF-8 has no such byte, and an escape begins with a zero
 _LONGEST_KNOWN = 64  # characters of a key that is worth remembering
 _EXPONENT_BIAS = 1 << 15  # exponents lie in -1,073 (5e-324) .. 14,283 (MAX_INT_BITS in values.py)
 
@@ -121,11 +121,8 @@ _paths = lru_cache(maxsize=1024)(_make_paths)  # an application's conversations 
 
 
 def is_element(path: bytes) -> bool:
-    """Tell whether the path surely leads to the elements of a list, of which plans ask equality only.
-
-    What is as long as a digest may be one that ends like such a path by chance, so of that it is never sure.
-    """
-    return path.endswith(_ELEMENT) and len(path) != _DIGEST_SIZE
+    """Whether the path certainly addresses the elements of a list (plans only test those for equality)."""
+    return path.endswith(_ELEMENT) and not path.startswith(_DIGESTED)
 
 
 def key(value: Json) -> bytes:
@@ -252,7 +249,7 @@ def _encode_name(name: str) -> bytes:
 
 
 def _short(path: bytes) -> bytes:
-    return path if len(path) <= LONGEST_PATH else hashlib.sha256(path).digest()
+    return path if len(path) <= LONGEST_PATH else _DIGESTED + hashlib.sha256(path).digest()
 
 
 def _is_scalar(value: Json) -> bool:

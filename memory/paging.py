@@ -12,7 +12,7 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
 
 from memory.domain import Conversation, ConversationRecord
 from memory.errors import InvalidValueError
-from memory.query import EVERYTHING, Criterion, check_depth
+from memory.query import EVERYTHING, Criterion, check_criterion, check_depth
 from memory.values import check_id
 
 T = TypeVar("T")
@@ -85,13 +85,11 @@ class Query:
         Raises:
             InvalidValueError: an argument is none, or the cursor belongs to another order.
         """
-        if criterion is not None and not isinstance(criterion, Criterion):
-            raise InvalidValueError(f"a criterion is made by where(...), not {criterion!r}")
         if type(limit) is not int or limit < 1:
             raise InvalidValueError(f"limit must be an int from 1, not {limit!r}")
         parsed = Order.parse(order)
         return cls(
-            EVERYTHING if criterion is None else check_depth(criterion),
+            EVERYTHING if criterion is None else check_depth(check_criterion(criterion)),
             parsed,
             min(limit, _LARGEST_LIMIT),
             None if after is None else _read_cursor(after, parsed),

@@ -41,10 +41,12 @@ class Criterion(ABC):
         """Tell whether the condition holds for this conversation."""
 
     def __and__(self, other: "Criterion") -> "Criterion":
-        return AllOf((*(self.parts if isinstance(self, AllOf) else (self,)), other))  # flat, however long the chain
+        return AllOf(
+            (*(self.parts if isinstance(self, AllOf) else (self,)), check_criterion(other))
+        )  # flat, however long
 
     def __or__(self, other: "Criterion") -> "Criterion":
-        return AnyOf((*(self.parts if isinstance(self, AnyOf) else (self,)), other))
+        return AnyOf((*(self.parts if isinstance(self, AnyOf) else (self,)), check_criterion(other)))
 
     def __invert__(self) -> "Criterion":
         return Not(self)
@@ -53,6 +55,21 @@ class Criterion(ABC):
         raise TypeError(
             "a criterion has no truth value: combine with & | ~ and parentheses, not with `and`, `or`, `not`, `<=` twice"
         )
+
+
+def check_criterion(value: object) -> Criterion:
+    """Return the value if it is a criterion.
+
+    Raises:
+        InvalidValueError: it is something else; the message says what to write.
+    """
+    if isinstance(value, MetadataTerm | FieldTerm):
+        raise InvalidValueError(
+            f"{value!r} is only a term: compare it, as in {value!r} == 1, or write {value!r}.exists()"
+        )
+    if not isinstance(value, Criterion):
+        raise InvalidValueError(f"a criterion is made by where(...), not {value!r:.100}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,9 @@ class Not(Criterion):
 
     def matches(self, conversation: Conversation) -> bool:
         return not self.part.matches(conversation)
+
+    def __invert__(self) -> Criterion:
+        return self.part
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +239,15 @@ class MetadataTerm:
 
     def in_(self, values: Iterable[object]) -> Criterion:
         """Hold where the value equals one of these; never, if there are none."""
-        return OneOf(self._path, tuple(_operand(value) for value in values))
+        return OneOf(self._path, tuple(_operand(value) for value in _several(values)))
 
     def between(self, low: Scalar, high: Scalar) -> Criterion:
         """Hold where ``low <= value <= high``."""
         return (self >= low) & (self <= high)
+
+    def __repr__(self) -> str:
+        dotted = ".".join(self._path)
+        return f"where({(dotted if tuple(dotted.split('.')) == self._path else self._path)!r})"
 
     def exists(self) -> Criterion:
         """Hold where there is anything at the path, ``None`` included."""
@@ -249,6 +273,9 @@ class FieldTerm:
     def __init__(self, field: FieldName) -> None:
         self._field = field
 
+    def __repr__(self) -> str:
+        return f"where.{self._field}"
+
     def _compares(self, operator: Operator, value: object) -> Criterion:
         return FieldCompares(self._field, operator, _field_operand(self._field, value))
 
@@ -272,7 +299,7 @@ class FieldTerm:
 
     def in_(self, values: Iterable[object]) -> Criterion:
         """Hold where the field equals one of these; never, if there are none."""
-        return AnyOf(tuple(self == value for value in values))
+        return AnyOf(tuple(self == value for value in _several(values)))
 
     def between(self, low: Scalar | datetime, high: Scalar | datetime) -> Criterion:
         """Hold where ``low <= field <= high``."""
@@ -329,6 +356,12 @@ def _inside(criterion: Criterion) -> tuple[Criterion, ...]:
     if isinstance(criterion, AllOf | AnyOf):
         return criterion.parts
     return (criterion.part,) if isinstance(criterion, Not) else ()
+
+
+def _several(values: Iterable[object]) -> Iterable[object]:
+    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+        raise InvalidValueError(f"in_() takes several values, as in in_([{values!r:.60}])")
+    return values
 
 
 def _operand(value: object) -> Json:

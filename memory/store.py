@@ -4,15 +4,20 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from memory.changes import ChangeSet, Receipt
 from memory.connecting import open_repository
+from memory.deadlines import remaining, within
 from memory.errors import (
     AlreadyExistsError,
+    ClosedError,
     CommitInDoubtError,
     ConflictError,
     InvalidValueError,
@@ -23,13 +28,16 @@ from memory.errors import (
 )
 from memory.repository import JoinedRepository, Progress, Repository, SchemaStatus, silently
 from memory.unit_of_work import UnitOfWork
-from memory.values import check_id
+from memory.values import check_id, count_values
 
 T = TypeVar("T")
 _log = logging.getLogger("memory")
 
-_TELL = (AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError, PartialCommitError)
-"""What says of a change set that comes again that it was not written before, or how far."""
+_NOT_WRITTEN = (AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError, PartialCommitError)
+"""Errors from replaying a change set that prove it was not written, or was written in part."""
+
+MAX_METADATA_VALUES: Final = 10_000
+"""Values in one conversation's metadata, unless the store is opened with another number."""
 
 _DOUBT_RETRIES = 10  # two seconds on average: a server comes back in that time, or another takes over
 _FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
@@ -52,12 +60,20 @@ class _Shared:
     """What a store and its other namespaces have in common."""
 
     repository: Repository
+    max_metadata_values: int
     handlers: list[Handler] = field(default_factory=list)
     schema_checked: bool = False
+    closed: bool = False
 
 
 class Store:
     """Conversations and their runs in one namespace of a repository. Safe to use from several threads.
+
+    Args:
+        repository: where everything is kept.
+        namespace: its name.
+        max_metadata_values: how many values one conversation's metadata may hold, lists and dicts included. Each costs an
+            index entry.
 
     >>> import memory
     >>> from memory import Conversation, Run, where
@@ -70,8 +86,10 @@ class Store:
     1
     """
 
-    def __init__(self, repository: Repository, namespace: str = "default") -> None:
-        self._shared = _Shared(repository)
+    def __init__(
+        self, repository: Repository, namespace: str = "default", *, max_metadata_values: int = MAX_METADATA_VALUES
+    ) -> None:
+        self._shared = _Shared(repository, max_metadata_values)
         self._namespace = check_id(namespace, "the namespace")
 
     @property
@@ -121,9 +139,11 @@ class Store:
         """
         self._check_schema()
         if connection is None:
-            return UnitOfWork(self.repository, self._namespace, self.commit)
+            return UnitOfWork(self.repository, self._namespace, self.commit, self._check_open)
         joined = self.repository.joining(connection)
-        return UnitOfWork(joined, self._namespace, lambda changes: self._commit_joined(joined, changes))
+        return UnitOfWork(
+            joined, self._namespace, lambda changes: self._commit_joined(joined, changes), self._check_open
+        )
 
     def run(
         self, work: Callable[[UnitOfWork], T], retries: int = 5, sleep: Callable[[float], object] = time.sleep
@@ -160,26 +180,46 @@ class Store:
             PersistenceError: as `Repository.commit`.
         """
         self._check_schema()
+        self._check_metadata(changes)
         receipt = self._commit_surely(changes)
         self._publish(Committed(self._namespace, changes, receipt))
         return receipt
 
+    def _check_metadata(self, changes: ChangeSet) -> None:
+        most = self._shared.max_metadata_values
+        for change in changes.changes:
+            text = change.metadata or (change.create.metadata if change.create else "")
+            if (count := count_values(text, most)) > most:
+                raise InvalidValueError(
+                    f"the metadata of conversation {change.id!r} holds {count:,} values, and this store takes {most:,}: keep "
+                    "large state in runs, or open the store with max_metadata_values="
+                )
+
     def _commit_surely(self, changes: ChangeSet) -> Receipt:
-        try:
-            return self.repository.commit(self._namespace, changes)
-        except CommitInDoubtError as error:
-            doubt = error
-        for delay in _delays(_DOUBT_RETRIES):  # the token makes repeating safe: it is written once
+        with within(self.repository.timeout):
+            try:
+                return self.repository.commit(self._namespace, changes)
+            except CommitInDoubtError:
+                if (receipt := self._find_out(changes)) is not None:
+                    return receipt
+                raise
+
+    def _find_out(self, changes: ChangeSet) -> Receipt | None:
+        """Commit again what may be written: its token makes that safe. None: the store did not tell before the deadline."""
+        for delay in _delays(_DOUBT_RETRIES):
+            if delay >= remaining(inf):
+                return None
             time.sleep(delay)
             try:
                 return self.repository.commit(self._namespace, changes)
-            except _TELL:
+            except _NOT_WRITTEN:
                 raise
             except PersistenceError:
                 continue  # the store is not what it was, perhaps for now: that says nothing of the first commit
-        raise doubt
+        return None
 
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Receipt:
+        self._check_metadata(changes)
         receipt = joined.commit(self._namespace, changes)
         joined.after_commit(lambda: self._publish(Committed(self._namespace, changes, receipt)))
         return receipt
@@ -190,10 +230,16 @@ class Store:
         What a handler raises is logged and goes no further: the commit has happened.
 
         Returns:
-            A function that ends the subscription.
+            A function that ends the subscription; calling it again does nothing.
         """
-        self._shared.handlers.append(handler)
-        return lambda: self._shared.handlers.remove(handler)
+        subscription = partial(handler)  # an object of its own: a handler may subscribe twice
+        self._shared.handlers.append(subscription)
+
+        def end() -> None:
+            with suppress(ValueError):
+                self._shared.handlers.remove(subscription)
+
+        return end
 
     def _publish(self, committed: Committed) -> None:
         for handler in tuple(self._shared.handlers):
@@ -209,16 +255,23 @@ class Store:
 
     def migrate(self, progress: Progress = silently) -> SchemaStatus:
         """Bring the store's schema to the one this code needs, keeping all data; return what it is then."""
+        self._check_open()
         status = self.repository.migrate(progress)
         self._shared.schema_checked = status.is_current
         return status
 
     def schema_status(self) -> SchemaStatus:
         """Return the schema that is there and the one this code needs."""
+        self._check_open()
         return self.repository.schema_status()
+
+    def _check_open(self) -> None:
+        if self._shared.closed:
+            raise ClosedError(f"{self} was closed: open another with memory.connect()")
 
     def _check_schema(self) -> None:
         """Check the schema at the first use, and make it where nobody else has a say in it."""
+        self._check_open()
         if self._shared.schema_checked:
             return
         status = self.repository.migrate() if self.repository.is_new() else self.repository.schema_status()
@@ -227,8 +280,10 @@ class Store:
         self._shared.schema_checked = True
 
     def close(self) -> None:
-        """Release what `connect` opened; what was handed in stays open."""
-        self.repository.close()
+        """Release what `connect` opened; what was handed in stays open. The store and its other namespaces take no more calls."""
+        if not self._shared.closed:
+            self._shared.closed = True
+            self.repository.close()
 
     def __enter__(self) -> Self:
         return self
@@ -242,7 +297,7 @@ class Store:
         return f"<Store of {self.repository!r}, namespace {self._namespace!r}>"
 
 
-def connect(url: str, *, namespace: str = "default") -> Store:
+def connect(url: str, *, namespace: str = "default", max_metadata_values: int = MAX_METADATA_VALUES) -> Store:
     """Open the store that a URL names.
 
     ==================================  ====================================================================
@@ -255,12 +310,18 @@ def connect(url: str, *, namespace: str = "default") -> Store:
     ``memory://``                       Python objects: the reference, for tests
     ==================================  ====================================================================
 
-    Other packages add schemes by an entry point of the group ``memory.adapters``.
+    Every URL takes ``?timeout=``: the seconds that one operation may take, 30 when left out. Other packages add schemes by an
+    entry point of the group ``memory.adapters``.
+
+    Args:
+        url: names the store.
+        namespace: its part of the store.
+        max_metadata_values: as for `Store`.
 
     Raises:
         ConfigurationError: the URL cannot be one, or its store needs an extra that is not installed.
     """
-    return Store(open_repository(url), namespace)
+    return Store(open_repository(url), namespace, max_metadata_values=max_metadata_values)
 
 
 def _delays(times: int) -> list[float]:

@@ -22,6 +22,7 @@ class Tracked:
         "removed_before",
         "removed_runs",
         "seen",
+        "was_absent",
     )
 
     def __init__(self, conversation_id: str) -> None:
@@ -32,6 +33,7 @@ class Tracked:
         self._added = False
         self._removed = False  # the stored one is to go; another may be added after it
         self._remove_after: int | None = None
+        self.was_absent = False  # looked for, and not found
         self._forget_runs()
 
     def _forget_runs(self) -> None:
@@ -210,7 +212,7 @@ class Tracked:
 
     def committed(self, change: Change, written: Written | None, at: int) -> None:
         """Take over what a commit made of it, and go on with nothing pending."""
-        self._added = self._removed = False
+        self._added = self._removed = self.was_absent = False
         self._forget_runs()
         if written is None:
             self.seen = self._last_position = None

@@ -12,8 +12,16 @@ from weakref import WeakValueDictionary
 
 from memory.changes import ALL_RUNS, ChangeSet, Receipt
 from memory.domain import Conversation, Run
-from memory.errors import CommitInDoubtError, InvalidValueError, NotFoundError, PartialCommitError
-from memory.paging import Page, Query
+from memory.errors import (
+    AlreadyExistsError,
+    ClosedError,
+    CommitInDoubtError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    PartialCommitError,
+)
+from memory.paging import Order, Page, Query
 from memory.query import Criterion
 from memory.repository import Repository, Window
 from memory.tracking import Tracked
@@ -33,9 +41,15 @@ class UnitOfWork:
         runs: their `Runs`.
     """
 
-    def __init__(self, repository: Repository, namespace: str, write: Callable[[ChangeSet], Receipt]) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        namespace: str,
+        write: Callable[[ChangeSet], Receipt],
+        check_open: Callable[[], object] = lambda: None,
+    ) -> None:
         self._write = write
-        self._session = Session(repository, namespace)
+        self._session = Session(repository, namespace, check_open)
         self.conversations = Conversations(self._session)
         self.runs = Runs(self._session)
 
@@ -45,7 +59,8 @@ class UnitOfWork:
         Raises:
             ConflictError: a conversation that was read and changed here was changed by somebody else too.
             NotFoundError: runs were appended to a conversation that is not there, or runs edited that are not.
-            AlreadyExistsError: the id of an added conversation is taken.
+            AlreadyExistsError: the id of an added conversation is taken; `ConflictError`, if this unit of work looked for it
+                before, and found none.
             InvalidValueError: metadata holds something that is not JSON; the message has the path.
             StoreUnavailableError: the store could not be reached. Nothing was written; this holds for all of the above.
             CommitInDoubtError: the store's answer was lost and could not be found out. The unit of work has ended.
@@ -63,6 +78,12 @@ class UnitOfWork:
         except (CommitInDoubtError, PartialCommitError):
             session.end(in_doubt=True)  # some of it may be written: it is not to be written again under another token
             raise
+        except AlreadyExistsError as error:
+            if not any(tracked.was_absent and tracked.id == error.conversation_id for _, tracked in pending):
+                raise
+            raise ConflictError(
+                f"conversation {error.conversation_id!r} was added since this unit of work found none: repeat the work"
+            ) from error
         for change, tracked in pending:
             tracked.committed(change, receipt.written[change.id], at)
         return receipt
@@ -87,11 +108,12 @@ class UnitOfWork:
 class Session:
     """What one unit of work has read and changed so far."""
 
-    __slots__ = ("_ended", "_let_go", "_tracked", "is_in_doubt", "namespace", "repository")
+    __slots__ = ("_check_store", "_ended", "_let_go", "_tracked", "is_in_doubt", "namespace", "repository")
 
-    def __init__(self, repository: Repository, namespace: str) -> None:
+    def __init__(self, repository: Repository, namespace: str, check_store: Callable[[], object]) -> None:
         self.repository = repository
         self.namespace = namespace
+        self._check_store = check_store
         self._tracked: dict[str, Tracked] = {}
         # What `iterate` has passed by, as long as the application holds on to it: it may still be changed.
         self._let_go: WeakValueDictionary[str, Conversation] | None = None
@@ -100,11 +122,14 @@ class Session:
 
     def check_open(self) -> None:
         if self._ended:
-            raise RuntimeError("this unit of work has ended: begin another")
+            raise ClosedError("this unit of work has ended: begin another")
+        self._check_store()
 
     def tracked(self, conversation_id: str) -> Tracked:
         """Return what is known of this conversation here; nothing yet, if it was not met before."""
         self.check_open()
+        if type(conversation_id) is not str:  # which may not even be hashable
+            check_id(conversation_id, "the conversation's id")
         if (tracked := self._tracked.get(conversation_id)) is None:
             tracked = self._tracked[conversation_id] = Tracked(check_id(conversation_id, "the conversation's id"))
             if self._let_go and (conversation := self._let_go.pop(conversation_id, None)) is not None:
@@ -165,7 +190,9 @@ class Conversations:
         tracked = self._session.tracked(conversation_id)
         if tracked.conversation is None and not tracked.is_removed:
             found = self._session.repository.get(self._session.namespace, conversation_id)
-            if found is not None:
+            if found is None:
+                tracked.was_absent = True
+            else:
                 tracked.loaded(found)
         if tracked.conversation is None:
             raise NotFoundError(f"there is no conversation {conversation_id!r}")
@@ -197,22 +224,44 @@ class Conversations:
         page = session.repository.find(session.namespace, Query.parse(criterion, order, limit, after))
         return Page(tuple([session.tracked(found.id).met(found) for found in page.items]), page.cursor)
 
-    def iterate(self, criterion: Criterion | None = None, *, order: str = "-updated_at") -> Iterator[Conversation]:
-        """Yield all committed conversations that match, in constant memory.
+    def iterate(self, criterion: Criterion | None = None, *, order: str = "id") -> Iterator[Conversation]:
+        """Yield all committed conversations that match, in constant memory; each that is there all the while comes once.
 
-        What is changed in a step, or is still referred to at the commit, is noticed; the rest is forgotten step by step.
+        A change made to a conversation in its step of the loop is written at the commit, and so is a later one if the
+        application still holds the conversation. Everything else about it is forgotten after its step: hold the conversation
+        if you edit its runs later.
+
+        Args:
+            criterion: made by `where`; all conversations, when left out.
+            order: as for `find`. Conversations move within an order by ``updated_at`` while others write. It therefore takes
+                the memory of all their ids, and a descending one ends with those that moved ahead of the loop.
 
         Raises:
             InvalidValueError: as `find`.
         """
+        if Order.parse(order).field != "updated_at":
+            yield from self._walk(criterion, order, None)
+            return
+        seen: set[str] = set()
+        yield from self._walk(criterion, order, seen)
+        if order.startswith(
+            "-"
+        ):  # what was written meanwhile moved to where the walk had been: upwards nothing escapes it
+            yield from self._walk(criterion, "updated_at", seen)
+
+    def _walk(self, criterion: Criterion | None, order: str, seen: set[str] | None) -> Iterator[Conversation]:
+        """Yield page by page, leaving out the ids that were seen."""
         session, cursor = self._session, None
         while True:
             session.check_open()
             page = session.repository.find(session.namespace, Query.parse(criterion, order, _PAGE, cursor))
             for found in page.items:
+                if seen is not None:
+                    if found.id in seen:
+                        continue
+                    seen.add(found.id)
                 is_passing = not session.is_tracked(found.id)  # else something of it was read before, and counts
-                conversation = session.tracked(found.id).met(found)
-                yield conversation
+                yield session.tracked(found.id).met(found)
                 if is_passing:
                     session.let_go(session.tracked(found.id))
             if (cursor := page.cursor) is None:
@@ -231,7 +280,8 @@ class Conversations:
     def remove(self, conversation: Conversation | str) -> None:
         """Remove a conversation and its runs, by id or as it was read.
 
-        One that was read is removed only if its version is still the same at the commit (`ConflictError`).
+        If anything of it was read in this unit of work, the commit raises `ConflictError` where it was changed since, or a run
+        was appended to it.
 
         Raises:
             NotFoundError: it was removed in this unit of work already; if it is not in the store, the commit says so.
@@ -267,7 +317,8 @@ class Runs:
         Args:
             conversation_id: of a conversation in the store, or added in this unit of work.
             runs: in their order; any position they have is ignored.
-            after: only if this is the position given last (0: no run yet); else the commit raises `ConflictError`.
+            after: only if this is the position given last (0: no run yet); else the commit raises `ConflictError`. Without runs
+                it says what was seen, for a removal: see `Conversations.remove`.
 
         Raises:
             InvalidValueError: a run is, or holds, something that cannot be stored.
@@ -346,7 +397,7 @@ class Runs:
         tracked.remove_runs([_check_position(position) for position in positions])
 
     def clear(self, conversation_id: str) -> None:
-        """Remove all runs, those pending here too; positions go on counting.
+        """Remove all runs, those pending here too; positions go on counting. Checked at the commit as `Conversations.remove` is.
 
         Raises:
             NotFoundError: the conversation was removed here; if it is not in the store, the commit says so.

@@ -23,6 +23,9 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 MAX_DEPTH = 100
 """How deep lists and dicts may nest. Far above any message format, far below Python's recursion limit."""
 
+LARGEST: Final = 2**53 - 1
+"""The largest position, version or count: the largest integer that every store keeps exactly, Lua's numbers included."""
+
 _MAX_INT_BITS = 14_283
 # Python reads and writes integers of up to 4,300 digits (sys.set_int_max_str_digits, CVE-2020-10735): 2**14283 < 10**4300.
 _LONG_INT = re.compile(r"[0-9]{4300}")  # one that may be too large
@@ -31,10 +34,19 @@ _ID_LENGTH = 255
 _KINDS = frozenset({type(None), bool, int, float, str, list, dict})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+FIRST_TIME: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+LAST_TIME: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""The years 1 to 9999, in microseconds since 1970: what a `datetime` can be."""
 
 compact: Final = json.JSONEncoder(separators=(",", ":")).encode
 """Makes JSON without blanks, ASCII only, of what needs no checking: texts and numbers of our own."""
 
+
+def _refuse_constant(name: str) -> Json:
+    raise ValueError(f"{name} is not JSON")
+
+
+_loads = json.JSONDecoder(parse_constant=_refuse_constant).decode
 _dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
@@ -92,8 +104,27 @@ def decode(text: str) -> Json:
     >>> decode('{"customer":"ada"}')
     {'customer': 'ada'}
     """
-    value: Json = json.loads(text)
+    try:
+        value: Json = _loads(text)
+    except (RecursionError, TypeError) as error:  # TypeError: it is no text at all
+        raise ValueError(f"not JSON that can be read: {error}") from error
     return _map_strings(value, _from_bytes) if text.startswith(" ") else value
+
+
+def count_values(text: str, most: int) -> int:
+    """Return how many values a text of `encode` holds, containers included; no more than an estimate up to ``most``.
+
+    >>> count_values('{"tags":["a","b"]}', 0)
+    4
+    """
+    estimate = 1 + text.count(",") + text.count("{") + text.count("[")  # too high where strings have such characters
+    return estimate if estimate <= most else _count(decode(text))
+
+
+def _count(value: Json) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(_count, value.values()))
+    return 1 + sum(map(_count, value)) if isinstance(value, list) else 1
 
 
 def new_id() -> str:
@@ -108,7 +139,8 @@ def check_id(value: object, name: str) -> str:
         InvalidValueError: it cannot.
     """
     if type(value) is not str:
-        raise InvalidValueError(f"{name} must be a str, not {type(value).__name__}")
+        hint = ": write conversation.id" if type(value).__name__ == "Conversation" else ""
+        raise InvalidValueError(f"{name} must be a str, not {type(value).__name__}{hint}")
     if not 1 <= len(value) <= _ID_LENGTH:
         raise InvalidValueError(f"{name} must have 1 to {_ID_LENGTH} characters, not {len(value)}: {value[:40]!r}")
     return check_id_characters(value, name)

@@ -11,7 +11,8 @@ from memory import gathering
 from tests.cloud_server import CloudServer
 from tests.servers import KillableServer, Server, dynamodb, postgres, redis
 
-_SERVERS = ("postgres", "redis", "dynamodb")
+_START: dict[str, Callable[[], Server]] = {"postgres": postgres.start, "redis": redis.start, "dynamodb": dynamodb.start}
+_SERVERS = tuple(_START)
 _LEFT_OUT = pytest.StashKey[int]()
 
 S = TypeVar("S", bound=Server)
@@ -36,6 +37,18 @@ def pytest_configure(config: pytest.Config) -> None:
     # background ignore it, and so would the processes that tests start and interrupt.
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_, signal.default_int_handler)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """With several workers, start the servers here, once: the workers inherit an environment that names them."""
+    config = session.config
+    if not config.getoption("numprocesses", None):
+        return
+    for name in sorted(set(_SERVERS) - set(config.getoption("without"))):
+        if not os.environ.get(variable := f"MEMORY_TEST_{name.upper()}_URL"):
+            server = _START[name]()
+            config.add_cleanup(server.stop)
+            os.environ[variable] = server.url
 
 
 def _needed(item: pytest.Item) -> set[str]:

@@ -1,8 +1,7 @@
-"""How often the long tests do what they do."""
+"""How often an attack is repeated: a little in CI, ``MEMORY_TEST_ROUNDS`` times as much at night (`.ci/nightly`)."""
 
 import os
 
 
 def rounds(n: int) -> int:
-    """Return a number of rounds, times what the environment asks for."""
     return n * int(os.environ.get("MEMORY_TEST_ROUNDS", "1"))

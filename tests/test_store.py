@@ -1,12 +1,18 @@
 """What the store does above every repository: doubts, retries, subscribers, URLs."""
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import memory
 from memory import (
+    ClosedError,
     CommitInDoubtError,
     Committed,
     ConfigurationError,
@@ -25,7 +31,7 @@ from memory import (
     where,
 )
 from memory.adapters.in_memory import InMemoryRepository
-from memory.changes import ChangeSet, Receipt
+from memory.changes import Change, ChangeSet, Receipt
 from memory.connecting import redact
 from memory.repository import SchemaStatus
 
@@ -196,3 +202,138 @@ def test_criteria_are_combined_with_operators_only() -> None:
             uow.conversations.count(deep)
         with pytest.raises(InvalidValueError, match="where"):
             uow.conversations.find({"a": 1})  # type: ignore[arg-type]  # that is the point
+
+
+def test_a_mistake_is_refused_with_what_to_write() -> None:
+    uow: Any = memory.connect("memory://").begin()
+    term: Any = where("a.b")
+    mistakes: list[tuple[Callable[[], object], str]] = [
+        (lambda: term.in_("gold"), "takes several values"),
+        (lambda: where.id.in_("abc"), "takes several values"),
+        (lambda: term.in_(3), "takes several values"),
+        (lambda: (term == 1) & True, "made by where"),
+        (lambda: (term == 1) | term, r"where\('a.b'\) is only a term"),
+        (lambda: uow.conversations.find(term), r"where\('a.b'\) is only a term"),
+        (lambda: uow.conversations.find(where(("a.b",))), r"where\(\('a.b',\)\) is only a term"),
+        (lambda: uow.conversations.count(where.id), "where.id is only a term"),
+        (lambda: uow.runs.append(Conversation("a"), Run(1, 2)), "write conversation.id"),
+        (lambda: ChangeSet.of([Change("a", remove=True), Change("a")], 1), "'a' twice"),
+    ]
+    for mistake, said in mistakes:
+        with pytest.raises(InvalidValueError, match=said):
+            mistake()
+
+
+def test_a_subscription_ends_once() -> None:
+    told: list[object] = []
+    store = memory.connect("memory://")
+    end, other = store.subscribe(told.append), store.subscribe(told.append)
+    end()
+    end()
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a"))
+    assert len(told) == 1
+    other()
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite://", "sqlite:///{}/closed.db"])
+def test_a_closed_store_refuses_everything(url: str, tmp_path: Path) -> None:
+    store = memory.connect(url.format(tmp_path))
+    other, uow = store.namespace("other"), store.begin()
+    uow.conversations.add(Conversation("a"))
+    store.close()
+    store.close()
+    uses: tuple[Callable[[], object], ...] = (
+        store.begin,
+        other.begin,
+        store.namespaces,
+        store.purge_expired,
+        store.migrate,
+        store.schema_status,
+        uow.commit,
+        uow.conversations.find,
+        lambda: uow.conversations.get("a"),
+        lambda: uow.runs.list("a"),
+        lambda: store.run(lambda _: None),
+        lambda: store.commit(ChangeSet.of([], 0)),
+    )
+    for use in uses:
+        with pytest.raises(ClosedError, match="closed"):
+            use()
+
+
+def test_iterating_takes_constant_memory_whatever_is_read_in_the_loop() -> None:
+    store = memory.connect("memory://")
+    with store.begin() as uow:
+        for n in range(450):
+            uow.conversations.add(Conversation(f"{n:03}", {"n": n}))
+            uow.runs.append(f"{n:03}", Run(n, n))
+    held = None
+    with store.begin() as uow:
+        for conversation in uow.conversations.iterate():
+            uow.runs.list(conversation.id)
+            if conversation.id == "007":
+                held = conversation
+            assert len(uow._session._tracked) <= 1
+        del conversation
+        assert held is not None
+        held.metadata["edited"] = True  # is noticed, and checked against what was read in the loop
+        with store.begin() as other:
+            other.conversations.get("007").metadata["n"] = -1
+        with pytest.raises(ConflictError, match="007"):
+            uow.commit()
+        uow.rollback()
+
+
+@pytest.mark.parametrize("id", [["a"], {}, None, 1, b"a", Conversation("a")])
+def test_an_id_of_another_type_is_refused(id: Any) -> None:
+    uow = memory.connect("memory://").begin()
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: uow.conversations.get(id),
+        lambda: id in uow.conversations,
+        lambda: uow.runs.list(id),
+        lambda: uow.runs.append(id, Run(1, 2)),
+        lambda: uow.runs.clear(id),
+    )
+    for use in uses:
+        with pytest.raises(InvalidValueError, match="must be a str, not"):
+            use()
+
+
+def test_metadata_of_very_many_values_is_refused() -> None:
+    metadata = {"embedding": [0.5] * 10_000}
+    store = memory.connect("memory://")
+    with (
+        pytest.raises(InvalidValueError, match="'a' holds 10,002 values, and this store takes 10,000"),
+        store.begin() as uow,
+    ):
+        uow.conversations.add(Conversation("a", metadata))
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a", {"text": ",[{" * 10_000}))  # one value, whatever is in it
+    with pytest.raises(InvalidValueError, match="max_metadata_values"), store.begin() as uow:
+        uow.conversations.get("a").metadata = metadata
+    with memory.connect("memory://", max_metadata_values=10_002).begin() as uow:
+        uow.conversations.add(Conversation("a", metadata))
+
+
+def test_a_doubt_leaves_no_cycle_and_ends_with_the_deadline() -> None:
+    class Doubtful(InMemoryRepository):
+        timeout = 0.2
+
+        def commit(self, *_: object) -> Receipt:
+            raise CommitInDoubtError("the answer was lost")
+
+    store = Store(Doubtful())
+
+    def commit(conversation: Conversation) -> "weakref.ref[Conversation]":
+        with suppress(CommitInDoubtError), store.begin() as uow:  # pytest.raises would keep the exception, in a cycle
+            uow.conversations.add(conversation)
+        return weakref.ref(conversation)
+
+    gc.collect()
+    gc.disable()  # the collector could run while another thread holds a lock that it needs
+    try:
+        reference = commit(Conversation("a"))
+        assert reference() is None
+    finally:
+        gc.enable()

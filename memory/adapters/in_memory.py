@@ -6,34 +6,51 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from threading import RLock
+from typing import Final
 
 from memory.changes import Change, ChangeSet, Receipt, Seen, Written, check, missing_runs, placed
 from memory.connecting import options
 from memory.domain import Conversation, ConversationRecord, Run, RunRecord
+from memory.forking import ForkAware, watch
 from memory.paging import Page, Place, Query, collect
 from memory.query import Criterion
 from memory.repository import Repository, RunsRead, Window
 
 
 def open_url(url: str) -> "InMemoryRepository":
-    """Return a new, empty repository for ``memory://``."""
-    options(url, {})
+    """Return a new, empty repository for ``memory://``; it waits for nothing, so a ``timeout`` changes nothing."""
+    options(url, {"timeout": float})
     return InMemoryRepository()
+
+
+_RECEIPTS_KEPT: Final = 24 * 3600 * 1_000_000  # microseconds: as on the other stores
 
 
 @dataclass(slots=True)
 class _Kept:
+    """A conversation: its record, its runs by position, and these positions, rising; ``appended`` has still to join them."""
+
     record: ConversationRecord
-    runs: dict[int, RunRecord] = field(default_factory=dict)  # by position, rising
+    runs: dict[int, RunRecord] = field(default_factory=dict)
+    positions: list[int] = field(default_factory=list)
+    appended: tuple[RunRecord, ...] = ()
+
+    def joined(self) -> "_Kept":
+        """Take what was appended to the runs, in place: an append costs the same after a million runs as after ten."""
+        self.runs.update({run.position: run for run in self.appended})
+        self.positions += [run.position for run in self.appended]
+        self.appended = ()
+        return self
 
 
-class InMemoryRepository(Repository):
-    """Everything in dicts, under one lock; gone with the object."""
+class InMemoryRepository(Repository, ForkAware):
+    """Everything in dicts, under one lock; gone with the object. A process that is forked off goes on with a copy."""
 
     def __init__(self) -> None:
         self._lock = RLock()
+        watch(self)
         self._kept: dict[tuple[str, str], _Kept] = {}
-        self._receipts: dict[tuple[str, str], Receipt] = {}
+        self._receipts: dict[tuple[str, str], tuple[int, Receipt]] = {}  # the oldest first
         self._incarnations = count(1)
 
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
@@ -64,7 +81,7 @@ class InMemoryRepository(Repository):
             kept = self._present(namespace, conversation_id)
             if kept is None:
                 return RunsRead(None, ())
-            positions = list(kept.runs)
+            positions = kept.positions
             begin = bisect_left(positions, window.after + 1)
             end = len(positions) if window.before is None else bisect_left(positions, window.before)
             if window.limit is not None:
@@ -80,17 +97,29 @@ class InMemoryRepository(Repository):
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         with self._lock:
-            if (receipt := self._receipts.get((namespace, changes.token))) is not None:
-                return receipt
+            if (known := self._receipts.get((namespace, changes.token))) is not None:
+                return known[1]
             outcomes = {change.id: self._outcome(namespace, change, changes.at) for change in changes.changes}
-            for conversation_id, kept in outcomes.items():
+            for conversation_id, kept in outcomes.items():  # from here on nothing can fail
                 if kept is None:
                     self._kept.pop((namespace, conversation_id), None)
                 else:
-                    self._kept[namespace, conversation_id] = kept
+                    self._kept[namespace, conversation_id] = kept.joined()
             receipt = Receipt(changes.token, {id: _written(kept) for id, kept in outcomes.items()})
-            self._receipts[namespace, changes.token] = receipt
+            now = self.clock()
+            self._receipts[namespace, changes.token] = now, receipt
+            while (oldest := next(iter(self._receipts.items())))[1][0] < now - _RECEIPTS_KEPT:
+                del self._receipts[oldest[0]]
             return receipt
+
+    def before_fork(self) -> None:
+        self._lock.acquire()  # so that nothing is half done in the copy
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._lock = RLock()
 
     def _outcome(self, namespace: str, change: Change, at: int) -> _Kept | None:
         """Return what a change makes of a conversation, leaving what is kept as it is."""
@@ -101,17 +130,14 @@ class InMemoryRepository(Repository):
         elif change.remove or present is None:
             return None
         else:
-            record, runs = present.record, dict(present.runs)
-        for position in [position for position in runs if position < change.remove_before]:
-            del runs[position]
-        edited = [*change.remove_runs, *(run.position for run in change.replace_runs)]
-        if missing := [position for position in edited if position not in runs]:
-            raise missing_runs(change, missing[0])
-        for position in change.remove_runs:
-            del runs[position]
+            record, runs = present.record, present.runs
+        positions = present.positions if present and not change.create else []
+        if change.edits_runs:
+            runs = _edited(change, runs)
+            positions = list(runs)
         appended, last_position = placed(change, record.last_position)
-        runs |= {run.position: run for run in (*change.replace_runs, *appended)}
-        return _Kept(change.applied(record, len(runs), last_position, at), runs)
+        run_count = len(runs) + len(appended)
+        return _Kept(change.applied(record, run_count, last_position, at), runs, positions, appended)
 
     def namespaces(self) -> set[str]:
         with self._lock:
@@ -137,6 +163,17 @@ class InMemoryRepository(Repository):
 
     def __repr__(self) -> str:
         return "InMemoryRepository()"
+
+
+def _edited(change: Change, runs: dict[int, RunRecord]) -> dict[int, RunRecord]:
+    """Return the runs without those that are removed, and with those that replace others."""
+    left = {position: run for position, run in runs.items() if position >= change.remove_before}
+    edited = [*change.remove_runs, *(run.position for run in change.replace_runs)]
+    if missing := [position for position in edited if position not in left]:
+        raise missing_runs(change, missing[0])
+    for position in change.remove_runs:
+        del left[position]
+    return left | {run.position: run for run in change.replace_runs}
 
 
 def _written(kept: _Kept | None) -> Written | None:

@@ -20,6 +20,7 @@ _PIPE_CLOSED: Final = 141  # and of SIGPIPE
 
 # Control characters, what breaks lines or turns the direction of text, and lone surrogates.
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_URL: Final = re.compile(r"[a-zA-Z][\w+.-]*://[^\s'\"]+")
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -36,8 +37,13 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def complain(message: str) -> None:
-    """Write one line to stderr, without passwords."""
-    print(visible(redact(message.replace("\n", " "))), file=sys.stderr)
+    """Write one line to stderr, without the passwords of URLs in it."""
+    print(visible(_without_passwords(message.replace("\n", " "))), file=sys.stderr)
+
+
+def _without_passwords(text: str) -> str:
+    """Redact each URL in a text: an error of a driver may quote one; ours do not."""
+    return _URL.sub(lambda found: redact(found[0]), text)
 
 
 @contextmanager
@@ -60,7 +66,7 @@ def reported(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from error
     except Exception as error:
         if debug:
-            print(redact(traceback.format_exc()), file=sys.stderr)
+            print(_without_passwords(traceback.format_exc()), file=sys.stderr)
         complain(f"error: {_describe(error)}")
         raise typer.Exit(FAILED) from error
 

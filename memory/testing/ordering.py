@@ -198,6 +198,25 @@ class Pages(Contract):
         assert [one.id for one in uow.conversations.iterate(order="id")] == ids
         assert [one.id for one in uow.conversations.iterate(where.id >= "400", order="-id")] == ids[:399:-1]
 
+    def test_iterate_reaches_all_while_they_are_written(self, store: Store) -> None:
+        """Iterating ends, and each that was there comes once, in any order, though conversations are written meanwhile."""
+        ids = [f"{n:03}" for n in range(210)]  # more than a page of iterate
+        with store.begin() as uow:
+            for conversation_id in ids:
+                uow.conversations.add(Conversation(conversation_id))
+        for order in ("", "created_at", "updated_at", "-updated_at"):
+            unread = ids[0] if order == "-updated_at" else ids[-1]
+            reached: list[str] = []
+            with store.begin() as uow:
+                for one in uow.conversations.iterate(order=order) if order else uow.conversations.iterate():
+                    if len(reached) == 1:
+                        do(store, lambda other: other.runs.append(unread, run()))  # noqa: B023  # called at once
+                    if len(reached) % 50 == 0:
+                        uow.runs.append(one.id, run())
+                        uow.commit()
+                    reached.append(one.id)
+            assert sorted(reached) == ids, order
+
     def test_a_cursor_stands_still_while_others_come_and_go(self, store: Store) -> None:
         """What is added or removed behind a cursor, its own conversation too, moves nothing: none is skipped or repeated."""
         for order, behind, ahead in (("id", "d0", "d3x"), ("-id", "d7", "d3x")):

@@ -1,6 +1,6 @@
 """What each operator means at its edges, said outright: every store gives these answers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from operator import or_
 
@@ -8,9 +8,9 @@ import pytest
 
 from memory.domain import Conversation
 from memory.errors import InvalidValueError
-from memory.query import Criterion, where
+from memory.query import Criterion, check_depth, where
 from memory.store import Store
-from memory.testing.base import Clock, Contract, put, run, text_of, walk
+from memory.testing.base import Clock, Contract, put, read, run, text_of, walk
 from memory.testing.strategies import LONG, ODD_STRINGS
 from memory.values import Json, to_datetime
 
@@ -47,6 +47,13 @@ STRINGS: tuple[Json, ...] = tuple(
 NEITHER: tuple[Json, ...] = (None, True, False, [], {}, [1], ["a"], {"a": 1}, {"v": "a"})
 
 v = where("v")
+
+
+def _is_allowed(criterion: Criterion) -> bool:
+    try:
+        return check_depth(criterion) is criterion
+    except InvalidValueError:
+        return False
 
 
 class Queries(Contract):
@@ -300,6 +307,24 @@ class Queries(Contract):
             (reduce(or_, [v == n for n in range(2, 500)]), [2, 3]),
         ]
         _expect(store, values, cases)
+
+    def test_nesting_to_the_limit(self, store: Store) -> None:
+        """Criteria nest as deep as `memory.values.MAX_DEPTH` says, in any shape, and no deeper, on every store."""
+        put(store, "a", {"v": 1})
+        shapes: tuple[Callable[[Criterion], Criterion], ...] = (
+            lambda inner: ~(inner & (where("w") == 2)),
+            lambda inner: ~((where.run_count != 0) | ((where("w") != 2) & inner)),
+            lambda inner: ((where("w") == 2) | ~inner) & v.exists(),
+        )
+        conversation = read(store, "a")
+        for shape in shapes:
+            deepest = criterion = v == 1
+            while _is_allowed(criterion):
+                deepest, criterion = criterion, shape(criterion)
+            assert store.begin().conversations.count(deepest) == deepest.matches(conversation)
+            assert len(store.begin().conversations.find(deepest)) == deepest.matches(conversation)
+            with pytest.raises(InvalidValueError, match="nests deeper"):
+                store.begin().conversations.find(criterion)
 
     def test_a_rare_match_among_many(self, store: Store) -> None:
         """The few that match are all found among many that an index alone does not tell from them."""

@@ -6,7 +6,14 @@ from datetime import UTC, datetime
 import pytest
 
 from memory.domain import Conversation
-from memory.errors import AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError, PersistenceError
+from memory.errors import (
+    AlreadyExistsError,
+    ClosedError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    PersistenceError,
+)
 from memory.query import where
 from memory.store import Store
 from memory.testing.base import (
@@ -74,7 +81,7 @@ class UnitsOfWork(Contract):
         assert (stored.metadata, stored.version, stored.run_count) == ({"n": 2}, 2, 1)
 
     def test_it_ends(self, store: Store) -> None:
-        """An ended unit of work refuses everything with a RuntimeError."""
+        """An ended unit of work refuses everything with a ClosedError."""
         put(store, "a")
         with store.begin() as uow:
             pass
@@ -88,7 +95,7 @@ class UnitsOfWork(Contract):
             lambda uow: uow.runs.append("a", run()),
         )
         for use in uses:
-            with pytest.raises(RuntimeError):
+            with pytest.raises(ClosedError):
                 use(uow)
 
     def test_nothing_to_write_writes_nothing(self, store: Store, clock: Clock) -> None:
@@ -205,6 +212,21 @@ class UnitsOfWork(Contract):
                 uow.conversations.add(Conversation("a"))
             with pytest.raises(AlreadyExistsError, match="'a'"), store.begin() as uow:
                 uow.conversations.add(Conversation("a"))
+
+    def test_what_was_found_missing_and_is_taken(self, store: Store) -> None:
+        """Adding what was looked for and not found conflicts if somebody added it since, so that Store.run repeats the work."""
+        tries = []
+
+        def get_or_create(uow: UnitOfWork) -> None:
+            tries.append("a" in uow.conversations)
+            if not tries[-1]:
+                uow.conversations.add(Conversation("a", {"by": "me"}))
+                if len(tries) == 1:
+                    put(store, "a", {"by": "another"})
+            uow.runs.append("a", run(1))
+
+        store.run(get_or_create, sleep=lambda _: None)
+        assert (tries, read(store, "a").metadata, len(read_runs(store, "a"))) == ([False, True], {"by": "another"}, 1)
 
     def test_a_missing_conversation(self, store: Store) -> None:
         """Getting a missing conversation raises NotFoundError at once; writing to one does at the commit."""

@@ -56,6 +56,9 @@ _WALKED_AT_MOST: Final = 4_000
 _PARTS_AT_MOST: Final = 400
 """Parts of a plan that go into one statement: sqlite joins 500 SELECTs at most, and nests an expression 1,000 deep."""
 
+_DEPTH_AT_MOST: Final = 24
+"""Levels of a plan that go into one statement: at 36 sqlite's parser was seen to overflow its stack of 100 entries."""
+
 _KEYS_AT_MOST: Final = 10_000
 """Keys in a plan that go into one statement, twice: sqlite takes 32,766 parameters, PostgreSQL 65,535."""
 
@@ -166,23 +169,24 @@ class Search:
 
 def fitting(plan: Plan, exact: bool) -> tuple[Plan, bool]:  # noqa: FBT001  # as `memory.index.plan` returns them
     """Return a plan that one statement can hold: where this one is too large, every conversation, to be looked at one by one."""
-    parts, keys = _size(plan)
-    return (plan, exact) if parts <= _PARTS_AT_MOST and keys <= _KEYS_AT_MOST else (Every(), False)
+    parts, keys, depth = _size(plan)
+    fits = parts <= _PARTS_AT_MOST and keys <= _KEYS_AT_MOST and depth <= _DEPTH_AT_MOST
+    return (plan, exact) if fits else (Every(), False)
 
 
-def _size(plan: Plan) -> tuple[int, int]:
-    """Return how many parts a plan has, and how many keys."""
+def _size(plan: Plan) -> tuple[int, int, int]:
+    """Return how many parts a plan has, how many keys, and how many levels."""
     match plan:
-        case Every(parts) | Some(parts):
-            sizes = [_size(part) for part in parts]
-            return 1 + sum(size for size, _ in sizes), sum(keys for _, keys in sizes)
+        case Every(inner) | Some(inner):
+            sizes = [_size(part) for part in inner]
         case Unless(part):
-            size, keys = _size(part)
-            return 1 + size, keys
+            sizes = [_size(part)]
         case KeyIn(_, keys_in):
-            return 1, len(keys_in)
+            return 1, len(keys_in), 1
         case _:
-            return 1, 1
+            return 1, 1, 1
+    parts, keys, depths = zip(*sizes, strict=True) if sizes else ((), (), ())
+    return 1 + sum(parts), sum(keys), 1 + max(depths, default=0)
 
 
 def _drives(plan: Plan) -> list[_Drive]:

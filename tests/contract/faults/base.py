@@ -42,7 +42,11 @@ class Faulty(InMemoryRepository):
     def _outcome(self, namespace: str, change: Change, at: int) -> _Kept | None:
         before = self._present(namespace, change.id)
         after = super()._outcome(namespace, self.asked(change, before), at)
-        return after and self.made(before, change, after)
+        if after is None:
+            return None
+        copied = _Kept(after.record, dict(after.runs), list(after.positions), after.appended).joined()
+        made = self.made(before, change, copied)
+        return _Kept(made.record, made.runs, sorted(made.runs))
 
     def _is_expired(self, kept: _Kept) -> bool:
         return not self._shows_expired and super()._is_expired(kept)

@@ -163,7 +163,7 @@ class TokenForgotten(Faulty):
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         receipt = super().commit(namespace, changes)
-        self._receipts = {(namespace, changes.token): receipt}
+        self._receipts = {(namespace, changes.token): (self.clock(), receipt)}
         return receipt
 
 
@@ -171,7 +171,7 @@ class TokenOfAllNamespaces(Faulty):
     """A token that is written in one namespace counts in all."""
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        known = [receipt for (_, token), receipt in self._receipts.items() if token == changes.token]
+        known = [receipt for (_, token), (_, receipt) in self._receipts.items() if token == changes.token]
         return known[0] if known else super().commit(namespace, changes)
 
 
@@ -182,7 +182,7 @@ class RefusedTokenKept(Faulty):
         try:
             return super().commit(namespace, changes)
         except Exception:
-            self._receipts[namespace, changes.token] = Receipt(changes.token, {})
+            self._receipts[namespace, changes.token] = self.clock(), Receipt(changes.token, {})
             raise
 
 

@@ -1,0 +1,51 @@
+"""Writers that are killed at any instant: what they were told is written is there once, and nothing is there by half."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from memory import Conversation, Store
+from tests.rounds import rounds
+
+NAMES = ("left", "right")
+ROOT = Path(__file__).parents[2]
+
+
+def kill_two(url: str, turns: int) -> dict[str, int]:
+    """Kill two writers when the first has said so many turns; return the last turn that each was told is written."""
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.attacks.writer", url, name], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        for name in NAMES
+    ]
+    for _ in range(turns):
+        assert writers[0].stdout is not None
+        writers[0].stdout.readline()
+    for writer in writers:
+        writer.kill()
+    said = [writer.communicate()[0].splitlines() for writer in writers]
+    return {name: turns * (name == NAMES[0]) + len(lines) for name, lines in zip(NAMES, said, strict=True)}
+
+
+def test_what_was_acknowledged_is_there_once(store: Store, url: str) -> None:
+    chance = random.Random(7)
+    for _ in range(rounds(2)):
+        with store.begin() as uow:
+            for name in ("appended", *NAMES):
+                if name in uow.conversations:
+                    uow.conversations.remove(name)
+                uow.conversations.add(Conversation(name, {"turns": 0}))
+        acknowledged = kill_two(url, chance.randint(1, 30))
+        with store.begin() as uow:
+            runs = uow.runs.list("appended")
+            counted = {name: uow.conversations.get(name).metadata["turns"] for name in NAMES}
+        assert len({run.position for run in runs}) == len(runs)
+        for name in NAMES:
+            turns = [run.input[1] for run in runs if run.input[0] == name]
+            # In order, once each, with at most the one that was under way.
+            assert turns == list(range(1, len(turns) + 1))
+            assert acknowledged[name] <= len(turns) <= acknowledged[name] + 1
+            if store.repository.capabilities.atomic:
+                assert counted[name] == len(turns)
