@@ -4,7 +4,6 @@ import random
 import socket
 import ssl
 from collections.abc import Iterator
-from traceback import clear_frames
 from typing import Final, TypeVar
 
 from botocore.exceptions import (
@@ -222,10 +221,10 @@ def _within(error: BaseException, kind: type[E]) -> E | None:
 
 
 def release(error: BaseException) -> None:
-    """Clear the frames that an error came through: botocore's keep the error itself, a cycle that would hold all of them."""
+    """Drop the tracebacks of a driver's error: botocore's frames hold the error itself, a cycle that would hold ours as well."""
     at: BaseException | None = error
     while at is not None:
-        clear_frames(at.__traceback__)
+        at.__traceback__ = None
         at = at.__cause__ or at.__context__
 
 
