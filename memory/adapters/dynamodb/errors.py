@@ -220,14 +220,6 @@ def _within(error: BaseException, kind: type[E]) -> E | None:
     return at
 
 
-def release(error: BaseException) -> None:
-    """Drop the tracebacks of a driver's error: botocore's frames hold the error itself, a cycle that would hold ours as well."""
-    at: BaseException | None = error
-    while at is not None:
-        at.__traceback__ = None
-        at = at.__cause__ or at.__context__
-
-
 def _is_of_credentials(error: ClientError) -> bool:
     """Tell whether it is an answer of the service that gives credentials: the request itself was not sent."""
     return error.operation_name in _CREDENTIALS_OPERATIONS

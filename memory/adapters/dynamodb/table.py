@@ -29,7 +29,6 @@ from memory.adapters.dynamodb.errors import (
     is_passing,
     leaves_doubt,
     meaning_of,
-    release,
     translate,
 )
 from memory.adapters.dynamodb.keys import Key
@@ -223,7 +222,6 @@ class Table:
             try:
                 return _checked(call(), answers)
             except DRIVER_ERRORS as error:
-                release(error)
                 wait = next(waits, None)
                 if wait is None or not (is_passing(code_of(error)) or is_lost(error)) or remaining(inf) <= wait:
                     raise self.translated(error) from error
@@ -302,7 +300,6 @@ class Table:
             try:
                 self.models.connection.connection.transact_write_items(checks, deletes, puts, updates)
             except TransactWriteError as error:
-                release(error)
                 reason = self._reason(error, ordered)
                 in_doubt = in_doubt or leaves_doubt(error)
                 wait = next(waits, None)
