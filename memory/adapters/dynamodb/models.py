@@ -10,6 +10,7 @@ from pynamodb.connection import Connection
 from pynamodb.models import Model
 
 from memory.adapters.dynamodb.clients import Clients
+from memory.changes import ALL_RUNS
 from memory.domain import ConversationRecord, RunRecord
 from memory.values import new_id, now
 
@@ -30,6 +31,8 @@ UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, Arithme
 """What reading an item raises that is not as we wrote it."""
 
 _GRID: Final = 7 * 24 * 3600  # seconds
+_SET_SIZE: Final = 16  # bytes
+_MOST_PARTS: Final = 10_000  # 3.8 GB of metadata
 _VOID: Final = "null"
 
 
@@ -260,7 +263,7 @@ class Models:
 
     def held(self, item: Any) -> Held:
         """Return what the item of a head says."""
-        then = None if item.then in (None, _VOID) else _load(item.then)
+        then = None if item.stage is None or item.then == _VOID else _load(item.then)
         return Held(item.stamp, self.kept(item), item.stage, then)
 
     def kept(self, item: Any) -> Kept | None:
@@ -285,7 +288,9 @@ class Models:
             item.updated,
             item.expires,
         )
-        return Kept(record, item.run_set or item.incarnation, item.first, item.parts or 0, item.part_set or "")
+        return _checked(
+            Kept(record, item.run_set or item.incarnation, item.first, item.parts or 0, item.part_set or "")
+        )
 
     def run(self, pk: bytes, sort_key: Any, run: RunRecord) -> Iterator[Any]:
         """Yield the item of a run; of one that is too large, also the items of its parts.
@@ -351,4 +356,28 @@ def _dump(kept: Kept) -> str:
 
 def _load(text: str) -> Kept:
     record, *rest = json.loads(text)
-    return Kept(ConversationRecord(*record), *rest)
+    return _checked(Kept(ConversationRecord(*record), *rest))
+
+
+def _checked(kept: Kept) -> Kept:
+    """Return what a head says, if keys can be made of it.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    record = kept.record
+    sets = [kept.run_set, kept.metadata_set] if kept.parts else [kept.run_set]
+    if any(len(bytes.fromhex(name)) != _SET_SIZE for name in sets):
+        raise ValueError("its runs, or its metadata, are kept under no name of ours")
+    for number, highest in (
+        (record.run_count, ALL_RUNS),
+        (record.last_position, ALL_RUNS),
+        (kept.first, ALL_RUNS + 1),
+        (kept.parts, _MOST_PARTS),
+        (abs(record.created_at), 2**63 - 1),
+        (abs(record.updated_at), 2**63 - 1),
+        (abs(record.expires_at or 0), 2**63 - 1),
+    ):
+        if not 0 <= number <= highest:
+            raise ValueError(f"{number} is out of range")
+    return kept

@@ -82,6 +82,8 @@ class Reader:
     def met(self, namespace: str, conversation_id: str, item: Any) -> Held:
         """Return what the item of a head says (None: there is none), and remember it."""
         held: Held = Held() if item is None else self._decoded(item, self._table.models.held)
+        if item is not None and item.id != conversation_id:
+            raise CorruptRecordError(f"the head of conversation {conversation_id!r} is stored as that of {item.id!r}")
         self.seen.put(namespace, conversation_id, held)
         return held
 
