@@ -25,6 +25,16 @@ LAST_PART: Final = 2**24 - 1
 ONLY: Final = b"\x00"
 """The sort key where a partition has one item."""
 
+# The kinds of items (`Models`), by the letter of the partition; in a conversation's by that and the length of the sort key.
+_IN_CONVERSATIONS: Final = {(RUNS, 27): ("run", "part"), (HEAD, 1): ("head",), (METADATA, 20): ("part",)}
+_KINDS: Final = {
+    BY_UPDATED: ("head", "to"),
+    **dict.fromkeys((BY_CREATED, BY_ID, BY_EXPIRY, b"m", b"g"), ("to",)),
+    b"k": ("token", "part"),
+    b"j": ("stage", "part"),
+    b"s": ("schema",),
+}
+
 _EARLIEST = 1 << 63  # added to a time, so that none is negative
 _ID_IN_ENTRY = 128  # bytes of an id that an entry's sort key holds; what is longer keeps its beginning and a digest
 _DIGEST = 32
@@ -132,6 +142,11 @@ def token(namespace: str, name: str) -> Key:
     if len(encoded) > _NAME_LENGTH:
         encoded = b"\xff" + hashlib.sha256(encoded).digest()  # which no name is: UTF-8 has no such byte
     return b"k" + _named(namespace) + encoded, ONLY
+
+
+def kinds_at(pk: bytes, sk: bytes) -> tuple[str, ...]:
+    """Return of which kinds an item at a key can be."""
+    return _IN_CONVERSATIONS.get((sk[:1], len(sk)), ()) if pk[:1] == b"c" else _KINDS.get(pk[:1], ())
 
 
 def journal(namespace: str) -> bytes:

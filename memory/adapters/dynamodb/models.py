@@ -9,6 +9,7 @@ from pynamodb.attributes import BinaryAttribute, DiscriminatorAttribute, NumberA
 from pynamodb.connection import Connection
 from pynamodb.models import Model
 
+from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
 from memory.changes import ALL_RUNS
 from memory.domain import ConversationRecord, RunRecord
@@ -32,7 +33,7 @@ UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, Arithme
 
 _GRID: Final = 7 * 24 * 3600  # seconds
 _SET_SIZE: Final = 16  # bytes
-_MOST_PARTS: Final = 10_000  # 3.8 GB of metadata
+_MOST_PARTS: Final = 10_000  # of metadata: 3.8 GB
 _VOID: Final = "null"
 
 
@@ -223,15 +224,19 @@ class Models:
             UNREADABLE: it is none of ours.
         """
         kind = raw.get("kind", {}).get("S")
-        if kind not in self._from_raw:
+        pk, sk = (raw[name]["B"] for name in self.keys)
+        if kind not in keys.kinds_at(pk, sk):
             raise ValueError(f"it is of the kind {kind!r}")
         cls, readers = self._from_raw[kind]
         item = cls.__new__(cls)
-        values = item.attribute_values = {"kind": cls}
+        values: dict[str, Any] = {"kind": cls}
         for attribute, value in raw.items():
             if attribute in readers:
                 name, kind, read = readers[attribute]
                 values[name] = read(value[kind])
+        item.attribute_values = values
+        if not 0 <= values.get("parts", 0) <= _MOST_PARTS:
+            raise ValueError(f"it has {values['parts']} parts")
         needed = self._needed[cls] if attributes is None else self._needed[cls].intersection(attributes)
         if missing := needed - raw.keys():
             raise ValueError(f"it has no {min(missing)!r}")

@@ -21,7 +21,7 @@ from itertools import chain
 from typing import Any, Final
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.models import Held, Kept, pieces
+from memory.adapters.dynamodb.models import UNREADABLE, Held, Kept, pieces
 from memory.adapters.dynamodb.preparing import Prepared, leaves_trash, run_items
 from memory.adapters.dynamodb.reading import COMMITTED, ChangedError
 from memory.adapters.dynamodb.satellites import Satellite, by_updated
@@ -29,8 +29,14 @@ from memory.adapters.dynamodb.table import MOST_ACTIONS, Action, RefusedError, i
 from memory.adapters.dynamodb.writing import Writer
 from memory.changes import Receipt
 from memory.domain import RunRecord
-from memory.errors import CommitInDoubtError, CorruptRecordError, PersistenceError, StoreUnavailableError
-from memory.values import new_id, now
+from memory.errors import (
+    CommitInDoubtError,
+    CorruptRecordError,
+    InvalidValueError,
+    PersistenceError,
+    StoreUnavailableError,
+)
+from memory.values import check_id, new_id, now
 
 _log = logging.getLogger("memory")
 
@@ -191,8 +197,13 @@ class Staging:
             except RefusedError as error:
                 raise StoreUnavailableError("a commit that broke off could not be read: try again") from error
             return []
-        ids: list[str] = json.loads(item.ids + "".join(parts[place].text for place in places))
-        return ids
+        try:
+            return [
+                check_id(each, "an id")
+                for each in json.loads(item.ids + "".join(parts[place].text for place in places))
+            ]
+        except (*UNREADABLE, InvalidValueError) as error:
+            raise CorruptRecordError(f"the commit {item.sk.hex()} is stored but cannot be read: {error}") from error
 
     # before the commit
 
