@@ -36,7 +36,7 @@ class Clients(ForkAware):
         self._make = make
         self._lock = Lock()
         self._inherited: list[object] = []
-        self._client: DynamoDBClient | None = _checked(given or make())
+        self._client: DynamoDBClient | None = checked(given or make())
         watch(self)
 
     def get(self) -> "DynamoDBClient":
@@ -54,7 +54,7 @@ class Clients(ForkAware):
                         "this process was forked after a boto3 client was handed in: two processes would mix up the answers "
                         "on its connections. Make the client, and open the store, after the fork; or hand in a boto3 Session"
                     )
-                self._client = _checked(self._make())
+                self._client = checked(self._make())
             return self._client
 
     def renew(self) -> None:
@@ -74,7 +74,7 @@ class Clients(ForkAware):
         self._client = None
 
 
-def _checked(client: "DynamoDBClient") -> "DynamoDBClient":
+def checked(client: "DynamoDBClient") -> "DynamoDBClient":
     """Let a client refuse answers that are not whole, and keep to the deadline of an operation of ours."""
     events = client.meta.events
     # By name: stores that share a client register once.

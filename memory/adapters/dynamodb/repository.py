@@ -60,7 +60,9 @@ def open_url(url: str) -> "DynamoDbRepository":
     """
     given = cast(dict[str, Any], options(url, _OPTIONS))
     name = unquote(url.partition("://")[2].partition("?")[0].rstrip("/"))
-    if not name or "/" in name:
+    if (
+        not name or "/" in name or "@" in f"{name}{given.get('endpoint', '')}"
+    ):  # credentials, which are never in the URL
         raise ConfigurationError("a DynamoDB store's URL looks like dynamodb://TABLE?region=eu-central-1")
     return DynamoDbRepository(name, **given)
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
-from memory.connecting import options, redact
+from memory.connecting import options
 from memory.deadlines import DEFAULT_TIMEOUT, remaining
 from memory.errors import ConfigurationError
 
@@ -26,15 +26,17 @@ def open_engine(url: str) -> tuple[Engine, float]:
     """
     try:
         location = make_url(url)
-    except (ArgumentError, ValueError) as error:  # ValueError: the port is no number
-        raise ConfigurationError(f"{redact(url)} is no URL of a database") from error
-    check_driver(location.drivername)
-    if "@" in (location.host or ""):
-        raise ConfigurationError(f"{redact(url)} is no URL of a database: in a password, write %40 for @")
-    try:
-        return _open_sqlite(url) if url.startswith("sqlite") else _open_postgresql(location)
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise ConfigurationError(f"{redact(url)} is no URL of a database: {error}") from error
+        check_driver(location.drivername)
+        if "@" not in (location.host or ""):
+            return _open_sqlite(url) if url.startswith("sqlite") else _open_postgresql(location)
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+    # Raised here, for SQLAlchemy's exception quotes the URL, and whatever is wrong with it may be its password.
+    raise ConfigurationError(
+        "this is no URL of a database: write sqlite:///file.db or postgresql+psycopg://user:password@host/database, and in a "
+        "password %40 for @, %2F for /, %3A for :"
+    )
 
 
 def _open_postgresql(location: URL) -> tuple[Engine, float]:
@@ -48,6 +50,10 @@ def _open_sqlite(url: str) -> tuple[Engine, float]:
     given = options(url, {"synchronous": lambda value: _SYNCHRONOUS[value.lower()], "timeout": _seconds})
     timeout = cast(float, given.get("timeout", DEFAULT_TIMEOUT))
     location = make_url(url.partition("?")[0])
+    if location.host or url.partition("?")[0].endswith(":///"):
+        raise ConfigurationError(
+            "a sqlite URL is sqlite:///file.db, or sqlite:////absolute/path; sqlite:// alone is in memory"
+        )
     if location.database in (None, "", ":memory:"):
         # One connection that everybody waits for: each connection to ":memory:" is a database of its own.
         pool = {"pool_size": 1, "max_overflow": 0}
