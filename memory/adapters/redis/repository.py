@@ -17,7 +17,7 @@ from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Client, Pool, Script, Wire
 from memory.adapters.redis.writing import Writer
 from memory.changes import ALL_RUNS, ChangeSet, Receipt
-from memory.connecting import options, redact
+from memory.connecting import options
 from memory.deadlines import DEFAULT_TIMEOUT, limited
 from memory.domain import Conversation, ConversationRecord
 from memory.errors import ConfigurationError
@@ -87,7 +87,7 @@ def _check_location(url: str) -> None:
     except ValueError:  # a port that is no number
         is_url = False
     if not is_url:
-        raise ConfigurationError(f"{redact(url)} is no URL of a Redis server: redis://user:password@host:6379")
+        raise ConfigurationError("this is no URL of a Redis server: write redis://user:password@host:6379")
 
 
 class RedisRepository(Repository, ForkAware):

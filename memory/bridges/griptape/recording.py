@@ -27,6 +27,7 @@ from memory.errors import (
 from memory.formats.envelopes import metadata_json
 from memory.repository import Window
 from memory.store import Store
+from memory.transfer.states import runs_in, steadily
 from memory.unit_of_work import UnitOfWork
 from memory.values import Json
 
@@ -105,17 +106,22 @@ class Recorder:
     def _read(self) -> tuple[Conversation, list[Run], int, bool] | None:
         """Return the conversation, the runs to be loaded, from where runs are shown, and whether these are all that are.
 
-        None if there is no conversation.
+        None if there is no conversation. All of it is of one version of the conversation.
         """
+        return steadily(self._try_to_read)
+
+    def _try_to_read(self) -> tuple[Conversation, list[Run], int, bool] | None:
         with self._store.begin() as uow:
-            if (conversation := self._look(uow)) is None:
-                return None
-            limit = _FIRST_READ if self._last is None else self._last + 1
-            runs = uow.runs.last(self._id, limit)
-            first = shown_from(runs, self._created_at)
-            if self._last is None and len(runs) == limit and first < _position(runs[0]):
-                runs = uow.runs.list(self._id, after=max(0, first - 1), before=_position(runs[0])) + runs
-                first = first or shown_from(runs, self._created_at)
+            conversation = self._look(uow)
+        if conversation is None:
+            return None
+        read = partial(runs_in, self._store, cast(ConversationRecord, conversation.record))
+        limit = _FIRST_READ if self._last is None else self._last + 1
+        runs = list(read(Window(limit=limit, from_end=True)))
+        first = shown_from(runs, self._created_at)
+        if self._last is None and len(runs) == limit and first < _position(runs[0]):
+            runs = [*read(Window(after=max(0, first - 1), before=_position(runs[0]))), *runs]
+            first = first or shown_from(runs, self._created_at)
         shown = [run for run in runs if _position(run) >= first]
         if self._last is None or len(shown) <= self._last:
             return conversation, shown, first, True
