@@ -1,7 +1,7 @@
 """From what a hash holds to a record; what cannot be one is named by its key, and never taken for missing."""
 
-import re
 from collections.abc import Sequence
+from operator import ge
 from typing import Final
 
 from memory.changes import Seen
@@ -14,8 +14,7 @@ LEFT_OVER: Final = (
 )
 """What to say of runs without a conversation."""
 
-_COUNT: Final = re.compile(rb"[0-9]{1,16}")
-_MOMENT: Final = re.compile(rb"-?[0-9]{1,18}")
+_MOST_DIGITS: Final = 18  # of a moment between the years 1 and 9999, in microseconds
 
 
 def conversation_record(key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
@@ -33,9 +32,9 @@ def conversation_record(key: str, fields: Sequence[bytes | None]) -> Conversatio
             _text(incarnation),
             number(run_count),
             number(last_position),
-            number(created_at, _MOMENT),
-            number(updated_at, _MOMENT),
-            None if expires_at is None else number(expires_at, _MOMENT),
+            number(created_at, signed=True),
+            number(updated_at, signed=True),
+            None if expires_at is None else number(expires_at, signed=True),
         )
     except ValueError as error:
         raise corrupt(key, error) from error
@@ -64,9 +63,10 @@ def run(keys: str, conversation_id: str, position: bytes, fields: Sequence[bytes
     """
     id_, given, output, metadata, created_at = fields
     try:
-        record = RunRecord(
-            *(number(position), _text(id_), _text(given), _text(output), _text(metadata)), number(created_at, _MOMENT)
-        )
+        if id_ is None or given is None or output is None or metadata is None or created_at is None:
+            raise ValueError("a field is missing")  # noqa: TRY301  # as any other that cannot be read
+        texts = id_.decode(), given.decode(), output.decode(), metadata.decode()
+        record = RunRecord(int(position), *texts, int(created_at))
         return Run.from_record(conversation_id, record)
     except (ValueError, OverflowError, CorruptRecordError) as error:
         raise corrupt(f"{keys}{position.decode(errors='replace')}", error) from error
@@ -80,12 +80,10 @@ def runs(
     Raises:
         CorruptRecordError: a position or a run is none, or they do not rise: somebody edited the scores.
     """
-    found: list[Run] = []
-    for position, fields in zip(positions, read, strict=True):
-        one = run(keys, conversation_id, position, fields)
-        if (one.position or 0) <= (found[-1].position or 0 if found else 0):
-            raise corrupt(f"{keys}{position.decode()}", "its place among the positions is another run's")
-        found.append(one)
+    found = [run(keys, conversation_id, position, fields) for position, fields in zip(positions, read, strict=True)]
+    numbers = [0, *[one.position or 0 for one in found]]
+    if any(map(ge, numbers, numbers[1:])):
+        raise corrupt(f"{keys}...", f"their places among the positions are mixed up: {numbers[1:10]}")
     return found
 
 
@@ -112,8 +110,11 @@ def _text(value: bytes | None) -> str:
     return value.decode()
 
 
-def number(value: bytes | None, form: re.Pattern[bytes] = _COUNT) -> int:
-    """Return the number that a field is: digits and nothing else that `int` or Lua's ``tonumber`` would take."""
-    if value is None or not form.fullmatch(value):
-        raise ValueError(f"{'a field is missing' if value is None else value[:40]!r} is no such number")
+def number(value: bytes | None, *, signed: bool = False) -> int:
+    """Return the number that a field is: digits, and nothing else that `int` or Lua's ``tonumber`` would take."""
+    if value is None:
+        raise ValueError("a field is missing")
+    digits = value[1:] if signed and value[:1] == b"-" else value
+    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        raise ValueError(f"{value[:40]!r} is no such number")
     return int(value)
