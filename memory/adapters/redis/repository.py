@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from threading import RLock
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import urlsplit
 
-import redis
-
 from memory.adapters.redis import durability, records
-from memory.adapters.redis.connections import connections
+from memory.adapters.redis.connections import MAX_CONNECTIONS, Connections, client_of
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.keys import DEFAULT_PREFIX, Keys
 from memory.adapters.redis.models import RECORD_FIELDS, Models, bind
@@ -77,8 +75,9 @@ def open_url(url: str) -> "RedisRepository":
     _check_location(location)
     if not location.startswith("rediss:") and (tls := sorted(name for name in given if name.startswith("ssl_"))):
         raise ConfigurationError(f"{', '.join(tls)}: only with TLS, that is rediss://")
-    client = redis.Redis(connection_pool=cast(Any, connections(location, timeout, **given)))
-    return RedisRepository(client, prefix=prefix, timeout=timeout, owns_client=True)
+    most = cast(int, given.pop("max_connections", MAX_CONNECTIONS))
+    client = client_of(location, timeout, **given)
+    return RedisRepository(client, prefix=prefix, timeout=timeout, connections=Connections(client, timeout, most))
 
 
 def _check_location(url: str) -> None:
@@ -101,7 +100,7 @@ class RedisRepository(Repository, ForkAware):
             retries for connecting only. It must speak RESP3, as redis-py does unless told otherwise, and use database 0.
         prefix: what all keys begin with: stores of different prefixes know nothing of each other.
         timeout: seconds that an operation may take; connecting takes what the client's own settings let it.
-        owns_client: close the client's connections in `close`.
+        connections: used instead of the client's, and closed in `close`, with the client's: for `open_url`.
 
     Raises:
         ConfigurationError: the client is one of a cluster, of another database or of RESP2; or the prefix cannot be one.
@@ -113,16 +112,17 @@ class RedisRepository(Repository, ForkAware):
         *,
         prefix: str = DEFAULT_PREFIX,
         timeout: float = DEFAULT_TIMEOUT,
-        owns_client: bool = False,
+        connections: Connections | None = None,
     ) -> None:
-        self._pool = _checked_pool(client)
+        self._clients_pool = _checked_pool(client)
+        self._own = connections
+        self._pool: Pool = connections or self._clients_pool
         self._keys = Keys(prefix)
-        self._owns_client = owns_client
         self.timeout = timeout
         self._wire = Wire(self._pool, timeout, self.__repr__)
-        # redis-py's pools notice a fork by themselves, and so does one of ours; but the plain pool then waits for a lock that
-        # another thread may have held at that moment, and the child has no such thread.
-        self._pool_lock = getattr(self._pool, "_lock", None) or RLock()
+        # redis-py's pools notice a fork by themselves; but then they wait for a lock that another thread may have held at that
+        # moment, and the child has no such thread.
+        self._pool_lock = getattr(self._clients_pool, "_lock", None) or RLock()
         watch(self)
         self.models: Final[Models] = bind(client, prefix, self._keys.index)
         self._schema = Schema(self._wire, self._keys, self.models.index_schema, self.__repr__)
@@ -136,6 +136,8 @@ class RedisRepository(Repository, ForkAware):
 
     def after_fork_in_child(self) -> None:
         self._pool_lock.release()
+        if self._own is not None:
+            self._own.reset()
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
@@ -228,8 +230,9 @@ class RedisRepository(Repository, ForkAware):
         return durability.warnings(self._wire, self._keys)
 
     def close(self) -> None:
-        if self._owns_client:
-            self._pool.disconnect()
+        if self._own is not None:
+            self._own.disconnect()
+            self._clients_pool.disconnect()
 
     def _search(self, namespace: str, planned: Plan, *, expired: bool = False) -> Search:
         return Search(self._index, self._keys, namespace, planned, now=self.clock(), expired=expired)

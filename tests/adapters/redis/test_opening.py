@@ -9,6 +9,7 @@ import redis as redis_py
 import memory
 from memory import ConfigurationError, Conversation, Run, Store, where
 from memory.adapters.redis import RedisRepository, open_url
+from memory.adapters.redis.connections import Connections
 from tests.servers import Server
 
 
@@ -48,7 +49,8 @@ def test_options_of_a_url() -> None:
         assert isinstance(store.repository, RedisRepository)
         pool = store.repository._pool
         settings = pool.connection_kwargs
-        assert issubclass(pool.connection_class, redis_py.SSLConnection)  # type: ignore[attr-defined]
+        assert isinstance(pool, Connections)
+        assert issubclass(pool._kind, redis_py.SSLConnection)
         assert (settings["username"], settings["password"], settings["host"], settings["port"]) == (
             "ada",
             "se/cret",
@@ -61,7 +63,7 @@ def test_options_of_a_url() -> None:
             "/ca.pem",
             False,
         )
-        assert pool.max_connections == 7  # type: ignore[attr-defined]
+        assert pool.places.qsize() == 7
         assert repr(store.repository) == "RedisRepository(example.com:6380, prefix='app')"
 
 
