@@ -6,10 +6,8 @@ gives. What cannot be read as its kind says is a `RawArtifact`, which holds the 
 
 import base64
 import json
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable
 from functools import cache
-from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, cast
 
@@ -17,16 +15,13 @@ import attrs
 import griptape.artifacts as theirs
 from griptape.artifacts import BaseArtifact, TextArtifact
 from griptape.common import Reference, ToolAction
-from griptape.memory.structure import Run as GriptapeRun
 from griptape.mixins.serializable_mixin import SerializableMixin
 from pydantic import BaseModel, RootModel
 
-from memory.domain import Run
-from memory.formats.griptape import KEY, run_json, run_record, texts_of
 from memory.values import Json
 
-_log = logging.getLogger("memory")
 _EXACT: Final = frozenset([str, bool, int, float, type(None)])
+_EMPTY: Final = ("{}",)
 
 
 @attrs.define
@@ -50,82 +45,6 @@ class RawArtifact(BaseArtifact):
         return len(self.to_text())
 
 
-class Codec:
-    """Makes our runs of Griptape's, and Griptape's of ours.
-
-    Args:
-        kinds: artifact classes of the application's own, which stored data may name.
-    """
-
-    def __init__(self, kinds: Iterable[type[BaseArtifact]] = ()) -> None:
-        known = [getattr(theirs, name) for name in theirs.__all__ if name != "BaseArtifact"]
-        self._kinds = {kind.__name__: kind for kind in (*known, *kinds)}
-
-    def to_ours(self, run: GriptapeRun) -> Run:
-        """Return the run to be stored. A part that no store can keep is kept as its text, with a warning in the log."""
-        ours = run_record(_run(run))
-        if texts := texts_of(ours):
-            _log.warning(
-                "no store can keep %s of run %r of Griptape as it is: kept as text", " and ".join(texts), run.id
-            )
-        return ours
-
-    def digest(self, run: GriptapeRun) -> bytes:
-        """Return what stands for the content of a run: equal contents, equal digests."""
-        text = json.dumps(_run(run))
-        return blake2b(text.encode(), digest_size=16).digest()
-
-    def to_theirs(self, run: Run) -> GriptapeRun:
-        """Return the run for Griptape's memory. It never fails: what is not as Griptape writes it is a `RawArtifact`."""
-        value = run_json(run)
-        if not isinstance(value, dict):
-            return GriptapeRun(id=run.id, input=RawArtifact(value), output=TextArtifact(""))
-        run_id, meta = value.get("id"), value.get("meta")
-        if KEY not in run.metadata:  # nothing is kept aside: what it has is what was written, by whomever
-            value = {"input": run.input, "output": run.output}
-        return GriptapeRun(
-            id=run_id if isinstance(run_id, str) else run.id,
-            meta=meta if isinstance(meta, dict) else None,
-            input=self.artifact(value.get("input")),
-            output=self.artifact(value.get("output")),
-        )
-
-    def artifact(self, value: Json) -> BaseArtifact:
-        """Return the artifact that a JSON value stands for; a plain string is a text."""
-        if isinstance(value, str):
-            return TextArtifact(value)
-        kind = self._kinds.get(value["type"]) if isinstance(value, dict) and _has_type(value) else None
-        if kind is None:
-            return RawArtifact(value)
-        try:
-            return cast(BaseArtifact, self._read(kind, cast("dict[str, Any]", value)))
-        except Exception:  # noqa: BLE001  # converters and validators of any class: one bad run never fails the conversation
-            return RawArtifact(value)
-
-    def _read(self, kind: type, value: dict[str, Any]) -> object:
-        given: dict[str, Any] = {}
-        for part in _parts(kind):
-            if part.key in value and part.key != "type":
-                given[part.argument] = part.read(value[part.key]) if part.read else self._nested(part, value[part.key])
-        return kind(**given)
-
-    def _nested(self, part: "_Part", value: Any) -> object:
-        """Return a value of a field that may hold other objects of Griptape's."""
-        if part.holds is None:
-            return [self.artifact(each) for each in value]
-        return None if value is None else self._read(part.holds, _object(value))
-
-
-def _run(run: GriptapeRun) -> dict[str, Json]:
-    return {
-        "type": "Run",
-        "id": run.id,
-        "meta": None if run.meta is None else _surely(run.meta, run),
-        "input": _surely(run.input, run),
-        "output": _surely(run.output, run),
-    }
-
-
 class _Part(NamedTuple):
     """One field of a class: how it is called in JSON and in Python, and what is made of its value either way.
 
@@ -134,6 +53,7 @@ class _Part(NamedTuple):
 
     key: str
     argument: str
+    name: str
     get: Callable[[Any], Any]
     write: Callable[[Any], Json]
     read: Callable[[Any], Any] | None
@@ -154,7 +74,7 @@ def to_json(value: object) -> Json:
         cls = type(value)
         return {
             part.key: cls.__name__ if part.key == "type" else part.write(part.get(value))
-            for part in _parts(cast(Any, cls))
+            for part in parts_of(cast(Any, cls))
         }
     if isinstance(value, dict):
         return {key if type(key) is str else _key(key): to_json(each) for key, each in value.items()}
@@ -183,27 +103,46 @@ def _key(key: object) -> str:
     return key if isinstance(key, str) else json.dumps(key)
 
 
-def _surely(value: object, run: GriptapeRun) -> Json:
-    """Return the JSON of a value; if it has none, that of its text."""
-    try:
-        written = to_json(value)
-    except Exception as error:  # noqa: BLE001  # whatever a class does: a turn that was paid for is kept as well as it can be
-        _log.warning("a part of run %r of Griptape has no JSON (%s): it is kept as text", run.id, error)
-    else:
-        return written
-    if not isinstance(value, BaseArtifact):
-        return {"text": str(value)}
-    return to_json(TextArtifact(str(value.value), id=str(value.id), name=str(value.name)))
+def leaves(value: object) -> tuple[Hashable, ...]:
+    """Return the JSON of an artifact as a hashable value: a string or None as it is, other values as their JSON text.
+
+    >>> leaves(TextArtifact("Hello", id="1", meta={"a": [1]}))[1:]
+    ('1', None, ('{"a": [1]}',), '1', 'Hello')
+    """
+    if isinstance(value, RawArtifact):
+        value = value.value
+    elif isinstance(value, SerializableMixin):
+        head, get, writes = _columns(cast(Any, type(value)))
+        return head, *[leaf(each, write) for each, write in zip(get(value), writes, strict=True)]
+    if not isinstance(value, dict):
+        return (leaf(value),)
+    return (leaf(value.get("type")), *value), *[leaf(each) for key, each in value.items() if key != "type"]
+
+
+def leaf(value: object, write: Callable[[Any], Json] = to_json) -> Hashable:
+    """Return one value for `leaves`."""
+    if type(value) is str or value is None:
+        return value
+    return _EMPTY if type(value) is dict and not value else (json.dumps(write(value)),)
 
 
 @cache
-def _parts(cls: type) -> tuple[_Part, ...]:
+def _columns(cls: type) -> tuple[Hashable, Callable[[Any], tuple[Any, ...]], list[Callable[[Any], Json]]]:
+    parts = parts_of(cls)
+    others = [part for part in parts if part.key != "type"]
+    get = attrgetter(*[part.name for part in others])
+    return (cls.__name__, *[part.key for part in parts]), cast(Any, get), [part.write for part in others]
+
+
+@cache
+def parts_of(cls: type) -> tuple[_Part, ...]:
+    """Return the fields of a class of Griptape that are part of its JSON."""
     return tuple([_part(cls, each) for each in attrs.fields(cls) if each.metadata.get("serializable")])
 
 
 def _part(cls: type, each: "attrs.Attribute[Any]") -> _Part:
     argument = each.metadata.get("deserialization_key") or each.alias or each.name
-    get = attrgetter(each.metadata.get("serialization_key") or each.name)
+    name = each.metadata.get("serialization_key") or each.name
     key = each.alias or each.name
     read: Callable[[Any], Any] | None = _same
     write: Callable[[Any], Json] = to_json
@@ -221,7 +160,7 @@ def _part(cls: type, each: "attrs.Attribute[Any]") -> _Part:
         read = RootModel
     elif key == "value" and issubclass(cls, theirs.JsonArtifact):
         read = _for_json_artifact
-    return _Part(key, argument, get, write, read, holds)
+    return _Part(key, argument, name, attrgetter(name), write, read, holds)
 
 
 def _same(value: Any) -> Any:
@@ -273,7 +212,3 @@ _DECLARED: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any], Json]]]] 
     "dict": (_object, to_json),
     "dict[str, Any]": (_object, to_json),
 }
-
-
-def _has_type(value: dict[str, Json]) -> bool:
-    return isinstance(value.get("type"), str)

@@ -11,9 +11,9 @@ from griptape.drivers.memory.conversation import BaseConversationMemoryDriver
 from griptape.memory.structure import Run as GriptapeRun
 
 from memory.bridges.griptape import places
-from memory.bridges.griptape.artifacts import Codec
-from memory.bridges.griptape.recording import Recorder
-from memory.bridges.griptape.writing import Trimmed
+from memory.bridges.griptape.codec import Codec
+from memory.bridges.griptape.recorder import Recorder
+from memory.bridges.griptape.editing import Trimmed
 from memory.connecting import redact
 from memory.errors import ConfigurationError, InvalidValueError
 from memory.store import Store, connect
