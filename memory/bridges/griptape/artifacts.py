@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable, Hashable
 from functools import cache
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import attrs
 import griptape.artifacts as theirs
-from griptape.artifacts import BaseArtifact, TextArtifact
+from griptape.artifacts import BaseArtifact
 from griptape.common import Reference, ToolAction
 from griptape.mixins.serializable_mixin import SerializableMixin
 from pydantic import BaseModel, RootModel
@@ -63,6 +63,7 @@ class _Part(NamedTuple):
 def to_json(value: object) -> Json:
     """Return the JSON of an artifact, or of anything that is in one.
 
+    >>> from griptape.artifacts import TextArtifact
     >>> to_json(TextArtifact("Hello", id="1", name="greeting"))
     {'type': 'TextArtifact', 'id': '1', 'reference': None, 'meta': {}, 'name': 'greeting', 'value': 'Hello'}
     """
@@ -103,17 +104,18 @@ def _key(key: object) -> str:
     return key if isinstance(key, str) else json.dumps(key)
 
 
-def leaves(value: object) -> tuple[Hashable, ...]:
+def leaves(value: Any) -> tuple[Hashable, ...]:
     """Return the JSON of an artifact as a hashable value: a string or None as it is, other values as their JSON text.
 
+    >>> from griptape.artifacts import TextArtifact
     >>> leaves(TextArtifact("Hello", id="1", meta={"a": [1]}))[1:]
     ('1', None, ('{"a": [1]}',), '1', 'Hello')
     """
-    if isinstance(value, RawArtifact):
-        value = value.value
-    elif isinstance(value, SerializableMixin):
-        head, get, writes = _columns(cast(Any, type(value)))
-        return head, *[leaf(each, write) for each, write in zip(get(value), writes, strict=True)]
+    if columns := _columns(cast(Hashable, type(value))):
+        head, get, writes = columns
+        pairs = zip(get(value), writes, strict=True)
+        return head, *[each if type(each) is str or each is None else leaf(each, write) for each, write in pairs]
+    value = to_json(value)
     if not isinstance(value, dict):
         return (leaf(value),)
     return (leaf(value.get("type")), *value), *[leaf(each) for key, each in value.items() if key != "type"]
@@ -126,12 +128,18 @@ def leaf(value: object, write: Callable[[Any], Json] = to_json) -> Hashable:
     return _EMPTY if type(value) is dict and not value else (json.dumps(write(value)),)
 
 
+_Columns: TypeAlias = tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], list[Callable[[Any], Json]]]
+
+
 @cache
-def _columns(cls: type) -> tuple[Hashable, Callable[[Any], tuple[Any, ...]], list[Callable[[Any], Json]]]:
+def _columns(cls: Any) -> _Columns | None:
+    """Return the keys of a class of Griptape in JSON, what gets all of its values at once, and what writes each."""
+    if not issubclass(cls, SerializableMixin) or issubclass(cls, RawArtifact):
+        return None
     parts = parts_of(cls)
     others = [part for part in parts if part.key != "type"]
-    get = attrgetter(*[part.name for part in others])
-    return (cls.__name__, *[part.key for part in parts]), cast(Any, get), [part.write for part in others]
+    get = cast("Callable[[Any], tuple[Any, ...]]", attrgetter(*[part.name for part in others]))
+    return (cls.__name__, *[part.key for part in parts]), get, [part.write for part in others]
 
 
 @cache

@@ -1,6 +1,5 @@
 """Convert Griptape's runs to ours and back, and recognise runs by their content."""
 
-import json
 import logging
 from collections.abc import Iterable
 from typing import Any, cast

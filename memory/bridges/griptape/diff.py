@@ -59,7 +59,19 @@ def compare(state: MemoryState, snapshot: Sequence[GriptapeRun], digests: Sequen
         snapshot: all runs of the memory.
         digests: their digests.
     """
-    return _Comparison(state, _items(snapshot, digests, state)).diff
+    return _appended(state, snapshot, digests) or _Comparison(state, _items(snapshot, digests, state)).diff
+
+
+def _appended(state: MemoryState, snapshot: Sequence[GriptapeRun], digests: Sequence[int]) -> Diff | None:
+    """Return the difference in the usual case, in which all known runs are as they were, and new ones follow."""
+    count = len(state.runs)
+    if count == 0 or [known.digest for known in state.runs] != digests[:count]:
+        return None
+    new = [KnownRun(NEW, run.id, digest) for run, digest in zip(snapshot[count:], digests[count:], strict=True)]
+    known = {*digests[:count], *[each.digest for each in state.detached], *[each.id for each in state.detached]}
+    if any(each.digest in known or each.id in known for each in new):
+        return None
+    return Diff([*state.runs, *new], list(snapshot[count:]), detached=list(state.detached))
 
 
 def _items(snapshot: Sequence[GriptapeRun], digests: Sequence[int], state: MemoryState) -> list[_Item]:
@@ -137,7 +149,9 @@ class _Comparison:
         # Others may have moved our runs; what was detached comes before them only if it is stored before them.
         put_back = any(index < self._first for index in known)
         order = [self._known[index].position for index in known] if put_back else known
-        return all(before < after for before, after in pairwise([each for each in order if not put_back or each != GONE]))
+        return all(
+            before < after for before, after in pairwise([each for each in order if not put_back or each != GONE])
+        )
 
     def _keep_positions(self) -> None:
         for item in self._items:

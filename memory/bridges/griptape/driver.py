@@ -12,8 +12,8 @@ from griptape.memory.structure import Run as GriptapeRun
 
 from memory.bridges.griptape import places
 from memory.bridges.griptape.codec import Codec
-from memory.bridges.griptape.recorder import Recorder
 from memory.bridges.griptape.editing import Trimmed
+from memory.bridges.griptape.recorder import Recorder
 from memory.connecting import redact
 from memory.errors import ConfigurationError, InvalidValueError
 from memory.store import Store, connect

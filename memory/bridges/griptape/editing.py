@@ -14,7 +14,7 @@ from memory.unit_of_work import UnitOfWork
 from memory.values import Json
 
 Trimmed: TypeAlias = Literal["hidden", "deleted"]
-"""What happens to runs that ``max_runs`` takes out: ``hidden`` keeps them stored, and they are not loaded; ``deleted`` does not."""
+"""What happens to runs that ``max_runs`` takes out: ``hidden`` keeps them in the store but does not load them."""
 
 
 class StaleStateError(Exception):
@@ -36,75 +36,82 @@ class Edit:
     state: MemoryState
 
 
-def create(
-    conversation_id: str, codec: Codec, diff: Diff, metadata: dict[str, Json], at: int
-) -> Edit:
-    """Return the edit that creates the conversation."""
-    new = [codec.to_ours(run) for run in diff.append]
-    record = ConversationRecord(conversation_id, metadata_text(metadata), 1, "", 0, 0, at, at, None)
-    change = Change(conversation_id, create=record, append=tuple([run.to_record() for run in new]))
-    after = MemoryState(diff.runs, metadata=metadata, created_at=at, unseen=ALL_RUNS, is_current=True)
-    return Edit(change, new, after)
+class Editor:
+    """Makes the edits of one conversation.
 
-
-def edit(
-    uow: UnitOfWork,
-    conversation_id: str,
-    codec: Codec,
-    trimmed: Trimmed,
-    state: MemoryState,
-    diff: Diff,
-    metadata: dict[str, Json],
-) -> Edit:
-    """Return the edit of an existing conversation.
-
-    Raises:
-        StaleStateError: others changed the runs that are to be edited.
-        NotFoundError: there is no such conversation.
+    Args:
+        conversation_id: its id.
+        codec: converts runs.
+        trimmed: what happens to runs that ``max_runs`` takes out.
     """
-    return _Editing(uow, conversation_id, codec, state, diff).edit(trimmed, metadata)
+
+    def __init__(self, conversation_id: str, codec: Codec, trimmed: Trimmed) -> None:
+        self.id = conversation_id
+        self.codec = codec
+        self.trimmed: Trimmed = trimmed
+
+    def create(self, diff: Diff, metadata: dict[str, Json], at: int) -> Edit:
+        """Return the edit that creates the conversation."""
+        new = [self.codec.to_ours(run) for run in diff.append]
+        record = ConversationRecord(self.id, metadata_text(metadata), 1, "", 0, 0, at, at, None)
+        change = Change(self.id, create=record, append=tuple([run.to_record() for run in new]))
+        state = MemoryState(diff.runs, metadata=metadata, created_at=at, unseen=ALL_RUNS, is_current=True)
+        return Edit(change, new, state)
+
+    def edit(self, uow: UnitOfWork, state: MemoryState, diff: Diff, metadata: dict[str, Json]) -> Edit:
+        """Return the edit of a conversation that exists.
+
+        Raises:
+            StaleStateError: others changed the runs that are to be edited.
+            NotFoundError: there is no such conversation.
+        """
+        return _Editing(self, uow, state, diff).edit(metadata)
 
 
 class _Editing:
-    def __init__(
-        self, uow: UnitOfWork, conversation_id: str, codec: Codec, state: MemoryState, diff: Diff
-    ) -> None:
+    def __init__(self, editor: Editor, uow: UnitOfWork, state: MemoryState, diff: Diff) -> None:
         self._uow = uow
-        self._id = conversation_id
-        self._codec = codec
+        self._id = editor.id
+        self._codec = editor.codec
+        self._deletes = editor.trimmed == "deleted"
         self._state = state
         self._diff = diff
         self._created_at = state.created_at
         self._stored: dict[int, Run] = {}
-        self._new = [codec.to_ours(run) for run in diff.append]
+        self._new = [self._codec.to_ours(run) for run in diff.append]
         self._kept = [known.position for known in diff.runs if known.position > 0]
 
-    def edit(self, trimmed: Trimmed, metadata: dict[str, Json]) -> Edit:
+    def edit(self, metadata: dict[str, Json]) -> Edit:
         state, diff = self._state, self._diff
-        missing = [known for known in diff.trimmed if known.position]
-        hidden = [] if trimmed == "deleted" else missing
-        remove = [*[known for known in diff.remove if known.position], *([] if hidden else missing)]
+        trimmed = [known for known in diff.trimmed if known.position]
+        hidden = [] if self._deletes else trimmed
+        remove = [known for known in diff.remove if known.position] + (trimmed if self._deletes else [])
         shown, hide = self._shown_from(hidden)
-        after = replace(
-            state, runs=diff.runs, detached=sorted([*diff.detached, *hidden]), metadata=metadata, shown_from=shown
-        )
+        detached = sorted([*diff.detached, *hidden])
+        after = replace(state, runs=diff.runs, detached=detached, metadata=metadata, shown_from=shown)
         is_marked = shown != state.shown_from
         if is_marked and self._new:
-            self._new[0] = marks.mark(self._new[0], self._created_at, shown)
-        if not (diff.write or remove or hide or (is_marked and not self._new) or differs(metadata, state.metadata)):
-            return Edit(Change(self._id, append=self._appended()) if self._new else None, self._new, after)
-        record, stored_metadata = self._look()
-        self._read([*diff.write, *[known.position for known in (*remove, *hide)]])
-        self._check(remove, hide)
-        written = self._written() | {
-            known.position: marks.hide(self._stored[known.position], self._created_at) for known in hide
-        }
+            self._mark_new(shown)
+        if diff.write or remove or hide or (is_marked and not self._new) or differs(metadata, state.metadata):
+            return Edit(self._change(after, remove, hide), self._new, after)
+        return Edit(Change(self._id, append=self._appended()) if self._new else None, self._new, after)
+
+    def _change(self, after: MemoryState, remove: list[KnownRun], hide: list[KnownRun]) -> Change | None:
+        """Return the change that edits the conversation; None if it is already as it is to be."""
+        conversation = self._uow.conversations.get(self._id)
+        record = cast(ConversationRecord, conversation.record)
+        if record.incarnation != self._state.incarnation:
+            raise StaleStateError
+        self._read(remove, hide)
+        written = self._written()
+        written |= {known.position: marks.hide(self._stored[known.position], self._created_at) for known in hide}
         removed = [known.position for known in remove if known.position in self._stored]
-        if not self._new and (is_marked or self._loses_mark(removed)):
+        is_lost = any(marks.has_mark(self._stored[at], self._created_at) for at in removed) and after.shown_from > 0
+        if not self._new and (is_lost or after.shown_from != self._state.shown_from):
             self._mark_stored(after, removed, written)
-        elif not is_marked and self._loses_mark(removed):
-            self._new[0] = marks.mark(self._new[0], self._created_at, state.shown_from)
-        text = metadata_text(merged(state.metadata, metadata, stored_metadata))
+        elif self._new and is_lost:
+            self._mark_new(after.shown_from)
+        text = metadata_text(merged(self._state.metadata, after.metadata, conversation.metadata))
         change = Change(
             self._id,
             metadata=None if text == record.metadata else text,
@@ -113,8 +120,8 @@ class _Editing:
             append=self._appended(),
         )
         if change.edits:
-            change = replace(change, seen=Seen(record.incarnation, record.version))
-        return Edit(change if change.edits or self._new else None, self._new, after)
+            return replace(change, seen=Seen(record.incarnation, record.version))
+        return change if self._new else None
 
     def _appended(self) -> tuple[RunRecord, ...]:
         return tuple([run.to_record() for run in self._new])
@@ -126,7 +133,9 @@ class _Editing:
         """
         state, diff = self._state, self._diff
         shown, hide = state.shown_from, list[KnownRun]()
-        if hidden and not (state.is_window and diff.runs):  # what leaves a window in front is left out by `last` already
+        if hidden and not (
+            state.is_window and diff.runs
+        ):  # what leaves a window in front is left out by `last` already
             last = max(known.position for known in hidden)
             first = min([last + 1, state.unseen, *self._kept])
             shown, hide = (first, hide) if first > last else (shown, hidden)
@@ -137,31 +146,22 @@ class _Editing:
 
     # what is stored
 
-    def _look(self) -> tuple[ConversationRecord, dict[str, Json]]:
-        conversation = self._uow.conversations.get(self._id)
-        record = cast(ConversationRecord, conversation.record)
-        if record.incarnation != self._state.incarnation:
+    def _read(self, remove: list[KnownRun], hide: list[KnownRun]) -> None:
+        """Read the runs to be touched, and check that each is still where the driver knows it to be."""
+        written = {at for slot, write in self._diff.write.items() for at in (slot, write.before) if at}
+        needed = written | {each.position for each in hide}
+        touched = needed | {each.position for each in remove}
+        if not touched:
+            return
+        self._add(self._uow.runs.list(self._id, after=min(touched) - 1, before=max(touched) + 1))
+        ids = {each.position: each.id for each in (*self._state.runs, *self._state.detached)}
+        if not self._stored.keys() >= needed or any(
+            self._codec.to_theirs(self._stored[at]).id != ids[at] for at in touched & self._stored.keys()
+        ):
             raise StaleStateError
-        return record, conversation.metadata
-
-    def _read(self, positions: list[int]) -> None:
-        sources = [write.before for write in self._diff.write.values() if write.before]
-        if positions:
-            first, last = min([*positions, *sources]), max([*positions, *sources])
-            self._add(self._uow.runs.list(self._id, after=first - 1, before=last + 1))
 
     def _add(self, runs: list[Run]) -> None:
         self._stored.update({cast(int, run.position): run for run in runs})
-
-    def _check(self, remove: list[KnownRun], hide: list[KnownRun]) -> None:
-        """Check that each run to be touched is still where the driver knows it to be."""
-        known = {each.position: each for each in (*self._state.runs, *self._state.detached)}
-        written = {at for slot, write in self._diff.write.items() for at in (slot, write.before) if at}
-        needed = written | {each.position for each in hide}
-        for at in needed | {each.position for each in remove}:
-            stored = self._stored.get(at)
-            if (stored is None and at in needed) or (stored and self._codec.to_theirs(stored).id != known[at].id):
-                raise StaleStateError
 
     def _written(self) -> dict[int, Run]:
         """Return the runs that replace others, by position."""
@@ -182,8 +182,8 @@ class _Editing:
 
     # the mark
 
-    def _loses_mark(self, removed: list[int]) -> bool:
-        return self._state.shown_from > 0 and any(marks.has_mark(self._stored[at], self._created_at) for at in removed)
+    def _mark_new(self, shown: int) -> None:
+        self._new[0] = marks.mark(self._new[0], self._created_at, shown)
 
     def _mark_stored(self, after: MemoryState, removed: list[int], written: dict[int, Run]) -> None:
         """Write the mark into a stored run: the last known one that stays, or a later one that has a mark already."""

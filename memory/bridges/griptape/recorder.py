@@ -11,7 +11,7 @@ from griptape.memory.structure import Run as GriptapeRun
 
 from memory.bridges.griptape.codec import Codec
 from memory.bridges.griptape.diff import Diff, compare
-from memory.bridges.griptape.editing import Edit, StaleStateError, Trimmed, create, edit
+from memory.bridges.griptape.editing import Edit, Editor, StaleStateError, Trimmed
 from memory.bridges.griptape.marks import shown_from, visible
 from memory.bridges.griptape.metadata import metadata_of
 from memory.bridges.griptape.places import Bring
@@ -56,7 +56,7 @@ class Recorder:
         self._id = conversation_id
         self._codec = codec
         self._last = last
-        self._trimmed: Trimmed = trimmed
+        self._editor = Editor(conversation_id, codec, trimmed)
         self._bring = bring
         self._lock = RLock()
         self._state = MemoryState()
@@ -175,16 +175,14 @@ class Recorder:
         at = self._store.repository.clock()
         diff = self._compare(snapshot, digests)
         if self._state.incarnation is None:
-            planned = create(self._id, self._codec, diff, metadata, at)
+            planned = self._editor.create(diff, metadata, at)
         else:
             try:
-                planned = edit(uow, self._id, self._codec, self._trimmed, self._state, diff, metadata)
+                planned = self._editor.edit(uow, self._state, diff, metadata)
             except StaleStateError:
                 self._look(uow)
                 self._state = self._state.relocated(map(self._codec.known, uow.runs.list(self._id)))
-                planned = edit(
-                    uow, self._id, self._codec, self._trimmed, self._state, self._compare(snapshot, digests), metadata
-                )
+                planned = self._editor.edit(uow, self._state, self._compare(snapshot, digests), metadata)
         if planned.change is None:
             self._state = planned.state
         else:
@@ -237,7 +235,9 @@ class Recorder:
         written = cast(Written, receipt.written[self._id])
         state, before = planned.state, planned.state.incarnation
         state = state.appended(self._positions(planned.new, state.last_position, written))
-        if before is not None and written.incarnation != before:  # someone else replaced the conversation before the append
+        if (
+            before is not None and written.incarnation != before
+        ):  # someone else replaced the conversation before the append
             new = {index for index, known in enumerate(planned.state.runs) if known.position == NEW}
             runs = [known if index in new else known._replace(position=GONE) for index, known in enumerate(state.runs)]
             state = MemoryState(runs, metadata=state.metadata, last_position=written.last_position)

@@ -13,7 +13,9 @@ GONE: Final = 0
 NEW: Final = -1
 """As a position: the run is about to be appended."""
 
-_MOST_DETACHED: Final = 1_000  # runs that can be put back after an edit; older ones are found in the store, if unchanged
+_MOST_DETACHED: Final = (
+    1_000  # runs that can be put back after an edit; older ones are found in the store, if unchanged
+)
 
 
 class KnownRun(NamedTuple):
