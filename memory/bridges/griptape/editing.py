@@ -10,6 +10,7 @@ from memory.bridges.griptape.metadata import differs, merged, metadata_text
 from memory.bridges.griptape.state import KnownRun, MemoryState
 from memory.changes import ALL_RUNS, Change, Seen
 from memory.domain import ConversationRecord, Run, RunRecord
+from memory.errors import ConflictError
 from memory.unit_of_work import UnitOfWork
 from memory.values import Json
 
@@ -17,8 +18,13 @@ Trimmed: TypeAlias = Literal["hidden", "deleted"]
 """What happens to runs that ``max_runs`` takes out: ``hidden`` keeps them in the store but does not load them."""
 
 
-class StaleStateError(Exception):
-    """The stored runs are not where the driver knows them to be; nothing may be written on that basis."""
+class StaleStateError(ConflictError):
+    """The stored runs are not where the driver knows them to be."""
+
+    def __init__(self, conversation_id: str) -> None:
+        super().__init__(
+            f"runs of conversation {conversation_id!r} were changed by someone else meanwhile: store it again"
+        )
 
 
 @dataclass(slots=True)
@@ -89,19 +95,19 @@ class _Editing:
         shown, hide = self._shown_from(hidden)
         detached = sorted([*diff.detached, *hidden])
         after = replace(state, runs=diff.runs, detached=detached, metadata=metadata, shown_from=shown)
-        is_marked = shown != state.shown_from
-        if is_marked and self._new:
+        if shown != state.shown_from and self._new:
             self._mark_new(shown)
-        if diff.write or remove or hide or (is_marked and not self._new) or differs(metadata, state.metadata):
-            return Edit(self._change(after, remove, hide), self._new, after)
-        return Edit(Change(self._id, append=self._appended()) if self._new else None, self._new, after)
+        only_appends = not (diff.write or remove or hide or differs(metadata, state.metadata))
+        if only_appends and (self._new or shown == state.shown_from):
+            return Edit(Change(self._id, append=self._appended()) if self._new else None, self._new, after)
+        return Edit(self._change(after, remove, hide), self._new, after)
 
     def _change(self, after: MemoryState, remove: list[KnownRun], hide: list[KnownRun]) -> Change | None:
         """Return the change that edits the conversation; None if it is already as it is to be."""
         conversation = self._uow.conversations.get(self._id)
         record = cast(ConversationRecord, conversation.record)
         if record.incarnation != self._state.incarnation:
-            raise StaleStateError
+            raise StaleStateError(self._id)
         self._read(remove, hide)
         written = self._written()
         written |= {known.position: marks.hide(self._stored[known.position], self._created_at) for known in hide}
@@ -131,17 +137,16 @@ class _Editing:
 
         A run that others appended is never hidden by its position: the driver has not seen it.
         """
-        state, diff = self._state, self._diff
+        state, kept = self._state, self._kept
         shown, hide = state.shown_from, list[KnownRun]()
-        if hidden and not (
-            state.is_window and diff.runs
-        ):  # what leaves a window in front is left out by `last` already
+        is_left_out = state.is_window and self._diff.runs  # what leaves a window in front: the next load ends before it
+        if hidden and not is_left_out:
             last = max(known.position for known in hidden)
-            first = min([last + 1, state.unseen, *self._kept])
+            first = min([last + 1, state.unseen, *kept])
             shown, hide = (first, hide) if first > last else (shown, hidden)
-        if self._kept and min(self._kept) < shown:  # hidden ones were put back: those behind them stay hidden
-            shown = min(self._kept)
-            hide = [*hide, *[known for known in diff.detached if shown <= known.position < state.shown_from]]
+        if kept and min(kept) < shown:  # hidden runs were put back; those that lie behind them stay hidden
+            shown = min(kept)
+            hide = [*hide, *[known for known in self._diff.detached if shown <= known.position < state.shown_from]]
         return shown, hide
 
     # what is stored
@@ -158,7 +163,7 @@ class _Editing:
         if not self._stored.keys() >= needed or any(
             self._codec.to_theirs(self._stored[at]).id != ids[at] for at in touched & self._stored.keys()
         ):
-            raise StaleStateError
+            raise StaleStateError(self._id)
 
     def _add(self, runs: list[Run]) -> None:
         self._stored.update({cast(int, run.position): run for run in runs})
@@ -193,7 +198,7 @@ class _Editing:
         place = max(places)
         self._add(self._uow.runs.list(self._id, after=place - 1))
         if place not in self._stored:
-            raise StaleStateError
+            raise StaleStateError(self._id)
         marked = [at for at, run in self._stored.items() if at > place and marks.has_mark(run, self._created_at)]
         place = max([place, *[at for at in marked if at not in removed]])
         run = written.get(place, self._stored[place])

@@ -182,7 +182,7 @@ class Recorder:
             except StaleStateError:
                 self._look(uow)
                 self._state = self._state.relocated(map(self._codec.known, uow.runs.list(self._id)))
-                planned = self._editor.edit(uow, self._state, self._compare(snapshot, digests), metadata)
+                raise  # and compare again
         if planned.change is None:
             self._state = planned.state
         else:
