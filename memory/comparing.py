@@ -6,20 +6,17 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
-from memory.changes import Seen
 from memory.domain import Conversation, ConversationRecord, RunRecord
 from memory.errors import ConflictError, CorruptRecordError
 from memory.moments import write_moment
 from memory.query import Criterion
-from memory.repository import Window
 from memory.store import Store
+from memory.transfer.states import get, runs_of, steadily
 from memory.values import compact
 
 T = TypeVar("T")
 Pair: TypeAlias = tuple[ConversationRecord | None, ConversationRecord | None]
 
-_WINDOW: Final = 200  # runs that are read at a time
-_TRIES: Final = 5
 _NAMED: Final = 5  # positions of differing runs that are named
 _MOMENTS: Final = ("created_at", "updated_at", "expires_at")
 _MISSING: Final = "missing there"
@@ -203,62 +200,9 @@ def _differing_runs(ours: Iterator[RunRecord], theirs: Iterator[RunRecord]) -> I
         yield f"runs: at {', '.join(map(str, positions))}{f' and {more:,} more' if more else ''}"
 
 
-def get(store: Store, conversation_id: str) -> ConversationRecord | None:
-    """Return what a store keeps of a conversation itself; None if there is none, or it has expired."""
-    store.begin()  # which checks the schema, and makes a new file's
-    found = store.repository.get(store.name, conversation_id)
-    return None if found is None else found.record
-
-
 def has_any(store: Store, criterion: Criterion | None = None) -> bool:
     """Tell whether any conversation matches."""
     return bool(store.begin().conversations.find(criterion, order="id", limit=1).items)
-
-
-def runs_of(store: Store, record: ConversationRecord) -> Iterator[RunRecord]:
-    """Yield the runs that a conversation had when its record was read, in constant memory; not those appended since.
-
-    Raises:
-        ConflictError: it is not that version any more: what was yielded belongs to none.
-        CorruptRecordError: there are not as many runs as the record says.
-    """
-    seen = seen_in(record)
-    after = count = 0
-    while after < record.last_position:
-        window = Window(after=after, before=record.last_position + 1, limit=_WINDOW)
-        read = store.repository.runs(store.name, record.id, window)
-        if read.seen != seen:
-            raise ConflictError(f"conversation {record.id!r} was changed while it was read")
-        yield from [run.to_record(cast(int, run.position)) for run in read.runs]
-        count += len(read.runs)
-        after = cast(int, read.runs[-1].position) if len(read.runs) == _WINDOW else record.last_position
-    if not store.repository.capabilities.detects_conflicts:  # nor does it read the version in one step with the runs
-        now = get(store, record.id)
-        if now is None or seen_in(now) != seen:
-            raise ConflictError(f"conversation {record.id!r} was changed while it was read")
-    if count != record.run_count:
-        raise CorruptRecordError(
-            f"conversation {record.id!r} has {count:,} runs and says that it has {record.run_count:,}"
-        )
-
-
-def seen_in(record: ConversationRecord) -> Seen:
-    """Return which version of the conversation the record tells of."""
-    return Seen(record.incarnation, record.version)
-
-
-def steadily(work: Callable[[], T]) -> T:
-    """Do work on what others write at the same time, again where they came in between.
-
-    Raises:
-        ConflictError: they did each time.
-    """
-    for _ in range(_TRIES - 1):
-        try:
-            return work()
-        except ConflictError:
-            continue
-    return work()
 
 
 def pairs(source: Store, target: Store, criterion: Criterion | None) -> Iterator[Pair]:

@@ -81,9 +81,8 @@ def redact(url: str) -> str:
     user, _, password = credentials.partition(":")
     shown = (f"{user}:***@" if password and _PLAIN_NAME.fullmatch(user) else "***@") if at else ""
     place, question, query = place.partition("?")
-    place = (
-        re.sub(r"^([^:/#\[\]]*):(?![0-9]+(?:[/#]|$))[^/#]*", r"\1:***", place) if mark else place
-    )  # no number, so no port
+    if mark and _NO_PORT.match(place):
+        place = place.partition(":")[0] + ":***"
     query = "&".join(_without_secret(*option.partition("=")) for option in query.split("&"))
     return f"{scheme}{mark}{shown}{place}{question}{query}"
 
@@ -93,6 +92,7 @@ def _has_stray_at(url: str) -> bool:
     return "@" in "".join(re.split("[/?#]", url.partition("://")[2], maxsplit=1)[1:])
 
 
+_NO_PORT: Final = re.compile(r"[^:/#\[\]]*:(?![0-9]+(?:[/#]|$))")
 _PLAIN_NAME: Final = re.compile(r"[\w.-]*")
 _SECRET_NAME: Final = re.compile(r"(?i)pass|pwd|secret|token|key|auth|credential|sig")
 

@@ -88,7 +88,7 @@ class Conversation:
         Raises:
             CorruptRecordError: a field of it cannot be what the store wrote.
         """
-        _check_conversation(record)
+        check_record(record)
         metadata = decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}")
         conversation = cls(record.id, metadata, None if record.expires_at is None else to_datetime(record.expires_at))
         conversation.written(record)
@@ -216,8 +216,12 @@ def encode_metadata(metadata: object) -> str:
     return encode(cast(Json, metadata), "metadata") if metadata else "{}"
 
 
-def _check_conversation(record: ConversationRecord) -> None:
-    """Refuse a record that somebody else than the store has written, or damaged."""
+def check_record(record: ConversationRecord) -> None:
+    """Refuse a record that somebody else than the store has written, or damaged.
+
+    Raises:
+        CorruptRecordError: a field of it cannot be what the store wrote.
+    """
     id, metadata, version, _, run_count, last_position, created_at, updated_at, expires_at = record
     if (
         not (type(id) is type(metadata) is str)

@@ -4,6 +4,7 @@ A connection that two processes share mixes up their answers, so each process op
 """
 
 import os
+from threading import Lock
 from typing import Final
 from weakref import WeakSet
 
@@ -22,6 +23,8 @@ class ForkAware:
 
 
 _watched: Final[WeakSet[ForkAware]] = WeakSet()
+_prepared: Final[list[ForkAware]] = []
+_one_fork: Final = [Lock()]  # at a time: else what one thread has prepared is undone before the other forks
 
 
 def watch(one: ForkAware) -> None:
@@ -29,19 +32,50 @@ def watch(one: ForkAware) -> None:
     _watched.add(one)
 
 
+class FreshLock(ForkAware):
+    """A lock that is free in a new process, whatever thread had it at the fork."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        watch(self)
+
+    def after_fork_in_child(self) -> None:
+        self._lock = Lock()
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """Take the lock; return whether it was to be had."""
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 def _before() -> None:
-    for one in list(_watched):
+    _one_fork[0].acquire()
+    _prepared[:] = _watched
+    for one in _prepared:
         one.before_fork()
 
 
 def _in_parent() -> None:
-    for one in list(_watched):
+    for one in _prepared:
         one.after_fork_in_parent()
+    _prepared.clear()
+    _one_fork[0].release()
 
 
 def _in_child() -> None:
-    for one in list(_watched):
+    _one_fork[0] = Lock()
+    for one in _prepared:
         one.after_fork_in_child()
+    _prepared.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from memory.changes import Change, ChangeSet, Seen
-from memory.comparing import get
 from memory.copying import copy_conversation
 from memory.errors import (
     AlreadyExistsError,
@@ -24,6 +23,7 @@ from memory.errors import (
 )
 from memory.repository import Outbox, Parcel, Progress, SchemaStatus, Waiting, silently
 from memory.store import Store, connect
+from memory.transfer.states import get
 
 _AT_ONCE: Final = 100  # parcels between two deletions from the outbox, each of which syncs the primary's disk
 _DOES_NOT_FIT = (
@@ -197,7 +197,7 @@ class _Relay:
                 self._deliver(parcel)
                 delivered.append(parcel)
         except PersistenceError as error:
-            self.done.failure = error
+            self.done.failure = _without_frames(error)
         outbox.delivered(delivered)  # should this fail, they come again
         self.done.delivered += len(delivered)
 
@@ -209,6 +209,15 @@ class _Relay:
             primary = self.primary.namespace(parcel.namespace)
             for change in parcel.changes.changes:
                 self.done.repaired += copy_conversation(primary, replica, change.id).outcome != "equal"
+
+
+def _without_frames(error: PersistenceError) -> PersistenceError:
+    """Return an error that can be kept: its frames refer to connections, and to what it is kept in."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def _for(replica: Store, changes: ChangeSet) -> ChangeSet:

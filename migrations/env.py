@@ -14,10 +14,12 @@ def _is_ours(name: str | None, type_: str, *_: object) -> bool:
 
 
 def _run(connection: Connection) -> None:
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
     context.configure(
         connection=connection,
         target_metadata=metadata,
         version_table=VERSION_TABLE,
+        version_table_schema=schemas.get(None),  # Alembic looks for this table without the map
         include_name=_is_ours,
         render_as_batch=True,
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import memory
 from memory import AlreadyExistsError, Conversation, InvalidValueError, Run, Store, where
 from memory.changes import ChangeSet, Receipt
-from memory.transfer import Arrival, Refusal, Totals, dump, read_lines, restore, uncompressed
+from memory.transfer import Arrival, Limits, Refusal, Totals, dump, read_lines, restore, uncompressed
 from memory.values import Json, encode, encode_parsed
 
 ODD_VALUES: list[Json] = [
@@ -245,13 +245,13 @@ def test_a_bad_line_is_told_and_the_rest_goes_on(store: Store) -> None:
 
 def test_a_line_without_end_is_skipped_without_being_held() -> None:
     stream = io.BytesIO(line("a").encode() + b"x" * 5_000_000 + b"\n" + line("b").encode())
-    assert [type(read) for read in read_lines(stream, longest=1000)] == [Arrival, Refusal, Arrival]
+    assert [type(read) for read in read_lines(stream, limits=Limits(line=1000))] == [Arrival, Refusal, Arrival]
 
 
 def test_a_line_of_just_the_longest_length_is_read() -> None:
     whole = line("a").encode()
     for text in (whole, whole.rstrip()):
-        assert [type(read) for read in read_lines(io.BytesIO(text), longest=len(text))] == [Arrival]
+        assert [type(read) for read in read_lines(io.BytesIO(text), limits=Limits(line=len(text)))] == [Arrival]
 
 
 @pytest.mark.parametrize("compressed", ["no", "once", "in two members"])

@@ -11,11 +11,11 @@ import typer
 from memory.cli.files import STANDARD
 from memory.cli.options import Settings, before_the_command, with_settings
 from memory.cli.reporting import FAILED, MISUSED, complain, visible
-from memory.errors import InvalidValueError
+from memory.errors import InvalidValueError, NotFoundError
 from memory.expression import parse
 from memory.formats.registry import NATIVE, Target, check_options, describe
 from memory.query import Criterion
-from memory.transfer import OnConflict
+from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, whole
 
 app = typer.Typer(
     callback=before_the_command,
@@ -93,6 +93,11 @@ def import_(
     value_attribute: Annotated[str | None, typer.Option(help="The attribute with the conversation.")] = None,
     region: Annotated[str | None, typer.Option(help="The table's region; else as AWS is configured.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="URL of a DynamoDB other than Amazon's.")] = None,
+    max_line: Annotated[int, typer.Option(min=1, help="Bytes of one conversation.")] = DEFAULT_LIMITS.line,
+    max_values: Annotated[int, typer.Option(min=1, help="JSON values in one.")] = DEFAULT_LIMITS.values,
+    max_unpacked: Annotated[int, typer.Option(min=1, help="Bytes of a file, unpacked.")] = DEFAULT_LIMITS.unpacked,
+    max_ratio: Annotated[int, typer.Option(min=1, help="How many times its size that is.")] = DEFAULT_LIMITS.ratio,
+    max_refused: Annotated[int, typer.Option(min=1, help="What of it may be refused.")] = DEFAULT_LIMITS.refused,
 ) -> None:
     """Import conversations, as `_IMPORT_HELP` tells."""
     from memory.cli.transferring import import_sources
@@ -109,7 +114,8 @@ def import_(
     options = {name: value for name, value in given.items() if value is not None}
     check_options(from_, options)
     with settings.open() as store:
-        totals = import_sources(store, sources, on_conflict, from_, options)
+        limits = Limits(max_line, max_values, max_unpacked, max_ratio, max_refused)
+        totals = import_sources(store, sources, on_conflict, from_, options, limits=limits)
     if totals.refused:
         if from_ == NATIVE and not totals.conversations + totals.skipped:
             complain("what other programs wrote comes in with --from: see `memory import --help`")
@@ -241,10 +247,10 @@ def show(
     """Show a conversation as a transcript, or as the line that `export` writes."""
     from memory.cli.showing import show_transcript
 
-    with settings.open_existing() as store, store.begin() as uow:
-        conversation = uow.conversations.get(id)
-        runs = uow.runs.iterate(id) if last is None else uow.runs.last(id, last)
-        show_transcript(conversation, runs, as_json=json)
+    with settings.open_existing() as store, whole(store, id, last=last) as read:
+        if read is None:
+            raise NotFoundError(f"there is no conversation {id!r}")
+        show_transcript(*read, as_json=json)
 
 
 @app.command()

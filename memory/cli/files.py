@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 from memory.errors import ConfigurationError
-from memory.transfer import uncompressed
+from memory.transfer import Limits, uncompressed
 from memory.values import now
 
 STANDARD = "-"
@@ -37,15 +37,19 @@ class Source:
 
 
 @contextmanager
-def open_input(name: str) -> Iterator[Source]:
+def open_input(name: str, limits: Limits) -> Iterator[Source]:
     """Open a file for reading; gzip is told by the first bytes, whatever the name."""
     if name == STANDARD:
-        yield Source(uncompressed(cast("io.BufferedReader[Any]", sys.stdin.buffer)), None, lambda: 0, now())
+        yield Source(
+            uncompressed(cast("io.BufferedReader[Any]", sys.stdin.buffer), limits=limits), None, lambda: 0, now()
+        )
         return
     with Path(name).open("rb", buffering=0) as raw, io.BufferedReader(raw, 2**16) as stream:
         told = os.fstat(raw.fileno())
         size = told.st_size if Path(name).is_file() else None
-        yield Source(uncompressed(stream), size, raw.tell, now() if size is None else told.st_mtime_ns // 1000)
+        yield Source(
+            uncompressed(stream, limits=limits), size, raw.tell, now() if size is None else told.st_mtime_ns // 1000
+        )
 
 
 @contextmanager

@@ -37,12 +37,12 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def complain(message: str) -> None:
-    """Write one line to stderr, without the passwords of URLs in it."""
-    print(visible(_without_passwords(message.replace("\n", " "))), file=sys.stderr)
+    """Write one line to stderr."""
+    print(visible(message.replace("\n", " ")), file=sys.stderr)
 
 
 def _without_passwords(text: str) -> str:
-    """Redact each URL in a text: an error of a driver may quote one; ours do not."""
+    """Redact each URL in a traceback: errors of drivers may quote one, ours never do."""
     return _URL.sub(lambda found: redact(found[0]), text)
 
 

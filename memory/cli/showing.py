@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from memory.cli.reporting import visible
-from memory.domain import Conversation, Run
+from memory.domain import Conversation, ConversationRecord, Run, RunRecord
 from memory.formats.artifacts import text_of
 from memory.moments import write_moment
 from memory.paging import Page
@@ -54,11 +54,8 @@ def _show_table(page: Page[Conversation]) -> None:
     Console().print(table)
 
 
-def show_transcript(conversation: Conversation, runs: Iterable[Run], *, as_json: bool) -> None:
+def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, as_json: bool) -> None:
     """Write a conversation and these of its runs to stdout, run by run."""
-    record = conversation.record
-    if record is None:
-        return
     if as_json:
         sys.stdout.writelines(write_line(record, runs))
         return
@@ -69,8 +66,8 @@ def show_transcript(conversation: Conversation, runs: Iterable[Run], *, as_json:
     expiry = "" if record.expires_at is None else f", expires {write_moment(record.expires_at)}"
     console.print(f"created {write_moment(record.created_at)}, updated {write_moment(record.updated_at)}{expiry}")
     console.print(f"version {record.version}, {record.run_count:,} runs")
-    console.print(_text(f"metadata {_compact(conversation.metadata)}"))
-    for run in runs:
+    console.print(_text(f"metadata {_compact(Conversation.from_record(record).metadata)}"))
+    for run in (Run.from_record(record.id, run) for run in runs):
         console.print()
         console.print(_text(f"#{run.position}  {run.created_at:%Y-%m-%d %H:%M:%S}  {run.id}", "dim"))
         console.print(_said("> ", run.input, "cyan"))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import typer
 
@@ -16,7 +16,7 @@ from memory.cli.files import STANDARD, open_input, open_output
 from memory.cli.progress import progress
 from memory.cli.reporting import FAILED, complain, visible
 from memory.connecting import redact
-from memory.domain import Conversation, ConversationRecord
+from memory.domain import Conversation, Run
 from memory.errors import AlreadyExistsError, ConfigurationError, InvalidValueError
 from memory.formats import registry as formats
 from memory.formats.envelopes import write_envelope
@@ -24,7 +24,7 @@ from memory.formats.griptape_local import ENDING, stem_of
 from memory.formats.registry import FORMATS, NATIVE
 from memory.query import Criterion
 from memory.store import Store
-from memory.transfer import OnConflict, Refusal, Totals, dump, known_runs, restore
+from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, Refusal, Totals, dump, restore, whole
 from memory.values import now
 
 _NAMED: Final = 3  # conversations that were skipped
@@ -41,6 +41,8 @@ def import_sources(
     on_conflict: OnConflict,
     format: str = NATIVE,
     options: Mapping[str, str] | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Totals:
     """Import files, or what addresses name; tell what cannot be read, and in the end what has been written, whatever happens.
 
@@ -50,6 +52,7 @@ def import_sources(
         on_conflict: as `restore`.
         format: a name in `memory.formats.registry.FORMATS`.
         options: the format's.
+        limits: what is refused.
 
     Raises:
         ConfigurationError: an option or an address cannot work.
@@ -63,7 +66,7 @@ def import_sources(
     store.begin()  # a store that cannot be used is told before anything is read
     try:
         for name in names:
-            _import_one(store, name, format, options, on_conflict=on_conflict, totals=totals, skipped=skipped)
+            _import_one(store, name, format, options, limits, on_conflict=on_conflict, totals=totals, skipped=skipped)
     finally:
         what = "lines" if format == NATIVE else "conversations"
         refused = f", refused {totals.refused:,} {what}" if totals.refused else ""
@@ -82,6 +85,7 @@ def _import_one(
     name: str,
     format: str,
     options: Mapping[str, str],
+    limits: Limits,
     *,
     on_conflict: OnConflict,
     totals: Totals,
@@ -98,12 +102,12 @@ def _import_one(
 
     with ExitStack() as stack:
         if is_file:
-            opened = stack.enter_context(open_input(name))
+            opened = stack.enter_context(open_input(name, limits))
             stem = "stdin" if name == STANDARD else formats.name_of(name)
-            source = formats.Source(stem, opened.modified_at, opened.lines, options)
+            source = formats.Source(stem, opened.modified_at, opened.lines, options, limits)
             size, position = opened.size, opened.position
         else:
-            source = formats.Source(name, now(), None, options)
+            source = formats.Source(name, now(), None, options, limits)
             size, position = None, int
         advance = stack.enter_context(progress(redact(name), lambda: size))
         try:
@@ -151,8 +155,7 @@ def export_griptape(store: Store, name: str, criterion: Criterion | None, order:
             f"{'several conversations match' if found else 'no conversation matches'}, and a file is one: "
             "choose it by --where 'id == \"...\"', or name a folder, with / at its end"
         )
-    _export_griptape(store, found[0], name)
-    return 1
+    return int(_export_griptape(store, found[0], name))
 
 
 def _export_folder(store: Store, folder: Path, criterion: Criterion | None, order: str) -> int:
@@ -163,14 +166,15 @@ def _export_folder(store: Store, folder: Path, criterion: Criterion | None, orde
         with store.begin() as uow, progress(str(folder), lambda: count(store, criterion)) as advance:
             for conversation in uow.conversations.iterate(criterion, order=order):
                 try:
-                    _export_griptape(store, conversation, str(folder / f"{stem_of(conversation.id)}{ENDING}"))
+                    exported += _export_griptape(
+                        store, conversation, str(folder / f"{stem_of(conversation.id)}{ENDING}")
+                    )
                 except OSError as error:
                     if error.errno not in _UNNAMEABLE:
                         raise
                     complain(f"conversation {conversation.id!r} was not exported: {error.strerror}")
                     refused += 1
                     continue
-                exported += 1
                 advance(exported)
         is_complete = True
     finally:
@@ -181,13 +185,17 @@ def _export_folder(store: Store, folder: Path, criterion: Criterion | None, orde
     return exported
 
 
-def _export_griptape(store: Store, conversation: Conversation, name: str) -> None:
-    record = cast(ConversationRecord, conversation.record)
-    # A unit of work remembers whose runs it has read; one for each conversation forgets it again.
-    with open_output(name) as stream, store.begin() as uow:
-        for piece in write_envelope(conversation.metadata, known_runs(record, uow.runs.iterate(conversation.id))):
-            stream.write(piece)
-        stream.flush()
+def _export_griptape(store: Store, found: Conversation, name: str) -> bool:
+    """Write the file of a conversation; return False, and write none, if it is gone by now."""
+    with whole(store, found.id, found.record) as read:
+        if read is None:
+            return False
+        metadata = Conversation.from_record(read.record).metadata
+        with open_output(name) as stream:
+            for piece in write_envelope(metadata, (Run.from_record(found.id, run) for run in read.runs)):
+                stream.write(piece)
+            stream.flush()
+    return True
 
 
 def count(store: Store, criterion: Criterion | None) -> int:

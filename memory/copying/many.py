@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from memory.changes import Change, ChangeSet
-from memory.comparing import Pair, get, has_any, head, named, pairs, runs_of
-from memory.copying.one import RECORD_SIZE, OneCopy, pieces, run_load
+from memory.comparing import Pair, has_any, head, named, pairs
+from memory.copying.one import OneCopy
 from memory.domain import ConversationRecord
 from memory.errors import (
     AlreadyExistsError,
@@ -21,6 +21,7 @@ from memory.gathering import Load, gather
 from memory.query import Criterion
 from memory.store import Store
 from memory.transfer import OnConflict
+from memory.transfer.states import RECORD_SIZE, get, pieces, run_load, runs_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,24 +5,21 @@ piece by piece, and ended by an edit, which counts the version up: no part of it
 whole (docs/decisions/0050-a-long-copy-ends-with-its-version.md).
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from memory.changes import Change, ChangeSet, Seen, Written
-from memory.comparing import get, head, runs_of, seen_in, steadily
+from memory.comparing import head
 from memory.domain import ConversationRecord, RunRecord
 from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, NotFoundError
-from memory.gathering import Load, gather
 from memory.store import Store
+from memory.transfer.states import get, pieces, runs_of, seen_in, steadily
 
 Outcome: TypeAlias = Literal["equal", "copied", "removed", "absent", "kept"]
 """``equal`` already; ``copied``; ``removed`` where the source has none, or ``absent`` there and left; ``kept`` on a conflict."""
-
-RECORD_SIZE: Final = 200
-"""Characters that a conversation has without runs and metadata, and a run without its texts."""
 
 
 class Copied(NamedTuple):
@@ -38,7 +35,7 @@ def copy_conversation(source: Store, target: Store, conversation_id: str, *, tho
     Where the source has none, or an expired one, it is removed. Whatever stands in the target gives way. It may be called again
     at any time: what is equal is left alone, and what an earlier call has begun is gone on with. Memory is constant.
     What is appended to the source meanwhile is left out; when it is edited meanwhile, the copy begins again. What others write
-    to the target meanwhile makes it begin again too; but a run that they append at the moment of its replacement goes with it.
+    to the target meanwhile, a run that they append among it, makes it begin again too.
 
     Args:
         source: where from; it is only read.
@@ -119,7 +116,7 @@ class OneCopy:
             return "equal"
         if not self.removes:
             return "absent"
-        self._commit(Change(self.id, seen_in(theirs), remove=True))
+        self._commit(Change(self.id, seen_in(theirs), theirs.last_position, remove=True))
         return "removed"
 
     def _go_on(self, ours: ConversationRecord, theirs: ConversationRecord, rest: Iterator[RunRecord]) -> Outcome:
@@ -140,10 +137,10 @@ class OneCopy:
         piece, following = next(rest, []), next(rest, None)
         last_position = piece[-1].position if piece else 0
         begun = ours if following is None else ours._replace(version=ours.version - 1, last_position=0)
-        seen = None if theirs is None else seen_in(theirs)
-        written = self._commit(
-            Change(self.id, seen, remove=theirs is not None, create=begun, append=tuple(piece)), ours.updated_at
-        )
+        change = Change(self.id, create=begun, append=tuple(piece))
+        if theirs is not None:
+            change = replace(change, seen=seen_in(theirs), after=theirs.last_position, remove=True)
+        written = self._commit(change, ours.updated_at)
         piece.clear()  # before more is read
         if following is not None and written is not None:
             self._append(ours, Seen(written.incarnation, written.version), chain([following], rest), last_position)
@@ -215,13 +212,3 @@ def _is_older(theirs: ConversationRecord, ours: ConversationRecord) -> bool:
         and theirs.last_position <= ours.last_position
         and theirs.updated_at <= ours.updated_at
     )
-
-
-def pieces(runs: Iterable[RunRecord]) -> Iterator[list[RunRecord]]:
-    """Divide runs into what one commit takes each time."""
-    return gather(runs, run_load)
-
-
-def run_load(run: RunRecord) -> Load:
-    """Return how much a run adds to a commit."""
-    return Load(RECORD_SIZE + len(run.input) + len(run.output) + len(run.metadata))

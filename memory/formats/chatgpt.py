@@ -1,6 +1,8 @@
 """ChatGPT's data export: ``conversations.json``, where each conversation is a tree of messages, as it comes or in its zip."""
 
+import os
 import re
+import struct
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +16,7 @@ from memory.formats.arriving import conversation, microseconds
 from memory.formats.json_stream import elements
 from memory.formats.pairing import REST, Role, Said, messages_of, rest_of, turns, values_of
 from memory.formats.registry import Source
-from memory.transfer import Arrival, Refusal, broken_off, read_json
+from memory.transfer import BROKEN_STREAM, Arrival, Refusal, broken_off, read_json
 from memory.values import Json, first_id, new_id, to_datetime
 
 KEY: Final = "chatgpt"
@@ -23,41 +25,60 @@ KEY: Final = "chatgpt"
 _FIELDS: Final = frozenset(["fields"])
 _QUERIED: Final = {"title": "title", "default_model_slug": "model"}  # fields that are metadata under these names
 _ZIP: Final = b"PK\x03\x04"
+_UNREADABLE: Final = (
+    *BROKEN_STREAM,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+"""What `zipfile` raises for an archive that is damaged, or in a way it does not know."""
+
 _MEMBER: Final = re.compile(r"(.*/)?conversations(-\d+)?\.json")
 
 
 def read(source: Source) -> Iterator[Arrival | Refusal]:
     """Yield the conversations of an export, one by one; memory is that of the largest."""
-    if not hasattr(source.file, "peek") or source.file.peek(4)[:4] != _ZIP:
-        yield from _read_stream(source.file, source, 0)
-        return
     number = 0
     try:
-        with zipfile.ZipFile(source.file) as archive:
-            for name in sorted(name for name in archive.namelist() if _MEMBER.fullmatch(name)):
-                with archive.open(name) as stream:
-                    for arrival in _read_stream(stream, source, number):
-                        number = arrival.number
-                        yield arrival
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-    ) as error:  # cut, or encrypted, or from a pipe
+        is_archive = hasattr(source.file, "peek") and source.file.peek(4)[:4] == _ZIP
+        for found in _read_archive(source) if is_archive else _read_stream(source.file, source, 0):
+            number = found.number
+            yield found
+    except _UNREADABLE as error:  # cut, damaged, encrypted, from a pipe, or too much
         yield broken_off(number + 1, error)
-        return
-    if not number:
-        yield Refusal(1, "there is no conversations.json in the archive")
+
+
+def _read_archive(source: Source) -> Iterator[Arrival | Refusal]:
+    number = 0
+    with zipfile.ZipFile(source.file) as archive:
+        members = sorted([each for each in archive.infolist() if _MEMBER.fullmatch(each.filename)], key=_name_of)
+        if not members:
+            yield Refusal(1, "there is no conversations.json in the archive")
+        # No member gives more bytes than it says, but many can be the same ones of the file.
+        source.limits.check_unpacked(sum(each.file_size for each in members), source.file.seek(0, os.SEEK_END))
+        for member in members:
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise NotImplementedError(f"{member.filename} is compressed in another way than ChatGPT's archives are")
+            with archive.open(member) as stream:
+                for found in _read_stream(stream, source, number):
+                    number = found.number
+                    yield found
+
+
+def _name_of(member: zipfile.ZipInfo) -> str:
+    return member.filename
 
 
 def _read_stream(stream: IO[bytes], source: Source, before: int) -> Iterator[Arrival | Refusal]:
-    for number, element in elements(stream):
+    for number, element in elements(stream, limits=source.limits):
         if isinstance(element, Refusal):
             yield Refusal(before + number, element.reason)
         else:
             make = partial(_read_tree, f"{source.name}-{before + number}", source.at)
-            yield read_json(before + number, element.text, make)
+            yield read_json(before + number, element.text, make, limits=source.limits)
 
 
 def _read_tree(id: str, at: int, value: Any) -> Change:

@@ -9,6 +9,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from memory.adapters.dynamodb.clients import checked
 from memory.adapters.dynamodb.errors import code_of, translate
 from memory.errors import ConfigurationError, InvalidValueError
 from memory.formats.envelopes import read_envelope
@@ -28,11 +29,13 @@ def read(source: Source) -> Iterator[Arrival | Refusal]:
     options = source.options
     where = f"table {source.name!r}"
     try:
-        client = boto3.client(
-            "dynamodb",
-            region_name=options.get("region"),
-            endpoint_url=options.get("endpoint"),
-            config=Config(retries={"mode": "standard", "total_max_attempts": _TRIES}),
+        client = checked(  # a page that is cut off is an error, not the end of the table
+            boto3.client(
+                "dynamodb",
+                region_name=options.get("region"),
+                endpoint_url=options.get("endpoint"),
+                config=Config(retries={"mode": "standard", "total_max_attempts": _TRIES}),
+            )
         )
         with closing(client):
             number = 0
@@ -66,7 +69,9 @@ def _arrival(number: int, item: dict[str, Any], source: Source) -> Arrival | Ref
     others = {name: _json(value) for name, value in item.items() if name not in (*names, attribute)}
     if others:
         beside["attributes"] = others
-    arrival = read_json(number, text.encode(), lambda value: read_envelope(id, value, source.at, beside))
+    arrival = read_json(
+        number, text.encode(), lambda value: read_envelope(id, value, source.at, beside), limits=source.limits
+    )
     return Refusal(number, f"{id!r}: {arrival.reason}") if isinstance(arrival, Refusal) else arrival
 
 

@@ -1,29 +1,32 @@
 """Files of Griptape's local driver: one conversation each, whose id is the file's name."""
 
 from collections.abc import Iterator
+from typing import Final
 from urllib.parse import quote, unquote
 
 from memory.formats.envelopes import read_envelope
 from memory.formats.registry import Source
-from memory.transfer import BROKEN_STREAM, LONGEST_LINE, Arrival, Refusal, broken_off, read_json
+from memory.transfer import BROKEN_STREAM, Arrival, Refusal, broken_off, read_json
 
 ENDING = ".json"
+_CHUNK: Final = 2**20
 _AS_IT_IS = " !#$&'()+,;=@[]^`{}~"  # besides letters, digits and "-._~", which are never encoded; not '%' and not '/'
 
 
 def read(source: Source) -> Iterator[Arrival | Refusal]:
     """Yield the conversation that a file holds."""
+    parts: list[bytes] = []
     try:
-        text = source.file.read(LONGEST_LINE)
-        is_longer = bool(source.file.read(1))
+        while part := source.file.read(_CHUNK):
+            parts.append(part)
+            if sum(map(len, parts)) > source.limits.line:
+                yield Refusal(1, source.limits.too_long("the file"))
+                return
     except BROKEN_STREAM as error:
         yield broken_off(1, error)
         return
-    if is_longer:
-        yield Refusal(1, f"the file is longer than {LONGEST_LINE:,} bytes")
-        return
     id = source.options.get("id", id_of(source.name))
-    yield read_json(1, text, lambda value: read_envelope(id, value, source.at))
+    yield read_json(1, b"".join(parts), lambda value: read_envelope(id, value, source.at), limits=source.limits)
 
 
 def id_of(stem: str) -> str:

@@ -39,17 +39,17 @@ def read(source: Source) -> Iterator[Arrival | Refusal]:
             for field, text in client.hscan_iter(index, count=_AT_ONCE):
                 if field not in seen:
                     seen.add(field)
-                    yield _arrival(len(seen), field, text, source.at)
+                    yield _arrival(len(seen), field, text, source)
     except RedisError as error:
         raise translate(error, where) or ConfigurationError(f"{where}: {error}") from error
 
 
-def _arrival(number: int, field: bytes, text: bytes, at: int) -> Arrival | Refusal:
+def _arrival(number: int, field: bytes, text: bytes, source: Source) -> Arrival | Refusal:
     try:
         id = field.decode()
     except UnicodeDecodeError:
         return Refusal(number, f"the field {field[:40]!r} is no UTF-8: it cannot be an id")
-    arrival = read_json(number, text, partial(_read, id, at))
+    arrival = read_json(number, text, partial(_read, id, source.at), limits=source.limits)
     return Refusal(number, f"{id!r}: {arrival.reason}") if isinstance(arrival, Refusal) else arrival
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import IO, Final, NamedTuple
 
-from memory.transfer import BROKEN_STREAM, LONGEST_LINE, Refusal, broken_off
+from memory.transfer import BROKEN_STREAM, DEFAULT_LIMITS, Limits, Refusal, broken_off
 
 _CHUNK: Final = 2**16
 _SPACE: Final = re.compile(rb"[\s,]*+")
@@ -31,7 +31,7 @@ class _EndError(Exception):
     """The input ends inside of a value, or the value is too long."""
 
 
-def elements(stream: IO[bytes], *, longest: int = LONGEST_LINE) -> Iterator[tuple[int, Element | Refusal]]:
+def elements(stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[int, Element | Refusal]]:
     """Yield the elements of the arrays in a stream, and values that stand outside of one, with their numbers.
 
     There may be several values, one after the other. Memory is that of the largest element. What is not JSON
@@ -39,12 +39,13 @@ def elements(stream: IO[bytes], *, longest: int = LONGEST_LINE) -> Iterator[tupl
 
     Args:
         stream: JSON in UTF-8.
-        longest: bytes of an element; a longer one is refused.
+        limits: what is refused; an element that is, ends it.
     """
     number = 0
     try:
-        for number, element in enumerate(_Reader(stream, longest).elements(), 1):
-            yield number, element
+        for number, element in enumerate(_Reader(stream, limits).elements(), 1):
+            too_long = len(element.text) > limits.line
+            yield number, Refusal(number, limits.too_long("it")) if too_long else element
     except _EndError as error:
         yield number + 1, Refusal(number + 1, str(error))
     except BROKEN_STREAM as error:
@@ -54,9 +55,9 @@ def elements(stream: IO[bytes], *, longest: int = LONGEST_LINE) -> Iterator[tupl
 class _Reader:
     """A stream, as far as it is needed: from the element that is being read."""
 
-    def __init__(self, stream: IO[bytes], longest: int) -> None:
+    def __init__(self, stream: IO[bytes], limits: Limits) -> None:
         self._stream = stream
-        self._longest = longest
+        self._limits = limits
         self._data = b""
         self._start = self._at = 0
 
@@ -84,8 +85,10 @@ class _Reader:
     def _more(self) -> bool:
         """Read on; what is before the element that is being read is forgotten."""
         kept = self._data[self._start :]
-        if len(kept) > self._longest:
-            raise _EndError(f"it is longer than {self._longest:,} bytes")
+        if len(kept) > self._limits.line:
+            raise _EndError(self._limits.too_long("it"))
+        if self._limits.has_too_many_values(kept):
+            raise _EndError(self._limits.too_many())
         read = self._stream.read(
             max(_CHUNK, len(kept))
         )  # twice as much each time: a long one is not looked at too often

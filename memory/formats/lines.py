@@ -8,4 +8,4 @@ from memory.transfer import Arrival, Refusal, read_lines
 
 def read(source: Source) -> Iterator[Arrival | Refusal]:
     """Yield the conversation of each line."""
-    return read_lines(source.file)
+    return read_lines(source.file, limits=source.limits)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from itertools import chain, islice
@@ -15,7 +16,7 @@ from memory.formats.arriving import conversation
 from memory.formats.json_stream import Element, elements
 from memory.formats.pairing import REST, Role, Said, messages_of, rest_of, turns, values_of
 from memory.formats.registry import Source
-from memory.transfer import BROKEN_STREAM, Arrival, Refusal, arrive, broken_off, read_json, split_lines
+from memory.transfer import BROKEN_STREAM, Arrival, Limits, Refusal, arrive, broken_off, parse, read_json, split_lines
 from memory.values import Json, new_id, to_datetime
 
 KEY: Final = "openai"
@@ -35,31 +36,36 @@ def read(source: Source) -> Iterator[Arrival | Refusal]:
         return
     stream = cast("IO[bytes]", _Again(first, source.file))
     is_lines = len(first) < _LONGEST_FIRST_LINE and not first.strip().endswith((b"[", b"{", b",", b":"))
-    texts = _lines(stream) if is_lines and first.strip() else _texts(elements(stream))
+    is_lines = is_lines and bool(first.strip())
+    texts = _lines(stream, source.limits) if is_lines else _texts(elements(stream, limits=source.limits), source.limits)
     for number, text in texts:
         if isinstance(text, Refusal):
-            yield text
+            yield replace(text, number=number)
         else:
             yield from _arrivals(number, text, source)
 
 
-def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes | Refusal]]:
+def _lines(stream: IO[bytes], limits: Limits) -> Iterator[tuple[int, bytes | Refusal]]:
     """Yield the texts of lines; of a file that is one line with an array of conversations, those of its elements."""
-    lines = split_lines(stream)
+    lines = split_lines(stream, limits=limits)
     begun = list(islice(lines, 2))
-    if len(begun) == 1 and isinstance(text := begun[0][1], bytes) and _may_be_several(text):
-        return _texts(elements(BytesIO(text)))
+    if len(begun) == 1 and isinstance(text := begun[0][1], bytes) and _may_be_several(text, limits):
+        return _texts(elements(BytesIO(text), limits=limits), limits)
     return chain(begun, lines)
 
 
-def _may_be_several(text: bytes) -> bool:
+def _may_be_several(text: bytes, limits: Limits) -> bool:
     if not text.lstrip().startswith(b"["):
         return False
     try:
-        return not all(map(_is_message, json.loads(text)))
+        if not limits.has_too_many_values(text):
+            return not all(map(_is_message, parse(text)))
     except (ValueError, RecursionError):
-        _, element = next(elements(BytesIO(text)))  # one may be bad; but of a list of messages there is no half
-        return isinstance(element, Element) and not _looks_like_message(element.text)
+        pass
+    _, element = next(
+        elements(BytesIO(text), limits=limits), (0, None)
+    )  # one may be bad; but of a list of messages there is no half
+    return isinstance(element, Element) and not _looks_like_message(element.text)
 
 
 def _arrivals(number: int, text: bytes, source: Source) -> Iterator[Arrival | Refusal]:
@@ -73,7 +79,7 @@ def _arrivals(number: int, text: bytes, source: Source) -> Iterator[Arrival | Re
             raise InvalidValueError("it is a list of conversations")
         return read_messages(id, value, source.at)
 
-    arrival = read_json(number, text, read_one)
+    arrival = read_json(number, text, read_one, limits=source.limits)
     if not several:
         yield arrival
     for index, value in enumerate(several, 1):
@@ -81,33 +87,39 @@ def _arrivals(number: int, text: bytes, source: Source) -> Iterator[Arrival | Re
         yield Refusal(number, f"element {index}: {each.reason}") if isinstance(each, Refusal) else each
 
 
-def _texts(found: Iterator[tuple[int, Element | Refusal]]) -> Iterator[tuple[int, bytes | Refusal]]:
+def _texts(found: Iterator[tuple[int, Element | Refusal]], limits: Limits) -> Iterator[tuple[int, bytes | Refusal]]:
     """Yield the texts of elements; those of an array of messages as one."""
     messages: list[bytes] = []
-    array = first = 0
+    array = first = size = 0
     for number, element in found:
         together = isinstance(element, Element) and element.array and _looks_like_message(element.text)
         if messages and not (together and isinstance(element, Element) and element.array == array):
-            yield first, _joined(messages)
-            messages = []
+            yield first, _joined(messages, limits)
+            messages, size = [], 0
         if isinstance(element, Refusal):
             yield number, element
         elif together:
             array, first = element.array, first if messages else number
-            messages.append(element.text)
+            if size <= limits.line and len(messages) <= limits.values:  # else it is refused
+                messages.append(element.text)
+                size += len(element.text)
         else:
             yield number, element.text
     if messages:
-        yield first, _joined(messages)
+        yield first, _joined(messages, limits)
 
 
-def _joined(texts: list[bytes]) -> bytes:
+def _joined(texts: list[bytes], limits: Limits) -> bytes | Refusal:
+    if sum(map(len, texts)) > limits.line:
+        return Refusal(0, limits.too_long("the list of messages"))
+    if len(texts) > limits.values:
+        return Refusal(0, limits.too_many())
     return b"[" + b",".join(texts) + b"]"
 
 
 def _looks_like_message(text: bytes) -> bool:
     try:
-        return _is_message(json.loads(text))
+        return _is_message(parse(text))
     except (ValueError, RecursionError):
         return False
 
@@ -192,9 +204,12 @@ class _Again:
         self._stream = stream
 
     def readline(self, limit: int) -> bytes:
-        first, self._first = self._first, b""
+        first, self._first = self._first[:limit], self._first[limit:]
         return first or self._stream.readline(limit)
 
     def read(self, size: int) -> bytes:
         first, self._first = self._first, b""
         return first or self._stream.read(size)
+
+    def peek(self) -> bytes:
+        return self._stream.peek() if hasattr(self._stream, "peek") else b""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Final, Literal, NamedTuple, TypeAlias, cast
 
 from memory.errors import ConfigurationError
-from memory.transfer import Arrival, Refusal
+from memory.transfer import DEFAULT_LIMITS, Arrival, Limits, Refusal
 
 
 class Format(NamedTuple):
@@ -84,12 +84,14 @@ class Source:
         at: the time, in microseconds since 1970, of what has none of its own.
         stream: the file's bytes, uncompressed; None where it is no file.
         options: the format's, by name.
+        limits: what is refused.
     """
 
     name: str
     at: int
     stream: IO[bytes] | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def file(self) -> IO[bytes]:
@@ -132,7 +134,7 @@ def name_of(file: str) -> str:
 
 
 def read(name: str, source: Source) -> Iterator[Arrival | Refusal]:
-    """Yield what a source of a format holds, one conversation after the other.
+    """Yield what a source of a format holds, one conversation after the other, as far as the source's limits allow.
 
     Raises:
         ConfigurationError: the options or the address cannot work, or an extra is not installed.
@@ -147,7 +149,18 @@ def read(name: str, source: Source) -> Iterator[Arrival | Refusal]:
         raise ConfigurationError(
             f"--from {name} needs the module {error.name}: pip install 'conversation-memory[{format_.extra}]'"
         ) from error
-    return reader(source)
+    return _limited(reader(source), source.limits)
+
+
+def _limited(found: Iterator[Arrival | Refusal], limits: Limits) -> Iterator[Arrival | Refusal]:
+    refused = 0
+    for each in found:
+        refused += isinstance(each, Refusal)
+        if refused > limits.refused:
+            what = f"more than {limits.refused:,} hold no conversation: it is not read on from here"
+            yield Refusal(each.number, limits.refusal("refused", what))
+            return
+        yield each
 
 
 def describe() -> str:

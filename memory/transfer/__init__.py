@@ -19,27 +19,32 @@ of both             ``byte_strings``: the names of those fields in which each st
 Times are ISO 8601, as ``2026-01-31T12:00:00.000000Z``. An unknown key is an error: what it means would be lost.
 """
 
-from memory.transfer.arrivals import BROKEN_STREAM, LONGEST_LINE, Arrival, Refusal, arrive, broken_off, read_json
-from memory.transfer.reading import read_lines, split_lines, uncompressed
+from memory.transfer.arrivals import BROKEN_STREAM, Arrival, Refusal, arrive, broken_off, parse, read_json
+from memory.transfer.limits import DEFAULT_LIMITS, Limits
+from memory.transfer.reading import read_lines, split_lines
 from memory.transfer.restoring import OnConflict, Totals, restore
-from memory.transfer.writing import dump, known_runs, write_head, write_line
+from memory.transfer.states import whole
+from memory.transfer.unpacking import uncompressed
+from memory.transfer.writing import dump, write_head, write_line
 
 __all__ = [
     "BROKEN_STREAM",
-    "LONGEST_LINE",
+    "DEFAULT_LIMITS",
     "Arrival",
+    "Limits",
     "OnConflict",
     "Refusal",
     "Totals",
     "arrive",
     "broken_off",
     "dump",
-    "known_runs",
+    "parse",
     "read_json",
     "read_lines",
     "restore",
     "split_lines",
     "uncompressed",
+    "whole",
     "write_head",
     "write_line",
 ]

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from memory.changes import Change
-
-LONGEST_LINE: Final = 2**30
-"""Bytes; a longer line is refused, for it has to be read whole."""
+from memory.errors import InvalidValueError
+from memory.transfer.limits import DEFAULT_LIMITS, Limits
 
 BROKEN_STREAM: Final = (OSError, EOFError, zlib.error)
 """What reading a stream raises where it breaks off, or where compressed data is damaged."""
@@ -37,15 +36,47 @@ def broken_off(number: int, error: Exception) -> Refusal:
     return Refusal(number, f"the input cannot be read on from here: {error}")
 
 
-def read_json(number: int, text: bytes, read: Callable[[Any], Change]) -> Arrival | Refusal:
+def read_json(
+    number: int, text: bytes, read: Callable[[Any], Change], *, limits: Limits = DEFAULT_LIMITS
+) -> Arrival | Refusal:
     """Return the conversation that a JSON text holds, or why it holds none.
 
     Args:
         number: of the line, or of whatever it is in its source.
         text: UTF-8.
         read: makes the change of the value; raises `InvalidValueError` where it is no conversation.
+        limits: what is refused.
     """
-    return arrive(number, len(text), lambda: read(json.loads(text.decode())))
+    if limits.has_too_many_values(text):
+        return Refusal(number, limits.too_many())
+    return arrive(number, len(text), lambda: read(parse(text.decode())))
+
+
+def parse(text: str | bytes) -> Any:
+    """Return the value that a JSON text from elsewhere stands for.
+
+    Raises:
+        InvalidValueError: an object in it has a key twice: which of both is meant is not known.
+        ValueError: it is no JSON, or has an integer of too many digits.
+        RecursionError: it nests too deep.
+
+    >>> parse('{"customer": "ada", "customer": "bob"}')
+    Traceback (most recent call last):
+        ...
+    memory.errors.InvalidValueError: an object has the key 'customer' twice
+    """
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        seen = set[str]()
+        for key, _ in pairs:
+            if key in seen:
+                raise InvalidValueError(f"an object has the key {key!r:.60} twice")
+            seen.add(key)
+    return members
 
 
 def arrive(number: int, size: int, make: Callable[[], Change]) -> Arrival | Refusal:

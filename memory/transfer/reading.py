@@ -1,64 +1,57 @@
 """Conversations read from lines."""
 
 import codecs
-import gzip
 from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import IO, Final, TypeAlias
 
 from memory.changes import ALL_RUNS, Change
 from memory.domain import ConversationRecord, RunRecord
 from memory.errors import InvalidValueError
 from memory.moments import read_microseconds
-from memory.transfer.arrivals import BROKEN_STREAM, LONGEST_LINE, Arrival, Refusal, broken_off, read_json
+from memory.transfer.arrivals import BROKEN_STREAM, Arrival, Refusal, broken_off, read_json
+from memory.transfer.limits import DEFAULT_LIMITS, Limits
 from memory.values import Json, check_id, decode, encode, encode_parsed, new_id, now
-
-if TYPE_CHECKING:
-    from io import BufferedReader
 
 _ToText: TypeAlias = Callable[[Json, str], str]
 _BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that can be written in byte strings
 _MOST: Final = ALL_RUNS // 2  # as many positions and versions are left to go on with
-_GZIP_MAGIC = b"\x1f\x8b"
 _CONVERSATION_KEYS: Final = frozenset(
     ["id", "metadata", "version", "created_at", "updated_at", "expires_at", "last_position", "byte_strings", "runs"]
 )
 _RUN_KEYS: Final = frozenset(["position", "id", "created_at", "input", "output", "metadata", "byte_strings"])
 
 
-def uncompressed(stream: "BufferedReader[Any]") -> IO[bytes]:
-    """Return the stream of what this one holds: itself, or what gzip compressed in it, told by the first bytes."""
-    return cast("IO[bytes]", gzip.open(stream)) if stream.peek(2)[:2] == _GZIP_MAGIC else stream
-
-
-def read_lines(stream: IO[bytes], *, longest: int = LONGEST_LINE) -> Iterator[Arrival | Refusal]:
+def read_lines(stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Arrival | Refusal]:
     """Yield what each line of a stream holds, one by one; blank lines hold nothing.
 
     A stream that breaks off (compressed data that is cut or damaged, say) ends in a `Refusal`.
     """
-    for number, line in split_lines(stream, longest=longest):
+    for number, line in split_lines(stream, limits=limits):
         if isinstance(line, Refusal):
             yield line
         else:
-            yield _read(number, line)
+            yield _read(number, line, limits)
 
 
-def split_lines(stream: IO[bytes], *, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes | Refusal]]:
+def split_lines(stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[int, bytes | Refusal]]:
     """Yield the lines of a stream that are not blank, with their numbers; a `Refusal` for one that cannot be read."""
     number = 0
     while True:
         number += 1
         try:
-            line = stream.readline(longest)
-            if len(line) == longest and _skip_rest(stream, line):
-                yield number, Refusal(number, f"the line is longer than {longest:,} bytes")
+            line = stream.readline(limits.line)
+            if len(line) == limits.line and _skip_rest(stream, line):
+                yield number, Refusal(number, limits.too_long("the line"))
+                continue
+            if line.isspace():
+                number += _skip_blank_lines(stream)
                 continue
         except BROKEN_STREAM as error:
             yield number, broken_off(number, error)
             return
         if not line:
             return
-        if not line.isspace():
-            yield number, line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
+        yield number, line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
 
 
 def _skip_rest(stream: IO[bytes], line: bytes) -> bool:
@@ -68,8 +61,17 @@ def _skip_rest(stream: IO[bytes], line: bytes) -> bool:
     return skipped
 
 
-def _read(number: int, line: bytes) -> Arrival | Refusal:
-    return read_json(number, line, lambda value: _read_conversation(value, now()))
+def _skip_blank_lines(stream: IO[bytes]) -> int:
+    """Skip what is buffered of them, and return how many: a file can have millions, and none costs a call."""
+    ahead: bytes = stream.peek() if hasattr(stream, "peek") else b""
+    blank = ahead[: len(ahead) - len(ahead.lstrip())]
+    size = blank.rfind(b"\n") + 1
+    stream.read(size)
+    return blank.count(b"\n")
+
+
+def _read(number: int, line: bytes, limits: Limits) -> Arrival | Refusal:
+    return read_json(number, line, lambda value: _read_conversation(value, now()), limits=limits)
 
 
 def _read_conversation(value: object, at: int) -> Change:

@@ -2,23 +2,24 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
-from typing import cast
 
-from memory.domain import ConversationRecord, Run, RunRecord
+from memory.domain import Conversation, ConversationRecord, RunRecord
 from memory.moments import write_moment
 from memory.query import Criterion
 from memory.store import Store
+from memory.transfer.states import whole
 
 
 def dump(store: Store, criterion: Criterion | None = None, *, order: str = "id") -> Iterator[str]:
     r"""Yield the text of all committed conversations that match, in pieces; a conversation's last piece ends its line.
 
-    Memory is constant, whatever the number of conversations or of their runs. What is appended to a conversation after
-    it was read is left out of its line.
+    Each line is one state of its conversation, whatever others write meanwhile; one that is removed meanwhile is left out.
+    Memory is constant, whatever the number of conversations or of their runs.
 
     Raises:
         InvalidValueError: the criterion or the order is none.
+        CorruptRecordError: a conversation cannot be read.
+        PersistenceError: the store failed, or a conversation was changed faster than it could be read.
 
     >>> import memory
     >>> store = memory.connect("memory://")
@@ -29,25 +30,23 @@ def dump(store: Store, criterion: Criterion | None = None, *, order: str = "id")
     """
     with store.begin() as uow:
         for conversation in uow.conversations.iterate(criterion, order=order):
-            record = cast("ConversationRecord", conversation.record)
-            # A unit of work remembers whose runs it has read; one for each conversation forgets it again.
-            with store.begin() as reading:
-                yield from write_line(record, reading.runs.iterate(conversation.id))
+            with whole(store, conversation.id, conversation.record) as read:
+                if read is not None and (read.record is conversation.record or _still_matches(criterion, read.record)):
+                    yield from write_line(*read)
 
 
-def write_line(record: ConversationRecord, runs: Iterable[Run]) -> Iterator[str]:
-    """Yield a conversation's line in pieces, with these of its runs, as far as the record knows of them."""
+def _still_matches(criterion: Criterion | None, record: ConversationRecord) -> bool:
+    return criterion is None or criterion.matches(Conversation.from_record(record))
+
+
+def write_line(record: ConversationRecord, runs: Iterable[RunRecord]) -> Iterator[str]:
+    """Yield a conversation's line in pieces, with these runs."""
     yield f'{{{write_head(record)},"last_position":{record.last_position},"runs":['
     comma = ""
-    for run in known_runs(record, runs):
-        yield comma + _write_run(run.to_record(cast("int", run.position)))
+    for run in runs:
+        yield comma + _write_run(run)
         comma = ","
     yield "]}\n"
-
-
-def known_runs(record: ConversationRecord, runs: Iterable[Run]) -> Iterator[Run]:
-    """Yield the runs that were there when a conversation's record was read, and none that was appended since."""
-    return takewhile(lambda run: cast("int", run.position) <= record.last_position, runs)
 
 
 def write_head(record: ConversationRecord) -> str:

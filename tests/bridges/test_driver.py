@@ -10,7 +10,9 @@ from griptape.memory.structure import ConversationMemory, Run
 from memory import Conversation, NotFoundError, Store
 from memory import Run as OurRun
 from memory.formats.griptape import SHOWN_FROM
+from memory.testing.base import do, put
 from tests.bridges.talking import driver_on, ids, memory_on, said, stored_ids
+from tests.copying import interfering, objects
 
 
 def test_a_conversation_that_is_not_there_is_empty_and_is_not_made_by_looking(store: Store) -> None:
@@ -369,3 +371,20 @@ def test_a_memory_that_found_all_runs_hidden_can_hide_its_own(local_store: Store
     memory.add_run(said(1))
     memory.add_run(said(2))
     assert ids(memory_on(local_store)) == ["r2"]
+
+
+@pytest.mark.parametrize("last", [None, 1])
+def test_what_is_loaded_is_all_of_one_conversation_if_another_is_made_meanwhile(last: int | None) -> None:
+    store = objects()
+    driver_on(store).store([said(1)], {"customer": "ada"})
+    driver = driver_on(store, last=last)
+
+    def make_another(number: int) -> None:
+        if number == 1:
+            do(store, lambda uow: uow.conversations.remove("c"))
+            put(store, "c", {"customer": "bob"}, OurRun("his", "own"))
+
+    with interfering(store, make_another):
+        loaded, metadata = driver.load()
+    assert metadata == {"customer": "bob"}
+    assert [run.input.value for run in loaded] == ["his"]

@@ -24,7 +24,7 @@ from tests.cli.conftest import ROOT, Cli, start
         (["import", "-", "--store", "sqlite:///no/such/folder/x.db"], 1, "the file cannot be opened or made"),
         (["count", "--store", "nonsense"], 1, "a store's URL looks like"),
         (["count", "--store", ""], 1, "a store's URL looks like"),
-        (["count", "--store", "mongodb://host"], 1, "there is no store for mongodb://"),
+        (["count", "--store", "mongodb://host"], 1, "there is no store for the URL's scheme"),
         (["count", "--store", "memory://", "--namespace", ""], 1, "the namespace must have 1 to 255 characters"),
         (["count", "--store", "memory://", "a = 1"], 1, "write == to compare, at column 3"),
         (["find", "--store", "memory://", "--order", "name"], 1, "cannot order by 'name'"),

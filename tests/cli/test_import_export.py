@@ -2,12 +2,16 @@ import gzip
 import json
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import memory
 from memory import Conversation, Run
+from memory.cli import transferring
+from memory.testing.base import put, run
+from memory.transfer import writing
 from tests.cli.conftest import Cli
 from tests.test_transfer import fill_with_odd_things
 
@@ -141,3 +145,22 @@ def test_hostile_ids_and_keys_are_only_text(cli: Cli) -> None:
         assert cli("count", f"metadata[{text!r}] == {text!r}").out == "1\n"
         assert cli("show", "--", text).out.splitlines()[0] == text
     assert cli("delete", "--yes", "--", *odd).out == "deleted 8 conversations\n"
+
+
+@pytest.mark.parametrize("format", ["memory", "griptape-local"])
+def test_an_export_that_is_interrupted_leaves_the_file_that_was_there(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    with memory.connect("sqlite:///conversations.db") as store:
+        put(store, "a", None, run(1))
+
+    def interrupted(*_: object) -> Iterator[str]:
+        yield "a part of it"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(transferring, "write_envelope", interrupted)
+    monkeypatch.setattr(writing, "write_line", interrupted)
+    Path("out.json").write_text("before")
+    assert cli("export", "out.json", "--to", format).code == 130
+    assert Path("out.json").read_text() == "before"
+    assert sorted(file.name for file in Path().iterdir()) == ["conversations.db", "out.json"]

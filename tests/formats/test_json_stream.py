@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory.formats.json_stream import Element, elements
-from memory.transfer import Refusal
+from memory.transfer import Limits, Refusal
 
 
 def read(text: str | bytes, longest: int = 2**30) -> list[Any]:
     """The elements' values, and the reasons of refusals."""
     stream = io.BytesIO(text if isinstance(text, bytes) else text.encode())
-    found = [element for _, element in elements(stream, longest=longest)]
+    found = [element for _, element in elements(stream, limits=Limits(line=longest))]
     return [json.loads(one.text) if isinstance(one, Element) else one.reason for one in found]
 
 
@@ -100,7 +100,7 @@ def test_an_end_that_comes_too_early_is_told(text: str, found: list[Any]) -> Non
 
 def test_what_is_too_long_is_refused() -> None:
     text = json.dumps([{"a": 1}, {"b": "x" * 500_000}])
-    assert read(text, longest=100_000) == [{"a": 1}, "it is longer than 100,000 bytes"]
+    assert read(text, longest=100_000) == [{"a": 1}, Limits(line=100_000).too_long("it")]
 
 
 def test_a_stream_that_breaks_off_is_told() -> None:

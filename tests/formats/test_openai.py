@@ -189,3 +189,10 @@ def test_any_json_is_imported_or_refused(value: Any, indent: int | None) -> None
     with memory.connect("memory://") as store:
         totals, refusals = import_into(store, "openai", json.dumps(value, indent=indent).encode())
         assert totals.refused == len(refusals)
+
+
+@pytest.mark.parametrize("text", [b"[,]", b"[ ,, ] ]"])
+def test_a_line_that_begins_as_a_list_and_has_no_element_is_refused(importing: Importing, text: bytes) -> None:
+    totals, refusals = importing("openai", text)
+    assert (totals.conversations, len(refusals)) == (0, 1)
+    assert refusals[0].startswith("1: not JSON")

@@ -43,7 +43,11 @@ _changes = st.builds(
 )
 
 
-@given(st.builds(ChangeSet, st.lists(_changes, max_size=3).map(tuple), _texts, _numbers))
+@given(
+    st.builds(
+        ChangeSet, st.lists(_changes, max_size=3, unique_by=lambda change: change.id).map(tuple), _texts, _numbers
+    )
+)
 def test_a_change_set_comes_back_from_its_text(changes: ChangeSet) -> None:
     text = dump(changes)
     assert text.isascii()

@@ -130,7 +130,7 @@ class Changing(Preparing):
         book = replace(
             book,
             version=book.version + (book.open != token),
-            updated_at=self._attempt.at,
+            updated_at=self._updated_at,
             expires_at=change.expiry(book.expires_at),
             text=book.text if change.metadata is None else change.metadata,
         )
@@ -156,7 +156,7 @@ class Changing(Preparing):
                 self._steps.found(step)
             else:
                 message, body = messages[run.position], self._body(-run.position, run, run.position)
-                self._steps.do(partial(self._conversations.messages.replace, message.id, body), step)
+                self._steps.do(partial(self._conversations.messages.replace, message, body), step)
 
     def _remove_runs(self, thread: Thread, book: Book, read: Read) -> tuple[Thread, Book]:
         """Hide and delete the messages of runs that go, of copies, and what an earlier commit has left hidden."""
@@ -229,22 +229,19 @@ class Changing(Preparing):
             self._unplaced = False
 
     def _keep_positions(self, thread: Thread) -> None:
-        """Keep the gaps that given positions leave."""
+        """Keep the gaps that given positions leave, and the given time: the runs are a copy of older ones."""
         kept = self._step("positions kept")
         now = self._conversations.threads.get(thread.id)
         if now is None:
             raise NotFoundError(f"there is no conversation {self.id!r}")
-        count = self._known_thread().count
-        if not self._unplaced and gaps.position_of(count, now.written.gaps) == self._runs[-1].position:
-            self._steps.found(kept)  # there are none
-            return
-        read = self._conversations.messages.read(now)  # the messages themselves have the positions
-        positions = [one.position for one in read.placed]
-        book = replace(
-            now.written, gaps=gaps.between(positions, positions[-1]), count=read.count, updated_at=self._attempt.at
-        )
+        book, count = now.written, self._known_thread().count
+        if self._unplaced or gaps.position_of(count, book.gaps) != self._runs[-1].position:
+            read = self._conversations.messages.read(now)  # the messages themselves have the positions
+            positions, count = [one.position for one in read.placed], read.count
+            book = replace(book, gaps=gaps.between(positions, positions[-1]))
+        book = replace(book, count=count, updated_at=max(book.updated_at, self._attempt.at))
         after = self._steps.do(partial(self._writer.keep, now, book, f"conversation {self.id!r}"), kept)
-        self._known, self._unplaced = Known.of(after, read.count), False
+        self._known, self._unplaced = Known.of(after, count), False
 
     def _body(self, number: int, run: RunRecord, position: int) -> Fields:
         return message_body(run, self._attempt.token, number, position, self._attempt.texts)

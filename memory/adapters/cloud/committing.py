@@ -1,7 +1,5 @@
 """One commit: every change is checked before the first is written, and written so that what is visible is a prefix of it."""
 
-from typing import NoReturn
-
 from memory.adapters.cloud.changing import Changing
 from memory.adapters.cloud.conversations import Conversations
 from memory.adapters.cloud.preparing import Attempt
@@ -19,17 +17,19 @@ def write(conversations: Conversations, changes: ChangeSet, attempt: Attempt) ->
         PersistenceError: as `memory.repository.Repository.commit`; nothing was written.
     """
     all_changing = [Changing(conversations, change, attempt) for change in changes.changes]
+    steps = attempt.steps
     try:
         for changing in all_changing:
             changing.prepare()
-        written = {changing.id: changing.write() for changing in all_changing}
+        return Receipt(changes.token, {changing.id: changing.write() for changing in all_changing})
     except PersistenceError as error:
-        _explain(error, changes, attempt.steps)
-    return Receipt(changes.token, written)
+        if not (steps.written or steps.doubtful or isinstance(error, CommitInDoubtError)):
+            raise
+        raise _explained(error, changes, steps) from error
 
 
-def _explain(error: PersistenceError, changes: ChangeSet, steps: Steps) -> NoReturn:
-    """Raise an error again, as one that tells what is done where anything is, or may be: in this attempt or one before."""
+def _explained(error: PersistenceError, changes: ChangeSet, steps: Steps) -> PersistenceError:
+    """Return an error as one that tells what is done, or may be: in this attempt or one before."""
     done, doubtful, told = tuple(steps.written), steps.doubtful, str(error)
     known = [steps.all.get(change.id, [Step(change.id, "all of it")]) for change in changes.changes]
     undone = tuple([step for of_one in known for step in of_one if step not in steps.written])
@@ -38,15 +38,13 @@ def _explain(error: PersistenceError, changes: ChangeSet, steps: Steps) -> NoRet
     if done:
         told += f". Of {len(done) + len(undone)} steps {len(done)} are written, up to {_words(done[-1])}"
     if doubtful is not None or isinstance(error, CommitInDoubtError):
-        raise CommitInDoubtError(told) from error
-    if not done:
-        raise error
-    raise PartialCommitError(
+        return CommitInDoubtError(told)
+    return PartialCommitError(
         f"{told}; store.commit(error.changes) goes on from there",
         written=done,
         unwritten=undone,
         changes=changes,
-    ) from error
+    )
 
 
 def _words(step: Step) -> str:

@@ -13,6 +13,7 @@ from memory.adapters.cloud.paging import Lists
 from memory.adapters.cloud.records import Thread, conversation_record
 from memory.adapters.cloud.threads import Guesses, Threads
 from memory.domain import ConversationRecord
+from memory.forking import ForkAware, watch
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -71,7 +72,7 @@ class Known:
         return replace(self, count=self.count + int(added), last_index=index)  # those between are others'
 
 
-class Conversations:
+class Conversations(ForkAware):
     """Finds and reads conversations; what it learns on the way is shared by all who read and write through it."""
 
     def __init__(self, http: Http, clock: Callable[[], int]) -> None:
@@ -83,6 +84,10 @@ class Conversations:
         self.guesses = Guesses()
         self._lock = Lock()
         self._known: OrderedDict[Place, Known] = OrderedDict()
+        watch(self)
+
+    def after_fork_in_child(self) -> None:
+        self._lock = Lock()
 
     def present(self, place: Place) -> Thread | None:
         """Return the thread of a conversation as it is now; None if there is none, or it has expired."""
@@ -110,7 +115,11 @@ class Conversations:
         return expires_at is not None and expires_at <= self.clock()
 
     def record(self, thread: Thread, conversation_id: str) -> ConversationRecord:
-        """Return the conversation that a thread is; its last messages are read too where the thread alone may not tell."""
+        """Return the conversation that a thread is; its last messages are read too where the thread alone may not tell.
+
+        Raises:
+            MissingError: somebody has deleted it since.
+        """
         book, guesses = thread.written, self.guesses
         trusted = guesses.believes(thread.count) and (thread.count == book.count or guesses.touches)
         if trusted and not book.hidden:

@@ -1,7 +1,8 @@
-"""Requests: one session, time-outs on everything, bounded retries that cannot write twice, and what each answer means."""
+"""Requests: bounded retries that cannot write twice, and what each answer, or none, means."""
 
 import email.utils
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,10 +11,10 @@ from ssl import SSLCertVerificationError
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 import requests
-from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
-from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 
+from memory.adapters.cloud.session import Session
+from memory.deadlines import remaining
 from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
@@ -22,6 +23,7 @@ from memory.errors import (
     CorruptRecordError,
     InvalidValueError,
     NotFoundError,
+    PersistenceError,
     StoreUnavailableError,
 )
 
@@ -29,12 +31,10 @@ T = TypeVar("T")
 KEY_VARIABLE: Final = "GT_CLOUD_API_KEY"
 Fields: TypeAlias = dict[str, Any]
 
-LONGEST_HANG: Final = 2
-"""Time-outs, after which it is not tried again: a service that hangs is not to hold a caller for as many as `attempts`."""
-
-_CONNECTIONS: Final = 32  # kept alive, for as many threads
+_LEAST: Final = 0.02  # seconds that a request needs to be worth sending
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # seconds
 _NEVER_SENT: Final = (NewConnectionError, NameResolutionError, ConnectTimeoutError)
+_NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _OF_A_GATEWAY: Final = (requests.codes.bad_gateway, requests.codes.gateway_timeout)  # what it has passed on may go on
 
 
@@ -49,86 +49,60 @@ class TakenError(AlreadyExistsError):
 class UnansweredError(CommitInDoubtError):
     """A write was sent, and what came back does not tell whether it was done.
 
-    ``wait`` is how many seconds the service asked to leave it alone; ``late`` says that it may still be done, later;
-    ``hung``, that all of the time-out passed.
+    ``wait`` is how many seconds the service asked to leave it alone; ``late`` says that it may still be done, later.
     """
 
-    def __init__(self, message: str, wait: float = 0.0, *, late: bool = False, hung: bool = False) -> None:
+    def __init__(self, message: str, wait: float = 0.0, *, late: bool = False) -> None:
         super().__init__(message)
         self.wait = wait
         self.late = late
-        self.hung = hung
-
-
-class _Bearer(AuthBase):
-    """The key, as an ``auth``: a header would give way to an entry of ``~/.netrc``, and a session's stay with the session."""
-
-    def __init__(self, key: str) -> None:
-        self._value = f"Bearer {key}"
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = self._value
-        return request
 
 
 class Http:
     """Sends requests to one host; knows nothing of threads and messages. Safe to use from several threads.
 
+    A request may take half of the time that its operation has left: the other half is for a look, or another attempt.
+
     Args:
         host: scheme, host and port, and the path before ``/api`` where there is one.
         key: of the service; it is in no repr, no log and no error.
         session: of the application's: its proxies, certificates and adapters are used, and it is not closed.
-        timeout: seconds to wait for a connection, and for each part of an answer.
+        timeout: seconds for whatever no deadline limits.
         attempts: how often a request is sent at most.
-        patience: seconds that a ``Retry-After`` may ask for; if it asks for more, the store is unavailable at once.
     """
 
-    def __init__(
-        self,
-        host: str,
-        key: str,
-        session: requests.Session | None,
-        *,
-        timeout: float,
-        attempts: int,
-        patience: float,
-    ) -> None:
+    def __init__(self, host: str, key: str, session: requests.Session | None, *, timeout: float, attempts: int) -> None:
         self.host = host
+        self.timeout = timeout
         self.attempts = attempts
         self.sleep: Callable[[float], object] = time.sleep
         self._key = key
-        self._auth = _Bearer(key)
         self._headers = {"User-Agent": f"conversation-memory/{_version()} {requests.utils.default_user_agent()}"}
-        self._timeout = (min(timeout, 10.0), timeout)
-        self._patience = patience
-        self._owned = None if session else _new_session()
-        self._session = session or self._owned or requests.Session()
+        self._session = Session(session, key)
 
     def __repr__(self) -> str:
         return f"<Http to {self.host}>"
 
     def close(self) -> None:
         """Close the connections, if they are not the application's."""
-        if self._owned is not None:
-            self._owned.close()
+        self._session.close()
 
     def get(self, path: str, parameters: Mapping[str, str | int] | None = None) -> Fields:
         """Return what is there.
 
         Raises:
             MissingError: there is nothing.
-            StoreUnavailableError: no attempt got an answer that can be read.
+            CorruptRecordError: it cannot be read.
+            StoreUnavailableError: no attempt got an answer.
         """
-        attempt = timed_out = 0
+        attempt = 0
         while True:
             attempt += 1
             try:
                 return self._once("GET", path, parameters, None) or {}
             except UnansweredError as error:
-                timed_out += error.hung
-                if attempt >= self.attempts or timed_out >= LONGEST_HANG:
+                if attempt >= self.attempts or not self._pause(error.wait, attempt - 1):
                     raise StoreUnavailableError(f"{error} ({attempt} attempts)") from error.__cause__
-                self.sleep(error.wait or self.delay(attempt - 1))
 
     def send(self, method: str, path: str, body: Fields | None = None) -> Fields:
         """Do something, once at most; return the answer, empty where there is none.
@@ -138,7 +112,7 @@ class Http:
         Raises:
             MissingError, TakenError, InvalidValueError, ConfigurationError: as the service says; nothing was written.
             StoreUnavailableError: nothing was written.
-            UnansweredError: look whether it was done.
+            UnansweredError, CorruptRecordError: look whether it was done.
         """
         return self._once(method, path, None, body) or {}
 
@@ -157,25 +131,34 @@ class Http:
             CommitInDoubtError: it may have been done, or may still be.
             StoreUnavailableError: it was not done.
         """
-        doubt: UnansweredError | None = None  # of what may be done, as far as looking has shown
-        failure, hung = UnansweredError(""), 0
-        for attempt in range(self.attempts):
-            answer = _sent(send, doubt, what)
-            if not isinstance(answer, UnansweredError):
-                return answer
-            failure, hung = answer, hung + answer.hung
-            if look is None or failure.late:
-                doubt = failure
-            if look is not None or attempt < self.attempts - 1:
-                self.sleep(failure.wait or self.delay(attempt))
-            found = None if look is None else _looked(look, failure, what)
-            if found is not None:
-                return found
-            if hung >= LONGEST_HANG:
-                break
-        if doubt is not None:
-            raise CommitInDoubtError(f"{doubt}; {what} may be written, or may still be") from doubt
-        raise StoreUnavailableError(f"{failure}, {self.attempts} times; {what} is not written") from failure
+        doubt = ""  # what is said of an attempt that may be done, as far as looking has shown; no exception: it would be a cycle
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return send()
+            except (UnansweredError, CorruptRecordError) as error:  # the latter: answered, with something else
+                wait, late = (error.wait, error.late) if isinstance(error, UnansweredError) else (0.0, False)
+                if look is None or late:
+                    doubt = str(error)
+                self.sleep(min(wait or self.delay(attempt - 1), remaining(self.timeout) / 2))
+                found = None if look is None else _looked(look, str(error), what, late=late)
+                if found is not None:
+                    return found
+                if attempt >= self.attempts:
+                    raise _given_up(doubt, f"{error}, {attempt} times", what) from error
+            except (StoreUnavailableError, ConfigurationError, InvalidValueError) as error:
+                if not doubt:
+                    raise
+                raise CommitInDoubtError(f"{doubt}; then {error}. {what} may be written all the same") from error
+
+    def _pause(self, wait: float, attempt: int) -> bool:
+        """Wait before another attempt; tell whether there is time for one."""
+        wait = wait or self.delay(attempt)
+        if wait >= remaining(self.timeout):
+            return False
+        self.sleep(wait)
+        return True
 
     @staticmethod
     def delay(attempt: int) -> float:
@@ -186,74 +169,82 @@ class Http:
     def _once(
         self, method: str, path: str, parameters: Mapping[str, str | int] | None, body: Fields | None
     ) -> Fields | None:
-        why = ""
+        what, why = f"{method} {path}", ""
         for attempt in range(self.attempts):
+            seconds = remaining(self.timeout) / 2
+            if seconds < _LEAST:
+                why = why or f"the operation took longer than {self.timeout:g} s"
+                break
             try:
                 response = self._session.request(
+                    seconds,
                     method,
                     self.host + path,
                     params=parameters,
                     json=body,
                     headers=self._headers,
-                    auth=self._auth,
-                    timeout=self._timeout,
                     allow_redirects=False,  # a POST would arrive as a GET, and the key at another host
                 )
-            except requests.RequestException as error:
-                wait, why = self._not_sent(error, f"{method} {path}"), "no connection could be made"
+            except PersistenceError:
+                raise
+            except Exception as error:  # noqa: BLE001  # a session of the application's may raise anything
+                self._check_unsent(error, what)
+                wait, why = 0.0, "no connection could be made"
             else:
                 if response.status_code != requests.codes.too_many_requests:
-                    return self._read(response, f"{method} {path}")
-                wait, why = self._asked_to_wait(response, f"{method} {path}"), "it is asked too often (429)"
-            if attempt < self.attempts - 1:
-                self.sleep(wait or self.delay(attempt))
-        raise StoreUnavailableError(f"{self.host} did not take {method} {path} in {self.attempts} attempts: {why}")
+                    return self._read(response, what)
+                wait = _retry_after(response)
+                why = f"it is asked too often (429){_words_of_a_wait(wait)}"
+            if attempt < self.attempts - 1 and not self._pause(wait, attempt):
+                break
+        raise StoreUnavailableError(f"{self.host} did not take {what} in {attempt + 1} attempts: {why}")
 
-    def _not_sent(self, error: requests.RequestException, what: str) -> float:
-        """Return how long to wait where a failed request was certainly not received; raise where it may have been.
+    def _check_unsent(self, error: Exception, what: str) -> None:
+        """Raise what a failed request means, unless it certainly was not received.
 
         The one place where exceptions of requests get their meaning, by their types.
         """
-        if error.request is not None:
-            error.request.headers.pop("Authorization", None)  # whoever reports the exception reports what hangs on it
-        if isinstance(error, requests.exceptions.SSLError) and _has_cause(error, SSLCertVerificationError):
+        causes = set(map(type, _causes(error)))
+        if SSLCertVerificationError in causes:
             raise ConfigurationError(
                 f"the certificate of {self.host} cannot be verified: name your own authority in REQUESTS_CA_BUNDLE"
             ) from error
-        if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-            raise ConfigurationError(f"{self.host} is no address that requests can open") from error
-        if isinstance(error, requests.ConnectionError) and _has_cause(error, *_NEVER_SENT):
-            return 0.0
-        hung = isinstance(error, requests.Timeout)
-        late = isinstance(error, requests.ConnectionError | requests.Timeout)  # else an answer had begun
-        raise UnansweredError(
-            f"{self.host} gave no answer to {what}: {type(error).__name__}", late=late, hung=hung
-        ) from error
-
-    def _asked_to_wait(self, response: requests.Response, what: str) -> float:
-        wait = _retry_after(response)
-        if wait > self._patience:
-            raise StoreUnavailableError(f"{self.host} asks to wait {wait:.0f} s before {what}; nothing was written")
-        return wait
+        if isinstance(error, requests.exceptions.InvalidJSONError):
+            raise InvalidValueError(f"{what} has a value that is no JSON (NaN, say); nothing was written") from error
+        if isinstance(error, ValueError | HTTPError) or type(error) is OSError:
+            # an address, a proxy or a file of certificates: requests wraps whatever comes after it has begun to send
+            raise ConfigurationError(f"requests cannot send to {self.host}: {type(error).__name__}") from error
+        if any(isinstance(one, socket.gaierror) and one.errno in _NO_SUCH_HOST for one in _causes(error)):
+            raise ConfigurationError(f"there is no host of the name in {self.host}, or of its proxy's") from error
+        if isinstance(error, requests.ConnectionError) and causes.intersection(_NEVER_SENT):
+            return
+        late = not isinstance(error, requests.exceptions.ChunkedEncodingError)  # else an answer had begun
+        raise UnansweredError(f"{self.host} gave no answer to {what}: {type(error).__name__}", late=late) from error
 
     def _read(self, response: requests.Response, what: str) -> Fields | None:
         status = response.status_code
         if status >= requests.codes.internal_server_error:
-            wait = self._asked_to_wait(response, what) if response.request.method == "GET" else _retry_after(response)
+            wait = _retry_after(response)
             late = status in _OF_A_GATEWAY
-            raise UnansweredError(f"{self.host} answered {what} with {status}", min(wait, self._patience), late=late)
+            raise UnansweredError(f"{self.host} answered {what} with {status}{_words_of_a_wait(wait)}", wait, late=late)
         if status >= requests.codes.multiple_choices:
             self._refuse(response, what)
         if status == requests.codes.no_content:
             return None
         try:
             fields = response.json()
-        except ValueError as error:
-            kind = response.headers.get("Content-Type", "no type")
+        except requests.JSONDecodeError as error:
+            kind = self._masked(response.headers.get("Content-Type", "no type"))
             raise UnansweredError(f"{self.host} answered {what} with {kind} that is no JSON") from error
+        except (ValueError, RecursionError) as error:  # too many digits, or too deep
+            raise CorruptRecordError(f"the answer of {self.host} to {what} cannot be read: {error}") from error
         if not isinstance(fields, dict):
             raise UnansweredError(f"{self.host} answered {what} with JSON that is no object")
         return fields
+
+    def _masked(self, text: str) -> str:
+        """Return something that the service said, without the key."""
+        return text.replace(self._key, "***")[:300]
 
     def _refuse(self, response: requests.Response, what: str) -> NoReturn:
         """Raise what a status of 3xx or 4xx means."""
@@ -274,32 +265,24 @@ class Http:
         """Return what the service says of an error, if it says anything."""
         try:
             messages = [str(error["message"]) for error in response.json()["errors"]]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             return ""
-        return f" ({'; '.join(messages)[:300].replace(self._key, '***')})" if messages else ""
+        return f" ({self._masked('; '.join(messages))})" if messages else ""
 
 
-def _sent(send: Callable[[], T], doubt: UnansweredError | None, what: str) -> T | UnansweredError:
-    """Return the answer, or that there is none; whatever is said of another attempt does not tell of the one in doubt."""
-    try:
-        return send()
-    except UnansweredError as error:
-        return error
-    except CorruptRecordError as error:  # answered, but not with what was to be written
-        return UnansweredError(str(error))
-    except (StoreUnavailableError, ConfigurationError) as error:
-        if doubt is None:
-            raise
-        raise CommitInDoubtError(f"{doubt}; then {error}. {what} may be written all the same") from error
+def _given_up(doubt: str, failure: str, what: str) -> PersistenceError:
+    if doubt:
+        return CommitInDoubtError(f"{doubt}; {what} may be written, or may still be")
+    return StoreUnavailableError(f"{failure}; {what} is not written")
 
 
-def _looked(look: Callable[[], T | None], failure: UnansweredError, what: str) -> T | None:
+def _looked(look: Callable[[], T | None], failure: str, what: str, *, late: bool) -> T | None:
     """Return what looking finds after a failure."""
     try:
         with doubting(f"{failure}; whether {what} was written could not be found out"):
             return look()
     except ConflictError as error:
-        if not failure.late:
+        if not late:
             raise
         raise CommitInDoubtError(f"{failure}; then {error}. {what} may still be written") from error
 
@@ -309,28 +292,24 @@ def doubting(told: str) -> Iterator[None]:
     """Raise `CommitInDoubtError` where a look within fails: after a write that does not mean that nothing was written."""
     try:
         yield
-    except (StoreUnavailableError, ConfigurationError) as error:
+    except (StoreUnavailableError, ConfigurationError, CorruptRecordError, InvalidValueError) as error:
         raise CommitInDoubtError(f"{told}: {error}") from error
 
 
-def _new_session() -> requests.Session:
-    session = requests.Session()
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception of requests and what it wraps: urllib3 keeps that in ``reason``, requests in ``args``."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            inner = [one.__cause__, *one.args, getattr(one, "reason", None)]
+            waiting += [each for each in inner if isinstance(each, BaseException)]
 
 
-def _has_cause(error: BaseException, *kinds: type[BaseException]) -> bool:
-    """Tell whether an exception of requests wraps one of these: urllib3 keeps it in ``reason``, requests in ``args``."""
-    seen: list[object] = [error]
-    for one in seen:
-        if isinstance(one, kinds):
-            return True
-        if isinstance(one, BaseException):
-            inner = [one.__cause__, *one.args, one.reason if isinstance(one, MaxRetryError) else None]
-            seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
-    return False
+def _words_of_a_wait(seconds: float) -> str:
+    return f", and asks to wait {seconds:.0f} s" if seconds else ""
 
 
 def _retry_after(response: requests.Response) -> float:
@@ -351,13 +330,25 @@ def _version() -> str:
         return "0"
 
 
-def part(fields: Fields, name: str, what: str) -> list[Any]:
-    """Return the list of that name in an answer.
+def member(fields: Fields, name: str, kind: type[T], what: str) -> T:
+    """Return a member of an answer.
+
+    Raises:
+        CorruptRecordError: there is none of that type.
+    """
+    found = fields.get(name)
+    if not isinstance(found, kind):
+        raise CorruptRecordError(f"{what} has no {name}, or one of another type than {kind.__name__}")
+    return found
+
+
+def whole(fields: Fields, name: str, what: str) -> int:
+    """Return a count of an answer, which may be written as 3.0.
 
     Raises:
         CorruptRecordError: there is none.
     """
-    found = fields.get(name)
-    if not isinstance(found, list):
-        raise CorruptRecordError(f"the answer to {what} has no list of {name}")
-    return found
+    found: Any = fields.get(name)
+    if type(found) not in (int, float) or not 0 <= found < 2**53 or found != int(found):
+        raise CorruptRecordError(f"{what} has no {name} that is a whole number")
+    return int(found)

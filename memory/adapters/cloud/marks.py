@@ -6,6 +6,7 @@ It is a text, so that no service changes a number in it, sorts its keys or merge
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeVar
 
 from memory.adapters.cloud.gaps import Gaps
@@ -18,6 +19,13 @@ RESERVED: Final = "conversation_memory"
 
 RUN_ID: Final = "run_id"
 """The key in a message's metadata where Griptape keeps the run's id."""
+
+JSON_TEXT: Final = "json"
+ARTIFACT: Final = "artifact"
+_FORMS: Final = {form: form for form in (None, JSON_TEXT, ARTIFACT)}
+
+UNREADABLE: Final = (LookupError, TypeError, ValueError, RecursionError)
+"""What reading our own text raises where it is damaged."""
 
 _FORMAT: Final = 1
 _TOKENS_KEPT: Final = 8
@@ -85,27 +93,24 @@ class Book:
 
     @classmethod
     def load(cls, metadata: Fields) -> "Book | None":
-        """Return the bookkeeping of a thread; None where there is none that can be read."""
+        """Return the bookkeeping of a thread; None where there is none. One of `UNREADABLE` where it cannot be read."""
         fields = _load(metadata)
         if fields is None:
             return None
-        try:
-            place = fields.get("place")
-            return cls(
-                version=_is(int, fields["version"]),
-                created_at=_moment(fields["created_at"]),
-                updated_at=_moment(fields["updated_at"]),
-                expires_at=None if fields.get("expires_at") is None else _moment(fields["expires_at"]),
-                text=_is(str, fields["text"]),
-                count=_is(int, fields["count"]),
-                gaps=tuple([(_is(int, first), _is(int, last)) for first, last in fields.get("gaps", ())]),
-                hidden=tuple([_is(str, one) for one in fields.get("hidden", ())]),
-                open=None if fields.get("open") is None else _is(str, fields["open"]),
-                outcomes=tuple([Outcome(_is(str, one[0]), *map(int, one[1:])) for one in fields.get("outcomes", ())]),
-                place=None if place is None else (_is(str, place[0]), _is(str, place[1])),
-            )
-        except (LookupError, TypeError, ValueError):
-            return None
+        place = fields.get("place")
+        return cls(
+            version=_count(fields["version"]),
+            created_at=_moment(fields["created_at"]),
+            updated_at=_moment(fields["updated_at"]),
+            expires_at=None if fields.get("expires_at") is None else _moment(fields["expires_at"]),
+            text=_is(str, fields["text"]),
+            count=_count(fields["count"] + 1) - 1,  # -1: never counted
+            gaps=_gaps(fields.get("gaps", ())),
+            hidden=tuple([_is(str, one) for one in fields.get("hidden", ())]),
+            open=None if fields.get("open") is None else _is(str, fields["open"]),
+            outcomes=tuple([Outcome(_is(str, one[0]), *map(_count, one[1:])) for one in fields.get("outcomes", ())]),
+            place=None if place is None else (_is(str, place[0]), _is(str, place[1])),
+        )
 
 
 class Mark(NamedTuple):
@@ -137,22 +142,19 @@ class Mark(NamedTuple):
 
     @classmethod
     def load(cls, metadata: Fields) -> "Mark | None":
-        """Return the mark of a message; None where there is none that can be read."""
+        """Return the mark of a message; None where there is none. One of `UNREADABLE` where it cannot be read."""
         fields = _load(metadata)
         if fields is None:
             return None
-        try:
-            return cls(
-                _is(str, fields["token"]),
-                _is(int, fields["number"]),
-                min(_is(int, fields["position"]), ALL_RUNS),
-                _moment(fields["created_at"]),
-                _is(str, fields.get("text", "{}")),
-                fields.get("input"),
-                fields.get("output"),
-            )
-        except (LookupError, TypeError, ValueError):
-            return None
+        return cls(
+            _is(str, fields["token"]),
+            _is(int, fields["number"]),
+            _count(fields["position"]),
+            _moment(fields["created_at"]),
+            _is(str, fields.get("text", "{}")),
+            _FORMS[fields.get("input")],
+            _FORMS[fields.get("output")],
+        )
 
 
 def plain(metadata: dict[str, Json], *taken: str) -> Fields:
@@ -181,20 +183,32 @@ def is_plain(value: Json) -> bool:
 
 
 def _load(metadata: Fields) -> Fields | None:
-    text = metadata.get(RESERVED)
-    if not isinstance(text, str):
+    if RESERVED not in metadata:
         return None
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return fields if isinstance(fields, dict) and fields.get("format") == _FORMAT else None
+    fields = json.loads(metadata[RESERVED])
+    if fields["format"] != _FORMAT:
+        raise ValueError(f"format {fields['format']!r}")
+    return _is(dict, fields)
 
 
 def _is(kind: type[T], value: Any) -> T:
     if type(value) is not kind:
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return value
+
+
+def _count(value: Any) -> int:
+    if not 0 <= _is(int, value) <= ALL_RUNS:
+        raise ValueError(f"{value} is no count")
+    return _is(int, value)
+
+
+def _gaps(value: Any) -> Gaps:
+    gaps = tuple([(_count(first), _count(last)) for first, last in value])
+    bounds = [0, *[bound for first, last in gaps for bound in (first, last + 1)]]
+    if any(before >= after for before, after in pairwise(bounds)):
+        raise ValueError(f"{gaps} do not rise")
+    return gaps
 
 
 def _moment(value: Any) -> int:

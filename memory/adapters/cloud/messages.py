@@ -10,7 +10,7 @@ from memory.adapters.cloud.http import Fields, Http, MissingError
 from memory.adapters.cloud.marks import RUN_ID
 from memory.adapters.cloud.paging import Lists, Page
 from memory.adapters.cloud.records import Message, Thread, read_message
-from memory.errors import CorruptRecordError
+from memory.errors import CorruptRecordError, NotFoundError
 
 _READS: Final = 3  # of a whole list, when messages are deleted while it is read
 
@@ -68,7 +68,7 @@ class Messages:
             found.clear()
             totals: list[int] = []
             for page in self._lists.pages(_of(thread.id), "messages", {}):
-                found |= {message.id: message for message in self._messages(page)}
+                found |= {message.id: message for message in self._messages(thread.id, page)}
                 totals.append(page.total)
             total = totals[-1]
             if min(totals) == totals[0] and len(found) >= total:
@@ -88,7 +88,7 @@ class Messages:
             return self.read(thread)
         if total is None or self._lists.first is None:
             page = next(self._lists.pages(_of(thread.id), "messages", {}))
-            self._messages(page)
+            self._messages(thread.id, page)
             total = page.total
         for _ in range(2):  # a first look may teach how this service lists
             wanted = ranks(total)
@@ -111,8 +111,8 @@ class Messages:
         now = total
         for number in numbers:
             page = self._lists.page(_of(thread.id), "messages", {}, number + (self._lists.first or 0), size)
-            messages, now = self._messages(page), page.total
-            if page.size != size or now < total or len(messages) != len(page.items):
+            messages, now = self._messages(thread.id, page), page.total
+            if page.size != size or now < total:
                 return None, now
             for offset, message in enumerate(messages, number * size):
                 ranked[now - offset if descending else offset + 1] = message
@@ -123,9 +123,9 @@ class Messages:
         by_rank = [gaps.position_of(rank, thread.written.gaps) for rank in sorted(ranked)]
         return (read if [one.position for one in read.placed] == by_rank else None), now
 
-    def _messages(self, page: Page) -> list[Message]:
-        """Return the messages of a page that can be read, and learn from their order."""
-        messages = [message for message in map(read_message, page.items) if message is not None]
+    def _messages(self, thread_id: str, page: Page) -> list[Message]:
+        """Return the messages of a page, and learn from their order."""
+        messages = [read_message(item, thread_id) for item in page.items]
         indices = [message.index for message in messages]
         if len(indices) > 1 and self._sorted:
             rising = sorted(indices)
@@ -142,12 +142,22 @@ class Messages:
 
     def add(self, thread_id: str, body: Fields) -> Message:
         """Add a message, once at most."""
-        return _one(self._http.send("POST", _of(thread_id), body))
+        return read_message(self._http.send("POST", _of(thread_id), body), thread_id)
 
-    def replace(self, message_id: str, body: Fields) -> Message:
+    def replace(self, message: Message, body: Fields) -> Message:
         """Put other content in a message's place."""
+
+        def send() -> Message:
+            replaced = read_message(self._http.send("PATCH", _at(message.id), body), message.thread_id)
+            if replaced.id != message.id:
+                raise CorruptRecordError(f"the service was sent message {message.id}, and answered with {replaced.id}")
+            return replaced
+
         what = f"run {body['metadata'][RUN_ID]!r}"
-        return self._http.surely(lambda: _one(self._http.send("PATCH", _at(message_id), body)), None, what)
+        try:
+            return self._http.surely(send, None, what)
+        except MissingError as error:
+            raise NotFoundError(f"the run in whose place {what} was to be is gone") from error
 
     def delete(self, message_id: str) -> None:
         """Delete a message; it may be gone already."""
@@ -188,10 +198,3 @@ def _of(thread_id: str) -> str:
 
 def _at(message_id: str) -> str:
     return f"/api/messages/{quote(message_id, safe='')}"
-
-
-def _one(fields: Fields) -> Message:
-    message = read_message(fields)
-    if message is None:
-        raise CorruptRecordError(f"the service answered with a message without an id: {list(fields)}")
-    return message

@@ -48,6 +48,11 @@ def aliases_of(namespace: str, conversation_id: str) -> list[str]:
     return [ours]
 
 
+def is_digest(alias: str) -> bool:
+    """Tell whether an alias has a digest in the place of an id: only our bookkeeping knows of what."""
+    return _IS_DIGEST.search(alias) is not None
+
+
 def place_of(alias: str, written: tuple[str, str] | None) -> tuple[str, str] | None:
     """Return the namespace and id of the conversation with this alias; None if it cannot be one's.
 
@@ -57,7 +62,7 @@ def place_of(alias: str, written: tuple[str, str] | None) -> tuple[str, str] | N
     """
     if written is not None and alias_of(*written) == alias:
         return written
-    if _IS_DIGEST.search(alias) or not 1 <= len(alias) <= LONGEST:
+    if is_digest(alias) or not 1 <= len(alias) <= LONGEST:
         return None
     namespace, slash, conversation_id = alias.rpartition("/")
     try:

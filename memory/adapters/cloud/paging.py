@@ -1,11 +1,11 @@
 """Lists of the service, page by page, whichever way its pages are counted, cut and linked (A5)."""
 
 from collections.abc import Iterator, Mapping
+from math import ceil
 from typing import Any, Final, NamedTuple
 
-from memory.adapters.cloud.http import Fields, Http, part
-from memory.adapters.cloud.records import whole
-from memory.errors import InvalidValueError
+from memory.adapters.cloud.http import Http, member, whole
+from memory.errors import CorruptRecordError, InvalidValueError
 
 _SIZES: Final = (100, 50, 20, 10)
 """What is asked for, the largest first: a service may refuse a size that is beyond its own maximum."""
@@ -16,13 +16,18 @@ _SMALLEST: Final = 10
 
 
 class Page(NamedTuple):
-    """One page of a list, as it came. ``size`` is what the service cut it to, ``following`` the number of the next page."""
+    """One page of a list, as it came. ``size`` is what the service cut it to, ``begin`` how many items come before it."""
 
     items: list[Any]
     number: int
     size: int
+    begin: int
     total: int
-    following: int | None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no item comes after it."""
+        return self.begin + len(self.items) >= self.total
 
 
 class Lists:
@@ -45,33 +50,35 @@ class Lists:
         asked = {**parameters, "page_size": size}
         if number is not None:
             asked["page"] = number
+        what = f"the answer to GET {path}"
         fields = self._http.get(path, asked)
-        items = part(fields, name, f"GET {path}")
-        given = fields.get("pagination")
-        pagination = given if isinstance(given, dict) else {}
-        at = pagination.get("page_number", number)
-        at = 1 if at is None else whole(at)
+        items, pagination = member(fields, name, list, what), member(fields, "pagination", dict, what)
+        at, cut, total = [whole(pagination, key, what) for key in ("page_number", "page_size", "total_count")]
         if number is None:
             self.first = at
-        cut = whole(pagination.get("page_size")) or size
+        first = at if self.first is None else self.first
+        page = Page(items, at, cut, (at - first) * cut, total)
+        if _contradicts(page, number, pagination.get("next_page")):
+            raise CorruptRecordError(f"{what} contradicts itself: {len(items)} items, and {pagination}"[:300])
         if cut != size and items:
             self.largest, self.fixed = cut, self.fixed or cut > size
-        following = self._following(pagination, at) if items else None  # an empty page is the end, whatever it says
-        return Page(items, at, cut, max(whole(pagination.get("total_count")), len(items)), following)
-
-    def _following(self, pagination: Fields, number: int) -> int | None:
-        link = pagination.get("next_page")
-        if isinstance(link, int | float):
-            return int(link) if link > number else None
-        more = number - (1 if self.first is None else self.first) + 1 < whole(pagination.get("total_pages"))
-        return number + 1 if more else None
+        return page
 
     def pages(self, path: str, name: str, parameters: Mapping[str, str | int]) -> Iterator[Page]:
-        """Yield every page, from the first on."""
+        """Yield every page, from the first on.
+
+        Where items were deleted meanwhile, others have moved to pages that were read before: these come again.
+        """
         page = self._first(path, name, parameters)
         yield page
-        while page.following is not None:
-            page = self.page(path, name, parameters, page.following, page.size)
+        size = page.size
+        while not page.is_last:
+            total, number = page.total, page.number + 1
+            page = self.page(path, name, parameters, number, size)
+            while page.total < total:
+                number = max(self.first or 0, number - ceil((total - page.total) / size))
+                total = page.total
+                page = self.page(path, name, parameters, number, size)
             yield page
 
     def _first(self, path: str, name: str, parameters: Mapping[str, str | int]) -> Page:
@@ -93,3 +100,15 @@ class Lists:
                 if begin // size == (end - 1) // size:
                     return size, range(begin // size, begin // size + 1)
         return largest, range(begin // largest, (end - 1) // largest + 1)
+
+
+def _contradicts(page: Page, asked: int | None, following: object) -> bool:
+    """Tell whether a page cannot be what it says, or has fewer items than it must: nobody would notice those that are missing."""
+    end = page.begin + len(page.items)
+    return (
+        (page.number > 1 if asked is None else page.number != asked)
+        or page.size < 1
+        or (bool(page.items) and end > page.total)
+        or (not page.is_last and len(page.items) < page.size)
+        or (bool(page.items) and page.is_last and following is not None)
+    )

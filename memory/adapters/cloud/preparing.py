@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 from memory.adapters.cloud import gaps
 from memory.adapters.cloud.conversations import Conversations, Known
+from memory.adapters.cloud.http import MissingError
 from memory.adapters.cloud.marks import Outcome
 from memory.adapters.cloud.messages import Read
 from memory.adapters.cloud.records import Message, Texts, Thread, conversation_record
 from memory.adapters.cloud.steps import Steps
 from memory.adapters.cloud.writing import Added, Writer
 from memory.changes import Change, check, missing_runs, placed
+from memory.domain import ConversationRecord
 from memory.errors import AlreadyExistsError, NotFoundError, Step
 
 
@@ -40,6 +42,7 @@ class Preparing:
     """
 
     _outcome: Outcome | None = None  # of the same change set, committed before
+    _updated_at = 0  # of an edit: not before what others have read
 
     def __init__(self, conversations: Conversations, change: Change, attempt: Attempt) -> None:
         self.id = change.id
@@ -61,6 +64,18 @@ class Preparing:
 
     def prepare(self) -> None:
         """Read what is needed, and refuse a change that does not fit."""
+        try:
+            self._prepare()
+        except MissingError:  # somebody has deleted the thread between two looks: then there is none
+            self._conversations.forget(self._place)
+            self._thread = self._known = self._read = self._outcome = None
+            self._added = {}
+            if self._change.create is None:
+                check(self._change, None)  # which it does not pass
+            self._prepare()
+        self._steps.all.setdefault(self.id, [*self._steps_before(), *self._steps_after()])
+
+    def _prepare(self) -> None:
         change, known = self._change, self._conversations.known(self._place)
         if change.only_appends and known is not None and not self._attempt.again:
             if known.expires_at is not None and known.expires_at <= self._conversations.clock():
@@ -70,7 +85,6 @@ class Preparing:
             self._prepare_another()
         else:
             self._prepare_this()
-        self._steps.all.setdefault(self.id, [*self._steps_before(), *self._steps_after()])
 
     def _prepare_another(self) -> None:
         """Prepare to remove it, to make it, or both."""
@@ -89,11 +103,12 @@ class Preparing:
                     self._steps.doubtful = None
         removing = self._steps.removing.get(self.id)
         if removing is None:
-            check(change, None if present is None else conversation_record(present, self.id, present.count))
+            exactly = change.after is not None
+            check(change, None if present is None else self._record(present, exactly=exactly))
             self._in_the_way = threads
         elif left := [thread for thread in threads if thread.id in removing]:
             if present is not None:
-                check(change, conversation_record(present, self.id, present.count))
+                check(change, self._record(present, exactly=change.after is not None))
             self._in_the_way = left
         else:  # it is gone; what is there now, somebody has made since
             self._steps.found(self._step("removed"))
@@ -108,16 +123,21 @@ class Preparing:
             check(change, None)  # which it does not pass
             return
         goes_on = self._goes_on(thread)
-        if goes_on or change.edits or change.after is not None or change.gives_positions:
-            record = self._conversations.record(thread, self.id)
-        else:
-            record = conversation_record(thread, self.id, thread.count)
+        exactly = goes_on or change.edits or change.after is not None or change.gives_positions
+        record = self._record(thread, exactly=exactly)
+        self._updated_at = max(record.updated_at, self._attempt.at)
         if not goes_on:
             check(change, record)
         self._known = Known.of(thread, record.run_count)
         if change.edits and self._outcome is None:
             self._read = self._read or self._read_runs(thread)
             self._check_runs(thread)
+
+    def _record(self, thread: Thread, *, exactly: bool) -> ConversationRecord:
+        """Return the conversation; its counts and time may be guesses unless they are to be exact."""
+        if exactly:
+            return self._conversations.record(thread, self.id)
+        return conversation_record(thread, self.id, thread.count)
 
     def _goes_on(self, thread: Thread) -> bool:
         """Tell whether this change set has written something of it before, and learn what."""

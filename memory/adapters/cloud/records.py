@@ -2,28 +2,24 @@
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias, cast
+from datetime import UTC, datetime
+from typing import Any, Literal, NoReturn, TypeAlias, cast
 
 from memory.adapters.cloud import gaps
-from memory.adapters.cloud.http import Fields
-from memory.adapters.cloud.marks import RESERVED, RUN_ID, Book, Mark, is_plain, plain
-from memory.adapters.cloud.names import alias_of, place_of
-from memory.domain import ConversationRecord, Run, RunRecord
-from memory.errors import InvalidValueError
+from memory.adapters.cloud.http import Fields, member, whole
+from memory.adapters.cloud.marks import ARTIFACT, JSON_TEXT, RESERVED, RUN_ID, UNREADABLE, Book, Mark, is_plain, plain
+from memory.adapters.cloud.names import alias_of, is_digest, place_of
+from memory.domain import ConversationRecord, Run, RunRecord, decode_metadata
+from memory.errors import CorruptRecordError, InvalidValueError
 from memory.values import Json, decode, encode, first_id, to_datetime, to_microseconds
 
 Texts: TypeAlias = Literal["plain", "artifact"]
 """How a run's string is written: as it is, or as the TextArtifact that Griptape's own driver can load."""
 
-JSON_TEXT: Final = "json"
-ARTIFACT: Final = "artifact"
-_NO_INDEX: Final = float("inf")
-
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread as the service has it; ``book`` is None where others made it."""
+    """A thread as the service has it; ``book`` is None where others made it, or where it is ``damaged``."""
 
     id: str
     alias: str
@@ -33,12 +29,15 @@ class Thread:
     updated_at: int
     book: Book | None
     name: str = ""
+    damaged: bool = False
 
     @property
     def place(self) -> tuple[str, str] | None:
         """The namespace and id of the conversation that this is, if it can be one."""
         if self.alias == self.id:  # how the service may answer where there is no alias
             return None
+        if self.damaged and is_digest(self.alias):
+            self._refuse()
         return place_of(self.alias, self.book.place if self.book else None)
 
     @property
@@ -52,6 +51,8 @@ class Thread:
         """Our bookkeeping; for a thread of others what it would have been."""
         if self.book is not None:
             return self.book
+        if self.damaged:
+            self._refuse()
         others = {key: value for key, value in self.metadata.items() if key != RESERVED}
         return Book(
             version=1,
@@ -61,63 +62,91 @@ class Thread:
             count=-1,
         )
 
+    def _refuse(self) -> NoReturn:
+        raise CorruptRecordError(f"the bookkeeping in the metadata of thread {self.id} ({self.alias!r}) cannot be read")
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as the service has it, and our mark where it has one."""
+    """A message as the service has it, and our mark where it has one; ``created_at`` by the service's clock."""
 
     id: str
+    thread_id: str
     index: float
-    input: Any
-    output: Any
+    input: str
+    output: str
     metadata: Fields
-    created: object
+    created_at: int
     mark: Mark | None
 
-    @property
-    def created_at(self) -> int:
-        """When the service made it, in microseconds since 1970."""
-        return _microseconds(self.created)
 
+def read_thread(fields: object) -> Thread:
+    """Return what an answer says of a thread.
 
-def read_thread(fields: object) -> Thread | None:
-    """Return what an answer says of a thread; None if it has not even an id."""
-    if not isinstance(fields, dict) or not isinstance(fields.get("thread_id"), str):
-        return None
-    alias, name, metadata = fields.get("alias"), fields.get("name"), fields.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
+    Raises:
+        CorruptRecordError: it is none. Damaged bookkeeping is an error of who reads that thread, not of who lists all.
+    """
+    id_ = _id(fields, "thread_id")
+    fields, what = cast(Fields, fields), f"thread {id_}"
+    name, metadata = fields.get("name"), _metadata(fields, what)
+    try:
+        book, damaged = Book.load(metadata), False
+    except UNREADABLE:
+        book, damaged = None, True
     return Thread(
-        fields["thread_id"],
-        alias if isinstance(alias, str) else "",
+        id_,
+        "" if fields.get("alias", 0) is None else member(fields, "alias", str, what),
         metadata,
-        whole(fields.get("message_count")),
-        _microseconds(fields.get("created_at")),
-        _microseconds(fields.get("updated_at")),
-        Book.load(metadata),
+        whole(fields, "message_count", what),
+        _microseconds(fields, "created_at", what),
+        _microseconds(fields, "updated_at", what),
+        book,
         name if isinstance(name, str) else "",
+        damaged,
     )
 
 
-def read_message(fields: object) -> Message | None:
-    """Return what an answer says of a message; None if it has not even an id."""
-    if not isinstance(fields, dict) or not isinstance(fields.get("message_id"), str):
-        return None
-    index, metadata = fields.get("index"), fields.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
+def read_message(fields: object, thread_id: str) -> Message:
+    """Return what an answer says of a message of a thread.
+
+    Raises:
+        CorruptRecordError: it is none, or of another thread, or its mark is damaged.
+    """
+    id_ = _id(fields, "message_id")
+    fields, what = cast(Fields, fields), f"message {id_} of thread {thread_id}"
+    index: Any = fields.get("index")
+    metadata = _metadata(fields, what)
+    if fields.get("thread_id") != thread_id:
+        raise CorruptRecordError(
+            f"the service was asked for thread {thread_id}, and answered with a message of another"
+        )
+    if type(index) not in (int, float) or not abs(index) < 2**53:
+        raise CorruptRecordError(f"{what} has no index")
+    try:
+        mark = Mark.load(metadata)
+    except UNREADABLE as error:
+        raise CorruptRecordError(f"what we keep in the metadata of {what} cannot be read") from error
     return Message(
-        fields["message_id"],
-        index if isinstance(index, int | float) else _NO_INDEX,
-        fields.get("input"),
-        fields.get("output"),
+        id_,
+        thread_id,
+        index,
+        member(fields, "input", str, what),
+        member(fields, "output", str, what),
         metadata,
-        fields.get("created_at"),
-        Mark.load(metadata),
+        _microseconds(fields, "created_at", what),
+        mark,
     )
 
 
-def whole(value: object) -> int:
-    """Return a number of an answer, which may be written as 3.0; 0 if it is none."""
-    return int(value) if isinstance(value, int | float) and abs(value) < 2**53 else 0
+def _id(fields: object, name: str) -> str:
+    id_ = fields.get(name) if isinstance(fields, dict) else None
+    if not isinstance(id_, str) or not id_:
+        raise CorruptRecordError(f"the service answered with something that has no {name}")
+    return id_
+
+
+def _metadata(fields: Fields, what: str) -> Fields:
+    return {} if fields.get("metadata", 0) is None else member(fields, "metadata", dict, what)
 
 
 # Conversations
@@ -153,10 +182,9 @@ def thread_metadata(thread: Thread | None, book: Book) -> Fields:
     """Return the whole metadata of a thread: what others keep there, a readable copy of the user's, and our bookkeeping."""
     kept: Fields = {}
     if thread is not None:
-        before = _decoded(thread.written.text)
-        ours = plain(before) if isinstance(before, dict) else {}
+        ours = plain(decode_metadata(thread.written.text, f"the metadata of thread {thread.id}"))
         kept = {key: value for key, value in thread.metadata.items() if key not in ours}
-    return {**kept, **plain(cast("dict[str, Json]", decode(book.text))), RESERVED: book.dump()}
+    return {**kept, **plain(decode_metadata(book.text, "the metadata to be written")), RESERVED: book.dump()}
 
 
 # Runs
@@ -176,18 +204,24 @@ def message_body(run: RunRecord, token: str, number: int, position: int, texts: 
 
 
 def run_of(message: Message, position: int) -> Run:
-    """Return the run that a message is, whoever wrote it; what cannot be read as we wrote it is taken as it stands."""
+    """Return the run that a message is, whoever wrote it; a text that others have changed is taken as it stands.
+
+    Raises:
+        CorruptRecordError: it is one of ours, and its id or metadata cannot be read.
+    """
     mark = message.mark
-    id_ = first_id(message.metadata.get(RUN_ID)) or message.id[:255]
+    id_ = first_id(message.metadata.get(RUN_ID))
     if mark is None:
         others = {key: value for key, value in message.metadata.items() if key not in (RUN_ID, RESERVED)}
         values = _foreign_value(message.input), _foreign_value(message.output)
-        return Run(*values, only_json(others), id_, to_datetime(message.created_at), position)
-    metadata = {} if mark.text == "{}" else _decoded(mark.text)
+        return Run(*values, only_json(others), id_ or message.id[:255], to_datetime(message.created_at), position)
+    what = f"message {message.id} of thread {message.thread_id}"
+    if id_ is None:
+        raise CorruptRecordError(f"{what} has lost the id of its run")
     return Run(
         _read_value(message.input, mark.input),
         _read_value(message.output, mark.output),
-        metadata if isinstance(metadata, dict) else {},
+        decode_metadata(mark.text, f"the run's metadata in {what}"),
         id_,
         to_datetime(mark.created_at),
         position,
@@ -205,25 +239,25 @@ def _written_text(text: str, name: str, texts: Texts) -> tuple[str, str | None]:
     return json.dumps(artifact), ARTIFACT
 
 
-def _read_value(text: Any, form: str | None) -> Json:
+def _read_value(text: str, form: str | None) -> Json:
     """Return the value that a message has; where others have changed it, it is taken as it stands."""
-    if form is None and isinstance(text, str):
+    if form is None:
         return text
-    value = _decoded(text) if isinstance(text, str) else None
+    value = _decoded(text)
     if form == JSON_TEXT and (value is not None or text == "null"):
         return _json(value, text)
     if form == ARTIFACT and isinstance(value, dict) and isinstance(value.get("value"), str):
         return cast(str, value["value"])
-    return _json(text)
+    return text
 
 
-def _foreign_value(text: Any) -> Json:
+def _foreign_value(text: str) -> Json:
     """Return what others wrote: an artifact of Griptape's is the structure it serializes, all else is as it is."""
-    if isinstance(text, str) and text.startswith("{"):
+    if text.startswith("{"):
         value = _decoded(text)
         if isinstance(value, dict) and isinstance(value.get("type"), str):
             return _json(value, text)
-    return _json(text)
+    return text
 
 
 def _json(value: Any, otherwise: Json = "") -> Json:
@@ -248,9 +282,10 @@ def only_json(metadata: Fields) -> dict[str, Json]:
     return {key: value for key, value in metadata.items() if _json([value], None) is not None}
 
 
-def _microseconds(moment: object) -> int:
-    """Return a moment of an answer in microseconds since 1970, 0 if it is none."""
+def _microseconds(fields: Fields, name: str, what: str) -> int:
+    """Return a moment of an answer in microseconds since 1970; without a time zone it is UTC."""
     try:
-        return to_microseconds(datetime.fromisoformat(str(moment)), "a moment")
-    except ValueError:
-        return 0
+        moment = datetime.fromisoformat(member(fields, name, str, what))
+        return to_microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC), name)
+    except ValueError as error:
+        raise CorruptRecordError(f"{what} has no {name} that is a time") from error

@@ -3,6 +3,7 @@
 import heapq
 import operator
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,46 +15,44 @@ import requests
 from memory.adapters.cloud import gaps
 from memory.adapters.cloud.committing import write
 from memory.adapters.cloud.conversations import Conversations, put
-from memory.adapters.cloud.http import KEY_VARIABLE, Http
+from memory.adapters.cloud.http import KEY_VARIABLE, Http, MissingError
 from memory.adapters.cloud.names import prefix_of
 from memory.adapters.cloud.preparing import Attempt
 from memory.adapters.cloud.records import Texts, Thread, run_of
 from memory.adapters.cloud.steps import Steps
 from memory.changes import ALL_RUNS, UNKNOWN, ChangeSet, Receipt, Seen
-from memory.connecting import options, redact
+from memory.connecting import options
+from memory.deadlines import DEFAULT_TIMEOUT, limited
 from memory.domain import Conversation, ConversationRecord, Run
 from memory.errors import CommitInDoubtError, ConfigurationError, NotFoundError, PartialCommitError
+from memory.forking import ForkAware, watch
 from memory.paging import Page, Place, Query, collect
 from memory.query import Criterion
 from memory.repository import Capabilities, Progress, Repository, RunsRead, Window, silently
 
 T = TypeVar("T")
 _YES_OR_NO: Final = {"yes": True, "no": False}
+_ADDRESS: Final = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?")
+_ABOUT_THE_KEY: Final = f"The API key is never part of it: set {KEY_VARIABLE}"
 
 
 def open_url(url: str) -> "GriptapeCloudRepository":
     """Return the repository of ``griptape+https://host``, with the key that the environment names."""
     scheme, _, rest = url.partition("://")
-    address = rest.partition("?")[0]
-    transport = scheme.partition("+")[2]
-    if transport not in ("https", "http") or not address or "@" in address:
-        raise ConfigurationError(
-            f"{redact(url)}: the address of a service looks like griptape+https://cloud.griptape.ai, "
-            f"and its key is taken from {KEY_VARIABLE}"
-        )
+    address = f"{scheme.partition('+')[2]}://{rest.partition('?')[0]}"
     known: dict[str, Callable[[str], object]] = {
         "timeout": _seconds,
         "texts": lambda value: {"plain": "plain", "artifact": "artifact"}[value],
         "prefix_filter": lambda value: _YES_OR_NO[value],
     }
-    return GriptapeCloudRepository(f"{transport}://{address}", **cast("dict[str, Any]", options(url, known)))
+    return GriptapeCloudRepository(address, **cast("dict[str, Any]", options(url, known)))
 
 
 class _TwoThreadsError(Exception):
     """A conversation has two threads: which of them counts is known when all are read."""
 
 
-class GriptapeCloudRepository(Repository):
+class GriptapeCloudRepository(Repository, ForkAware):
     """Conversations in one organization of Griptape Cloud, or of any service of that contract.
 
     It has no transactions: what a commit writes becomes visible step by step, in order, and `PartialCommitError` tells which
@@ -62,10 +61,10 @@ class GriptapeCloudRepository(Repository):
     Args:
         host: scheme, host and port: ``https://cloud.griptape.ai``.
         key: the API key; that of the environment's ``GT_CLOUD_API_KEY``, when left out.
-        session: a session of the application's, with its proxies, certificates and adapters; it is not closed.
-        timeout: seconds to wait for each part of an answer.
+        session: a session of the application's, with its proxies, certificates and adapters; it is not closed. In a process
+            forked since, its adapters are replaced by copies, which needs them to be `requests.adapters.HTTPAdapter` itself.
+        timeout: seconds that one operation may take, with all its requests, waits and retries.
         attempts: how often a request is sent at most.
-        patience: seconds that a ``Retry-After`` may ask for; more is `StoreUnavailableError` at once.
         texts: how a run's string is written: ``"plain"``, or ``"artifact"``, which Griptape's own driver can load too.
         prefix_filter: let the service filter threads by the beginning of their names; only where nobody renames them.
         progress: told after each page of a query how many threads it has looked at, and which part of all that is.
@@ -82,31 +81,48 @@ class GriptapeCloudRepository(Repository):
         key: str | None = None,
         *,
         session: requests.Session | None = None,
-        timeout: float = 30.0,
+        timeout: float = DEFAULT_TIMEOUT,
         attempts: int = 5,
-        patience: float = 60.0,
         texts: Texts = "plain",
         prefix_filter: bool = False,
         progress: Progress = silently,
     ) -> None:
+        if not _ADDRESS.fullmatch(host):  # which is not told: the key may be in it
+            raise ConfigurationError(
+                f"that is no address of a service: it looks like https://cloud.griptape.ai, "
+                f"and as a URL griptape+https://cloud.griptape.ai. {_ABOUT_THE_KEY}"
+            )
         key = os.environ.get(KEY_VARIABLE) if key is None else key
         if not key or not key.isascii() or not key.isprintable():
             raise ConfigurationError(f"there is no API key for {host}: set {KEY_VARIABLE}")
-        self._http = Http(host.rstrip("/"), key, session, timeout=timeout, attempts=attempts, patience=patience)
+        self.timeout = timeout
+        self._http = Http(host.rstrip("/"), key, session, timeout=timeout, attempts=attempts)
         self._conversations = Conversations(self._http, lambda: self.clock())  # noqa: PLW0108  # a test may set another clock later
         self._texts: Texts = texts
         self._prefix_filter = prefix_filter
         self._progress = progress
-        self._opened = time.time_ns() // 1_000_000
-        self._lock = Lock()
         self._receipts: OrderedDict[tuple[str, str], Receipt] = OrderedDict()
         self._begun: OrderedDict[tuple[str, str], Steps] = OrderedDict()
+        self.after_fork_in_child()
+        watch(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin as a process of its own: an older change set may have been begun by another."""
+        self._opened = time.time_ns() // 1_000_000
+        self._lock = Lock()
 
     # conversations
 
+    @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         thread = self._conversations.present((namespace, conversation_id))
-        return None if thread is None else Conversation.from_record(self._conversations.record(thread, conversation_id))
+        if thread is None:
+            return None
+        try:
+            record = self._conversations.record(thread, conversation_id)
+        except MissingError:
+            return None
+        return Conversation.from_record(record)
 
     def conversation_of(self, thread_id: str) -> tuple[str, str] | None:
         """Return the namespace and the id of the conversation that a thread is; None if it has no alias, and so is none.
@@ -119,6 +135,7 @@ class GriptapeCloudRepository(Repository):
             raise NotFoundError(f"{self._http.host} has no thread {thread_id!r}")
         return thread.place
 
+    @limited
     def find(self, namespace: str, query: Query) -> Page[Conversation]:
         order, descending = query.order, query.order.descending
         beyond = operator.lt if descending else operator.gt
@@ -133,6 +150,7 @@ class GriptapeCloudRepository(Repository):
 
         return collect(query, fetch, exact=True)
 
+    @limited
     def count(self, namespace: str, criterion: Criterion) -> int:
         return self._among(namespace, criterion, lambda records: sum(1 for _ in records))
 
@@ -141,10 +159,14 @@ class GriptapeCloudRepository(Repository):
 
         def matching(threads: Iterable[tuple[str, Thread]]) -> Iterator[ConversationRecord]:
             for conversation_id, thread in threads:
-                if not self._conversations.is_expired(thread):
+                if self._conversations.is_expired(thread):
+                    continue
+                try:
                     record = self._conversations.record(thread, conversation_id)
-                    if criterion.matches(Conversation.from_record(record)):
-                        yield record
+                except MissingError:
+                    continue
+                if criterion.matches(Conversation.from_record(record)):
+                    yield record
 
         try:
             return gather(matching(self._stream(namespace)))
@@ -187,32 +209,42 @@ class GriptapeCloudRepository(Repository):
         for thread in self._conversations.threads.all(None, self._progress):
             if thread.book is not None and (thread.place is None or thread.place[0] != namespace):
                 continue
-            if not self._conversations.is_expired(thread):
+            if self._conversations.is_expired(thread):
+                continue
+            try:
                 placed = self._conversations.messages.read(thread).placed
-                yield thread, [run_of(message, position) for position, message in placed]
+            except MissingError:
+                continue
+            yield thread, [run_of(message, position) for position, message in placed]
 
     # runs
 
+    @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         thread = self._conversations.present((namespace, conversation_id))
         if thread is None:
             return RunsRead(None, ())
-        seen = Seen(thread.id, thread.written.version)
+        seen, gaps_ = Seen(thread.id, thread.written.version), thread.written.gaps
         if window.limit == 0:
             return RunsRead(seen, ())
-        read = self._conversations.messages.window(
-            thread, lambda total: _ranks(window, thread.written.gaps, total), self._conversations.believed(thread)
-        )
+        try:
+            read = self._conversations.messages.window(
+                thread, lambda total: _ranks(window, gaps_, total), self._conversations.believed(thread)
+            )
+        except MissingError:
+            return RunsRead(None, ())
         if read.whole or (window.from_end and window.before is None and read.placed):
             self._conversations.learn(thread, read)
         end = ALL_RUNS if window.before is None else window.before
         placed = [one for one in read.placed if window.after < one.position < end]
         if window.limit is not None:
             placed = placed[-window.limit :] if window.from_end else placed[: window.limit]
-        return RunsRead(seen, tuple([run_of(message, position) for position, message in placed]))
+        runs = tuple([run_of(message, position) for position, message in placed])
+        return RunsRead(seen, runs, read.count + gaps.size(gaps_))
 
     # writing
 
+    @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         key = namespace, changes.token
         with self._lock:

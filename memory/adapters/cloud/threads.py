@@ -1,7 +1,6 @@
 """The threads of the service: each operation of the contract on them, whichever way its unknowns turn out."""
 
 from collections.abc import Iterator
-from threading import Lock
 from typing import Final
 from urllib.parse import quote
 
@@ -35,7 +34,7 @@ class Threads:
         for alias in aliases_of(namespace, conversation_id):
             found: dict[str, Thread] = {}
             for page in self._lists.pages(PATH, "threads", {"alias": alias}):
-                threads = [thread for thread in map(read_thread, page.items) if thread is not None]
+                threads = map(read_thread, page.items)
                 found |= {thread.id: thread for thread in threads if thread.alias == alias}  # the filter may find more
             if found:
                 return sorted(found.values(), key=lambda thread: thread.age)
@@ -47,7 +46,7 @@ class Threads:
         looked_at = 0
         for page in self._lists.pages(PATH, "threads", {"starts_with": prefix} if prefix else {}):
             for thread in map(read_thread, page.items):
-                if thread is not None and thread.id not in seen:  # one made meanwhile moves others to the next page
+                if thread.id not in seen:  # one made meanwhile moves others to the next page
                     seen.add(thread.id)
                     yield thread
             looked_at += len(page.items)
@@ -57,18 +56,18 @@ class Threads:
     def get(self, thread_id: str) -> Thread | None:
         """Return a thread as it is now."""
         try:
-            return _one(self._http.get(_at(thread_id)))
+            return _same(thread_id, self._http.get(_at(thread_id)))
         except MissingError:
             return None
 
     def create(self, alias: str, metadata: Fields, messages: list[Fields]) -> Thread:
         """Make a thread, once at most; its name is its alias, so that a prefix filter may be of either."""
         body = {"name": alias, "alias": alias, "metadata": metadata} | ({"messages": messages} if messages else {})
-        return _one(self._http.send("POST", PATH, body))
+        return read_thread(self._http.send("POST", PATH, body))
 
     def update(self, thread_id: str, metadata: Fields) -> Thread:
         """Put this metadata in the place of what is there, once at most."""
-        return _one(self._http.send("PATCH", _at(thread_id), {"metadata": metadata}))
+        return _same(thread_id, self._http.send("PATCH", _at(thread_id), {"metadata": metadata}))
 
     def delete(self, thread_id: str) -> None:
         """Delete a thread, with its messages; it may be gone already."""
@@ -96,7 +95,6 @@ class Guesses:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self.counts: bool | None = None
         self.touches: bool | None = None
         self._nones = 0
@@ -107,27 +105,26 @@ class Guesses:
 
     def counted(self, said: int, true: int) -> None:
         """Learn from a count of messages; one that is right about none tells little."""
-        with self._lock:
-            if said or true:
-                self.counts = said == true if self.counts is None else self.counts
-            else:
-                self._nones += 1
+        if said or true:
+            self.counts = said == true if self.counts is None else self.counts
+        else:
+            self._nones += 1
 
     def touched(self, updated_at: int, newest: int) -> None:
         """Learn from a thread's time and that of its newest message."""
-        with self._lock:
-            if updated_at < newest - _SAME_MOMENT:
-                self.touches = False
-            elif self.touches is None:
-                self.touches = True
+        if updated_at < newest - _SAME_MOMENT:
+            self.touches = False
+        elif self.touches is None:
+            self.touches = True
 
 
 def _at(thread_id: str) -> str:
     return f"{PATH}/{quote(thread_id, safe='')}"
 
 
-def _one(fields: Fields) -> Thread:
+def _same(thread_id: str, fields: Fields) -> Thread:
+    """Return the thread that was asked for."""
     thread = read_thread(fields)
-    if thread is None:
-        raise CorruptRecordError(f"the service answered with a thread without an id: {list(fields)}")
+    if thread.id != thread_id:
+        raise CorruptRecordError(f"the service was asked for thread {thread_id}, and answered with {thread.id}")
     return thread

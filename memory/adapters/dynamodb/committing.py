@@ -6,6 +6,7 @@ a failed condition brings what the head really says. So no commit depends on a g
 
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Final
 
 from memory.adapters.dynamodb import keys
@@ -17,6 +18,7 @@ from memory.adapters.dynamodb.staging import Staging
 from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, RefusedError
 from memory.adapters.dynamodb.writing import Writer
 from memory.changes import ChangeSet, Receipt
+from memory.deadlines import remaining
 from memory.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -25,7 +27,6 @@ from memory.errors import (
     StoreUnavailableError,
 )
 
-_PATIENCE: Final = 60  # seconds that a commit goes on against others who write the same conversations
 _REFUSALS: Final = (AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError)
 
 
@@ -121,10 +122,9 @@ class Commit:
 
 def _waits() -> Iterator[float]:
     """Yield how long to wait before each try: not at first, nor when a guess was wrong once."""
-    until = time.monotonic() + _PATIENCE
     yield 0
     yield 0
     for wait in delays(10_000):
-        if time.monotonic() > until:
+        if remaining(inf) <= wait:
             return
         yield wait

@@ -1,23 +1,29 @@
 """What DynamoDB's errors mean: the one place where they become errors of `memory.errors`, by their codes and types."""
 
 import random
+import socket
+import ssl
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectTimeoutError,
+    CredentialRetrievalError,
     EndpointConnectionError,
+    LoginError,
+    MetadataRetrievalError,
     NoCredentialsError,
     NoRegionError,
     ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
     ProxyConnectionError,
-    SSLError,
+    SSOError,
     TokenRetrievalError,
 )
+from botocore.exceptions import ConnectionError as ConnectingError
 from botocore.exceptions import HTTPClientError as TransportError
 from pynamodb.exceptions import PynamoDBException
 
@@ -81,19 +87,38 @@ _MEANINGS: Final[dict[str, tuple[type[PersistenceError], str]]] = {
 }
 
 _CONFIGURATION: Final = (
+    LoginError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
-    SSLError,
+    SSOError,
     TokenRetrievalError,
 )
+_CREDENTIALS_OPERATIONS: Final = frozenset(
+    ["AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity", "CreateToken", "GetRoleCredentials"]
+)
+_REFUSED: Final = frozenset(
+    ["AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "ValidationError"]
+)
+_CREDENTIALS_AWAY: Final = (CredentialRetrievalError, MetadataRetrievalError)
 _NOT_REACHED: Final = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError)
+_LOST: Final = (TransportError, ConnectingError)
+_NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
+
+E = TypeVar("E", bound=BaseException)
+
+
+def cause_of(error: Exception) -> BaseException | None:
+    """Return the error of botocore in one of PynamoDB's, which it wraps: as the server's answer had it."""
+    cause = error.cause if isinstance(error, PynamoDBException) else error
+    return cause.__cause__ if isinstance(cause, ClientError) and isinstance(cause.__cause__, ClientError) else cause
 
 
 def code_of(error: Exception) -> str | None:
     """Return the code that AWS gave an error; None where no answer came."""
-    cause = error.cause if isinstance(error, PynamoDBException) else error
+    cause = cause_of(error)
     return str(cause.response.get("Error", {}).get("Code")) if isinstance(cause, ClientError) else None
 
 
@@ -104,15 +129,11 @@ def is_passing(code: str | None) -> bool:
 
 def leaves_doubt(error: Exception) -> bool:
     """Tell whether a write that the server answered so may have been written all the same."""
-    cause = error.cause if isinstance(error, PynamoDBException) else error
-    if not isinstance(cause, ClientError):
+    cause = cause_of(error)
+    if not isinstance(cause, ClientError) or _is_of_credentials(cause):
         return False
-    if code_of(cause) in _FAILED:
-        return True
-    # A client of the application's repeats by itself, and tells only how the last of its tries ended. PynamoDB's own error does
-    # not say how many there were.
-    told = cause.__cause__ if isinstance(cause.__cause__, ClientError) else cause
-    return bool(told.response.get("ResponseMetadata", {}).get("RetryAttempts"))
+    # A client of the application's repeats by itself, and tells only how the last of its tries ended.
+    return code_of(cause) in _FAILED or bool(cause.response.get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
 def meaning_of(code: str, where: object, message: str = "", *, writing: bool = False) -> PersistenceError:
@@ -150,29 +171,70 @@ def translate(
         writing: whether it was a write, which a lost answer leaves in doubt.
         sent_once: whether the client sends a request once. Of one that repeats by itself, any try but the last may have arrived.
     """
-    cause = error.cause if isinstance(error, PynamoDBException) else error
+    cause = cause_of(error)
     if isinstance(cause, ClientError):
         details = cause.response.get("Error", {})
-        return meaning_of(str(details.get("Code")), where, str(details.get("Message", "")), writing=writing)
+        code, message = str(details.get("Code")), str(details.get("Message", ""))
+        if _is_of_credentials(cause):
+            return _without_credentials(code, where, f"{cause}")
+        return meaning_of(code, where, message, writing=writing)
+    if not isinstance(cause, BotoCoreError):
+        return None
+    if isinstance(cause, _CREDENTIALS_AWAY):
+        return StoreUnavailableError(f"{where}: there are no credentials for now; nothing was written ({cause})")
     if isinstance(cause, _CONFIGURATION):
         return ConfigurationError(f"{where}: {cause}")
     if isinstance(cause, ParamValidationError):
         return InvalidValueError(f"{where}: {cause}")
-    if isinstance(cause, _NOT_REACHED) and (sent_once or not writing):
+    return _unreached(cause, where, writing=writing, sent_once=sent_once)
+
+
+def _unreached(cause: BotoCoreError, where: object, *, writing: bool, sent_once: bool) -> PersistenceError:
+    """Return the error of ours where no answer came."""
+    # Only these prove that the request was not sent: TLS can fail at any later moment, too.
+    is_unsent = isinstance(cause, _NOT_REACHED) or _within(cause, ssl.SSLCertVerificationError) is not None
+    if writing and not (is_unsent and sent_once):
+        return CommitInDoubtError(f"{where}: the connection was lost at the commit ({cause})")
+    if _can_never_be(cause):
+        return ConfigurationError(f"{where}: {cause}; nothing was written")
+    if is_unsent:
         return StoreUnavailableError(f"{where}: the server could not be reached; nothing was written ({cause})")
-    if isinstance(cause, (TransportError, *_NOT_REACHED)):
-        if writing:
-            return CommitInDoubtError(f"{where}: the connection was lost at the commit ({cause})")
+    if isinstance(cause, _LOST):
         return StoreUnavailableError(f"{where}: the connection was lost ({cause})")
-    if isinstance(cause, BotoCoreError):
-        return ConfigurationError(f"{where}: {cause}")
-    return None
+    return ConfigurationError(f"{where}: {cause}")
+
+
+def _can_never_be(cause: BaseException) -> bool:
+    """Tell whether a connection failed for a reason that does not go by: no such host, no trust in it, no TLS."""
+    unknown, insecure = _within(cause, socket.gaierror), _within(cause, ssl.SSLError)
+    return (unknown is not None and unknown.errno in _NO_SUCH_HOST) or (
+        insecure is not None and (isinstance(insecure, ssl.SSLCertVerificationError) or insecure.reason in _NO_TLS)
+    )
+
+
+def _within(error: BaseException, kind: type[E]) -> E | None:
+    """Return the first error of a kind among an error and what it was raised from, or while handling."""
+    at: BaseException | None = error
+    while at is not None and not isinstance(at, kind):
+        at = at.__cause__ or at.__context__
+    return at
+
+
+def _is_of_credentials(error: ClientError) -> bool:
+    """Tell whether it is an answer of the service that gives credentials: the request itself was not sent."""
+    return error.operation_name in _CREDENTIALS_OPERATIONS
+
+
+def _without_credentials(code: str, where: object, told: str) -> PersistenceError:
+    if code in _REFUSED:
+        return ConfigurationError(f"{where}: the credentials were refused; nothing was written ({told})")
+    return StoreUnavailableError(f"{where}: there are no credentials for now; nothing was written ({told})")
 
 
 def is_lost(error: Exception) -> bool:
     """Tell whether no answer came: of a read, which may be sent again."""
-    cause = error.cause if isinstance(error, PynamoDBException) else error
-    return isinstance(cause, TransportError) and not isinstance(cause, SSLError)
+    cause = cause_of(error)
+    return isinstance(cause, _LOST) and not isinstance(cause, _NOT_REACHED) and not _can_never_be(cause)
 
 
 def delays(times: int) -> Iterator[float]:

@@ -25,9 +25,18 @@ LAST_PART: Final = 2**24 - 1
 ONLY: Final = b"\x00"
 """The sort key where a partition has one item."""
 
+# The kinds of items (`Models`), by the letter of the partition; in a conversation's by that and the length of the sort key.
+_IN_CONVERSATIONS: Final = {(RUNS, 27): ("run", "part"), (HEAD, 1): ("head",), (METADATA, 20): ("part",)}
+_KINDS: Final = {
+    BY_UPDATED: ("head", "to"),
+    **dict.fromkeys((BY_CREATED, BY_ID, BY_EXPIRY, b"m", b"g"), ("to",)),
+    b"k": ("token", "part"),
+    b"j": ("stage", "part"),
+    b"s": ("schema",),
+}
+
 _EARLIEST = 1 << 63  # added to a time, so that none is negative
 _ID_IN_ENTRY = 128  # bytes of an id that an entry's sort key holds; what is longer keeps its beginning and a digest
-_KEY_IN_ENTRY = 890  # bytes of an index key there; with the id this fits the 1,024 bytes of a sort key
 _DIGEST = 32
 _TWO_BYTES, _THREE_BYTES = 0x80, 0x4080  # the first code points that `compact` gives so many
 _NAME_LENGTH = 512
@@ -94,17 +103,12 @@ def entry_key(key: bytes) -> bytes:
     >>> entry_key(b"a") + b"\x00\x01" < entry_key(b"a\x00") + b"\x00\x01" < entry_key(b"a\x01") + b"\x00\x01"
     True
     """
-    escaped = key.replace(b"\x00", b"\x00\xff")
-    if len(escaped) <= _KEY_IN_ENTRY:
-        return escaped
-    return escaped[: _KEY_IN_ENTRY - _DIGEST] + hashlib.sha256(key).digest()
+    return key.replace(b"\x00", b"\x00\xff")
 
 
 def entry_bounds(low: bytes, high: bytes) -> tuple[bytes, bytes]:
-    """Return between which sort keys the entries with ``low <= key < high`` are (of very long keys: those, and more)."""
-    shortest, kept = b"\x00", _KEY_IN_ENTRY - _DIGEST
-    low, high = low.replace(b"\x00", b"\x00\xff"), high.replace(b"\x00", b"\x00\xff")
-    return low[:kept] or shortest, high if len(high) <= kept else high[:kept] + b"\xff" * _DIGEST
+    """Return between which sort keys the entries with ``low <= key < high`` are."""
+    return entry_key(low) or ONLY, entry_key(high)
 
 
 def time(microseconds: int) -> bytes:
@@ -136,8 +140,13 @@ def token(namespace: str, name: str) -> Key:
     """Return where the receipt of a change set is."""
     encoded = name.encode("utf-8", "surrogatepass")
     if len(encoded) > _NAME_LENGTH:
-        encoded = hashlib.sha256(encoded).digest()
+        encoded = b"\xff" + hashlib.sha256(encoded).digest()  # which no name is: UTF-8 has no such byte
     return b"k" + _named(namespace) + encoded, ONLY
+
+
+def kinds_at(pk: bytes, sk: bytes) -> tuple[str, ...]:
+    """Return of which kinds an item at a key can be."""
+    return _IN_CONVERSATIONS.get((sk[:1], len(sk)), ()) if pk[:1] == b"c" else _KINDS.get(pk[:1], ())
 
 
 def journal(namespace: str) -> bytes:

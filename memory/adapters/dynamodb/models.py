@@ -1,18 +1,21 @@
 """The items of the table as PynamoDB models, made anew for each store, and what a conversation's head says of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from pynamodb.attributes import BinaryAttribute, DiscriminatorAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.connection import Connection
 from pynamodb.models import Model
 
+from memory.adapters.dynamodb import keys
+from memory.adapters.dynamodb.clients import Clients
+from memory.changes import ALL_RUNS
 from memory.domain import ConversationRecord, RunRecord
 from memory.values import new_id, now
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
     from pynamodb.connection.table import TableConnection
 
 INLINE_METADATA: Final = 700
@@ -25,7 +28,12 @@ PART: Final = 380_000
 TTL: Final = "ttl"
 """The attribute by which DynamoDB removes items: seconds since 1970."""
 
+UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What reading an item raises that is not as we wrote it."""
+
 _GRID: Final = 7 * 24 * 3600  # seconds
+_SET_SIZE: Final = 16  # bytes
+_MOST_PARTS: Final = 10_000  # of metadata: 3.8 GB
 _VOID: Final = "null"
 
 
@@ -94,6 +102,18 @@ def ttl_of(expires_at: int | None) -> int | None:
     return ttl if ttl * 1_000_000 > now() else None
 
 
+class _Connection(Connection):
+    """PynamoDB's, on clients of ours: its own replaces a client that has no credentials by another, which checks no answers."""
+
+    def __init__(self, clients: Clients) -> None:
+        super().__init__()
+        self._clients = clients
+
+    @property
+    def client(self) -> Any:
+        return self._clients.get()
+
+
 class Models:
     """The models of one table, on one connection, and how records become items.
 
@@ -102,14 +122,12 @@ class Models:
     way goes through every attribute of a class, present or not, by descriptors, and takes a fifth of the time of an append.
     """
 
-    def __init__(self, table: str, partition_key: str, sort_key: str, client: "DynamoDBClient") -> None:
+    def __init__(self, table: str, partition_key: str, sort_key: str, clients: Clients) -> None:
         self.keys = partition_key, sort_key
 
         class Item(Model):
             class Meta:
                 table_name = table
-                region = client.meta.region_name
-                host = client.meta.endpoint_url
 
             kind = DiscriminatorAttribute(attr_name="kind")
             pk = BinaryAttribute(hash_key=True, legacy_encoding=False, attr_name=partition_key)
@@ -176,10 +194,12 @@ class Models:
         self.Journal: Any = Journal
         self.Schema: Any = Schema
         self._to_raw = {cls: _writers(cls) for cls in (Head, Pointer, Run, Part, Token, Journal, Schema)}
+        self._needed = {cls: {a.attr_name for a in cls.get_attributes().values() if not a.null} for cls in self._to_raw}
         self._from_raw = {_kind_of(cls): (cls, _readers(cls)) for cls in self._to_raw}
-        # The base is connected first: the others find its connection, and share it.
-        self.connection: TableConnection = Item._get_connection()  # noqa: SLF001  # the one way to a client of one's own
-        self.connection.connection._client = cast(Any, client)  # noqa: SLF001  # likewise; hence pynamodb < 7
+        self.connection: TableConnection = Item._get_connection()  # noqa: SLF001  # the one way to clients of one's own
+        connection = _Connection(clients)  # hence pynamodb < 7
+        connection.add_meta_table(self.connection.get_meta_table())
+        self.connection.connection = connection
 
     def new(self, cls: Any, pk: bytes, sk: bytes, **values: object) -> Any:
         """Return an item of a class; a value that is None is not there."""
@@ -197,22 +217,29 @@ class Models:
             raw[attribute] = {kind: write(value)}
         return raw
 
-    def item(self, raw: dict[str, dict[str, Any]]) -> Any:
-        """Return the item that DynamoDB's answer has.
+    def item(self, raw: dict[str, dict[str, Any]], attributes: Sequence[str] | None = None) -> Any:
+        """Return the item that DynamoDB's answer has, with these attributes or all.
 
         Raises:
-            ValueError: it is none of ours.
+            UNREADABLE: it is none of ours.
         """
         kind = raw.get("kind", {}).get("S")
-        if kind not in self._from_raw:
+        pk, sk = (raw[name]["B"] for name in self.keys)
+        if kind not in keys.kinds_at(pk, sk):
             raise ValueError(f"it is of the kind {kind!r}")
         cls, readers = self._from_raw[kind]
         item = cls.__new__(cls)
-        values = item.attribute_values = {"kind": cls}
+        values: dict[str, Any] = {"kind": cls}
         for attribute, value in raw.items():
             if attribute in readers:
                 name, kind, read = readers[attribute]
                 values[name] = read(value[kind])
+        item.attribute_values = values
+        if not 0 <= values.get("parts", 0) <= _MOST_PARTS:
+            raise ValueError(f"it has {values['parts']} parts")
+        needed = self._needed[cls] if attributes is None else self._needed[cls].intersection(attributes)
+        if missing := needed - raw.keys():
+            raise ValueError(f"it has no {min(missing)!r}")
         return item
 
     def head(self, pk: bytes, sk: bytes, held: Held, conversation_id: str) -> Any:
@@ -241,7 +268,7 @@ class Models:
 
     def held(self, item: Any) -> Held:
         """Return what the item of a head says."""
-        then = None if item.then in (None, _VOID) else _load(item.then)
+        then = None if item.stage is None or item.then == _VOID else _load(item.then)
         return Held(item.stamp, self.kept(item), item.stage, then)
 
     def kept(self, item: Any) -> Kept | None:
@@ -266,7 +293,9 @@ class Models:
             item.updated,
             item.expires,
         )
-        return Kept(record, item.run_set or item.incarnation, item.first, item.parts or 0, item.part_set or "")
+        return _checked(
+            Kept(record, item.run_set or item.incarnation, item.first, item.parts or 0, item.part_set or "")
+        )
 
     def run(self, pk: bytes, sort_key: Any, run: RunRecord) -> Iterator[Any]:
         """Yield the item of a run; of one that is too large, also the items of its parts.
@@ -295,7 +324,18 @@ def _writers(cls: Any) -> dict[str, tuple[str, str, Any]]:
 def _readers(cls: Any) -> dict[str, tuple[str, str, Any]]:
     """Return the same the other way round."""
     attributes = {name: each for name, each in cls.get_attributes().items() if name != "kind"}
-    return {each.attr_name: (name, each.attr_type, each.deserialize) for name, each in attributes.items()}
+    return {
+        each.attr_name: (name, each.attr_type, _read_int if isinstance(each, NumberAttribute) else each.deserialize)
+        for name, each in attributes.items()
+    }
+
+
+def _read_int(value: str) -> int:
+    """Return a number: all of ours are integers, and fit eight bytes."""
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{value} is out of range")
+    return number
 
 
 def _kind_of(cls: Any) -> str:
@@ -321,4 +361,28 @@ def _dump(kept: Kept) -> str:
 
 def _load(text: str) -> Kept:
     record, *rest = json.loads(text)
-    return Kept(ConversationRecord(*record), *rest)
+    return _checked(Kept(ConversationRecord(*record), *rest))
+
+
+def _checked(kept: Kept) -> Kept:
+    """Return what a head says, if keys can be made of it.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    record = kept.record
+    sets = [kept.run_set, kept.metadata_set] if kept.parts else [kept.run_set]
+    if any(len(bytes.fromhex(name)) != _SET_SIZE for name in sets):
+        raise ValueError("its runs, or its metadata, are kept under no name of ours")
+    for number, highest in (
+        (record.run_count, ALL_RUNS),
+        (record.last_position, ALL_RUNS),
+        (kept.first, ALL_RUNS + 1),
+        (kept.parts, _MOST_PARTS),
+        (abs(record.created_at), 2**63 - 1),
+        (abs(record.updated_at), 2**63 - 1),
+        (abs(record.expires_at or 0), 2**63 - 1),
+    ):
+        if not 0 <= number <= highest:
+            raise ValueError(f"{number} is out of range")
+    return kept

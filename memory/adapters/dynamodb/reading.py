@@ -9,10 +9,11 @@ from threading import Lock
 from typing import Any, Final
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.models import Held, Kept
+from memory.adapters.dynamodb.models import UNREADABLE, Held, Kept
 from memory.adapters.dynamodb.table import Requests, Table
 from memory.domain import RunRecord
 from memory.errors import CorruptRecordError, StoreUnavailableError
+from memory.forking import ForkAware, watch
 from memory.repository import Window
 
 COMMITTED: Final = "committed"
@@ -29,11 +30,16 @@ class HeadChangedError(ChangedError):
     """What was read is no longer what the head tells of: a part of it may have been removed while it was read."""
 
 
-class LastSeen:
+class LastSeen(ForkAware):
     """The heads that this store wrote or met last: guesses, of a bounded number."""
 
     def __init__(self) -> None:
         self._heads: OrderedDict[keys.Key, Held] = OrderedDict()
+        self._lock = Lock()
+        watch(self)
+
+    def after_fork_in_child(self) -> None:
+        self._heads = OrderedDict()  # another thread may have been changing it
         self._lock = Lock()
 
     def get(self, namespace: str, conversation_id: str) -> Held | None:
@@ -76,6 +82,8 @@ class Reader:
     def met(self, namespace: str, conversation_id: str, item: Any) -> Held:
         """Return what the item of a head says (None: there is none), and remember it."""
         held: Held = Held() if item is None else self._decoded(item, self._table.models.held)
+        if item is not None and item.id != conversation_id:
+            raise CorruptRecordError(f"the head of conversation {conversation_id!r} is stored as that of {item.id!r}")
         self.seen.put(namespace, conversation_id, held)
         return held
 
@@ -331,7 +339,7 @@ class Reader:
     def _decoded(self, item: Any, read: Any) -> Any:
         try:
             return read(item)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except UNREADABLE as error:
             what = f"the item ({item.pk!r}, {item.sk!r})"
             raise CorruptRecordError(f"{what} is stored but cannot be read: {error}") from error
 

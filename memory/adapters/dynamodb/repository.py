@@ -1,6 +1,7 @@
 """`DynamoDbRepository`: conversations in one table of Amazon DynamoDB."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -11,6 +12,7 @@ import boto3
 from botocore.config import Config
 
 from memory.adapters.dynamodb import keys
+from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.models import Models
 from memory.adapters.dynamodb.reading import Reader
@@ -22,6 +24,7 @@ from memory.adapters.dynamodb.table import Table
 from memory.adapters.dynamodb.writing import Writer
 from memory.changes import ChangeSet, Receipt, Seen
 from memory.connecting import options
+from memory.deadlines import DEFAULT_TIMEOUT, limited
 from memory.domain import Conversation, ConversationRecord, Run
 from memory.errors import ConfigurationError, PersistenceError
 from memory.index import plan
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("memory")
 _MOST_SHARDS: Final = 100
 _COUNTED_AT_ONCE: Final = 1_000
+_CONNECTED_WITHIN: Final = 5  # seconds; a server that can be reached takes none
+_ANSWERED_WITHIN: Final = 10  # seconds; a read is then asked again, on another connection
 _YES_NO: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
     "region": str,
@@ -44,8 +49,7 @@ _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
     "sort_key": str,
     "shards": int,
     "point_in_time_recovery": lambda value: _YES_NO[value.lower()],
-    "connect_timeout": float,
-    "read_timeout": float,
+    "timeout": float,
 }
 
 
@@ -56,7 +60,9 @@ def open_url(url: str) -> "DynamoDbRepository":
     """
     given = cast(dict[str, Any], options(url, _OPTIONS))
     name = unquote(url.partition("://")[2].partition("?")[0].rstrip("/"))
-    if not name or "/" in name:
+    if (
+        not name or "/" in name or "@" in f"{name}{given.get('endpoint', '')}"
+    ):  # credentials, which are never in the URL
         raise ConfigurationError("a DynamoDB store's URL looks like dynamodb://TABLE?region=eu-central-1")
     return DynamoDbRepository(name, **given)
 
@@ -75,8 +81,7 @@ class DynamoDbRepository(Repository):
         sort_key: the name of its sort key, which is binary too.
         shards: over how many partitions each list, and each key of the metadata, is spread. Fixed when the table is made.
         point_in_time_recovery: `migrate` turns it on.
-        connect_timeout: seconds.
-        read_timeout: seconds that an answer may take.
+        timeout: seconds that one operation may take, with all its requests.
 
     Raises:
         ConfigurationError: these cannot be.
@@ -100,40 +105,49 @@ class DynamoDbRepository(Repository):
         sort_key: str = "sk",
         shards: int = 1,
         point_in_time_recovery: bool = False,
-        connect_timeout: float = 5,
-        read_timeout: float = 15,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         if not 1 <= shards <= _MOST_SHARDS:
             raise ConfigurationError(f"shards must be 1 to {_MOST_SHARDS}, not {shards}")
         if partition_key == sort_key:
             raise ConfigurationError(f"partition_key and sort_key cannot both be {sort_key!r}")
-        self._owns_client = client is None
-        if client is None:
-            config = Config(
-                connect_timeout=connect_timeout,
-                read_timeout=read_timeout,
-                # Once: this adapter repeats what is safe to repeat, and knows then what may have arrived.
-                retries={"total_max_attempts": 1},
-                max_pool_connections=50,
-                parameter_validation=False,
-            )
-            client = _make_client(session, region, endpoint, profile, config)
-        self.client = client
-        self._name, self._shards = table, shards
-        attempts = cast(Any, client.meta.config).retries or {}
+        if not timeout > 0:
+            raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout:g}")
+        config = Config(
+            connect_timeout=min(timeout, _CONNECTED_WITHIN),
+            read_timeout=min(timeout, _ANSWERED_WITHIN),
+            # Once: this adapter repeats what is safe to repeat, and knows then what may have arrived.
+            retries={"total_max_attempts": 1},
+            max_pool_connections=50,
+            parameter_validation=False,
+        )
+        self.timeout = timeout
+        self._clients = Clients(client, lambda: _make_client(session, region, endpoint, profile, config))
+        self._name, self._shards, self._region = table, shards, self.client.meta.region_name
+        attempts = cast(Any, self.client.meta.config).retries or {}
         self._table = Table(
-            Models(table, partition_key, sort_key, client),
+            Models(table, partition_key, sort_key, self._clients),
             table,
             self,
+            self._clients,
             sent_once=attempts.get("total_max_attempts") == 1,
         )
         self._reader = Reader(self._table)
-        self._schema = Schema(self._table, client, self, shards=shards, point_in_time_recovery=point_in_time_recovery)
+        self._schema = Schema(
+            self._table, self._clients, self, shards=shards, point_in_time_recovery=point_in_time_recovery
+        )
 
+    @property
+    def client(self) -> "DynamoDBClient":
+        """The boto3 client that this process uses."""
+        return self._clients.get()
+
+    @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         kept = self._reader.kept(namespace, [conversation_id]).get(conversation_id)
         return None if kept is None or kept.is_expired(self.clock()) else Conversation.from_record(kept.record)
 
+    @limited
     def find(self, namespace: str, query: Query) -> Page[Conversation]:
         records: Iterator[ConversationRecord] | None = None
 
@@ -146,6 +160,7 @@ class DynamoDbRepository(Repository):
 
         return collect(query, fetch, exact=query.criterion is EVERYTHING)
 
+    @limited
     def count(self, namespace: str, criterion: Criterion) -> int:
         # By time, oldest first: what moves meanwhile moves to the end, and is not missed; only what is new is looked at twice.
         order = Order("updated_at", descending=False)
@@ -165,6 +180,7 @@ class DynamoDbRepository(Repository):
         planned, _ = plan(criterion)
         return Search(self._table, self._reader, namespace, self._shards, planned, now=self.clock())
 
+    @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         kept, records = self._reader.runs(namespace, conversation_id, window, self.clock())
         if kept is None:
@@ -173,6 +189,7 @@ class DynamoDbRepository(Repository):
         runs = tuple([Run.from_record(conversation_id, record) for record in records])
         return RunsRead(seen, runs, kept.record.last_position)
 
+    @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         writer, staging = self._writing(namespace)
         receipt, has_trash = Commit(writer, staging, changes, self.clock).run()
@@ -206,11 +223,10 @@ class DynamoDbRepository(Repository):
         return self._schema.migrate(progress)
 
     def close(self) -> None:
-        if self._owns_client:
-            self.client.close()
+        self._clients.close()
 
     def __repr__(self) -> str:
-        return f"DynamoDbRepository({self._name!r}, region={self.client.meta.region_name!r})"
+        return f"DynamoDbRepository({self._name!r}, region={self._region!r})"
 
 
 def _make_client(
@@ -220,6 +236,8 @@ def _make_client(
 
     try:
         session = session or boto3.Session(profile_name=profile, region_name=region)
+        # AWS's other kits read AWS_REGION, and Lambda sets it; boto3 reads AWS_DEFAULT_REGION alone.
+        region = region or session.region_name or os.environ.get("AWS_REGION")
         return session.client("dynamodb", region_name=region, endpoint_url=endpoint, config=config)
     except (BotoCoreError, ValueError) as error:  # ValueError: botocore's, for an endpoint that is no URL
         raise ConfigurationError(f"no client for DynamoDB can be made: {error}") from error

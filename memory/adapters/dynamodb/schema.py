@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from memory.adapters.dynamodb import keys
+from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.errors import code_of
 from memory.adapters.dynamodb.models import TTL
 from memory.adapters.dynamodb.table import RefusedError, Table
@@ -15,7 +16,6 @@ from memory.errors import SchemaError
 from memory.repository import Progress, SchemaStatus
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
 
 HEAD: Final = "0001"
@@ -31,10 +31,10 @@ class Schema:
     """The schema of one table."""
 
     def __init__(
-        self, table: Table, client: "DynamoDBClient", where: object, *, shards: int, point_in_time_recovery: bool
+        self, table: Table, clients: Clients, where: object, *, shards: int, point_in_time_recovery: bool
     ) -> None:
         self._table = table
-        self._client = client
+        self._clients = clients
         self._where = where
         self._shards = shards
         self._point_in_time_recovery = point_in_time_recovery
@@ -103,7 +103,7 @@ class Schema:
 
     def _describe(self) -> "TableDescriptionTypeDef | None":
         try:
-            return self._client.describe_table(TableName=self._table.name)["Table"]
+            return self._clients.get().describe_table(TableName=self._table.name)["Table"]
         except (ClientError, BotoCoreError) as error:
             if code_of(error) == "ResourceNotFoundException":
                 return None
@@ -130,7 +130,7 @@ class Schema:
 
     def _create(self) -> None:
         names = self._table.models.keys
-        self._client.create_table(
+        self._clients.get().create_table(
             TableName=self._table.name,
             BillingMode="PAY_PER_REQUEST",
             KeySchema=[
@@ -152,7 +152,7 @@ class Schema:
             time.sleep(_PAUSE)
 
     def _has_ttl(self) -> bool:
-        response = self._call(lambda: self._client.describe_time_to_live(TableName=self._table.name))
+        response = self._call(lambda: self._clients.get().describe_time_to_live(TableName=self._table.name))
         description = response.get("TimeToLiveDescription", {})
         if description.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
             return False
@@ -165,7 +165,7 @@ class Schema:
 
     def _enable_ttl(self) -> None:
         try:
-            self._client.update_time_to_live(
+            self._clients.get().update_time_to_live(
                 TableName=self._table.name, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL}
             )
         except ClientError as error:  # a second time is refused: somebody else migrates at the same moment
@@ -174,7 +174,7 @@ class Schema:
 
     def _has_recovery(self) -> bool:
         try:
-            response = self._client.describe_continuous_backups(TableName=self._table.name)
+            response = self._clients.get().describe_continuous_backups(TableName=self._table.name)
         except (ClientError, BotoCoreError) as error:
             if code_of(error) in _NOT_HERE:
                 return False
@@ -183,7 +183,7 @@ class Schema:
         return recovery.get("PointInTimeRecoveryStatus") == "ENABLED"
 
     def _enable_recovery(self) -> None:
-        self._client.update_continuous_backups(
+        self._clients.get().update_continuous_backups(
             TableName=self._table.name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
         )
 

@@ -21,16 +21,22 @@ from itertools import chain
 from typing import Any, Final
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.models import Held, Kept, pieces
+from memory.adapters.dynamodb.models import UNREADABLE, Held, Kept, pieces
 from memory.adapters.dynamodb.preparing import Prepared, leaves_trash, run_items
 from memory.adapters.dynamodb.reading import COMMITTED, ChangedError
 from memory.adapters.dynamodb.satellites import Satellite, by_updated
-from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, Action, RefusedError, in_batches
+from memory.adapters.dynamodb.table import MOST_ACTIONS, Action, RefusedError, in_batches, in_transactions
 from memory.adapters.dynamodb.writing import Writer
 from memory.changes import Receipt
 from memory.domain import RunRecord
-from memory.errors import CommitInDoubtError, CorruptRecordError, PersistenceError, StoreUnavailableError
-from memory.values import new_id, now
+from memory.errors import (
+    CommitInDoubtError,
+    CorruptRecordError,
+    InvalidValueError,
+    PersistenceError,
+    StoreUnavailableError,
+)
+from memory.values import check_id, new_id, now
 
 _log = logging.getLogger("memory")
 
@@ -94,7 +100,7 @@ class Staging:
 
     def _write_all(self, stage: str, actions: Iterable[Action]) -> None:
         """Write as many transactions as it takes, as long as the stage is open."""
-        for batch in _batches(actions):
+        for batch in in_transactions(actions):
             self._table.write([self._goes_on(stage), *batch])
 
     def _found_out(self, stage: str, receipt: Receipt) -> tuple[_Outcome, Receipt]:
@@ -185,10 +191,19 @@ class Staging:
         """Return the conversations of a stage; none, where it broke off before it said all of them: then none was locked."""
         places = [(item.pk, _part(item.sk, number)) for number in range(1, (item.parts or 0) + 1)]
         parts = self._table.get_many(places)
-        if len(parts) < len(places):
+        if missing := [place for place in places if place not in parts]:
+            try:
+                self._table.write([self._table.check(missing[0], self._table.is_absent())])
+            except RefusedError as error:
+                raise StoreUnavailableError("a commit that broke off could not be read: try again") from error
             return []
-        ids: list[str] = json.loads(item.ids + "".join(parts[place].text for place in places))
-        return ids
+        try:
+            return [
+                check_id(each, "an id")
+                for each in json.loads(item.ids + "".join(parts[place].text for place in places))
+            ]
+        except (*UNREADABLE, InvalidValueError) as error:
+            raise CorruptRecordError(f"the commit {item.sk.hex()} is stored but cannot be read: {error}") from error
 
     # before the commit
 
@@ -246,7 +261,7 @@ class Staging:
             # those of a refused transaction, one by one
             for conversation_id, actions in self._closings(stage, locked, committed=committed):
                 self._close_large(conversation_id, stage, actions)
-        self._remove_stage(stage)
+        self._remove_stage(stage, ids)
 
     def _closings(self, stage: str, ids: list[str], *, committed: bool) -> Iterator[tuple[str, list[Action]]]:
         """Yield those of the conversations that the stage has locked, and what ends the lock."""
@@ -280,12 +295,17 @@ class Staging:
                 self._table.write([check, *some])
             self._table.write([head])
 
-    def _remove_stage(self, stage: str) -> None:
-        key = keys.stage(self._namespace, stage)
+    def _remove_stage(self, stage: str, ids: list[str]) -> None:
+        """Remove a stage that has locked nothing any more: without it, nobody could tell what a locked head stands for."""
+        key, is_free = keys.stage(self._namespace, stage), self._table.models.Head.stage != stage
         item = self._table.get(key)
-        if item is not None:
-            parts = [(key[0], _part(key[1], number)) for number in range(1, (item.parts or 0) + 1)]
-            self._table.remove([*parts, key])
+        if item is None:
+            return
+        parts = [(key[0], _part(key[1], number)) for number in range(1, (item.parts or 0) + 1)]
+        checks = [self._table.check(keys.head(self._namespace, conversation_id), is_free) for conversation_id in ids]
+        with suppress(RefusedError):  # the next writer who meets the lock closes it
+            for some in in_transactions([*checks, *map(self._table.delete, [*parts, key])]):
+                self._table.write(some)
 
     def _closing(self, conversation_id: str, held: Held, *, committed: bool) -> list[Action]:
         """Return what ends the lock of a head, the head first: it will say what it was to be, or what it was."""
@@ -344,20 +364,6 @@ def _with_new_runs(prepared: Prepared) -> Prepared:
 
 def _bare(satellite: Satellite) -> Satellite:
     return Satellite(satellite.id, satellite.ttl)
-
-
-def _batches(actions: Iterable[Action]) -> Iterator[list[Action]]:
-    """Yield the actions in their order, so many at a time as fit a transaction with one more."""
-    batch: list[Action] = []
-    size = 0
-    for action in actions:
-        if batch and (len(batch) == MOST_ACTIONS - 1 or size + action.size > MOST_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(action)
-        size += action.size
-    if batch:
-        yield batch
 
 
 def _part(sort_key: bytes, number: int) -> bytes:

@@ -1,6 +1,7 @@
 """Removing what is dead: runs and metadata that no head tells of any more, expired conversations, commits that broke off."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from memory.adapters.dynamodb import keys
@@ -10,7 +11,7 @@ from memory.adapters.dynamodb.preparing import Prepared
 from memory.adapters.dynamodb.reading import ChangedError
 from memory.adapters.dynamodb.satellites import satellites_of
 from memory.adapters.dynamodb.staging import Staging
-from memory.adapters.dynamodb.table import MOST_ACTIONS, RefusedError
+from memory.adapters.dynamodb.table import MOST_ACTIONS, Action, RefusedError, in_transactions
 from memory.adapters.dynamodb.writing import Writer
 
 _TRIES = 5
@@ -62,7 +63,7 @@ class Sweeper:
             if held.kept is None or not held.kept.is_expired(self._clock()):
                 # Runs were not removed with it, for they have no time to live: it could be revoked.
                 if self._sweep(pointer.id):
-                    self._drop(pointer, held.kept)
+                    self._drop(pointer, held)
                 return is_gone
             try:
                 self._remove(pointer.id, held)
@@ -71,11 +72,16 @@ class Sweeper:
             return True
         return False
 
-    def _drop(self, pointer: Any, kept: Kept | None) -> None:
-        """Remove a pointer that leads to nothing."""
+    def _drop(self, pointer: Any, held: Held) -> None:
+        """Remove a pointer that leads to nothing, if its conversation is still as it was read."""
         place = pointer.pk, pointer.sk
-        if place not in satellites_of(self._namespace, kept, self._writer.shards, with_entries=False):
-            self._table.remove([place])
+        if place not in satellites_of(self._namespace, held.kept, self._writer.shards, with_entries=False):
+            with suppress(RefusedError):  # a later purge will look again
+                self._table.write([self._is_still(pointer.id, held), self._table.delete(place)])
+
+    def _is_still(self, conversation_id: str, held: Held) -> Action:
+        """Return the check that a head is as it was read: nothing is removed because a read says that it is dead."""
+        return self._table.check(keys.head(self._namespace, conversation_id), self._writer.is_still(held))
 
     def _remove(self, conversation_id: str, held: Held) -> None:
         prepared = Prepared(conversation_id, held)
@@ -91,20 +97,24 @@ class Sweeper:
         What is found first, and is dead by a head read afterwards, stays dead: names of sets are given once, `first` only grows,
         and as long as a staged commit has locked the head nothing is touched.
         """
+        key = keys.head(self._namespace, conversation_id)
         held = self._writer.reader.held(self._namespace, [conversation_id])[conversation_id]
-        if held.stage is not None:
-            return False
-        found = list(self._dead_or_alive(keys.conversation(self._namespace, conversation_id), held.kept))
-        if not found:
-            return True
-        held = self._writer.reader.held(self._namespace, [conversation_id])[conversation_id]
-        if held.stage is not None:
-            return False
-        self._table.remove(key for key in found if _is_dead(key[1], held.kept))
-        return True
+        found = list(self._dead_or_alive(key[0], held.kept))
+        for _ in range(_TRIES):
+            if held.stage is not None:
+                return False
+            dead = (self._table.delete(place, size=size) for place, size in found if _is_dead(place[1], held.kept))
+            try:
+                for some in in_transactions(dead):
+                    self._table.write([self._is_still(conversation_id, held), *some])
+            except RefusedError as error:
+                held = self._writer.reader.met(self._namespace, conversation_id, error.found[key])
+            else:
+                return True
+        return False
 
-    def _dead_or_alive(self, partition: bytes, kept: Kept | None) -> Iterator[Key]:
-        """Yield the keys of what may be dead: all but the runs of the conversation itself."""
+    def _dead_or_alive(self, partition: bytes, kept: Kept | None) -> Iterator[tuple[Key, int]]:
+        """Yield the keys and sizes of what may be dead: all but the runs of the conversation itself."""
         if kept is None:
             ranges = [(keys.RUNS, keys.HEAD), (keys.METADATA, keys.END)]
         else:
@@ -114,9 +124,9 @@ class Sweeper:
                 (keys.METADATA, keys.END),
             ]
         for low, high in ranges:
-            for item in self._table.query(partition, low, high, attributes=[]):
+            for item in self._table.query(partition, low, high):
                 if item.sk != keys.HEAD:
-                    yield partition, item.sk
+                    yield (partition, item.sk), self._table.put(item).size
 
 
 def _is_dead(sort_key: bytes, kept: Kept | None) -> bool:

@@ -5,21 +5,24 @@ these are here.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import islice
+from math import inf
 from operator import attrgetter, or_
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from pynamodb.exceptions import PynamoDBException, TransactWriteError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action as Assignment
 
+from memory.adapters.dynamodb.clients import BadAnswerError, Clients
 from memory.adapters.dynamodb.errors import (
     CONDITION_FAILED,
+    cause_of,
     code_of,
     delays,
     is_lost,
@@ -29,11 +32,14 @@ from memory.adapters.dynamodb.errors import (
     translate,
 )
 from memory.adapters.dynamodb.keys import Key
-from memory.adapters.dynamodb.models import Models, size_of
+from memory.adapters.dynamodb.models import UNREADABLE, Models, size_of
+from memory.deadlines import remaining
 from memory.errors import CommitInDoubtError, CorruptRecordError, StoreUnavailableError
 
 T = TypeVar("T")
 Kind: TypeAlias = Literal["check", "delete", "put", "update"]
+
+DRIVER_ERRORS: Final = (PynamoDBException, BotoCoreError, ClientError)
 
 MOST_ACTIONS: Final = 100
 """Of one transaction."""
@@ -77,13 +83,20 @@ class RefusedError(Exception):
     found: dict[Key, Any] = field(default_factory=dict)
 
 
+class Timed(Protocol):
+    """The repository, which errors name."""
+
+    timeout: float
+
+
 class Table:
     """One table. Safe to use from several threads."""
 
-    def __init__(self, models: Models, name: str, where: object, *, sent_once: bool) -> None:
+    def __init__(self, models: Models, name: str, where: Timed, clients: Clients, *, sent_once: bool) -> None:
         self.models = models
         self.name = name
         self._where = where
+        self._clients = clients
         self._sent_once = sent_once
 
     # reading
@@ -91,7 +104,10 @@ class Table:
     def get(self, key: Key) -> Any:
         """Return an item, None if there is none."""
         connection = self.models.connection
-        response = self._read(lambda: connection.get_item(cast(Any, key[0]), cast(Any, key[1]), consistent_read=True))
+        response = self._read(
+            lambda: connection.get_item(cast(Any, key[0]), cast(Any, key[1]), consistent_read=True),
+            lambda response: "Item" not in response or self._key(response["Item"]) == key,
+        )
         return self._item(response["Item"]) if "Item" in response else None
 
     def get_many(self, keys: Iterable[Key], *, attributes: Sequence[str] | None = None) -> dict[Key, Any]:
@@ -99,26 +115,37 @@ class Table:
         found: dict[Key, Any] = {}
         for some in in_batches(dict.fromkeys(keys), _READ_AT_ONCE):
             for raw in self._get_batch(some, attributes):
-                item = self._item(raw)
+                item = self._item(raw, attributes)
                 found[item.pk, item.sk] = item
         return found
 
     def _get_batch(self, keys: Iterable[Key], attributes: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-        wanted = [dict(zip(self.models.keys, key, strict=True)) for key in keys]
+        wanted = list(keys)
         names = None if attributes is None else [*self.models.keys, "kind", *attributes]
         waits = delays(_TRIES)
         while wanted:
+            asked = [dict(zip(self.models.keys, key, strict=True)) for key in wanted]
             response = self._read(
-                lambda wanted=wanted: self.models.connection.batch_get_item(  # type: ignore[misc]
-                    wanted, consistent_read=True, attributes_to_get=names
-                )
+                lambda asked=asked: self.models.connection.batch_get_item(  # type: ignore[misc]
+                    asked, consistent_read=True, attributes_to_get=names
+                ),
+                lambda response, wanted=wanted: self._is_of(response["Responses"].get(self.name, ()), wanted),  # type: ignore[misc]
             )
-            read = response.get("Responses", {}).get(self.name, ())
+            read = response["Responses"].get(self.name, ())
             yield from read
             unread = response.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", ())
-            wanted = [{name: next(iter(value.values())) for name, value in key.items()} for key in unread]
+            wanted = list(map(self._key, unread))
             if wanted and not read:
                 self._wait_or_fail(waits, "reads")
+
+    def _is_of(self, items: Sequence[dict[str, Any]], wanted: Collection[Key]) -> bool:
+        """Tell whether items are among those that were asked for."""
+        return {self._key(raw) for raw in items} <= set(wanted)
+
+    def _key(self, raw: dict[str, Any]) -> Key:
+        """Return the key of an item as DynamoDB's answer has it."""
+        pk, sk = (raw[name]["B"] for name in self.models.keys)
+        return pk, sk
 
     def query(
         self,
@@ -158,10 +185,14 @@ class Table:
                     limit=limit if limit and limit <= _QUERIED_AT_MOST else None,
                     scan_index_forward=not backwards,
                     attributes_to_get=names,
-                )
+                ),
+                lambda response: all(
+                    key[0] == pk and low <= key[1] <= high for key in map(self._key, response["Items"])
+                ),
             )
             requests.count += 1
-            yield from map(self._item, response["Items"])
+            for raw in response["Items"]:
+                yield self._item(raw, attributes)
             if (start := response.get("LastEvaluatedKey")) is None:
                 return
             limit = then
@@ -176,27 +207,37 @@ class Table:
             response = self._read(
                 lambda start=start: self.models.connection.scan(  # type: ignore[misc]
                     within, [name], exclusive_start_key=start, consistent_read=True
-                )
+                ),
+                lambda response: all(raw[name]["B"][:1] in letters for raw in response["Items"]),
             )
             yield from (raw[name]["B"] for raw in response["Items"])
             if (start := response.get("LastEvaluatedKey")) is None:
                 return
 
-    def _read(self, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _read(self, call: Callable[[], dict[str, Any]], answers: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the answer to a request that may be sent again; ``answers`` tells whether it is one."""
         waits = delays(_TRIES)
         while True:
+            self._check_time()
             try:
-                return call()
-            except (PynamoDBException, BotoCoreError, ClientError) as error:
+                return _checked(call(), answers)
+            except DRIVER_ERRORS as error:
                 wait = next(waits, None)
-                if wait is None or not (is_passing(code_of(error)) or is_lost(error)):
+                if wait is None or not (is_passing(code_of(error)) or is_lost(error)) or remaining(inf) <= wait:
                     raise self.translated(error) from error
             time.sleep(wait)
 
-    def _item(self, raw: dict[str, Any]) -> Any:
+    def _check_time(self) -> None:
+        """Refuse to begin a request when the operation has taken too long."""
+        if remaining(inf) == 0:
+            raise StoreUnavailableError(
+                f"{self._where}: took longer than {self._where.timeout:g} s; nothing was written"
+            )
+
+    def _item(self, raw: dict[str, Any], attributes: Sequence[str] | None = None) -> Any:
         try:
-            return self.models.item(raw)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return self.models.item(raw, attributes)
+        except UNREADABLE as error:
             key = [raw.get(name) for name in self.models.keys]
             raise CorruptRecordError(f"{self._where}: the item {key} is stored but cannot be read: {error}") from error
 
@@ -254,6 +295,7 @@ class Table:
             [action.request for action in ordered if action.kind == kind] for kind in get_args(Kind)
         )
         waits, in_doubt = delays(_TRIES_TO_WRITE), False
+        self._check_time()
         while True:
             try:
                 self.models.connection.connection.transact_write_items(checks, deletes, puts, updates)
@@ -261,7 +303,7 @@ class Table:
                 reason = self._reason(error, ordered)
                 in_doubt = in_doubt or leaves_doubt(error)
                 wait = next(waits, None)
-                if wait is None or not is_passing(reason):
+                if wait is None or not is_passing(reason) or remaining(inf) <= wait:
                     raise self._given_up(error, reason, in_doubt=in_doubt) from error
             else:
                 return
@@ -294,24 +336,24 @@ class Table:
         return next(reason.code for reason in reasons if reason is not None)
 
     def remove(self, keys: Iterable[Key]) -> None:
-        """Remove items that nobody will write again, not all at once: 25 with each request."""
+        """Remove items whose keys nobody else has, not all at once: 25 with each request."""
         for some in in_batches(keys, _WRITTEN_AT_ONCE):
             waits = delays(_TRIES)
             left: list[dict[str, Any]] = [dict(zip(self.models.keys, key, strict=True)) for key in some]
             while left:
                 response = self._read(
-                    lambda left=left: self.models.connection.batch_write_item(delete_items=left)  # type: ignore[misc]
+                    lambda left=left: self.models.connection.batch_write_item(delete_items=left),  # type: ignore[misc]
+                    lambda response: "UnprocessedItems" in response,
                 )
                 undone = [
-                    request["DeleteRequest"]["Key"]
-                    for request in response.get("UnprocessedItems", {}).get(self.name, ())
+                    request["DeleteRequest"]["Key"] for request in response["UnprocessedItems"].get(self.name, ())
                 ]
                 if len(undone) == len(left):
                     self._wait_or_fail(waits, "removals")
                 left = [{name: next(iter(value.values())) for name, value in key.items()} for key in undone]
 
     def _wait_or_fail(self, waits: Iterator[float], what: str) -> None:
-        if (wait := next(waits, None)) is None:
+        if (wait := next(waits, None)) is None or remaining(inf) <= wait:
             raise StoreUnavailableError(
                 f"{self._where}: the table, or the account, is at its throughput: {what} left undone"
             )
@@ -319,7 +361,20 @@ class Table:
 
     def translated(self, error: Exception, *, writing: bool = False) -> Exception:
         """Return the error of ours for one of the driver's."""
+        if isinstance(cause_of(error), NoCredentialsError):
+            self._clients.renew()
         return translate(error, self._where, writing=writing, sent_once=self._sent_once) or error
+
+
+def _checked(response: dict[str, Any], answers: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Return a response that answers the request: one without what it must have says nothing of what is stored."""
+    try:
+        is_answer = answers(response)
+    except (KeyError, TypeError, AttributeError):
+        is_answer = False
+    if not is_answer:
+        raise BadAnswerError(what="what was asked for is not in it")
+    return response
 
 
 def in_batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -327,6 +382,20 @@ def in_batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(things)
     while some := list(islice(iterator, size)):
         yield some
+
+
+def in_transactions(actions: Iterable[Action]) -> Iterator[list[Action]]:
+    """Yield the actions in their order, so many at a time as fit a transaction with one more."""
+    batch: list[Action] = []
+    size = 0
+    for action in actions:
+        if batch and (len(batch) == MOST_ACTIONS - 1 or size + action.size > MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(action)
+        size += action.size
+    if batch:
+        yield batch
 
 
 def _size(value: object) -> int:

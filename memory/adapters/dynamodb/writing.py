@@ -6,12 +6,13 @@ from typing import Any, Final
 from pynamodb.expressions.condition import Condition
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.models import Held, Kept, pieces
+from memory.adapters.dynamodb.models import UNREADABLE, Held, Kept, pieces
 from memory.adapters.dynamodb.preparing import Prepared, leaves_trash, run_items
 from memory.adapters.dynamodb.reading import LastSeen, Reader
 from memory.adapters.dynamodb.satellites import Satellites, differ_in_entries, satellites_of
 from memory.adapters.dynamodb.table import Action, Table
 from memory.changes import Receipt
+from memory.errors import CorruptRecordError
 from memory.values import new_id, now
 
 _RECEIPTS_KEPT: Final = 48 * 3600  # seconds: as long as a lost answer may be asked for again, and a day more
@@ -109,10 +110,12 @@ class Writer:
 
     def receipt_of(self, token: str, item: Any) -> Receipt:
         """Return the receipt that an item holds."""
-        places = [(item.pk, _receipt_part(item.part_set, number)) for number in range(1, (item.parts or 0) + 1)]
-        parts = self.table.get_many(places)
-        text = item.receipt + "".join(parts[place].text for place in places)
-        return Receipt.load(token, text)
+        try:
+            places = [(item.pk, _receipt_part(item.part_set, number)) for number in range(1, (item.parts or 0) + 1)]
+            parts = self.table.get_many(places)
+            return Receipt.load(token, item.receipt + "".join(parts[place].text for place in places))
+        except UNREADABLE as error:
+            raise CorruptRecordError(f"the receipt of the change set {token!r} cannot be read: {error!r}") from error
 
 
 def _receipt_part(part_set: str | None, number: int) -> bytes:

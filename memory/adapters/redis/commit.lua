@@ -2,7 +2,7 @@
 -- KEYS: receipt, and of each change the conversation's key and that of its positions.
 -- ARGV: now, at, token, milliseconds a receipt is kept, milliseconds a key outlives its expiry; then the changes, see writing.py.
 -- Answer: {'written', receipt} | {'refused', number of the change, what is stored...} | {'missing', number, position} |
--- {'corrupt', key}. What a refusal means is decided by memory.changes.check, not here.
+-- {'corrupt', key} | {'corrupt', key, 'left over'}. What a refusal means is decided by memory.changes.check, not here.
 
 local now, at, token, receipt_kept, grace = unpack(ARGV, 1, 5)
 local cursor = 5
@@ -63,23 +63,21 @@ end
 
 -- Read what is stored. All numbers are looked at, for what cannot be read must not be written over.
 local function read_stored(change)
-  local stored = look('HMGET', change.key, 'version', 'incarnation', 'run_count', 'last_position', 'expires_at')
-  local run_count, last, expires_at = tonumber(stored[3]), tonumber(stored[4]), stored[5]
-  if not stored[1] and look('EXISTS', change.key) == 0 then
-    if look('EXISTS', change.positions_key) == 1 then
-      answer('corrupt', change.positions_key)
-    end
+  local version, incarnation, run_count, last, updated_at, expires_at = unpack(look('HMGET', change.key,
+    'version', 'incarnation', 'run_count', 'last_position', 'updated_at', 'expires_at'), 1, 6)
+  if not (version and incarnation) then
+    change.left_over = is_left_over(change.key, change.positions_key)
+    change.stored = change.left_over
     return
-  elseif not (tonumber(stored[1]) and stored[2] and run_count and last) or expires_at and not tonumber(expires_at) then
-    answer('corrupt', change.key)
-  elseif look('ZCARD', change.positions_key) ~= run_count then
+  elseif look('ZCARD', change.positions_key) ~= count(change.key, run_count) then
     answer('corrupt', change.positions_key)
   end
   change.stored = true
-  change.version, change.incarnation, change.run_count, change.last = tonumber(stored[1]), stored[2], run_count, last
+  change.version, change.incarnation, change.last = count(change.key, version), incarnation, count(change.key, last)
+  change.updated_at = moment(change.key, updated_at) > tonumber(at) and updated_at or at  -- clocks differ: never back
   change.expires = expires_at and true
-  change.present = not is_expired(expires_at, now)
-  if change.present and change.seen_version ~= '' and stored[1] ~= change.seen_version then
+  change.present = not is_expired(change.key, expires_at, now)
+  if change.present and change.seen_version ~= '' and version ~= change.seen_version then
     refuse(change)
   end
 end
@@ -88,11 +86,18 @@ end
 local function check(change)
   local creates = change.create.size > 0
   local last = creates and change.created_last or change.last or 0
-  if (change.seen_version ~= '' and (not change.present or change.incarnation ~= change.seen_incarnation))
-    or (not creates and not change.present)
+  local given = change.remove and change.present and change.last or last
+  local left_over = change.left_over and change.seen_version == ''
+  if left_over and not (creates or change.remove) then
+    answer('corrupt', change.positions_key, 'left over')
+  elseif (change.seen_version ~= '' and (not change.present or change.incarnation ~= change.seen_incarnation))
+    or (not creates and not change.present and not left_over)
     or (creates and change.present and not change.remove)
-    or (change.after ~= '' and tonumber(change.after) ~= last) then
+    or (change.after ~= '' and tonumber(change.after) ~= given) then
     refuse(change)
+  end
+  if last + change.append.size >= 2 ^ 53 then
+    answer('corrupt', change.key)  -- no such position could be told from the next
   end
   if change.gives_positions then
     local before = creates and 0 or last
@@ -223,8 +228,8 @@ local function write_conversation(change, moment)
   if change.creates then
     add('incarnation', token)
   else
-    add('updated_at', at)
-    add('by_updated_at', at)
+    add('updated_at', change.updated_at)
+    add('by_updated_at', change.updated_at)
     if change.edits then
       add('version', digits(change.version + 1))
     end

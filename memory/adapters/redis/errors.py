@@ -1,8 +1,19 @@
 """What Redis's errors mean: the one place where they get their meaning, by their codes and types."""
 
+import socket
+import ssl
+from collections.abc import Iterator
+from queue import Empty
 from typing import Final
 
-from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, RedisError, TimeoutError  # noqa: A004
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004
+    InvalidResponse,
+    RedisError,
+    TimeoutError,  # noqa: A004
+)
 
 from memory.errors import (
     ConfigurationError,
@@ -27,15 +38,17 @@ _CODES: Final[dict[str, Meaning]] = {
     "BUSY": (StoreUnavailableError, "the server is busy with a script; nothing was written"),
     "CLUSTERDOWN": _CLUSTER,
     "CROSSSLOT": _CLUSTER,
+    "DENIED": (ConfigurationError, "the server is in protected mode: set a password, or bind it to another interface"),
     "LOADING": (StoreUnavailableError, "the server still reads its data; nothing was written"),
     "MASTERDOWN": (StoreUnavailableError, "the server has lost its primary; nothing was written"),
     "MISCONF": (StoreUnavailableError, "the server cannot write to its disk; nothing was written"),
     "MOVED": _CLUSTER,
     "NOAUTH": _REFUSED,
     "NOPERM": _REFUSED,
+    "NOPROTO": (ConfigurationError, "the server does not speak RESP3"),
     "NOREPLICAS": (StoreUnavailableError, "the server has too few replicas; nothing was written"),
     "OOM": (StoreUnavailableError, "the server's memory is full; nothing was written"),
-    "READONLY": (StoreUnavailableError, "the server is a replica; nothing was written"),
+    "READONLY": (StoreUnavailableError, "the server is a replica; nothing was written: try again"),
     "WRONGPASS": _REFUSED,
     "WRONGTYPE": (CorruptRecordError, "there is something else at the key of a record"),
 }
@@ -43,6 +56,30 @@ _CODES: Final[dict[str, Meaning]] = {
 _TEXTS: Final[dict[str, Meaning]] = {
     "ACL failure in script": _REFUSED,
 }
+
+ELSEWHERE: Final = frozenset({"LOADING", "MASTERDOWN", "READONLY"})
+"""Codes of a server that is not, or not yet, the one to talk to: the next try takes another connection."""
+
+_WAITED: Final[Meaning] = (
+    StoreUnavailableError,
+    "all connections stayed in use: raise max_connections or timeout; nothing was written",
+)
+_NONE_LEFT: Final[Meaning] = (
+    StoreUnavailableError,
+    "the client's pool has no connection left: give it more max_connections, or a redis.BlockingConnectionPool, which waits; "
+    "nothing was written",
+)
+_NO_HOST: Final[Meaning] = ConfigurationError, "there is no host of this name"
+_NO_TRUST: Final[Meaning] = ConfigurationError, "the server's certificate cannot be trusted: see ssl_ca_certs"
+_NO_TLS: Final[Meaning] = (
+    ConfigurationError,
+    "TLS is on one side only, or the two sides cannot agree: rediss:// is with TLS, redis:// without",
+)
+_NO_ANSWER: Final[Meaning] = (
+    StoreUnavailableError,
+    "the server did not answer to TLS: one without TLS does so, and one that is stopped",
+)
+_NAMELESS: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})  # EAI_AGAIN is for now
 
 LOST: Final = (ConnectionError, TimeoutError, OSError)
 """What a broken connection raises; also, as subclasses, some of what a server answers: see `translate`."""
@@ -56,6 +93,41 @@ def code(error: Exception) -> str:
 def _meaning(error: RedisError) -> Meaning | None:
     said = str(error)
     return _CODES.get(code(error)) or next((means for text, means in _TEXTS.items() if text in said), None)
+
+
+def unreachable(error: Exception, where: object) -> PersistenceError:
+    """Return the error of ours for a connection that could not be had. What waiting cannot mend is a `ConfigurationError`."""
+    for cause in _chain(error):
+        if (meaning := _why(cause)) is not None:
+            kind, what = meaning
+            return kind(f"{where}: {what} ({error})")
+    return translate(error, where) or StoreUnavailableError(f"{where}: {error}; nothing was written")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _why(error: BaseException) -> Meaning | None:
+    match error:
+        case _ if type(error).__name__ == "MaxConnectionsError":  # which the stubs that come with redis-om do not know
+            return _NONE_LEFT
+        case Empty():  # of the queue of a BlockingConnectionPool
+            return _WAITED
+        case socket.gaierror():
+            return _NO_HOST if error.errno in _NAMELESS else None
+        case ssl.SSLCertVerificationError():
+            return _NO_TRUST
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():  # the server went away
+            return None
+        case OSError() if "handshake operation timed out" in str(error):  # Redis takes its beginning for half a command
+            return _NO_ANSWER
+        case ssl.SSLError() | InvalidResponse():
+            return _NO_TLS
+        case _:
+            return None
 
 
 def translate(error: Exception, where: object) -> PersistenceError | None:

@@ -4,7 +4,7 @@
 -- tried, from the place on, until one has enough and not many more, and only that is sorted. A window is on one number: the
 -- levels are the time, and the id's first bytes; the last level goes on where all those before it are as at the place.
 --
--- ARGV: index, query, milliseconds for a query, size, '' or the filter, '' or the condition of being beyond the place, direction;
+-- ARGV: index, query, milliseconds for all, size, '' or the filter, '' or the condition of being beyond the place, direction;
 -- how many levels, and of each: the field, the condition of being as at the place in those before, the near end, where to begin, the
 -- far end, the first step, and the parts of what lies nearer; then the arguments that sort and load.
 -- Answer: {warning or '', rows...}, a row being what is loaded, '' where there is none.
@@ -24,9 +24,16 @@ local function levels_of(number, at)
   return levels, at
 end
 
+local begun = os.clock()  -- of the processor, which the script has to itself: in a script TIME stands still
+
+-- Ask the index, within what is left of the time for all: a page may take some eighty questions.
 local function aggregate(condition, ...)
+  local left = math.floor(milliseconds - 1000 * (os.clock() - begun))
+  if left < 1 then
+    answer('the time was up')
+  end
   local arguments = {index, query .. ' ' .. condition, ...}
-  for _, argument in ipairs({'TIMEOUT', milliseconds, 'DIALECT', 2}) do
+  for _, argument in ipairs({'TIMEOUT', left, 'DIALECT', 2}) do
     arguments[#arguments + 1] = argument
   end
   local answer = {}

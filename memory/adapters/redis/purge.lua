@@ -6,7 +6,7 @@ return answered(function()
   for n = 2, #ARGV do
     local key, positions_key = KEYS[2 * n - 3], KEYS[2 * n - 2]
     local expires_at = look('HGET', key, 'expires_at')
-    if is_expired(expires_at, ARGV[1]) then
+    if is_expired(key, expires_at, ARGV[1]) then
       look('ZCARD', positions_key)
       must_be_allowed_to_remove(key, positions_key, ARGV[n])
       remove_conversation(key, positions_key, ARGV[n])

@@ -7,6 +7,7 @@ from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.wire import Argument, RefusedError, Script, Wire
 from memory.errors import PersistenceError, StoreUnavailableError
 
+_SHARE: Final = 0.8
 _PAGE: Final = Script("shared", "page")
 
 
@@ -16,17 +17,18 @@ class Index:
     Args:
         wire: the connections.
         keys: the names of keys.
-        milliseconds: the time that the server may take for a query.
         explain: returns the error of ours that a search the server refused means.
     """
 
-    def __init__(
-        self, wire: Wire, keys: Keys, milliseconds: int, explain: Callable[[Exception], PersistenceError]
-    ) -> None:
+    def __init__(self, wire: Wire, keys: Keys, explain: Callable[[Exception], PersistenceError]) -> None:
         self._wire = wire
         self._name = keys.index
-        self.milliseconds = milliseconds
         self._explain = explain
+
+    @property
+    def milliseconds(self) -> int:
+        """The time that the server may take for a query: most of what is left, so that it can say that it gave up."""
+        return max(1, round(1000 * _SHARE * self._wire.seconds_left))
 
     def aggregate(self, query: str, *steps: Argument) -> list[Mapping[bytes, bytes]]:
         """Return the rows that FT.AGGREGATE makes of what a query finds."""

@@ -1,9 +1,21 @@
 """From what a hash holds to a record; what cannot be one is named by its key, and never taken for missing."""
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
+from memory.changes import Seen
 from memory.domain import Conversation, ConversationRecord, Run, RunRecord
 from memory.errors import CorruptRecordError
+
+LEFT_OVER: Final = (
+    "its hash is gone, as after FT.DROPINDEX ... DD, and its runs are still there: "
+    "put the hash back from a backup, or remove or add the conversation, which removes these runs"
+)
+"""What to say of runs without a conversation."""
+
+_COUNT: Final = re.compile(rb"[0-9]{1,16}")
+_MOMENT: Final = re.compile(rb"-?[0-9]{1,18}")
 
 
 def conversation_record(key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
@@ -17,13 +29,13 @@ def conversation_record(key: str, fields: Sequence[bytes | None]) -> Conversatio
         return ConversationRecord(
             _text(id_),
             _text(metadata),
-            _number(version),
+            number(version),
             _text(incarnation),
-            _number(run_count),
-            _number(last_position),
-            _number(created_at),
-            _number(updated_at),
-            None if expires_at is None else int(expires_at),
+            number(run_count),
+            number(last_position),
+            number(created_at, _MOMENT),
+            number(updated_at, _MOMENT),
+            None if expires_at is None else number(expires_at, _MOMENT),
         )
     except ValueError as error:
         raise corrupt(key, error) from error
@@ -52,14 +64,41 @@ def run(keys: str, conversation_id: str, position: bytes, fields: Sequence[bytes
     """
     id_, given, output, metadata, created_at = fields
     try:
-        if id_ is None or given is None or output is None or metadata is None or created_at is None:
-            raise ValueError("a field is missing")  # noqa: TRY301  # as any other that cannot be read
         record = RunRecord(
-            int(position), id_.decode(), given.decode(), output.decode(), metadata.decode(), int(created_at)
+            *(number(position), _text(id_), _text(given), _text(output), _text(metadata)), number(created_at, _MOMENT)
         )
         return Run.from_record(conversation_id, record)
     except (ValueError, OverflowError, CorruptRecordError) as error:
         raise corrupt(f"{keys}{position.decode(errors='replace')}", error) from error
+
+
+def runs(
+    keys: str, conversation_id: str, positions: Sequence[bytes], read: Sequence[Sequence[bytes | None]]
+) -> list[Run]:
+    """Return the runs at positions that rise.
+
+    Raises:
+        CorruptRecordError: a position or a run is none, or they do not rise: somebody edited the scores.
+    """
+    found: list[Run] = []
+    for position, fields in zip(positions, read, strict=True):
+        one = run(keys, conversation_id, position, fields)
+        if (one.position or 0) <= (found[-1].position or 0 if found else 0):
+            raise corrupt(f"{keys}{position.decode()}", "its place among the positions is another run's")
+        found.append(one)
+    return found
+
+
+def seen(key: str, incarnation: bytes, version: bytes) -> Seen:
+    """Return which conversation, and which version of it, a hash says it is.
+
+    Raises:
+        CorruptRecordError: it does not.
+    """
+    try:
+        return Seen(_text(incarnation), number(version))
+    except ValueError as error:
+        raise corrupt(key, error) from error
 
 
 def corrupt(key: str, why: object = "fields are missing") -> CorruptRecordError:
@@ -73,5 +112,8 @@ def _text(value: bytes | None) -> str:
     return value.decode()
 
 
-def _number(value: bytes | None) -> int:
-    return int(_text(value))
+def number(value: bytes | None, form: re.Pattern[bytes] = _COUNT) -> int:
+    """Return the number that a field is: digits and nothing else that `int` or Lua's ``tonumber`` would take."""
+    if value is None or not form.fullmatch(value):
+        raise ValueError(f"{'a field is missing' if value is None else value[:40]!r} is no such number")
+    return int(value)

@@ -1,15 +1,12 @@
 """`RedisRepository`: conversations in Redis hashes, found through RediSearch."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from threading import RLock
+from typing import Final, cast
 from urllib.parse import urlsplit
 
-import redis
-from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
-
 from memory.adapters.redis import durability, records
+from memory.adapters.redis.connections import MAX_CONNECTIONS, Connections, client_of
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.keys import DEFAULT_PREFIX, Keys
 from memory.adapters.redis.models import RECORD_FIELDS, Models, bind
@@ -19,20 +16,17 @@ from memory.adapters.redis.search import ANY, Search
 from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Client, Pool, Script, Wire
 from memory.adapters.redis.writing import Writer
-from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
-from memory.connecting import options, redact
+from memory.changes import ALL_RUNS, ChangeSet, Receipt
+from memory.connecting import options
+from memory.deadlines import DEFAULT_TIMEOUT, limited
 from memory.domain import Conversation, ConversationRecord
 from memory.errors import ConfigurationError
+from memory.forking import ForkAware, watch
 from memory.index import Every, Plan, plan
 from memory.paging import Page, Place, Query, collect, count_pages
 from memory.query import Criterion
 from memory.repository import Progress, Repository, RunsRead, SchemaStatus, Window, silently
 
-DEFAULT_TIMEOUT: Final = 10.0
-"""Seconds to wait for an answer."""
-
-_CONNECT_TIMEOUT: Final = 5.0
-_QUERY_SHARE: Final = 0.8  # of the time-out: a query that the server gives up is an error with a cause
 _PURGED_AT_ONCE: Final = 500
 _NAMED_AT_ONCE: Final = 2_000  # conversations whose namespaces are looked at
 _RUNS: Final = Script("shared", "runs")
@@ -46,11 +40,17 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
     "prefix": str,
     "timeout": _seconds,
-    "connect_timeout": _seconds,
-    "max_connections": int,
+    "max_connections": _positive,
     "client_name": str,
     "ssl_ca_certs": str,
     "ssl_certfile": str,
@@ -62,31 +62,22 @@ _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
 def open_url(url: str) -> "RedisRepository":
     """Return the repository that a ``redis://`` or ``rediss://`` (TLS) URL names.
 
-    ``redis://user:password@host:6379``, and after a ``?`` any of: ``prefix`` of all keys (``memory``), ``timeout`` for an answer
-    and ``connect_timeout``, in seconds (10 and 5), ``max_connections``, ``client_name``; with TLS also ``ssl_ca_certs``,
-    ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_check_hostname``.
+    ``redis://user:password@host:6379``, and after a ``?`` any of: ``prefix`` of all keys (``memory``), ``timeout`` for a whole
+    operation in seconds (30), ``max_connections`` (50; who needs another waits for one), ``client_name``; with TLS also
+    ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_check_hostname``.
 
     Raises:
         ConfigurationError: the URL or an option of it cannot be one.
     """
     given = options(url, _OPTIONS)
-    prefix, timeout = given.pop("prefix", DEFAULT_PREFIX), given.pop("timeout", DEFAULT_TIMEOUT)
+    prefix, timeout = str(given.pop("prefix", DEFAULT_PREFIX)), cast(float, given.pop("timeout", DEFAULT_TIMEOUT))
     location = url.partition("?")[0]
     _check_location(location)
     if not location.startswith("rediss:") and (tls := sorted(name for name in given if name.startswith("ssl_"))):
         raise ConfigurationError(f"{', '.join(tls)}: only with TLS, that is rediss://")
-    from_url: Any = redis.Redis.from_url  # the stubs that come with redis-om know an older one
-    client = from_url(
-        location,
-        protocol=3,
-        retry=Retry(NoBackoff(), 0),
-        # With them the pool would not notice that the server has closed a connection meanwhile.
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        socket_timeout=timeout,
-        socket_connect_timeout=given.pop("connect_timeout", _CONNECT_TIMEOUT),
-        **given,
-    )
-    return RedisRepository(client, prefix=str(prefix), owns_client=True)
+    most = cast(int, given.pop("max_connections", MAX_CONNECTIONS))
+    client = client_of(location, timeout, **given)
+    return RedisRepository(client, prefix=prefix, timeout=timeout, connections=Connections(client, timeout, most))
 
 
 def _check_location(url: str) -> None:
@@ -96,50 +87,77 @@ def _check_location(url: str) -> None:
     except ValueError:  # a port that is no number
         is_url = False
     if not is_url:
-        raise ConfigurationError(f"{redact(url)} is no URL of a Redis server: redis://user:password@host:6379")
+        raise ConfigurationError("this is no URL of a Redis server: write redis://user:password@host:6379")
 
 
-class RedisRepository(Repository):
+class RedisRepository(Repository, ForkAware):
     """Conversations in a Redis server with search.
 
     A commit is one script, in one round trip. A conversation, its runs, and a page of conversations are read in one each.
 
     Args:
-        client: a client of the application's, which stays its own: its connections, its time-outs and its TLS are used, its
-            retries are not. It must speak RESP3, as redis-py does unless told otherwise, and use database 0.
+        client: a client of the application's, which stays its own: its connections and its TLS are used, its time-outs and its
+            retries for connecting only. It must speak RESP3, as redis-py does unless told otherwise, and use database 0.
         prefix: what all keys begin with: stores of different prefixes know nothing of each other.
-        timeout: seconds that the server may take for a query; the client's ``socket_timeout``, when left out.
-        owns_client: close the client's connections in `close`.
+        timeout: seconds that an operation may take; connecting takes what the client's own settings let it.
+        connections: used instead of the client's, and closed in `close`, with the client's: for `open_url`.
 
     Raises:
         ConfigurationError: the client is one of a cluster, of another database or of RESP2; or the prefix cannot be one.
     """
 
     def __init__(
-        self, client: Client, *, prefix: str = DEFAULT_PREFIX, timeout: float | None = None, owns_client: bool = False
+        self,
+        client: Client,
+        *,
+        prefix: str = DEFAULT_PREFIX,
+        timeout: float = DEFAULT_TIMEOUT,
+        connections: Connections | None = None,
     ) -> None:
-        self._pool = _checked_pool(client)
+        self._clients_pool = _checked_pool(client)
+        self._own = connections
+        self._pool: Pool = connections or self._clients_pool
         self._keys = Keys(prefix)
-        self._owns_client = owns_client
-        socket_timeout = self._pool.connection_kwargs.get("socket_timeout") or DEFAULT_TIMEOUT
-        milliseconds = max(1, round(1000 * (_QUERY_SHARE * socket_timeout if timeout is None else timeout)))
-        self._wire = Wire(self._pool, self.__repr__)
+        self.timeout = timeout
+        self._wire = Wire(self._pool, timeout, self.__repr__)
+        # redis-py's pools notice a fork by themselves; but then they wait for a lock that another thread may have held at that
+        # moment, and the child has no such thread.
+        self._pool_lock = getattr(self._clients_pool, "_lock", None) or RLock()
+        watch(self)
         self.models: Final[Models] = bind(client, prefix, self._keys.index)
         self._schema = Schema(self._wire, self._keys, self.models.index_schema, self.__repr__)
-        self._index = Index(self._wire, self._keys, milliseconds, self._schema.explain)
+        self._index = Index(self._wire, self._keys, self._schema.explain)
 
+    def before_fork(self) -> None:
+        self._pool_lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._pool_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._pool_lock.release()
+        if self._own is not None:
+            self._own.reset()
+
+    @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         key = self._keys.conversation(namespace, conversation_id)
-        # No fields of ours may mean no conversation, or somebody else's hash: the two are told at one moment, or not at all.
-        said = self._wire.ask_all(("MULTI",), ("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("EXEC",))
+        # No fields of ours may mean no conversation, somebody else's hash, or runs that were left over: looked at in one moment.
+        positions = self._keys.positions(namespace, conversation_id)
+        said = self._wire.ask_all(
+            *(("MULTI",), ("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("EXISTS", positions), ("EXEC",))
+        )
         *_, answers = map(self._wire.checked, said)  # the first refusal tells more than EXEC's, which follows from it
-        fields, exists = (self._wire.checked(answer, key) for answer in answers)
+        fields, exists, has_runs = (self._wire.checked(answer, key) for answer in answers)
         if not exists:
+            if has_runs:
+                raise records.corrupt(positions, records.LEFT_OVER)
             return None
         conversation = records.conversation(key, fields, conversation_id)
         expires_at = conversation.record.expires_at if conversation.record else None
         return None if expires_at is not None and expires_at <= self.clock() else conversation
 
+    @limited
     def find(self, namespace: str, query: Query) -> Page[Conversation]:
         planned, exact = plan(query.criterion)
         search = self._search(namespace, planned)
@@ -149,6 +167,7 @@ class RedisRepository(Repository):
 
         return collect(query, fetch, exact=exact and search.exact)
 
+    @limited
     def count(self, namespace: str, criterion: Criterion) -> int:
         planned, exact = plan(criterion)
         search = self._search(namespace, planned)
@@ -156,6 +175,7 @@ class RedisRepository(Repository):
             return search.count()
         return count_pages(lambda query: self.find(namespace, query), criterion)
 
+    @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         keys = self._keys.conversation(namespace, conversation_id), self._keys.positions(namespace, conversation_id)
         run_keys = self._keys.runs(namespace, conversation_id)
@@ -165,13 +185,13 @@ class RedisRepository(Repository):
         answer = self._wire.read(_RUNS, keys, arguments)
         if not answer:
             return RunsRead(None, ())
-        incarnation, version, positions, *read = answer
-        runs = [
-            records.run(run_keys, conversation_id, position, fields)
-            for position, fields in zip(positions, read, strict=True)
-        ]
-        return RunsRead(Seen(incarnation.decode(), int(version)), tuple(reversed(runs) if window.from_end else runs))
+        incarnation, version, last_position, positions, *read = answer
+        if window.from_end:
+            positions, read = positions[::-1], read[::-1]
+        runs = records.runs(run_keys, conversation_id, positions, read)
+        return RunsRead(records.seen(keys[0], incarnation, version), tuple(runs), int(last_position))
 
+    @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         return Writer(self._wire, self._keys, namespace, self.clock()).write(changes)
 
@@ -210,8 +230,9 @@ class RedisRepository(Repository):
         return durability.warnings(self._wire, self._keys)
 
     def close(self) -> None:
-        if self._owns_client:
-            self._pool.disconnect()
+        if self._own is not None:
+            self._own.disconnect()
+            self._clients_pool.disconnect()
 
     def _search(self, namespace: str, planned: Plan, *, expired: bool = False) -> Search:
         return Search(self._index, self._keys, namespace, planned, now=self.clock(), expired=expired)

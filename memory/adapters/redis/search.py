@@ -8,7 +8,7 @@ It is FT.AGGREGATE that is asked: of the two commands it alone sorts by two fiel
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from memory.adapters.redis.keys import Keys
@@ -26,8 +26,8 @@ from memory.query import FieldCompares, Operator
 _AT_ONCE: Final = 2_000
 """Conversations that one query returns at most; the server's own limits (MAXSEARCHRESULTS and others) are far above that."""
 
-_DEEPEST: Final = 50
-"""Levels of parentheses in a query's text: somewhere above 120 the server's parser gives up."""
+_DEEPEST: Final = 40
+"""Levels of a plan that go into a query's text, as 2.5 levels of parentheses each: above 120 the server's parser gives up."""
 
 _MOST_TOKENS: Final = 20_000
 """Tokens in a query's text; beyond that conversations are sooner looked at than looked up."""
@@ -46,10 +46,18 @@ _NOTHING: Final = "@entries:{none}"  # no token is as short as that
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The text of a condition, and whether it is exactly what was planned (else: more). No text: everything."""
+    """The text of a condition. No text: everything.
+
+    Attributes:
+        exact: it is exactly what was planned (else: more).
+        negates: there is a negation in it.
+        unless: where all of it is a negation, the text of what is negated.
+    """
 
     text: str
     exact: bool = True
+    negates: bool = False
+    unless: str = ""
 
 
 _EVERYTHING: Final = Condition("")
@@ -78,7 +86,7 @@ class Translation:
                 return _compares(plan.field, plan.operator, plan.value)
             case Unless():
                 part = self.of(plan.part, depth + 1)
-                return Condition(f"({self._all} -({part.text or self._all}))") if part.exact else _TOO_MUCH
+                return self._unless(part.text or self._all) if part.exact else _TOO_MUCH
             case Every():
                 return self._every([self.of(part, depth + 1) for part in plan.parts])
             case Some():
@@ -93,13 +101,20 @@ class Translation:
     def _every(self, parts: Sequence[Condition]) -> Condition:
         texts = [part.text for part in parts if part.text]
         text = f"({' '.join(texts)})" if len(texts) > 1 else "".join(texts)
-        return Condition(text, all(part.exact for part in parts))
+        return Condition(text, all(part.exact for part in parts), any(part.negates for part in parts))
 
     def _some(self, parts: Sequence[Condition]) -> Condition:
         exact = all(part.exact for part in parts)
         if not all(part.text for part in parts):
             return Condition("", exact)
+        if any(part.negates for part in parts):
+            # RediSearch 2.10 finds the wrong ones by an intersection with a negation in a union in an intersection: De Morgan.
+            none = " ".join(part.unless or f"-({part.text})" for part in parts)
+            return replace(self._unless(f"({self._all} {none})"), exact=exact)
         return Condition(f"({' | '.join(part.text for part in parts)})" if parts else _NOTHING, exact)
+
+    def _unless(self, text: str) -> Condition:
+        return Condition(f"({self._all} -({text}))", negates=True, unless=f"({text})")
 
 
 def _compares(field: str, operator: Operator, value: object) -> Condition:

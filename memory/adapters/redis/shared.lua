@@ -38,8 +38,34 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
-local function is_expired(expires_at, now)
-  return expires_at and tonumber(expires_at) <= tonumber(now)
+-- Return the number that a text at a key is, or end the script where it is none that we write: `tonumber` takes nan, inf, 1e9, 0x1
+-- and 1.5 as well. A moment may be negative, and has 18 digits at most; a count keeps its last digit in a Lua number.
+local function moment(key, text)
+  local number = text and string.find(text, '^-?%d+$') and tonumber(text)
+  if not number or math.abs(number) >= 1e18 then
+    answer('corrupt', key)
+  end
+  return number
+end
+
+local function count(key, text)
+  local number = moment(key, text)
+  if number < 0 or number >= 2 ^ 53 then
+    answer('corrupt', key)
+  end
+  return number
+end
+
+-- Whether the runs of a conversation are there although its hash is not, as FT.DROPINDEX ... DD leaves them.
+local function is_left_over(key, positions_key)
+  if look('EXISTS', key) == 1 then
+    answer('corrupt', key)
+  end
+  return look('ZCARD', positions_key) > 0  -- which also ends the script where it is no sorted set
+end
+
+local function is_expired(key, expires_at, now)
+  return expires_at and moment(key, expires_at) <= tonumber(now)
 end
 
 local function must_be_allowed_to_remove(key, positions_key, run_prefix)

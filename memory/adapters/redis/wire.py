@@ -1,22 +1,35 @@
 """Round trips: commands go out together, and their answers come back as bytes, whatever the client decodes for others.
 
 redis-py's own way of executing a command repeats it, by default ten times, also when the first may have been done. Here what
-only reads is repeated once, and a commit never: its token says whether it was written.
+only reads is repeated once, if the connection broke, and a commit never: its token says whether it was written.
+
+Each round trip ends with the operation's deadline (`memory.deadlines`).
 """
 
 from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, TimeoutError  # noqa: A004
 
-from memory.adapters.redis.errors import LOST, code, translate
-from memory.adapters.redis.records import corrupt
+from memory.adapters.redis.errors import ELSEWHERE, LOST, code, translate, unreachable
+from memory.adapters.redis.records import LEFT_OVER, corrupt
+from memory.deadlines import remaining
 from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
 
 Argument: TypeAlias = str | bytes | int
 Command: TypeAlias = Sequence[Argument]
+
+
+T = TypeVar("T")
+
+SHORTEST: Final = 0.001
+"""Seconds: no time at all would make a socket one that does not wait, which is something else."""
+
+
+_SHARE_OF_COMMIT: Final = 0.5
+"""Of the time that is left, for the answer to a commit: in the rest its token can tell whether it was written."""
 
 
 class Connection(Protocol):
@@ -26,6 +39,7 @@ class Connection(Protocol):
     def send_packed_command(self, command: Any) -> None: ...
     def read_response(self, *, disable_decoding: bool) -> Any: ...
     def disconnect(self) -> None: ...
+    def update_current_socket_timeout(self, relaxed_timeout: float) -> None: ...
 
 
 class Pool(Protocol):
@@ -67,11 +81,23 @@ class RefusedError(StoreUnavailableError):
 
 
 class Wire:
-    """A pool of connections to one server."""
+    """A pool of connections to one server.
 
-    def __init__(self, pool: Pool, where: Callable[[], object]) -> None:
+    Args:
+        pool: the pool.
+        timeout: seconds that a round trip may take where no operation sets a deadline.
+        where: returns what to call the server in errors.
+    """
+
+    def __init__(self, pool: Pool, timeout: float, where: Callable[[], object]) -> None:
         self.pool: Final = pool
+        self._timeout = timeout
         self._where = where
+
+    @property
+    def seconds_left(self) -> float:
+        """The seconds that are left for the operation."""
+        return remaining(self._timeout)
 
     def ask(self, *command: Argument) -> Any:
         """Return the answer to a command that only reads, or may be done twice, or raise as `checked`."""
@@ -79,10 +105,7 @@ class Wire:
 
     def ask_all(self, *commands: Command) -> list[Any]:
         """Return the answers to such commands, in one round trip; what the server refused is among them as an exception."""
-        try:
-            return self._exchange(commands)
-        except LostError:
-            return self._exchange(commands)
+        return self._twice(lambda: self._exchange(commands))
 
     def read(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Return a script's answer; it may be run twice.
@@ -91,10 +114,7 @@ class Wire:
             CorruptRecordError: the script met a key that it cannot read; nothing was written.
             RefusedError: the server refused for a reason unknown here, as in `checked`.
         """
-        try:
-            return self._run(script, keys, arguments)
-        except LostError:
-            return self._run(script, keys, arguments)
+        return self._twice(lambda: self._run(script, keys, arguments))
 
     def commit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Return the answer of a script that writes; it is run once at most.
@@ -104,7 +124,7 @@ class Wire:
             CorruptRecordError: as `read`.
         """
         try:
-            return self._run(script, keys, arguments)
+            return self._run(script, keys, arguments, _SHARE_OF_COMMIT)
         except LostError as error:
             raise CommitInDoubtError(f"{self._where()}: the answer to a commit was lost") from error.__cause__
         except RefusedError as error:
@@ -125,32 +145,57 @@ class Wire:
             raise translate(answer, where) or RefusedError(where, answer) from answer
         return answer
 
-    def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        (answer,) = self._exchange((("EVALSHA", script.sha, len(keys), *keys, *arguments),))
+    def _twice(self, ask: Callable[[], T]) -> T:
+        try:
+            return ask()
+        except LostError as error:
+            if isinstance(error.__cause__, TimeoutError):  # so the time is up, and the server may still be at it
+                raise
+        return ask()
+
+    def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], share: float = 1.0) -> Any:
+        (answer,) = self._exchange((("EVALSHA", script.sha, len(keys), *keys, *arguments),), share)
         if isinstance(answer, RedisError) and code(answer) == "NOSCRIPT":  # the server's first time, or it was flushed
-            (answer,) = self._exchange((("EVAL", script.source, len(keys), *keys, *arguments),))
+            (answer,) = self._exchange((("EVAL", script.source, len(keys), *keys, *arguments),), share)
         answer = self.checked(answer)
         if isinstance(answer, list) and answer[:1] == [b"corrupt"]:
-            raise corrupt(answer[1].decode(errors="replace"))
+            raise corrupt(answer[1].decode(errors="replace"), *([LEFT_OVER] if answer[2:] else []))
         return answer
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+    def _exchange(self, commands: Sequence[Command], share: float = 1.0) -> list[Any]:
         try:
             connection = self.pool.get_connection()
         except (RedisError, OSError) as error:
-            raise self._unavailable(error) from error
+            raise self._unreachable(error) from error
         try:
             packed = connection.pack_commands(commands)
+            self._limit(connection, share)
             try:
                 connection.send_packed_command(packed)
             except LOST as error:  # the last command did not leave whole, so no script did
-                raise self._unavailable(error) from error
-            return [self._answer(connection) for _ in commands]
+                raise StoreUnavailableError(
+                    f"{self._where()}: the server could not be reached; nothing was written ({error})"
+                ) from error
+            answers = [self._answer(connection) for _ in commands]
+            if any(isinstance(answer, Exception) and code(answer) in ELSEWHERE for answer in answers):
+                connection.disconnect()  # another server may have taken over under this name
         except BaseException:
             connection.disconnect()  # answers that nobody has read must not be taken for others
             raise
         finally:
+            connection.update_current_socket_timeout(-1)  # what the client has it at
             self.pool.release(connection)
+        return answers
+
+    def _limit(self, connection: Connection, share: float) -> None:
+        seconds = self.seconds_left
+        if not seconds:
+            raise StoreUnavailableError(f"{self._where()}: it {self._took}; nothing was written")
+        connection.update_current_socket_timeout(max(share * seconds, SHORTEST))
+
+    @property
+    def _took(self) -> str:
+        return f"took longer than {self._timeout:g} s"
 
     def _answer(self, connection: Connection) -> Any:
         try:
@@ -158,11 +203,12 @@ class Wire:
         except LOST as error:
             if code(error) == "LOADING":
                 return error
-            raise LostError(f"{self._where()}: the connection was lost before the answer came ({error})") from error
+            why = f"it {self._took}" if isinstance(error, TimeoutError) else f"the connection broke ({error})"
+            raise LostError(f"{self._where()}: the answer did not come: {why}") from error
         except RedisError as error:
             return error
 
-    def _unavailable(self, error: Exception) -> PersistenceError:
-        return translate(error, self._where()) or StoreUnavailableError(
-            f"{self._where()}: {error}; nothing was written"
-        )
+    def _unreachable(self, error: Exception) -> PersistenceError:
+        if not self.seconds_left:
+            return StoreUnavailableError(f"{self._where()}: it {self._took}; nothing was written ({error})")
+        return unreachable(error, self._where())

@@ -59,7 +59,7 @@ class Writer:
         ]
         runs = self._keys.runs(self._namespace, change.id)
         answer = self._wire.commit(APPEND, keys, (changes.at, runs, RECEIPT_KEPT, *run[1:]))
-        return None if answer is None else _receipt(changes, json.loads(answer))
+        return None if answer is None else _receipt(keys[0], changes, answer)
 
     def _commit(self, changes: ChangeSet) -> Receipt:
         keys = [self._keys.receipt(self._namespace, changes.token)]
@@ -75,7 +75,7 @@ class Writer:
             )
         kind, *answer = self._wire.commit(COMMIT, keys, arguments)
         if kind == b"written":
-            return _receipt(changes, json.loads(answer[0]))
+            return _receipt(keys[0], changes, answer[0])
         raise self._refusal(changes, kind, answer)
 
     def _arguments(self, change: Change) -> Iterator[Argument]:
@@ -145,14 +145,16 @@ def _expiry(change: Change) -> Argument:
     return "never" if expires_at is None or expires_at == NEVER else expires_at
 
 
-def _receipt(changes: ChangeSet, written: Sequence[Sequence[str]]) -> Receipt:
-    return Receipt(
-        changes.token, {change.id: _written(one) for change, one in zip(changes.changes, written, strict=True)}
-    )
+def _receipt(key: str, changes: ChangeSet, text: bytes) -> Receipt:
+    try:
+        # What was written is acknowledged, also where somebody made the incarnation something that is no text.
+        written = json.loads(text.decode(errors="replace"))
+        return Receipt(
+            changes.token, {change.id: _written(*one) for change, one in zip(changes.changes, written, strict=True)}
+        )
+    except (TypeError, ValueError, RecursionError) as error:  # it was there before, and somebody edited it
+        raise records.corrupt(key, f"it is no receipt ({error})") from error
 
 
-def _written(fields: Sequence[str]) -> Written | None:
-    if not fields:
-        return None
-    version, incarnation, run_count, last_position = fields
-    return Written(int(version), incarnation, int(run_count), int(last_position))
+def _written(version: str = "", incarnation: str = "", run_count: str = "", last_position: str = "") -> Written | None:
+    return Written(int(version), incarnation, int(run_count), int(last_position)) if version else None

@@ -2,26 +2,21 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeVar, cast
+from operator import attrgetter
+from typing import Any, ClassVar, Final, TypeVar
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import URL, Connection, Dialect
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from memory.adapters.sql.engine import (
-    TakenError,
-)
+from memory.adapters.sql.connections import with_cursor
+from memory.adapters.sql.errors import TakenError
 from memory.adapters.sql.searching import Search, fitting
-from memory.adapters.sql.statements import Statements
+from memory.adapters.sql.statements import SchemaMap, Statements
 from memory.adapters.sql.writing import Writer, record_of, remove_conversation
 from memory.changes import ALL_RUNS, ChangeSet, Receipt, Seen
+from memory.deadlines import limited
 from memory.domain import Conversation, ConversationRecord, Run, RunRecord
-from memory.errors import (
-    AlreadyExistsError,
-    ConflictError,
-    InvalidValueError,
-    NotFoundError,
-    PersistenceError,
-)
+from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, InvalidValueError, NotFoundError
 from memory.index import plan
 from memory.paging import Page, Place, Query, collect, count_pages
 from memory.query import Criterion
@@ -46,8 +41,13 @@ class SqlCommits(Repository):
     replicas: Sequence[str] = ()
     """For whom the outbox gets a parcel with each commit."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._statements = Statements(dialect)
+    def __init__(self, dialect: Dialect, schemas: SchemaMap | None) -> None:
+        self._statements = Statements.of(dialect, schemas)
+
+    @property
+    @abstractmethod
+    def url(self) -> URL:
+        """The URL of the database."""
 
     @abstractmethod
     def _read(self, work: Callable[[Connection], T]) -> T:
@@ -59,17 +59,19 @@ class SqlCommits(Repository):
 
     def _look(self, work: Callable[[DBAPICursor], T]) -> T:
         """Do something that only reads, with statements of `Statements`."""
-        return self._read(lambda connection: work(cursor_of(connection)))
+        return self._read(lambda connection: with_cursor(connection.connection, work))
 
     def _fetch(self, name: str, values: Mapping[str, object]) -> Any:
         """Return the first row that a statement finds."""
         return self._look(lambda cursor: self._statements.execute(cursor, name, values).fetchone())
 
+    @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         values = {"namespace": namespace, "id": conversation_id, "now": self.clock()}
         row = self._fetch("get", values)
         return None if row is None else Conversation.from_record(record_of(row))
 
+    @limited
     def find(self, namespace: str, query: Query) -> Page[Conversation]:
         planned, exact = fitting(*plan(query.criterion))
 
@@ -81,12 +83,14 @@ class SqlCommits(Repository):
 
         return collect(query, fetch, exact=exact)
 
+    @limited
     def count(self, namespace: str, criterion: Criterion) -> int:
         planned, exact = fitting(*plan(criterion))
         if exact:
             return self._read(lambda connection: Search(connection, namespace, planned, self.clock()).count())
         return count_pages(lambda query: self.find(namespace, query), criterion)
 
+    @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         values = {
             "namespace": namespace,
@@ -98,31 +102,44 @@ class SqlCommits(Repository):
         }
         name = "last_runs" if window.from_end else "first_runs"
 
-        def read(cursor: DBAPICursor) -> tuple[Any, Sequence[Any]]:
-            rows = self._statements.execute(cursor, name, values).fetchall()
-            return rows[0] if rows else self._statements.execute(cursor, "seen", values).fetchone(), rows
+        rows = self._look(lambda cursor: self._statements.execute(cursor, name, values).fetchall())
+        if not rows:
+            return RunsRead(None, ())
+        key, version, last_position = rows[0][:3]
+        if not type(version) is type(last_position) is int:
+            raise CorruptRecordError(
+                f"conversation {conversation_id!r} is stored but its version or last position is not"
+            )
+        read = [Run.from_record(conversation_id, RunRecord(*row[3:])) for row in rows if row[3] is not None]
+        read.sort(key=attrgetter("position"))  # the order of a joined window is not promised
+        return RunsRead(Seen(str(key), version), tuple(read), last_position)
 
-        seen, rows = self._look(read)
-        runs = [Run.from_record(conversation_id, RunRecord(*row[2:])) for row in rows]
-        return RunsRead(
-            None if seen is None else Seen(str(seen[0]), seen[1]), tuple(reversed(runs) if window.from_end else runs)
-        )
-
+    @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        failure: PersistenceError | None = None
-        for _ in range(_ATTEMPTS):
+        # At first a new conversation is inserted without looking; whatever stands in its way is looked at then.
+        for attempt in range(_ATTEMPTS - 1):
             try:
-                # At first a new conversation is inserted without looking; whatever stands in its way is looked at then.
-                careful = failure is not None
-                return self._write(lambda cursor: self._writer(cursor, namespace, careful=careful).write(changes))  # noqa: B023
-            except (ConflictError, NotFoundError, AlreadyExistsError, InvalidValueError) as error:
-                # Refused, perhaps because it is written already: that costs a look only here, and nothing where all goes well.
-                if (written := self._receipt(namespace, changes.token)) is not None:
-                    return written
-                if not isinstance(error, TakenError):
-                    raise
-                failure = error
-        raise cast(PersistenceError, failure)
+                return self._commit_once(namespace, changes, careful=attempt > 0)
+            except TakenError:
+                continue
+        try:
+            return self._commit_once(namespace, changes, careful=True)
+        except TakenError as error:
+            if any(change.create for change in changes.changes):
+                raise
+            ids = [change.id for change in changes.changes]
+            raise CorruptRecordError(
+                f"{self}: of conversations {ids}, one has a run beyond its last position, or an index entry of another metadata"
+            ) from error
+
+    def _commit_once(self, namespace: str, changes: ChangeSet, *, careful: bool) -> Receipt:
+        try:
+            return self._write(lambda cursor: self._writer(cursor, namespace, careful=careful).write(changes))
+        except (ConflictError, NotFoundError, AlreadyExistsError, InvalidValueError):
+            # Refused, perhaps because it is written already: that costs a look only here, and nothing where all goes well.
+            if (written := self._receipt(namespace, changes.token)) is not None:
+                return written
+            raise
 
     def _receipt(self, namespace: str, token: str) -> Receipt | None:
         row = self._fetch("receipt", {"namespace": namespace, "token": token})
@@ -131,6 +148,7 @@ class SqlCommits(Repository):
     def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
         return Writer(self._statements, cursor, namespace, self.clock(), careful=careful, replicas=self.replicas)
 
+    @limited
     def namespaces(self) -> set[str]:
         return {
             name for (name,) in self._look(lambda cursor: self._statements.execute(cursor, "namespaces", {}).fetchall())
@@ -142,6 +160,7 @@ class SqlCommits(Repository):
             purged += removed
         return purged
 
+    @limited
     def _purge_some(self, cursor: DBAPICursor, namespace: str) -> int:
         values = {"namespace": namespace, "now": self.clock(), "limit": _PURGED_AT_ONCE}
         expired = self._statements.execute(cursor, "expired", values).fetchall()
@@ -153,8 +172,3 @@ class SqlCommits(Repository):
     def _forget_receipts(self, cursor: DBAPICursor, namespace: str) -> None:
         oldest = f"{self.clock() // 1000 - _RECEIPTS_KEPT:012x}"  # a token begins with its time: memory.values.new_id
         self._statements.execute(cursor, "forget_receipts", {"namespace": namespace, "token": oldest})
-
-
-def cursor_of(connection: Connection) -> DBAPICursor:
-    """Return a cursor of the driver's."""
-    return connection.connection.cursor()

@@ -1,20 +1,17 @@
 """Conversations inside a transaction of the application's."""
 
+import sqlite3
 from collections.abc import Callable
 from typing import Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, NestedTransaction, event
+from sqlalchemy import URL, Connection, NestedTransaction, event
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from memory.adapters.sql.commits import SqlCommits, cursor_of
-from memory.adapters.sql.engine import (
-    ConnectionLostError,
-    begin_writing,
-    has_ended,
-    is_disconnect,
-    reraise,
-)
+from memory.adapters.sql.commits import SqlCommits
+from memory.adapters.sql.connections import check_file, prepare, with_cursor
+from memory.adapters.sql.engine import begin_writing
+from memory.adapters.sql.errors import ConnectionLostError, is_disconnect, reraise
 from memory.changes import ChangeSet, Receipt
 from memory.connecting import redact
 from memory.repository import (
@@ -43,9 +40,13 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
     """Conversations inside a transaction of the application's: each commit is a savepoint in it."""
 
     def __init__(self, connection: Connection) -> None:
-        super().__init__(connection.dialect)
+        super().__init__(connection.dialect, connection.get_execution_options().get("schema_translate_map"))
         self._connection = connection
         self._committed: Callable[[], bool] = lambda: False
+
+    @property
+    def url(self) -> URL:
+        return self._connection.engine.url
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         receipt = super().commit(namespace, changes)
@@ -60,6 +61,7 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
             )
         driver = connection.connection
         try:
+            prepare(driver, connection.dialect)
             return work(connection)
         except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
             if is_disconnect(error, connection.dialect, driver) and not connection.invalidated:
@@ -73,7 +75,8 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
             begin_writing(connection.connection, joined=True)
             savepoint = connection.begin_nested()
             try:
-                result = work(cursor_of(connection))
+                result = with_cursor(connection.connection, work)
+                check_file(connection.connection)
             except BaseException as error:
                 self._take_back(savepoint, error)
                 raise
@@ -86,7 +89,7 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
         connection = self._connection
         if connection.invalidated or is_disconnect(error, connection.dialect, connection.connection):
             return
-        if not has_ended(connection.connection):
+        if not _has_ended(connection):
             savepoint.rollback()
             return
         try:
@@ -104,3 +107,9 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
 
     def __repr__(self) -> str:
         return f"JoinedSqlRepository({redact(self._connection.engine.url.render_as_string(hide_password=True))})"
+
+
+def _has_ended(connection: Connection) -> bool:
+    """Whether sqlite has rolled back a whole transaction by itself, as it may when the disk is full."""
+    driver = connection.connection.driver_connection
+    return isinstance(driver, sqlite3.Connection) and not driver.in_transaction

@@ -5,28 +5,30 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from threading import Lock
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from memory.adapters.sql.engine import reraise
+from memory.adapters.sql.connections import file_of, holding, prepare, with_cursor
+from memory.adapters.sql.errors import Place, reraise
 from memory.adapters.sql.statements import Statements
+from memory.deadlines import limited
 from memory.errors import PersistenceError, StoreUnavailableError
+from memory.forking import FreshLock
 from memory.outbox import load
 from memory.repository import Outbox, Parcel
 
 T = TypeVar("T")
 Do: TypeAlias = Callable[[Callable[[DBAPICursor], Any]], Any]
 
-_in_memory: Final[WeakKeyDictionary[Engine, Lock]] = WeakKeyDictionary()
+_in_memory: Final[WeakKeyDictionary[Engine, FreshLock]] = WeakKeyDictionary()
 """The relays of databases in memory: they are in this process, and one for all replicas will do."""
 
 
 @contextmanager
-def held(engine: Engine, replica: str, write: Do, where: object) -> Iterator[Do | None]:
+def held(engine: Engine, replica: str, write: Do, where: Place) -> Iterator[Do | None]:
     """Hold the outbox of a replica until the block, or the process, ends; None if another has it.
 
     Args:
@@ -43,17 +45,19 @@ def held(engine: Engine, replica: str, write: Do, where: object) -> Iterator[Do 
             yield do if _lock_postgresql(stack, connection, do, replica) else None
 
 
-def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: object) -> bool:
+def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: Place) -> bool:
     """Lock another database beside this one: a lock of sqlite's ends with its process, and works on every system."""
-    file = engine.url.database
-    if file in (None, "", ":memory:"):
-        lock = _in_memory.setdefault(engine, Lock())
+    file = file_of(engine.url)
+    if file is None:
+        lock = _in_memory.setdefault(engine, FreshLock())
         if not lock.acquire(blocking=False):
             return False
         stack.callback(lock.release)
         return True
+    path = f"{file}-relay-{_digest(replica).hex()[:8]}"
+    stack.enter_context(holding(path))
     try:
-        beside = sqlite3.connect(f"{file}-relay-{_digest(replica).hex()[:8]}", timeout=0, isolation_level=None)
+        beside = sqlite3.connect(path, timeout=0, isolation_level=None)
         stack.enter_context(closing(beside)).execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
@@ -64,7 +68,9 @@ def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: object) 
 
 def _lock_postgresql(stack: ExitStack, connection: Connection, do: Do, replica: str) -> bool:
     """Take an advisory lock. All is done on its connection: should that die, and another relay begin, this one ends."""
-    key = int.from_bytes(_digest(replica)[:8], signed=True)
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    schema = schemas.get(None)  # an outbox of its own
+    key = int.from_bytes(_digest(f"{schema} {replica}" if schema else replica)[:8], signed=True)
 
     def unlock() -> None:
         try:
@@ -79,12 +85,13 @@ def _lock_postgresql(stack: ExitStack, connection: Connection, do: Do, replica: 
 
 
 @contextmanager
-def _one_connection(engine: Engine, where: object) -> Iterator[tuple[Connection, Do]]:
+def _one_connection(engine: Engine, where: Place) -> Iterator[tuple[Connection, Do]]:
     driver = None
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(engine.connect())
             driver = connection.connection
+            prepare(driver, engine.dialect)
         except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
             reraise(error, where, engine.dialect, driver)
 
@@ -92,8 +99,8 @@ def _one_connection(engine: Engine, where: object) -> Iterator[tuple[Connection,
             if not driver.is_valid:
                 raise StoreUnavailableError(f"{where}: the connection that held the outbox is lost")
             try:
-                return work(driver.cursor())
-            except Exception as error:  # noqa: BLE001  # likewise
+                return with_cursor(driver, work)
+            except BaseException as error:  # noqa: BLE001  # likewise
                 reraise(error, where, engine.dialect, driver)
 
         yield connection, do
@@ -102,16 +109,19 @@ def _one_connection(engine: Engine, where: object) -> Iterator[tuple[Connection,
 class Parcels(Outbox):
     """The parcels for one replica; ``do`` does something with a cursor of a connection, and makes the errors ours."""
 
-    def __init__(self, statements: Statements, do: Do, replica: str) -> None:
+    def __init__(self, statements: Statements, do: Do, replica: str, timeout: float) -> None:
         self._statements = statements
         self._do = do
         self._replica = replica
+        self.timeout = timeout
 
+    @limited
     def parcels(self, limit: int) -> list[Parcel]:
         values = {"replica": self._replica, "limit": limit}
         rows = self._do(lambda cursor: self._statements.execute(cursor, "parcels", values).fetchall())
         return [Parcel(number, namespace, load(changes)) for number, namespace, changes in rows]
 
+    @limited
     def delivered(self, parcels: Iterable[Parcel]) -> None:
         numbers = [(parcel.number,) for parcel in parcels]
         self._do(partial(self._statements.execute_many, name="remove_parcel", rows=numbers))

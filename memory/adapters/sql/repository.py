@@ -6,26 +6,26 @@ from copy import copy
 from itertools import count
 from typing import Final, Self, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
 
 from memory.adapters.sql import schema
 from memory.adapters.sql.commits import SqlCommits
-from memory.adapters.sql.engine import (
-    ConnectionLostError,
+from memory.adapters.sql.connections import (
     Connections,
-    begin_writing,
-    check_driver,
-    is_disconnect,
+    check_file,
     is_in_transaction,
-    open_engine,
-    reraise,
+    prepare,
+    with_cursor,
 )
+from memory.adapters.sql.engine import begin_writing, check_driver, open_engine
+from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, is_disconnect, reraise
 from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.outbox import Parcels, held
 from memory.adapters.sql.writing import Writer
 from memory.connecting import redact
+from memory.deadlines import DEFAULT_TIMEOUT, limited, remaining
 from memory.errors import CommitInDoubtError, UnsupportedError
 from memory.repository import (
     Outbox,
@@ -43,7 +43,8 @@ _FORGET_EVERY: Final = 500  # commits between two removals of old receipts
 
 def open_url(url: str) -> "SqlRepository":
     """Return the repository that a sqlite or PostgreSQL URL names."""
-    return SqlRepository(open_engine(url), owns_engine=True)
+    engine, timeout = open_engine(url)
+    return SqlRepository(engine, owns_engine=True, timeout=timeout)
 
 
 class SqlRepository(SqlCommits):
@@ -54,6 +55,8 @@ class SqlRepository(SqlCommits):
     Args:
         engine: an engine of the application's, which stays its own; its pragmas and isolation are left as they are.
         owns_engine: dispose of the engine in `close`.
+        timeout: the seconds that one operation may take. To wait for a connection, and for other writers of a sqlite file, is
+            up to the engine's ``pool_timeout`` and ``connect_args={"timeout": ...}``.
 
     >>> from sqlalchemy import create_engine
     >>> from memory import Store
@@ -62,69 +65,100 @@ class SqlRepository(SqlCommits):
     True
     """
 
-    def __init__(self, engine: Engine, *, owns_engine: bool = False) -> None:
+    def __init__(self, engine: Engine, *, owns_engine: bool = False, timeout: float = DEFAULT_TIMEOUT) -> None:
         check_driver(f"{engine.dialect.name}+{engine.dialect.driver}")
-        super().__init__(engine.dialect)
+        super().__init__(engine.dialect, engine.get_execution_options().get("schema_translate_map"))
         self.engine = engine
-        # PostgreSQL: without BEGIN and ROLLBACK a read is one round trip, not three. sqlite reads so by itself.
-        self._reader = (
-            engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
-        )
-        self._connections = Connections(engine)
+        self.timeout = timeout
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        # PostgreSQL: without BEGIN and ROLLBACK a read is one round trip, not three. sqlite reads so by itself. A migration
+        # must see what another one made while it waited for the lock.
+        self._reader = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._migrator = engine if self._is_sqlite else engine.execution_options(isolation_level="READ COMMITTED")
+        self._connections = Connections(engine, timeout, keeps=owns_engine)
         self._is_shared = isinstance(engine.pool, (SingletonThreadPool, StaticPool))
         self._owns_engine = owns_engine
         self._commits = count(1)
+
+    @property
+    def url(self) -> URL:
+        return self.engine.url
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         return _on_living_connection(lambda: self._connected(self._reader, work))
 
     def _look(self, work: Callable[[DBAPICursor], T]) -> T:
-        if self.engine.dialect.name != "sqlite":  # its driver begins a transaction to read, unless it is told not to
+        if not self._is_sqlite:  # its driver begins a transaction to read, unless it is told not to
             return super()._look(work)
-        return _on_living_connection(lambda: self._on_driver(lambda driver: work(driver.cursor())))
+        return _on_living_connection(lambda: self._on_driver(lambda driver: with_cursor(driver, work)))
 
     def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         driver = None
-        with ExitStack() as stack:
-            try:
-                connection = stack.enter_context(engine.connect())
-                driver = connection.connection
-                return work(connection)
-            except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
-                reraise(error, self, engine.dialect, driver)
+        is_outermost = self._connections.enter()
+        try:
+            with ExitStack() as stack:
+                try:
+                    connection = stack.enter_context(engine.connect())
+                    driver = connection.connection
+                    prepare(driver, engine.dialect)
+                    return work(connection)
+                except BaseException as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+                    reraise(error, self, engine.dialect, driver)
+        finally:
+            if is_outermost:
+                self._connections.leave()
 
     def _write(self, work: Callable[[DBAPICursor], T]) -> T:
-        return _on_living_connection(lambda: self._on_driver(lambda driver: self._in_transaction(driver, work)))
+        try:
+            return _on_living_connection(lambda: self._on_driver(lambda driver: self._in_transaction(driver, work)))
+        except FileGoneError:
+            self._connections.close_idle()
+            raise
 
     def _on_driver(self, work: Callable[[PoolProxiedConnection], T]) -> T:
         # The pool's connection and the driver's transaction: SQLAlchemy's own would cost a fifth of an append (statements.py).
         driver = None
+        is_outermost = self._connections.enter()
         try:
             driver = self._connections.take()
+            prepare(driver, self.engine.dialect)
             return work(driver)
-        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+        except BaseException as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
             reraise(error, self, self.engine.dialect, driver)
         finally:
             if driver is not None:
                 self._connections.give_back(driver)
+            if is_outermost:
+                self._connections.leave()
 
     def _in_transaction(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
+        if not self._is_sqlite:
+            from memory.adapters.sql.postgresql import read_committed
+
+            with read_committed(driver.driver_connection):
+                return self._committed(driver, work)
         if self._is_shared and is_in_transaction(driver):
             raise UnsupportedError(
                 f"{self}: a transaction of the application's is open on the only connection that its pool has: "
                 "join it by begin(connection=...)"
             )
+        return self._committed(driver, work)
+
+    def _committed(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
         try:
             begin_writing(driver)
-            result = work(driver.cursor())
+            result = with_cursor(driver, work)
             self._commit_driver(driver)
         except BaseException as error:  # also what a signal raises between the last statement and the commit
-            if driver.is_valid and not is_disconnect(error, self.engine.dialect, driver):
+            # Amid a command, where an interrupt may have struck, PostgreSQL's driver takes no other: `reraise` closes it then.
+            is_free = self._is_sqlite or isinstance(error, Exception)
+            if is_free and driver.is_valid and not is_disconnect(error, self.engine.dialect, driver):
                 driver.rollback()
             raise
         return result
 
     def _commit_driver(self, driver: PoolProxiedConnection) -> None:
+        check_file(driver)
         try:
             driver.commit()
         except Exception as error:
@@ -138,6 +172,7 @@ class SqlRepository(SqlCommits):
             self._forget_receipts(cursor, namespace)
         return super()._writer(cursor, namespace, careful=careful)
 
+    @limited
     def waiting(self) -> Mapping[str, Waiting]:
         rows = self._look(lambda cursor: self._statements.execute(cursor, "waiting", {}).fetchall())
         return {replica: Waiting(change_sets, oldest) for replica, change_sets, oldest in rows}
@@ -150,18 +185,20 @@ class SqlRepository(SqlCommits):
     @contextmanager
     def relaying(self, replica: str) -> Iterator[Outbox | None]:
         with held(self._reader, replica, self._write, self) as do:
-            yield None if do is None else Parcels(self._statements, do, replica)
+            yield None if do is None else Parcels(self._statements, do, replica, self.timeout)
 
+    @limited
     def schema_status(self) -> SchemaStatus:
         return self._read(schema.status)
 
+    @limited
     def is_new(self) -> bool:
-        return self._owns_engine and self.engine.dialect.name == "sqlite" and self._read(schema.is_empty)
+        return self._owns_engine and self._is_sqlite and self._read(schema.is_empty)
 
     def migrate(self, progress: Progress = silently, *, revision: str = "head") -> SchemaStatus:
         """Bring the schema up, or down, to a revision; by default to the newest."""
         progress(f"migrating to {revision}", None)
-        self._connected(self.engine, lambda connection: schema.migrate(connection, revision))
+        self._connected(self._migrator, lambda connection: schema.migrate(connection, revision))
         return self.schema_status()
 
     def joining(self, connection: object) -> JoinedSqlRepository:
@@ -171,7 +208,7 @@ class SqlRepository(SqlCommits):
         if not isinstance(connection, Connection):
             raise TypeError(f"connection must be a SQLAlchemy Connection or Session, not {type(connection).__name__}")
         joined = JoinedSqlRepository(connection)
-        joined.clock, joined.replicas = self.clock, self.replicas
+        joined.clock, joined.replicas, joined.timeout = self.clock, self.replicas, self.timeout
         return joined
 
     def close(self) -> None:
@@ -189,5 +226,6 @@ def _on_living_connection(work: Callable[[], T]) -> T:
         try:
             return work()
         except ConnectionLostError:
-            continue
+            if remaining(1) <= 0:
+                raise
     return work()

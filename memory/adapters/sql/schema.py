@@ -1,27 +1,28 @@
 """The schema of a database: which revision it has, and how it gets another. Alembic does the work, under a lock."""
 
 from pathlib import Path
-from threading import Lock
 from typing import Final
 
-from sqlalchemy import Connection, Select, column, inspect, select, table
+from sqlalchemy import Connection, column, inspect, select, table
 
 from memory.adapters.sql.engine import begin_writing
 from memory.adapters.sql.tables import HEAD, VERSION_TABLE
 from memory.errors import SchemaError
+from memory.forking import FreshLock
 from memory.repository import SchemaStatus
 
-_CURRENT: Final[Select[str]] = select(column("version_num")).select_from(table(VERSION_TABLE))
-_IN_THIS_PROCESS: Final = Lock()  # Alembic's context is one for the whole process
+_IN_THIS_PROCESS: Final = FreshLock()  # Alembic's context is one for the whole process
 _PACKAGE: Final = Path(__file__).parents[2]
 _IN_POSTGRESQL: Final = 0x6D656D6F7279  # "memory": the key of the advisory lock
 
 
 def status(connection: Connection) -> SchemaStatus:
     """Return the revision the database has, and the newest."""
-    if not inspect(connection).has_table(VERSION_TABLE):
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    versions = table(VERSION_TABLE, schema=schemas.get(None))  # neither is translated by SQLAlchemy
+    if not inspect(connection).has_table(versions.name, schema=versions.schema):
         return SchemaStatus(None, HEAD)
-    return SchemaStatus(connection.execute(_CURRENT).scalar(), HEAD)
+    return SchemaStatus(connection.execute(select(column("version_num")).select_from(versions)).scalar(), HEAD)
 
 
 def is_empty(connection: Connection) -> bool:

@@ -5,7 +5,8 @@ than sqlite itself (measured: 57 us for an append through `Connection.execute`'s
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from typing import Any, Final, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     BigInteger,
@@ -13,13 +14,16 @@ from sqlalchemy import (
     ClauseElement,
     ColumnElement,
     Dialect,
+    Select,
     Text,
     bindparam,
+    case,
     delete,
     func,
     insert,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -51,31 +55,36 @@ _present = _named & not_expired(_number("now"))
 _of_conversation = _r.conversation_key == _number("key")
 _before = _r.position < _number("before")
 _run_columns = (_r.position, _r.id, _r.input, _r.output, _r.metadata, _r.created_at)
-# The key as a scalar: through a join, PostgreSQL would sort all runs of the conversation to find the last ones.
-_window = (
-    select(
-        _r.conversation_key, select(_c.version).where(_c.key == _r.conversation_key).scalar_subquery(), *_run_columns
-    )
-    .where(
-        _r.conversation_key == select(_c.key).where(_present).scalar_subquery(), _r.position > _number("after"), _before
-    )
-    .limit(_number("limit"))
-)
+
+
+def _runs(*, from_end: bool) -> Select[Any]:
+    """Select a conversation's state and a window of its runs in one statement, so that both are of one moment.
+
+    Without runs there is one row with the state. The key is found twice: joined with all runs, PostgreSQL would sort them.
+    """
+    order = _r.position.desc() if from_end else _r.position
+    key = select(_c.key).where(_present).scalar_subquery()
+    found = select(*_run_columns).where(_r.conversation_key == key, _r.position > _number("after"), _before)
+    window = found.order_by(order).limit(_number("limit")).subquery("window_")
+    state = select(_c.key, _c.version, _c.last_position).where(_present).subquery("state")
+    return select(state, window).select_from(state.outerjoin(window, true()))
+
 
 STATEMENTS: Final[dict[str, ClauseElement]] = {
     "get": select(*RECORD_COLUMNS).where(_present),
-    "seen": select(_c.key, _c.version).where(_present),
     # From each name to the next one in the index: DISTINCT would read all of it.
     "namespaces": select(_names.c.namespace).where(_names.c.namespace.is_not(None)),
-    "first_runs": _window.order_by(_r.position),
-    "last_runs": _window.order_by(_r.position.desc()),
+    "first_runs": _runs(from_end=False),
+    "last_runs": _runs(from_end=True),
     "lock": select(*RECORD_COLUMNS).where(_named).with_for_update(),
     "append": update(conversations)
     .where(_present)
     .values(
         run_count=_c.run_count + _number("count"),
         last_position=_c.last_position + _number("count"),
-        updated_at=_number("at"),
+        updated_at=case(
+            (_c.updated_at > _number("at"), _c.updated_at), else_=_number("at")
+        ),  # clocks differ: never back
     )
     .returning(_c.key, _c.version, _c.run_count, _c.last_position),
     "create": insert(conversations)
@@ -137,13 +146,29 @@ STATEMENTS: Final[dict[str, ClauseElement]] = {
 }
 
 
-class Statements:
-    """`STATEMENTS`, compiled for one dialect."""
+SchemaMap: TypeAlias = Mapping[str | None, str | None]
 
-    def __init__(self, dialect: Dialect) -> None:
+
+class Statements:
+    """`STATEMENTS`, compiled for one dialect and one ``schema_translate_map``."""
+
+    def __init__(self, dialect: Dialect, schemas: SchemaMap | None = None) -> None:
         self._compiled = {
-            name: cast(SQLCompiler, statement.compile(dialect=dialect)) for name, statement in STATEMENTS.items()
+            name: cast(
+                SQLCompiler,
+                statement.compile(dialect=dialect, schema_translate_map=schemas, render_schema_translate=bool(schemas)),
+            )
+            for name, statement in STATEMENTS.items()
         }
+
+    @classmethod
+    def of(cls, dialect: Dialect, schemas: SchemaMap | None) -> "Statements":
+        """Return the statements for a dialect and a map, compiled at the first time."""
+        compiled = _compiled.setdefault(dialect, {})
+        key = tuple(sorted((schemas or {}).items(), key=repr))
+        if key not in compiled:
+            compiled[key] = cls(dialect, schemas)
+        return compiled[key]
 
     def execute(self, cursor: DBAPICursor, name: str, values: Mapping[str, object]) -> DBAPICursor:
         """Run one statement on the driver's cursor; return that."""
@@ -162,3 +187,6 @@ class Statements:
             cursor.executemany(compiled.string, [dict(zip(names, row, strict=True)) for row in rows])
         else:
             cursor.executemany(compiled.string, rows)
+
+
+_compiled: Final[WeakKeyDictionary[Dialect, dict[object, Statements]]] = WeakKeyDictionary()

@@ -7,9 +7,11 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from memory.adapters.sql.statements import Statements
 from memory.changes import ALL_RUNS, Change, ChangeSet, Receipt, Written, check, missing_runs, placed
-from memory.domain import ConversationRecord, RunRecord, decode_metadata
+from memory.domain import ConversationRecord, RunRecord, check_record, decode_metadata
+from memory.errors import CorruptRecordError
 from memory.index import Entry, entries
 from memory.outbox import dump, settled
+from memory.values import LARGEST
 
 
 class Writer:
@@ -69,6 +71,10 @@ class Writer:
         if row is None:
             return None
         key, version, run_count, last_position = row
+        if not (type(run_count) is type(last_position) is int and size <= run_count <= last_position <= LARGEST):
+            raise CorruptRecordError(
+                f"conversation {change.id!r} is stored but its run_count or last_position is damaged"
+            )
         self._add_runs(key, placed(change, last_position - size)[0])
         return Written(version, str(key), run_count, last_position)
 
@@ -82,6 +88,8 @@ class Writer:
             # PostgreSQL: a statement that waited for one that was removed does not see what was made in its place; the next does.
             row = self._execute("lock", namespace=self._namespace, id=change.id).fetchone()
         stored = None if row is None else record_of(row)
+        if stored is not None:
+            check_record(stored)
         present = None if stored is None or _is_expired(stored, self._now) else stored
         check(change, present)
         if stored is not None and (change.remove or change.create):  # an expired one makes way too

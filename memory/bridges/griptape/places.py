@@ -1,6 +1,5 @@
 """Options that replace Griptape's own drivers: the store to use, and how to import the old conversation once."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from memory.formats.envelopes import read_envelope
 from memory.formats.griptape_local import id_of
 from memory.formats.registry import name_of
 from memory.store import Store
+from memory.transfer import parse
 from memory.values import now
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _envelope(id: str, text: object, what: str) -> Change | None:
     if text is None:
         return None
     try:
-        value = json.loads(text if isinstance(text, (str, bytes)) else str(text))
+        value = parse(text if isinstance(text, (str, bytes)) else str(text))
         return read_envelope(id, value, now())
     except (ValueError, RecursionError) as error:  # InvalidValueError among them
         raise CorruptRecordError(f"{what} is no conversation of Griptape's: {error}") from error

@@ -15,7 +15,7 @@ def connect(cloud_server: CloudServer) -> Iterator[Callable[..., GriptapeCloudRe
     opened: list[GriptapeCloudRepository] = []
 
     def open_one(**options: object) -> GriptapeCloudRepository:
-        repository = GriptapeCloudRepository(cloud_server.host, "key-of-org-a", **{"timeout": 0.5, **options})  # type: ignore[arg-type]
+        repository = GriptapeCloudRepository(cloud_server.host, "key-of-org-a", **{"timeout": 3.0, **options})  # type: ignore[arg-type]
         repository._http.sleep = lambda _: None
         opened.append(repository)
         return repository

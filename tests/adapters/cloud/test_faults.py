@@ -38,8 +38,8 @@ AMBIGUOUS = [
     Fault(kind="truncated", processed=True),
     Fault(kind="html"),
     Fault(kind="html", processed=True),
-    Fault(kind="hang", seconds=2.0),
-    Fault(kind="hang", seconds=2.0, processed=True),
+    Fault(kind="hang", seconds=5.0),
+    Fault(kind="hang", seconds=5.0, processed=True),
 ]
 HARMLESS = [Fault(kind="latency", seconds=0.05), Fault(kind="status", status=429, retry_after="1")]
 
@@ -71,7 +71,7 @@ class TestOneFault:
 
     def test_creating_where_an_alias_is_not_unique(self, fault: Fault) -> None:
         server = CloudServer(Assumptions(unique_alias=False))
-        repository = GriptapeCloudRepository(server.host, "key-of-org-a", timeout=0.5)
+        repository = GriptapeCloudRepository(server.host, "key-of-org-a", timeout=3.0)
         repository._http.sleep = lambda _: None
         server.plan = once(fault, "POST")
         put(Store(repository), "a", {"n": 1}, run("1"), run("2"))
@@ -244,15 +244,13 @@ def test_a_service_that_is_away(store: Store, cloud_server: CloudServer) -> None
 
 
 def test_a_service_that_hangs(connect: Connect, cloud_server: CloudServer) -> None:
-    store = Store(connect(timeout=0.1))
+    store = Store(connect(timeout=0.5))
     put(store, "a", None, run("1"))
     cloud_server.plan = always(Fault(kind="hang", seconds=5))
-    before = len(cloud_server.requests)
-    with pytest.raises(StoreUnavailableError, match="2 attempts"):
+    with pytest.raises(StoreUnavailableError, match="no answer"):
         read(store, "a")
-    assert len(cloud_server.requests) - before == 2
     cloud_server.plan = always(Fault(kind="hang", seconds=5), "POST")
-    with pytest.raises(CommitInDoubtError, match="may still be"):
+    with pytest.raises(CommitInDoubtError, match="took longer"):
         store.repository.commit("default", ChangeSet.of([Change("a", append=(run("2").to_record(),))], 0))
 
 
@@ -298,7 +296,7 @@ def test_a_thread_that_others_delete(store: Store, connect: Connect) -> None:
 
 
 def test_waiting_as_long_as_asked(connect: Connect, cloud_server: CloudServer) -> None:
-    repository = connect(patience=60)
+    repository = connect(timeout=60)
     waited: list[float] = []
     repository._http.sleep = waited.append
     put(Store(repository), "a")

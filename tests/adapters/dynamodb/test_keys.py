@@ -1,5 +1,8 @@
 """Keys: unambiguous, in order, and never longer than DynamoDB takes them."""
 
+from typing import Any
+
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -56,3 +59,20 @@ def test_a_run_tells_its_position(position: int, part: int) -> None:
     sort_key = keys.run("ab" * 16, position, part)
     assert (keys.position_of(sort_key), keys.part_of(sort_key), keys.set_of(sort_key)) == (position, part, "ab" * 16)
     assert keys.RUNS < sort_key < keys.HEAD
+
+
+@given(st.text(min_size=513, max_size=600), st.text(max_size=512))
+def test_a_token_that_is_too_long_is_never_another(long: str, other: str) -> None:
+    place, _ = keys.token("n", long)
+    digest = place.removeprefix(keys.token("n", "")[0])
+    assert len(digest) <= 512
+    with pytest.raises(UnicodeDecodeError):
+        digest.decode("utf-8", "surrogatepass")
+    assert place != keys.token("n", other)[0]
+
+
+@given(strategies.scalars | st.integers(-(10**4_000), 10**4_000) | st.text(max_size=2_000) | st.just("\0" * 2_000))
+def test_every_index_key_fits_a_sort_key_whole(value: Any) -> None:
+    _, sort_key = keys.entry("n", Entry(b"path", key(value)), "\U0010ffff" * 255, 0)
+    assert len(sort_key) <= 1024
+    assert keys.entry_key(key(value)).replace(b"\x00\xff", b"\x00") == key(value)

@@ -191,7 +191,7 @@ def test_a_schema_that_cannot_be_looked_at(name: str, dynamodb_server: Server) -
         ("dynamodb://", "looks like"),
         ("dynamodb:///", "looks like"),
         ("dynamodb://a/b?region=x", "looks like"),
-        ("dynamodb://table?nonsense=1", "nonsense"),
+        ("dynamodb://table?nonsense=1", "option 1"),
         ("dynamodb://table?shards=many", "shards"),
         ("dynamodb://table?shards=0", "shards"),
         ("dynamodb://table?shards=1000", "shards"),

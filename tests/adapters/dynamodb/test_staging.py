@@ -216,11 +216,9 @@ def test_a_writer_whose_stage_was_ended_begins_anew(
     check_tidy(repository, namespace)
 
 
-def test_a_stage_at_work_is_left_alone(
-    repository: DynamoDbRepository, other_store: Store, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_at_work_is_left_alone(repository: DynamoDbRepository, other_store: Store, store: Store) -> None:
     put(store, "a", {"n": 1}, run(1))
-    monkeypatch.setattr("memory.adapters.dynamodb.committing._PATIENCE", 0.3)
+    other_store.repository.timeout = 0.3
     errors: list[str] = []
 
     def intrude(number: int) -> None:
@@ -265,7 +263,6 @@ def test_a_stage_of_a_writer_whose_clock_was_ahead_is_ended_by_the_next_writer(
 ) -> None:
     put(store, "a", {"n": 1}, run(1))
     die_with_a_clock_ahead(repository, store, monkeypatch)
-    monkeypatch.setattr("memory.adapters.dynamodb.committing._PATIENCE", 5)
     other.abandoned_after = 1  # for so long it is looked at whether the stage goes on
     with other_store.begin() as uow:
         uow.runs.append("a", run("other"))
@@ -290,7 +287,7 @@ def test_a_writer_at_work_whose_clock_is_ahead_is_left_alone(
     repository: DynamoDbRepository, other_store: Store, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, "a", {"n": 1}, run(1))
-    monkeypatch.setattr("memory.adapters.dynamodb.committing._PATIENCE", 0.3)
+    other_store.repository.timeout = 0.3
     refused: list[int] = []
 
     def intrude(number: int) -> None:
@@ -308,7 +305,7 @@ def test_a_writer_at_work_whose_clock_is_ahead_is_left_alone(
     with before_each(repository.client, "TransactWriteItems", intrude), watched(repository.client) as calls:
         uow.commit()
     assert refused
-    assert calls.counted()["TransactWriteItems"] == 6  # it did not begin anew
+    assert calls.counted()["TransactWriteItems"] == 7  # it did not begin anew
     assert len(read_runs(store, "a")) == 215
 
 

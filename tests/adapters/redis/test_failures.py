@@ -195,7 +195,7 @@ def test_a_large_commit(store: Store) -> None:
 class TestKilled:
     @pytest.fixture
     def own(self, killable_redis: KillableServer, prefix: str) -> Iterator[Store]:
-        with memory.connect(f"{killable_redis.url}?prefix={prefix}&timeout=5&connect_timeout=1") as store:
+        with memory.connect(f"{killable_redis.url}?prefix={prefix}&timeout=5") as store:
             store.migrate()
             yield store
 

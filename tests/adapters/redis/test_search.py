@@ -12,9 +12,11 @@ import memory
 from memory import Conversation, SchemaError, Store, StoreUnavailableError, where
 from memory.adapters.redis import RedisRepository, querying
 from memory.adapters.redis.keys import Keys
+from memory.adapters.redis.querying import Index
 from memory.adapters.redis.schema import HEAD
 from memory.adapters.redis.wire import Script
 from memory.changes import Change, ChangeSet
+from memory.deadlines import within
 from memory.domain import ConversationRecord, encode_metadata
 from memory.query import Criterion
 from memory.testing.base import walk
@@ -93,7 +95,7 @@ class TestLimits:
         refused = 0
         assert isinstance(store.repository, RedisRepository)
         for n in range(40):
-            monkeypatch.setattr(store.repository._index, "milliseconds", (1, 2, 4, 8)[n % 4])
+            monkeypatch.setattr(Index, "milliseconds", (1, 2, 4, 8)[n % 4])
             criterion, expected = slow(n), ids[750 * n :]
             try:
                 assert store.begin().conversations.count(criterion) == len(expected)
@@ -106,10 +108,30 @@ class TestLimits:
                 refused += 1
         assert refused > 10
 
-    def test_the_time_for_a_query_is_the_clients(self, killable_redis: KillableServer) -> None:
+    def test_a_page_takes_no_longer_than_its_time(
+        self, thirty_thousand: tuple[Store, list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A page is many questions to the index; the time is for all of them together."""
+        store, _ = thirty_thousand
+        source = Script("shared", "page").source
+        slow = source.replace(
+            "local function aggregate(condition, ...)", "local function aggregate(condition, ...) slow()"
+        )
+        assert slow != source
+        slow = "local function slow() local n = 0; for _ = 1, 1e6 do n = n + 1 end end\n" + slow
+        script = SimpleNamespace(source=slow, sha=sha1(slow.encode()).hexdigest())
+        monkeypatch.setattr(querying, "_PAGE", script)
+        assert len(store.begin().conversations.find(order="id", limit=50)) == 50
+        monkeypatch.setattr(Index, "milliseconds", 20)
+        with pytest.raises(StoreUnavailableError, match="time was up"):
+            store.begin().conversations.find(order="id", limit=50)
+
+    def test_the_time_for_a_query_is_what_is_left(self, killable_redis: KillableServer) -> None:
         with memory.connect(f"{killable_redis.url}?timeout=0.5") as store:
             assert isinstance(store.repository, RedisRepository)
             assert store.repository._index.milliseconds == 400
+            with within(0.1):
+                assert store.repository._index.milliseconds <= 80
 
 
 def slow(n: int) -> Criterion:

@@ -108,7 +108,7 @@ def test_the_pragmas_of_connect_hold_for_each_connection(sqlite_url: str) -> Non
                 for connection in (one, other):
                     assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
                     assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
-                    assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 20_000
+                    assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
 
 
 class RefusesTwice(sqlite3.Connection):
@@ -164,7 +164,9 @@ def test_a_pool_with_nothing_free_is_unavailable(sqlite_url: str) -> None:
         "sqlite://conversations.db",
         "sqlite+nothing:///x.db",
         "sqlite:///x.db?synchronous=off",
-        "sqlite:///x.db?timeout=1",
+        "sqlite:///x.db?timeout=0",
+        "sqlite:///x.db?timeout=soon",
+        "postgresql+psycopg://host/db?timeout=-1",
         "postgresql+nothing://host/db",
         "postgresql+psycopg2://host/db",
         "postgresql+asyncpg://host/db",
@@ -238,3 +240,23 @@ def test_a_transaction_of_the_applications_on_the_only_connection_is_not_committ
         assert connection.exec_driver_sql("SELECT count(*) FROM own").scalar() == 0
     add_shared(store)
     engine.dispose()
+
+
+def test_a_database_in_memory_for_each_thread_is_refused_by_name() -> None:
+    """SQLAlchemy's default for ``sqlite://``: fine in one thread, and in another one a database without tables."""
+    engine = create_engine("sqlite://")
+    store = Store(SqlRepository(engine))
+    store.migrate()
+    add_shared(store)
+    with pytest.raises(ConfigurationError, match="StaticPool"):
+        at_once(lambda: append(store, "another", 1))
+    append(store, "this", 1)
+    assert_all_there(store, 1)
+    engine.dispose()
+    with pytest.raises(ConfigurationError, match="StaticPool"):
+        SqlRepository(create_engine("sqlite://", poolclass=NullPool))
+
+
+def test_close_may_be_called_twice(store: Store) -> None:
+    store.repository.close()
+    store.repository.close()

@@ -57,7 +57,7 @@ def with_begin(url: str) -> Engine:
 
 @pytest.fixture(
     params=[
-        pytest.param((open_engine, "sqlite_url"), id="sqlite-ours"),
+        pytest.param((lambda url: open_engine(url)[0], "sqlite_url"), id="sqlite-ours"),
         pytest.param((create_engine, "sqlite_url"), id="sqlite-default"),
         pytest.param((with_begin, "sqlite_url"), id="sqlite-recipe"),
         pytest.param((create_engine, "postgres_url"), id="postgresql", marks=pytest.mark.needs("postgres")),

@@ -87,7 +87,7 @@ def test_runs_are_read_along_their_primary_key(store: Store, monkeypatch: pytest
     if engine_of(store).dialect.name == "sqlite":
         assert "SEARCH memory_runs USING PRIMARY KEY (conversation_key=? AND position>? AND position<?)" in plan
         assert "TEMP B-TREE" not in plan
-        assert "SCAN" not in plan
+        assert "SCAN memory" not in plan
     else:
         assert f"Index Scan{' Backward' if window == 'last' else ''} using pk_memory_runs" in plan
         assert "Sort" not in plan

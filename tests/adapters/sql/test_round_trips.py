@@ -68,7 +68,7 @@ WORK: dict[str, tuple[Work, int, int]] = {
     "the last twenty runs": (lambda uow: uow.runs.last("c07", 20), 1, 1),
     "the first twenty runs": (lambda uow: uow.runs.first("c07", 20), 1, 1),
     "one run": (lambda uow: uow.runs.get("c07", 150), 1, 1),
-    "the runs of an empty conversation": (lambda uow: uow.runs.last("c08", 20), 2, 2),
+    "the runs of an empty conversation": (lambda uow: uow.runs.last("c08", 20), 1, 1),
     "all runs, page by page": (lambda uow: sum(1 for _ in uow.runs.iterate("c07")), 2, 2),
     "the newest conversations": (lambda uow: uow.conversations.find(limit=20), 3, 1),
     "the conversations where": (lambda uow: uow.conversations.find(where("n") == 7), 4, 2),

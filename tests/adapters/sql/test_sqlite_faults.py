@@ -111,7 +111,7 @@ def test_a_record_that_cannot_be_read_is_told_by_name(sqlite_url: str, tmp_path:
 
 def test_a_full_database_refuses_what_does_not_fit_and_stays_whole(sqlite_url: str) -> None:
     """SQLITE_FULL, as a full disk has it."""
-    engine = open_engine(sqlite_url)
+    engine, _ = open_engine(sqlite_url)
     pages = 100
 
     @event.listens_for(engine, "connect")
@@ -291,7 +291,7 @@ def test_a_commit_that_is_interrupted_leaves_no_transaction_behind(
 
 def test_a_database_that_stays_locked_is_unavailable(sqlite_url: str, tmp_path: Path) -> None:
     """After the time-out, which is shortened here; when the lock is gone the same works."""
-    engine = open_engine(sqlite_url)
+    engine, _ = open_engine(sqlite_url)
 
     @event.listens_for(engine, "connect")
     def hurry(connection: sqlite3.Connection, _: object) -> None:

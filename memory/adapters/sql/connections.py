@@ -1,0 +1,279 @@
+"""The driver's connections of an engine: what is done to each once, who uses them, and what becomes of them at a fork."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from threading import Event, get_ident
+from typing import Any, Final, NamedTuple, TypeVar, cast
+from weakref import WeakSet
+
+from sqlalchemy import URL, Dialect, Engine, event
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, PoolProxiedConnection, QueuePool, SingletonThreadPool
+
+from memory.adapters.sql.errors import FileGoneError
+from memory.deadlines import remaining
+from memory.errors import ConfigurationError, StoreUnavailableError
+from memory.forking import ForkAware, watch
+
+T = TypeVar("T")
+
+_STEPS: Final = 100_000
+"""Instructions of sqlite's machine between two looks at the clock: some milliseconds. An append takes less than a hundredth."""
+
+_FILE, _READY = "memory_file", "memory_ready"  # in the `info` of a connection
+
+_listening: Final[WeakSet[Dialect]] = (
+    WeakSet()
+)  # each engine has one of its own, and shares it with what its options make
+_opened: Final[WeakSet[Dialect]] = WeakSet()  # of sqlite's, those whose file was there
+_left_open: Final[set[str]] = set()
+"""Files that the parent of this process had open at the fork."""
+_held: Final[set[str]] = set()  # files that stay open between operations
+_of_the_parent: Final[list[Pool]] = []  # never closed here: sqlite would remove the log that the parent writes to
+
+
+class File(NamedTuple):
+    """A sqlite file, and which one of that name."""
+
+    path: str
+    identity: tuple[int, int] | None
+
+
+class Connections(ForkAware):
+    """An engine's connections of the driver, each for one user at a time.
+
+    Of a sqlite file opened here the one that was used last is kept: to bring it to the pool and back costs a sixth of an append.
+    It is one for reading and writing, because what another connection writes empties the cache of this one.
+
+    At a fork every process goes on with connections of its own. PostgreSQL's stay the parent's. sqlite keeps a table of the
+    locks that the process has, which the child inherits and the kernel's locks it does not: a child of a process that has
+    the file open loses commits. So a fork waits for the operations of other threads, and closes the file.
+    """
+
+    def __init__(self, engine: Engine, timeout: float, *, keeps: bool) -> None:
+        self._engine = engine
+        self._timeout = timeout
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._file = file_of(engine.url) if self._is_sqlite else None
+        self._keeps = keeps and self._file is not None
+        self._kept: list[PoolProxiedConnection] = []
+        self._inside: set[int] = set()  # threads
+        self._gate: Event | None = None
+        self._forker = 0
+        self._leaves_open = False
+        in_memory = self._is_sqlite and (engine.url.database or ":memory:") == ":memory:"
+        self._is_for_one_thread = in_memory and isinstance(engine.pool, SingletonThreadPool)
+        self._thread = 0
+        if in_memory and isinstance(engine.pool, NullPool):
+            raise ConfigurationError(f"{engine.url}: each connection has a database of its own. {_IN_MEMORY}")
+        if engine.dialect not in _listening:
+            _listening.add(engine.dialect)
+            event.listen(engine, "do_connect", _connecting)
+            event.listen(engine, "connect", _connected, insert=True)
+        watch(self)
+
+    def enter(self) -> bool:
+        """Begin an operation, after a fork that is going on; return whether `leave` is to end it (it is not part of another)."""
+        me = get_ident()
+        if me in self._inside:
+            return False
+        self._inside.add(me)  # before the look at the gate: who closes it looks here afterwards
+        while (gate := self._gate) is not None and self._forker != me:
+            self._inside.discard(me)
+            gate.wait(remaining(self._timeout))
+            if remaining(1) <= 0:
+                raise StoreUnavailableError(
+                    f"{self._engine.url}: the process took too long to fork; nothing was written"
+                )
+            self._inside.add(me)
+        if self._is_for_one_thread:
+            self._thread = self._thread or me
+            if self._thread != me:
+                self._inside.discard(me)
+                raise ConfigurationError(f"{self._engine.url}: each thread has a database of its own. {_IN_MEMORY}")
+        return True
+
+    def leave(self) -> None:
+        """End an operation."""
+        self._inside.discard(get_ident())
+
+    def take(self) -> PoolProxiedConnection:
+        """Return a connection; `give_back` is to have it afterwards."""
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return self._engine.raw_connection()
+
+    def give_back(self, driver: PoolProxiedConnection) -> None:
+        """Keep the connection for whoever comes next, or give it to the pool."""
+        if self._keeps and not self._kept and driver.is_valid and not is_in_transaction(driver):
+            self._kept.append(driver)
+        else:
+            driver.close()
+
+    def close(self) -> None:
+        """Give to the pool what is kept."""
+        while self._kept:
+            self._kept.pop().close()
+
+    def close_idle(self) -> None:
+        """Close what nobody uses. A pool that is no queue does not know which of its connections are used."""
+        self.close()
+        if isinstance(self._engine.pool, QueuePool):
+            self._engine.dispose()
+
+    def before_fork(self) -> None:
+        if not self._is_sqlite:
+            return
+        self._forker, self._gate = get_ident(), Event()
+        deadline = time.monotonic() + self._timeout
+        while self._inside - {self._forker} and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if self._file is not None:
+            self.close()
+            self._leaves_open = bool(self._inside) or _is_used(self._engine.pool)
+            self.close_idle()
+
+    def after_fork_in_parent(self) -> None:
+        if (gate := self._gate) is not None:
+            self._gate = None
+            gate.set()
+
+    def after_fork_in_child(self) -> None:
+        self._gate = None
+        self._inside &= {get_ident()}
+        _left_open.update(_held)
+        if self._is_sqlite and self._file is None:
+            return  # the connection is the database, of which the child has a copy
+        pool = self._engine.pool
+        if self._file is not None and (self._leaves_open or _is_used(pool, idle_too=True)):
+            _left_open.add(os.path.realpath(self._file))
+        _of_the_parent.append(pool)
+        self._engine.dispose(close=False)
+
+
+_IN_MEMORY: Final = (
+    "Use memory.connect('sqlite://'), or create_engine('sqlite://', poolclass=StaticPool, "
+    "connect_args={'check_same_thread': False})"
+)
+
+
+def file_of(url: URL) -> str | None:
+    """Return the path of the file that a URL of sqlite's names; None for a database in memory."""
+    name = url.database or ""
+    if name in ("", ":memory:") or name.startswith("file::memory:") or url.query.get("mode") == "memory":
+        return None
+    return name.removeprefix("file:").removeprefix("//")
+
+
+@contextmanager
+def holding(path: str) -> Iterator[None]:
+    """Note a file of sqlite's that stays open between operations.
+
+    Raises:
+        ConfigurationError: this process was forked off while the file was open.
+    """
+    path = os.path.realpath(path)
+    _check_not_left_open(path)
+    _held.add(path)
+    try:
+        yield
+    finally:
+        _held.discard(path)
+
+
+def _is_used(pool: Pool, *, idle_too: bool = False) -> bool:
+    if not isinstance(pool, QueuePool):
+        return not isinstance(pool, NullPool)
+    return pool.checkedout() > 0 or (idle_too and pool.checkedin() > 0)
+
+
+def _check_not_left_open(path: str) -> None:
+    if path in _left_open:
+        raise ConfigurationError(
+            f"{path} was in use when the process forked, and sqlite would lose commits of one that uses it from there on: "
+            "end transactions and relays before the fork, or start processes by multiprocessing's 'spawn'"
+        )
+
+
+def _connecting(dialect: Dialect, _: object, arguments: list[Any], options: dict[str, Any]) -> None:
+    """Look, or say, before an engine connects."""
+    if dialect.name != "sqlite":
+        from memory.adapters.sql.postgresql import say_how_to_connect
+
+        say_how_to_connect(options)
+    elif arguments and arguments[0] != ":memory:" and not options.get("uri"):
+        path = os.path.realpath(arguments[0])
+        _check_not_left_open(path)
+        if dialect in _opened and _identity(path) is None:
+            raise ConfigurationError(
+                f"{path} was deleted while it was open, and is not made anew: bring it back, or open a new store"
+            )
+
+
+def _connected(connection: object, record: ConnectionPoolEntry) -> None:
+    """Prepare a connection before SQLAlchemy itself asks it anything."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.set_progress_handler(_is_late, _STEPS)
+        path = connection.execute("PRAGMA database_list").fetchone()[2]
+        record.info[_FILE] = File(path, _identity(path)) if path else None
+    else:
+        from memory.adapters.sql.postgresql import limit
+
+        limit(connection)
+        record.info[_FILE] = None
+
+
+def prepare(driver: PoolProxiedConnection, dialect: Dialect) -> None:
+    """Prepare a connection that the application's engine may have opened before it was given to us."""
+    info = driver.info
+    if _READY in info:
+        return
+    if _FILE not in info:
+        _connected(driver.driver_connection, cast(ConnectionPoolEntry, driver))
+    if info[_FILE] is not None:
+        _opened.add(dialect)
+    info[_READY] = True
+
+
+def check_file(driver: PoolProxiedConnection) -> None:
+    """Refuse to commit into a file that nobody will find again.
+
+    Raises:
+        StoreUnavailableError: the file was deleted, or another one has its name.
+    """
+    file = driver.info.get(_FILE)
+    if file is not None and _identity(file.path) != file.identity:
+        driver.invalidate()
+        raise FileGoneError(f"{file.path} {FileGoneError.what}")
+
+
+def with_cursor(driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
+    """Do something with a cursor, and close it: a collector that finds an open one waits for its connection's mutex."""
+    cursor = driver.cursor()
+    try:
+        return work(cursor)
+    finally:
+        cursor.close()
+
+
+def is_in_transaction(driver: PoolProxiedConnection) -> bool:
+    """Whether sqlite is in a transaction that was begun, and did not end."""
+    connection = driver.driver_connection
+    return isinstance(connection, sqlite3.Connection) and connection.in_transaction
+
+
+def _is_late() -> bool:
+    return remaining(inf) <= 0
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # before each commit: a Path costs as much again
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,197 @@
+"""What the errors of sqlite and PostgreSQL mean: the one place where they become ours, by their codes."""
+
+import sqlite3
+from typing import Any, Final, NoReturn, Protocol
+
+from sqlalchemy import Dialect
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import PoolProxiedConnection
+
+from memory.deadlines import remaining
+from memory.errors import (
+    AlreadyExistsError,
+    CommitInDoubtError,
+    ConfigurationError,
+    CorruptRecordError,
+    InvalidValueError,
+    PersistenceError,
+    SchemaError,
+    StoreUnavailableError,
+)
+
+
+class ConnectionLostError(StoreUnavailableError):
+    """The connection broke before the transaction was committed; another one may be whole."""
+
+
+class FileGoneError(StoreUnavailableError):
+    """The file of a connection has lost its name; another connection may find another file under it."""
+
+    what = "was deleted, or replaced, while it was open; nothing was written"
+
+
+class TakenError(AlreadyExistsError):
+    """A unique key was taken between looking and writing, or a token was written before."""
+
+
+_UNFORESEEN: Final = (PersistenceError, "the database refused the work; nothing was written")
+
+# Result codes of sqlite (https://sqlite.org/rescode.html): an extended one, or that of its low byte.
+_SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
+    sqlite3.SQLITE_ERROR: (
+        SchemaError,
+        "the tables are not as they should be: run `memory migrate`, or call store.migrate()",
+    ),
+    sqlite3.SQLITE_BUSY: (StoreUnavailableError, "another process kept the database locked; nothing was written"),
+    sqlite3.SQLITE_LOCKED: (StoreUnavailableError, "the database is locked; nothing was written"),
+    sqlite3.SQLITE_FULL: (StoreUnavailableError, "the disk is full; nothing was written"),
+    sqlite3.SQLITE_IOERR: (StoreUnavailableError, "the disk could not be read or written; nothing was written"),
+    sqlite3.SQLITE_READONLY: (ConfigurationError, "the database, or its directory, is read-only"),
+    sqlite3.SQLITE_READONLY_DBMOVED: (FileGoneError, FileGoneError.what),
+    sqlite3.SQLITE_CANTOPEN: (
+        ConfigurationError,
+        "the file cannot be opened or made: look at its directory and permissions",
+    ),
+    sqlite3.SQLITE_PERM: (ConfigurationError, "the file may not be read or written: look at its permissions"),
+    sqlite3.SQLITE_NOTADB: (ConfigurationError, "the file is not a sqlite database"),
+    sqlite3.SQLITE_CORRUPT: (CorruptRecordError, "the database file is damaged"),
+    sqlite3.SQLITE_CONSTRAINT: (TakenError, "the key is taken"),
+    sqlite3.SQLITE_TOOBIG: (InvalidValueError, "a value is larger than sqlite can keep"),
+    sqlite3.SQLITE_INTERRUPT: (
+        StoreUnavailableError,
+        "the work was interrupted, or took too long; nothing was written",
+    ),
+    sqlite3.SQLITE_NOMEM: (StoreUnavailableError, "there was no memory left; nothing was written"),
+    sqlite3.SQLITE_PROTOCOL: (StoreUnavailableError, "other processes kept the log locked; nothing was written"),
+}
+
+# Classes and codes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html), the longest that fits.
+_POSTGRESQL: Final[dict[str, tuple[type[PersistenceError], str]]] = {
+    "08007": (CommitInDoubtError, "the server cannot tell whether it committed"),
+    "08": (StoreUnavailableError, "the connection failed; nothing was written"),
+    "23505": (TakenError, "the key is taken"),
+    "25P01": (ConfigurationError, "the connection commits each statement by itself: there is no transaction to join"),
+    "22003": (CorruptRecordError, "a stored number is out of range"),
+    "22021": (InvalidValueError, "the database's encoding cannot keep a character"),
+    "22P05": (InvalidValueError, "the database's encoding cannot keep a character"),
+    "25006": (StoreUnavailableError, "the server takes no writes, or no longer; nothing was written"),
+    "28": (ConfigurationError, "the user, or the password, was refused"),
+    "3D": (ConfigurationError, "there is no such database"),
+    "40003": (CommitInDoubtError, "the server cannot tell whether it committed"),
+    "40": (StoreUnavailableError, "the transaction was rolled back for the sake of another; nothing was written"),
+    "42501": (ConfigurationError, "the user has no right to these tables"),
+    "42P01": (SchemaError, "the tables are not there: run `memory migrate`, or call store.migrate()"),
+    "53": (StoreUnavailableError, "the server is out of resources; nothing was written"),
+    "54": (InvalidValueError, "a value is larger than PostgreSQL can keep"),
+    "55": (StoreUnavailableError, "the server is not in the state for it; nothing was written"),
+    "57": (StoreUnavailableError, "the server stopped the work; nothing was written"),
+    "58": (StoreUnavailableError, "the server's system failed; nothing was written"),
+    "XX": (CorruptRecordError, "the server found its data damaged"),
+    "no TLS": (ConfigurationError, "the server has no TLS, and sslmode requires it"),
+    "no host": (ConfigurationError, "no host has this name"),
+}
+_READ_ONLY: Final = "25006"
+
+Meaning = tuple[type[PersistenceError], str]
+
+
+class Place(Protocol):
+    """A repository, as errors name it."""
+
+    timeout: float
+
+    @property
+    def url(self) -> URL: ...
+
+
+def reraise(error: BaseException, where: Place, dialect: Dialect, driver: PoolProxiedConnection | None) -> NoReturn:
+    """Raise the error of ours that a driver's error means; any other as it is. A connection that broke is not used again."""
+    interrupt = _interrupt_behind(error)
+    ours = _ours(interrupt or error, where, dialect, driver)
+    try:
+        if ours is None:
+            raise interrupt or error
+        raise ours from error
+    finally:
+        del error, ours, interrupt  # else their tracebacks lead here and back: garbage that only the collector finds
+
+
+def is_disconnect(error: BaseException, dialect: Dialect, driver: PoolProxiedConnection) -> bool:
+    """Whether the error says that the connection is gone, or leads to a server that takes no writes any more."""
+    if not isinstance(error, dialect.loaded_dbapi.Error):
+        return False
+    if not driver.is_valid or getattr(error, "sqlstate", None) == _READ_ONLY:
+        return True
+    return dialect.is_disconnect(error, driver.dbapi_connection, None)
+
+
+def _interrupt_behind(error: BaseException | None) -> BaseException | None:
+    """Return what a signal handler raised in psycopg, which may leave a pipeline with an error of its own instead."""
+    while error is not None:
+        trace = error.__traceback__
+        if not isinstance(error, Exception) and trace and trace.tb_frame.f_globals["__name__"].startswith("psycopg"):
+            return error
+        error = error.__context__
+    return None
+
+
+def _ours(
+    error: BaseException, where: Place, dialect: Dialect, driver: PoolProxiedConnection | None
+) -> PersistenceError | None:
+    if not isinstance(error, Exception):
+        if driver is not None and driver.is_valid and dialect.name != "sqlite":
+            driver.invalidate()  # an interrupt may have left its driver amid a command
+        return None
+    driver_error = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    if isinstance(error, PoolTimeoutError):
+        return StoreUnavailableError(f"{where}: no connection was free in time; nothing was written")
+    kind: type[PersistenceError]
+    if driver is not None and is_disconnect(driver_error, dialect, driver):
+        if driver.is_valid:  # else SQLAlchemy has noticed too
+            driver.invalidate()
+        kind, what = ConnectionLostError, "the connection was lost; nothing was written"
+        if getattr(driver_error, "sqlstate", None) == _READ_ONLY:
+            what = _POSTGRESQL[_READ_ONLY][1]
+    elif (meaning := _meaning(driver_error, dialect, where.url, connected=driver is not None)) is not None:
+        kind, what = meaning
+    else:
+        return None
+    if issubclass(kind, StoreUnavailableError) and remaining(1) <= 0:
+        what = f"there was no answer within {where.timeout:g} s (timeout); nothing was written"
+    return kind(f"{where}: {what} ({str(driver_error).strip():.500})")
+
+
+def _meaning(error: BaseException, dialect: Dialect, url: URL, *, connected: bool) -> Meaning | None:
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None:
+            return _SQLITE.get(code) or _SQLITE.get(code & 0xFF, _UNFORESEEN)
+        # Without a code it is the driver that complains: of a text it cannot decode, or (a ProgrammingError) of its use by us.
+        return (CorruptRecordError, "a text is damaged") if isinstance(error, sqlite3.OperationalError) else None
+    if isinstance(error, UnicodeEncodeError):  # before anything is sent
+        return InvalidValueError, "the connection's encoding cannot keep a character: open it with client_encoding=utf8"
+    if isinstance(error, UnicodeDecodeError):
+        return CorruptRecordError, "a text is damaged, or in another encoding than the database's"
+    if dialect.name == "sqlite" or not isinstance(error, dialect.loaded_dbapi.Error):
+        return None
+    return _meaning_in_postgresql(error, dialect, url, connected=connected)
+
+
+def _meaning_in_postgresql(error: Any, dialect: Dialect, url: URL, *, connected: bool) -> Meaning | None:
+    state = error.sqlstate
+    if not connected and state is None:
+        if not isinstance(error, dialect.loaded_dbapi.OperationalError):
+            return ConfigurationError, "the URL cannot be one of PostgreSQL"
+        from memory.adapters.sql.postgresql import why_refused
+
+        state = why_refused(error, url.host)
+        if state is None:
+            return (
+                StoreUnavailableError,
+                "the server could not be reached, or refused the connection; nothing was written",
+            )
+    if state is None:
+        return None
+    return next((_POSTGRESQL[key] for key in (state, state[:2]) if key in _POSTGRESQL), _UNFORESEEN)

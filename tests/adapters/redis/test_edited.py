@@ -1,0 +1,161 @@
+"""Records edited by hand, at random: only errors of ours come of it, and a commit is never half done."""
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from memory import Conversation, CorruptRecordError, PersistenceError, Run, Store, UnitOfWork, where
+from memory.adapters.redis.keys import Keys
+from memory.changes import Change, ChangeSet
+from memory.domain import RunRecord
+from tests.rounds import rounds
+
+Use = Callable[[UnitOfWork], object]
+
+ODD = (
+    *("", " 1", "-1", "0", "1.5", "1e300", "1e9", "nan", "-nan", "inf", "-inf", "0x10", "1_0", "+2", "٣", "x", "\x00"),
+    *("2", "9007199254740991", "9007199254740992", "9" * 18, "-" + "9" * 18, "9" * 19, "9" * 5_000, b"\xff\xfe"),
+    *("{", "[]", "null", "1", '"text"', '{"n": NaN}', '{"n": 1e999}', "[" * 100_000, '{"a":' * 5_000, '{"\\ud800": 1}'),
+)
+HASH = (
+    *("id", "metadata", "version", "incarnation", "run_count", "last_position", "created_at", "updated_at"),
+    *("expires_at", "by_updated_at", "by_created_at", "by_id", "encoding", "namespace", "entries"),
+)
+RUN = ("id", "input", "output", "metadata", "created_at")
+
+
+def replace_second(uow: UnitOfWork) -> None:
+    uow.runs.replace("a", Run("new", "new", position=2))
+
+
+def edit(uow: UnitOfWork) -> None:
+    uow.conversations.get("a").metadata["n"] = 2
+
+
+READS: tuple[Use, ...] = (
+    lambda uow: uow.conversations.get("a"),
+    lambda uow: list(uow.conversations.iterate(order="-updated_at")),
+    lambda uow: uow.conversations.find(where("n") == 1, order="id"),
+    lambda uow: uow.conversations.count(where("n") < 5),
+    lambda uow: uow.runs.last("a", 2),
+    lambda uow: uow.runs.list("a", after=1),
+)
+WRITES: tuple[Use, ...] = (
+    lambda uow: uow.runs.append("a", Run("new", "new")),
+    lambda uow: uow.runs.append("a", Run("new", "new"), Run("new", "new")),
+    lambda uow: uow.runs.append("a", Run("new", "new"), after=3),
+    lambda uow: uow.runs.remove("a", 2),
+    lambda uow: uow.runs.remove("a", before=3),
+    lambda uow: uow.conversations.remove("a"),
+    lambda uow: uow.conversations.add(Conversation("a")),
+    replace_second,
+    edit,
+)
+
+
+def spoil(client: Any, keys: Keys, chance: random.Random) -> None:
+    """Edit something of the conversation."""
+    key = keys.conversation("default", "a")
+    run, positions = f"{keys.runs('default', 'a')}{chance.randint(1, 5)}", keys.positions("default", "a")
+    odd = chance.choice(ODD)
+    spoils: tuple[Callable[[], object], ...] = (
+        *[lambda: client.hset(key, chance.choice(HASH), odd)] * 6,
+        lambda: client.hdel(key, chance.choice(HASH)),
+        *[lambda: client.hset(run, chance.choice(RUN), odd)] * 3,
+        lambda: client.hdel(run, chance.choice(RUN)),
+        lambda: client.zadd(positions, {odd: chance.choice((0, 2, 2.5, -1, 4, "inf"))}),
+        lambda: client.zadd(positions, {"2": chance.choice((0, 2.5, -1, 9, "inf"))}),
+        lambda: client.zrem(positions, chance.randint(1, 3)),
+        lambda: client.delete(chance.choice((key, run, positions))),
+        lambda: client.set(chance.choice((key, run, positions)), odd),
+    )
+    with suppress(ResponseError):  # what was spoiled before
+        chance.choice(spoils)()
+
+
+def dump(client: Any, keys: Keys) -> dict[bytes, bytes]:
+    return {key: client.dump(key) for key in client.scan_iter(f"{keys.prefix}:*") if b":receipt:" not in key}
+
+
+def attempt(use: Callable[[], object]) -> bool:
+    try:
+        use()
+    except PersistenceError as error:
+        del error
+        return False
+    return True
+
+
+def test_what_is_edited_at_random(store: Store, client: Any, keys: Keys) -> None:
+    chance = random.Random(9)
+    for _ in range(rounds(150)):
+        for key in client.scan_iter(f"{keys.prefix}:*"):
+            client.delete(key)
+        with store.begin() as uow:
+            for name in ("0", "a"):
+                uow.conversations.add(Conversation(name, {"n": 1}))
+                uow.runs.append(name, Run(1, 1), Run(2, 2), Run(3, 3))
+        for _ in range(chance.choice((1, 1, 2))):
+            spoil(client, keys, chance)
+        for read in READS:
+            attempt(lambda read=read: read(store.begin()))  # type: ignore[misc]
+        for write in chance.sample(WRITES, 4):
+            before = dump(client, keys)
+            uow = store.begin()
+            uow.runs.append("0", Run("with", "it"))
+            written = attempt(lambda: (write(uow), uow.commit()))  # noqa: B023
+            changed = dump(client, keys)
+            other = keys.conversation("default", "0")
+            assert written == (changed[other.encode()] != before[other.encode()])
+            assert written or changed == before, "half a commit"
+
+
+@pytest.mark.parametrize("field", ["version", "run_count", "last_position", "updated_at"])
+def test_a_number_that_is_none_of_ours(store: Store, client: Any, keys: Keys, field: str) -> None:
+    """Lua's tonumber and Python's int take nan, inf, 0x10, 1_0 and others, each other ones."""
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a", {"n": 1}))
+        uow.runs.append("a", Run(1, 1))
+    for odd in ("", " 1", "1.5", "1e300", "1e9", "nan", "-nan", "inf", "0x10", "1_0", "+2", "٣", "9" * 19, "9" * 5_000):
+        client.hset(keys.conversation("default", "a"), field, odd)
+        before = dump(client, keys)
+        for use in (READS[0], *WRITES[:2]):
+            with pytest.raises(CorruptRecordError), store.begin() as uow:
+                use(uow)
+            assert dump(client, keys) == before
+
+
+def test_a_receipt_edited_by_hand(store: Store, client: Any, keys: Keys) -> None:
+    store.begin().conversations.find()
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a"))
+    for odd in (*ODD, '[["1"]]', '[{"a":1}]', '[["1","x","1",[]]]', '["","",""]'):
+        run = RunRecord(0, "id", '"x"', '"x"', "{}", 1)
+        changes = ChangeSet.of([Change("a", append=(run,))], at=1)
+        client.set(keys.receipt("default", changes.token), odd)
+        with pytest.raises(CorruptRecordError, match="receipt"):
+            store.repository.commit("default", changes)
+
+
+def test_runs_whose_conversation_is_gone(store: Store, client: Any, keys: Keys) -> None:
+    """As after FT.DROPINDEX ... DD: told as damaged, with what to do, and mended by that."""
+    for mend in (WRITES[6], WRITES[5]):
+        with store.begin() as uow:
+            uow.conversations.add(Conversation("a"))
+            uow.runs.append("a", Run(1, 1), Run(2, 2))
+        client.delete(keys.conversation("default", "a"))
+        for use in (READS[0], *READS[4:], *WRITES[:5], replace_second):
+            with pytest.raises(CorruptRecordError, match="remove or add the conversation"), store.begin() as uow:
+                use(uow)
+        with store.begin() as uow:
+            mend(uow)
+        assert not client.exists(f"{keys.runs('default', 'a')}1")
+        uow = store.begin()
+        assert "a" not in uow.conversations or uow.runs.list("a") == []
+        if "a" in uow.conversations:
+            uow.conversations.remove("a")
+            uow.commit()

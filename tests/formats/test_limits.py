@@ -1,0 +1,169 @@
+"""Small files that would take much memory or time are refused, and the reason says which limit to raise."""
+
+import gzip
+import io
+import json
+import tracemalloc
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memory.formats.registry import Source, read
+from memory.transfer import Arrival, Limits, Refusal, read_lines, split_lines, uncompressed
+from tests.cli.conftest import start
+
+FILES = ("memory", "griptape-local", "chatgpt", "openai")
+TREE: dict[str, Any] = {"mapping": {"a": {"id": "a", "message": None, "parent": None, "children": []}}}
+ONE = {
+    "memory": {"id": "a", "runs": [{"input": 1, "output": [1, 2, 3]}]},
+    "griptape-local": {"runs": [{"input": "a", "output": "b"}] * 3, "metadata": {}},
+    "chatgpt": TREE,
+    "openai": {"messages": [{"role": "user", "content": "a"}] * 3},
+}
+
+
+def found(format: str, content: bytes, **limits: int) -> list[Arrival | Refusal]:
+    bounds = Limits(**limits)
+    stream = uncompressed(io.BufferedReader(io.BytesIO(content)), limits=bounds)
+    return list(read(format, Source("file", 0, stream, limits=bounds)))
+
+
+def reasons(found: list[Arrival | Refusal]) -> list[str]:
+    return [one.reason for one in found if isinstance(one, Refusal)]
+
+
+def zipped(content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("conversations.json", content)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("format", FILES)
+@pytest.mark.parametrize("limit", ["line", "values"])
+def test_a_conversation_beyond_a_limit_is_refused_and_is_read_with_a_higher_one(format: str, limit: str) -> None:
+    content = json.dumps(ONE[format]).encode()
+    size = len(content) if limit == "line" else sum(map(content.count, (b",", b"[", b"{")))
+    assert [type(one) for one in found(format, content, **{limit: size})] == [Arrival]
+    (reason,) = reasons(found(format, content + b" ", **{limit: size - 1}))
+    assert f"more than {size - 1} values" in reason or f"longer than {size - 1} bytes" in reason
+    assert f"raise the limit: --max-{limit}, or Limits({limit}=...)" in reason
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_what_unpacks_to_much_more_than_its_size_is_not_unpacked(format: str) -> None:
+    packed = gzip.compress(b"\n" * 2**25)
+    tracemalloc.start()
+    try:
+        (reason,) = reasons(found(format, packed))
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+    assert "over 250 times as much" in reason
+    assert "--max-ratio" in reason
+    if format != "griptape-local":  # a blank file is none of Griptape's
+        assert found(format, packed, ratio=1_100) == []
+
+
+def test_an_archive_that_unpacks_to_much_more_than_its_size_is_not_unpacked() -> None:
+    packed = zipped(b"[[" + b"{}," * 2**23 + b"1]]")
+    (reason,) = reasons(found("chatgpt", packed))
+    assert "over 250 times as much" in reason
+    (reason,) = reasons(found("chatgpt", packed, ratio=1_100, values=10_000))
+    assert "more than 10,000 values" in reason
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zipped])
+def test_what_unpacks_to_more_than_it_may_is_refused(pack: Any) -> None:
+    packed = pack(json.dumps([TREE] * 1_000).encode())
+    assert len(found("chatgpt", packed)) == 1_000
+    assert "it unpacks to more than 10,000 bytes" in reasons(found("chatgpt", packed, unpacked=10_000))[-1]
+
+
+def test_a_small_file_may_be_as_uniform_as_it_likes() -> None:
+    line = json.dumps({"id": "a", "metadata": {"x": "x" * 10_000_000}}).encode()
+    packed = gzip.compress(line)
+    assert len(line) > 500 * len(packed)
+    assert [type(one) for one in found("memory", packed)] == [Arrival]
+
+
+def test_blank_lines_are_counted_and_cost_nothing() -> None:
+    class Slow(io.BufferedReader):
+        lines = 0
+
+        def readline(self, size: int | None = -1) -> bytes:
+            self.lines += 1
+            return super().readline(size)
+
+    text = b" \r\n" * 1_000_000 + b"  5\n\n\n6"
+    stream = Slow(io.BytesIO(text))
+    assert list(split_lines(stream)) == [(1_000_001, b"  5\n"), (1_000_004, b"6")]
+    assert stream.lines < 2_000
+    assert [line for _, line in split_lines(io.BytesIO(b"\n\n 5\n"))] == [b" 5\n"]
+
+
+def test_a_list_of_messages_that_is_too_long_is_refused_and_the_rest_goes_on() -> None:
+    message = b'{"role":"user","content":"a"}'
+    text = b"[\n" + b",\n".join([message] * 100) + b"]\n[" + message + b"]"
+    assert reasons(found("openai", text, line=1_000)) == [Limits(line=1_000).too_long("the list of messages")]
+    assert reasons(found("openai", text, values=20)) == [Limits(values=20).too_many()]
+    assert [type(one) for one in found("openai", text, values=20)] == [Refusal, Arrival]
+
+
+def test_a_file_that_holds_something_else_is_not_read_to_its_end() -> None:
+    *first, last = found("memory", b"x\n" * 100, refused=10)
+    assert len(first) == 10
+    assert isinstance(last, Refusal)
+    assert last.reason.startswith("more than 10 hold no conversation")
+    assert "--max-refused" in last.reason
+
+
+def test_a_number_of_any_length_is_refused_or_read() -> None:
+    for digits in (b"9" * 5_000, b"1" * 10**6, b"0." + b"1" * 10**6, b"1e" + b"9" * 10**6, b"-" + b"1" * 10**6 + b".5"):
+        (one,) = read_lines(io.BytesIO(b'{"id":"a","metadata":{"n":' + digits + b"}}"))
+        assert isinstance(one, Refusal) or digits.startswith(b"0.")
+
+
+@pytest.mark.parametrize("format", FILES)
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"id":"a","metadata":{"x":' + b"[", b'[{"mapping":{"a":'])
+def test_what_nests_deep_is_refused(format: str, opening: bytes) -> None:
+    refused = reasons(found(format, opening * 100_000))
+    assert len(refused) == 1
+    assert "nests too deep" in refused[0] or "the input ends inside of it" in refused[0]
+
+
+TWICE = {
+    "memory": (b'{"id":"b"}\n{"id":"a","metadata":{"x":1,"y":2,"x":3}}\n{"id":"c"}', 2, 3),
+    "griptape-local": (b'{"runs":[],"metadata":{"x":1,"x":2}}', 1, 1),
+    "chatgpt": (b'[{"mapping":{}},{"mapping":{"x":1,"x":2}},{"mapping":{}}]', 2, 3),
+    "openai": (
+        b'[[{"role":"user","content":"x"}],[{"role":"user","x":1,"x":2}],[{"role":"user","content":"x"}]]',
+        2,
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_an_object_with_a_key_twice_is_refused_with_its_number_and_key(format: str) -> None:
+    content, number, count = TWICE[format]
+    every = found(format, content)
+    assert len(every) == count
+    (refusal,) = [one for one in every if isinstance(one, Refusal)]
+    assert refusal == Refusal(number, "an object has the key 'x' twice")
+
+
+def test_the_command_line_names_the_limit_and_takes_a_higher_one(tmp_path: Path) -> None:
+    file = tmp_path / "long.jsonl"
+    file.write_text(json.dumps({"id": "a", "metadata": {"x": "y" * 500}}) + "\n")
+    store = ["--store", f"sqlite:///{tmp_path}/store.db"]
+    refused = start("import", str(file), "--max-line", "100", *store)
+    _, told = refused.communicate()
+    assert refused.returncode == 1
+    assert b"long.jsonl:1: the line is longer than 100 bytes" in told
+    assert b"--max-line" in told
+    taken = start("import", str(file), "--max-line", "1000", *store)
+    taken.communicate()
+    assert taken.returncode == 0
