@@ -265,24 +265,18 @@ def test_what_was_taken_out_at_the_front_is_stored_once_whatever_is_put_back_the
 
 
 @settings(max_examples=100, deadline=None)
-@given(acts(ACTS, 12), acts(ACTS, 12), modes, sizes, st.sampled_from([None, 0, 2]), st.booleans(), st.integers(0, 3))
+@given(acts(ACTS, 12), acts(ACTS, 12), modes, sizes, st.sampled_from([None, 0, 2]), st.integers(0, 3))
 def test_two_memories_that_take_out_and_put_back_keep_each_others_runs(  # noqa: PLR0917  # all are drawn
     first: list[tuple[Act, int, int, bool]],
     second: list[tuple[Act, int, int, bool]],
     trimmed: str,
     max_runs: int | None,
     last: int | None,
-    one_driver: bool,  # noqa: FBT001
     begin: int,
 ) -> None:
     with package.connect("memory://") as store:
         driver_on(store).store([said(f"begin{number}") for number in range(begin)], {})
-        driver = driver_on(store, trimmed=trimmed, last=last)
-        other = driver if one_driver else driver_on(store, trimmed=trimmed, last=last)
-        holders = [
-            Holder(ConversationMemory(conversation_memory_driver=each, max_runs=max_runs), name)
-            for each, name in ((driver, "a"), (other, "b"))
-        ]
+        holders = [Holder(memory_on(store, max_runs, trimmed=trimmed, last=last), name) for name in ("a", "b")]
         for at in range(max(len(first), len(second))):
             for holder, steps in zip(holders, (first, second), strict=True):
                 for act, one, other_one, stores in steps[at : at + 1]:

@@ -34,7 +34,8 @@ from pydantic import BaseModel
 from memory import Conversation, Store
 from memory import Run as OurRun
 from memory.bridges.griptape import RawArtifact
-from memory.bridges.griptape.artifacts import Codec, to_json
+from memory.bridges.griptape.artifacts import to_json
+from memory.bridges.griptape.codec import Codec
 from tests.bridges.talking import memory_on, said
 
 

@@ -9,7 +9,6 @@ from griptape.memory.structure import ConversationMemory, Run
 
 from memory import Conversation, NotFoundError, Store
 from memory import Run as OurRun
-from memory.bridges.griptape.snapshots import LOOKED_INTO
 from memory.formats.griptape import SHOWN_FROM
 from memory.testing.base import do, put
 from tests.bridges.talking import driver_on, ids, memory_on, said, stored_ids
@@ -164,14 +163,14 @@ def test_metadata_of_two_memories_meets(store: Store) -> None:
     assert memory_on(store).meta == {"a": 2, "c": 1, "d": True}
 
 
-def test_a_memory_that_has_not_loaded_takes_nothing_away(store: Store) -> None:
+def test_a_memory_that_has_not_loaded_takes_nothing_of_others_away(store: Store) -> None:
     driver_on(store).store([said(0), said(1)], {"customer": "ada"})
     blind = ConversationMemory(conversation_memory_driver=driver_on(store), autoload=False, max_runs=1)
     for number in range(2, 5):
         blind.add_run(said(number))
     again = memory_on(store)
-    assert ids(again) == [f"r{number}" for number in range(5)]
-    assert again.meta == {"customer": "ada"}
+    assert (ids(again), again.meta) == (["r0", "r1", "r4"], {"customer": "ada"})
+    assert stored_ids(store) == [f"r{number}" for number in range(5)]
 
 
 def test_a_memory_with_one_run_shows_the_last_one(store: Store) -> None:
@@ -278,18 +277,22 @@ def test_runs_of_other_programs_are_loaded_as_texts(store: Store) -> None:
         assert uow.runs.get("c", 1).output == {"role": "assistant", "parts": [1]}
 
 
-def test_old_runs_are_compared_by_their_parts_and_new_ones_in_depth(local_store: Store) -> None:
+def test_every_edit_of_a_long_conversation_is_stored(local_store: Store) -> None:
     memory = memory_on(local_store)
-    memory.runs.extend(said(number, meta={"n": {}}) for number in range(LOOKED_INTO + 10))
+    memory.runs.extend(said(number, meta={"n": {}}) for number in range(5_000))
     memory.add_run(said("last"))
-    memory.runs[0].output = TextArtifact("another")
-    memory.runs[1].meta = {"n": 1}
-    memory.runs[2] = said("2b")
-    memory.runs[-3].meta["n"]["deep"] = True
+    memory.runs[0].output.value = "edited inside"
+    memory.runs[1].output = TextArtifact("another")
+    memory.runs[2].meta = {"n": 1}
+    memory.runs[3] = said("3b")
+    memory.runs[4].input.meta["k"] = [1]
+    memory.runs[2_500].meta["n"]["deep"] = True
     memory.add_run(said("more"))
     again = memory_on(local_store)
-    assert [again.runs[0].output.value, again.runs[1].meta, again.runs[2].id] == ["another", {"n": 1}, "r2b"]
-    assert again.runs[-4].meta == {"n": {"deep": True}}
+    assert [run.to_dict() for run in again.runs] == [run.to_dict() for run in memory.runs]
+    with local_store.begin() as uow:
+        assert uow.runs.get("c", 1).output["value"] == "edited inside"
+        assert uow.conversations.get("c").run_count == 5_002
 
 
 def test_a_turn_reads_nothing_and_writes_one_run(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from weakref import ref
 
 import pytest
 from griptape.memory.structure import ConversationMemory
@@ -159,11 +160,13 @@ def test_memories_of_one_driver_do_not_take_each_others_runs_away(local_store: S
 
 
 def test_a_driver_keeps_no_memory_alive(local_store: Store) -> None:
-    driver = driver_on(local_store)
-    ConversationMemory(conversation_memory_driver=driver).add_run(said(0))
-    for _ in range(5):
-        ConversationMemory(conversation_memory_driver=driver)
-    assert len(driver._recorder._known._watched) <= 2
+    memory = memory_on(local_store)
+    driver = memory.conversation_memory_driver
+    run = said(0)
+    memory.add_run(run)
+    runs = [ref(run), *map(ref, driver.load()[0])]
+    del memory, run
+    assert [each() for each in runs] == [None, None]
 
 
 def test_the_conversation_that_somebody_always_remakes_ends_in_a_conflict(

@@ -1,4 +1,4 @@
-"""Griptape's conversation memory, kept in any store. Needs the extra ``griptape``.
+"""Keep Griptape's conversation memory in any store. Needs the extra ``griptape``.
 
 >>> import memory
 >>> from griptape.memory.structure import ConversationMemory

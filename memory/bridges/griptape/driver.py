@@ -1,4 +1,4 @@
-"""`RepositoryConversationMemoryDriver`: Griptape's conversation memory, in any store."""
+"""The driver that keeps Griptape's conversation memory in any store."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,9 +11,9 @@ from griptape.drivers.memory.conversation import BaseConversationMemoryDriver
 from griptape.memory.structure import Run as GriptapeRun
 
 from memory.bridges.griptape import places
-from memory.bridges.griptape.artifacts import Codec
-from memory.bridges.griptape.recording import Recorder
-from memory.bridges.griptape.writing import Trimmed
+from memory.bridges.griptape.codec import Codec
+from memory.bridges.griptape.editing import Trimmed
+from memory.bridges.griptape.recorder import Recorder
 from memory.connecting import redact
 from memory.errors import ConfigurationError, InvalidValueError
 from memory.store import Store, connect
@@ -24,37 +24,37 @@ if TYPE_CHECKING:
     import redis
 
 URL_VARIABLE: Final = "MEMORY_URL"
-"""The environment variable with the store's URL, where a driver that is made from its own JSON cannot have it from there."""
+"""Environment variable with the store's URL, for drivers that are created from their JSON, which has no password."""
 
 _SECRET: Final = "***"  # noqa: S105  # what `redact` writes for one
 
 
 @define(kw_only=True, eq=False)
 class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
-    """Keeps a conversation of Griptape's in a store: an Agent, Pipeline or Workflow uses it as any other driver.
+    """Conversation memory driver that keeps a conversation of Griptape in a store.
 
-    A turn writes its own run and nothing else, whatever the length of the conversation. What several processes, threads and
-    memories add to one conversation is all kept. `store` and `load` raise the errors of `memory.errors`; what a `store` could not
-    write, the next one writes.
+    A turn writes its own run and nothing else, however long the conversation is. `load` returns what this driver was given
+    last by `store`, followed by what other drivers appended since; their runs are never lost. Both raise the errors of
+    `memory.errors`. If a `store` fails, the next one writes what is missing. Use one driver for one memory.
 
     Args:
         store: a `memory.Store`, which stays open, or the URL of one.
-        conversation_id: 1 to 255 characters; a new unique id, when left out.
-        last: how many runs are loaded, from the end; all, when left out. What is not loaded is not changed either.
-        trimmed: what becomes of runs that ``max_runs`` takes out of the memory: ``"hidden"``, they stay in the store but are
-            not loaded again; ``"deleted"``, they go.
-        artifacts: artifact classes of the application's own. Others that are stored are loaded as `RawArtifact`.
-        namespace: in the store; the one that a `Store` has, when left out.
-        url: in the place of ``store``, as ``to_dict`` writes it: without a password, which comes with the URL in ``MEMORY_URL``.
-        migrate: bring the store's schema to the one this code needs, as ``memory migrate`` does.
-        owned: `close` closes a `Store` too.
-        bring: called once where there is no such conversation yet: gives the runs and the metadata it is to begin with.
+        conversation_id: 1 to 255 characters; a new unique id by default.
+        last: load only so many runs, from the end; all by default. Older runs are not changed by `store` either.
+        trimmed: what happens to runs that ``max_runs`` takes out of the memory: ``"hidden"`` keeps them in the store but does
+            not load them again, ``"deleted"`` deletes them.
+        artifacts: artifact classes of the application. Artifacts of unknown classes are loaded as `RawArtifact`.
+        namespace: the namespace of the store; that of the given `Store` by default.
+        url: used instead of ``store``, as ``to_dict`` writes it: without a password, which is read from ``MEMORY_URL``.
+        migrate: bring the store's schema to the version that this code needs, as ``memory migrate`` does.
+        owned: let `close` also close a given `Store`.
+        bring: called if the conversation does not exist yet; returns the runs and the metadata it starts with.
 
     Raises:
-        ConfigurationError: there is no store, or its URL cannot be one.
-        InvalidValueError: the id, or another argument, cannot be one.
-        SchemaError: the store's schema is not the one this code needs.
-        StoreUnavailableError: it cannot be reached: better now than after a model was paid.
+        ConfigurationError: no store was given, or its URL is invalid.
+        InvalidValueError: the id or another argument is invalid.
+        SchemaError: the store's schema is not the version that this code needs.
+        StoreUnavailableError: the store cannot be reached, which is reported here, before a model is paid.
 
     >>> import memory
     >>> from griptape.artifacts import TextArtifact
@@ -113,15 +113,15 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
 
     @property
     def memory_store(self) -> Store:
-        """The store that the conversation is kept in, in its namespace."""
+        """The store of the conversation, in its namespace."""
         return self._store
 
     def load(self) -> tuple[list[GriptapeRun], dict[str, Any]]:
-        """Return the runs, and the conversation's metadata. Griptape calls this when it makes a memory."""
+        """Return the runs and the conversation's metadata. Griptape calls this when it creates a memory."""
         return self._recorder.load()
 
     def store(self, runs: list[GriptapeRun], metadata: dict[str, Any]) -> None:
-        """Write what is new or changed in a conversation. Griptape calls this after each run, with all of it."""
+        """Write what changed since the last load or store. Griptape calls this after each run, with the whole conversation."""
         self._recorder.store(runs, metadata)
 
     def close(self) -> None:
@@ -135,19 +135,19 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # in the place of Griptape's own drivers
+    # replacements for Griptape's own drivers
 
     @classmethod
     def local(cls, persist_file: str | None = None, **options: Any) -> Self:
-        """Return a driver in the place of a `LocalConversationMemoryDriver`: in a sqlite file beside the old one.
+        """Return a replacement for a `LocalConversationMemoryDriver`, which uses a sqlite file beside the old file.
 
         Args:
-            persist_file: as there. ``chat.json`` is read once, if there is one, and ``chat.json.sqlite`` written from then on;
-                the conversation's id is ``chat.json``. None keeps nothing, as there.
-            options: of the class itself.
+            persist_file: as there. ``chat.json`` is imported once, if it exists, and ``chat.json.sqlite`` is used from then on;
+                the conversation's id is ``chat``. None keeps nothing, as there.
+            options: arguments of the class.
 
         Raises:
-            PersistenceError: as the class itself; the directory must be there.
+            PersistenceError: as for the class; the directory must exist.
         """
         return cls(**{**places.local(persist_file), **options})
 
@@ -165,21 +165,21 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         client: "redis.Redis[Any] | None" = None,
         **options: Any,
     ) -> Self:
-        """Return a driver in the place of a `RedisConversationMemoryDriver`: on the same server, in keys of our own.
+        """Return a replacement for a `RedisConversationMemoryDriver`, which uses other keys on the same server.
 
         Args:
             host: as there.
             port: as there.
-            index: the namespace; with ``@`` and ``db`` after it, if that is not 0: Redis has its search in database 0 only.
-            db: where the old conversation is.
+            index: becomes the namespace; ``INDEX@DB`` if ``db`` is not 0, because Redis can search in database 0 only.
+            db: the database of the old conversation.
             username: as there.
             password: as there.
-            conversation_id: as there; a new one when left out, not one that is shared by all of a process.
-            client: reads the old conversation, in the place of one that is made.
-            options: of the class itself.
+            conversation_id: as there; by default a new one for each driver, not one for the whole process.
+            client: reads the old conversation; a new client by default.
+            options: arguments of the class.
 
         Raises:
-            PersistenceError: as the class itself.
+            PersistenceError: as for the class.
         """
         place = places.redis(
             host,
@@ -207,22 +207,22 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         memory_table: str | None = None,
         **options: Any,
     ) -> Self:
-        """Return a driver in the place of an `AmazonDynamoDbConversationMemoryDriver`, in a table of its own.
+        """Return a replacement for an `AmazonDynamoDbConversationMemoryDriver`, which uses another table.
 
         Args:
-            table_name: where the old conversation is.
+            table_name: the table of the old conversation.
             partition_key: as there.
-            value_attribute_key: as there; the namespace is this, with the old table's name and a colon before it.
-            partition_key_value: the conversation's id; with a slash and ``sort_key_value`` after it, if there is one.
+            value_attribute_key: as there; the namespace is ``TABLE:ATTRIBUTE``.
+            partition_key_value: the conversation's id; with a sort key it is ``PARTITION/SORT``.
             sort_key: as there.
             sort_key_value: as there.
             session: as there.
-            memory_table: the table that is written, made by ``memory migrate``: a run is an item there, under other keys.
-            options: of the class itself.
+            memory_table: the table to be used, created by ``memory migrate``; each run is an item there.
+            options: arguments of the class.
 
         Raises:
-            ConfigurationError: no ``memory_table`` was given.
-            PersistenceError: as the class itself.
+            ConfigurationError: ``memory_table`` is missing.
+            PersistenceError: as for the class.
         """
         key: dict[str, str | int] = {partition_key: partition_key_value}
         if sort_key is not None and sort_key_value is not None:
@@ -238,25 +238,25 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         api_key: str | None = None,
         **options: Any,
     ) -> Self:
-        """Return a driver in the place of a `GriptapeCloudConversationMemoryDriver`: in the same thread.
+        """Return a replacement for a `GriptapeCloudConversationMemoryDriver`, which uses the same thread.
 
         Args:
-            thread_id: as there; it must have an alias. What ``GT_CLOUD_THREAD_ID`` says, when both are left out.
-            alias: as there: the conversation's id.
+            thread_id: as there; the thread must have an alias. ``GT_CLOUD_THREAD_ID`` by default, if there is no alias either.
+            alias: as there; it is the conversation's id.
             base_url: as there.
             api_key: as there.
-            options: of the class itself.
+            options: arguments of the class.
 
         Raises:
-            ConfigurationError: there is no key, or the thread has no alias.
-            NotFoundError: there is no such thread.
-            PersistenceError: as the class itself.
+            ConfigurationError: the key is missing, or the thread has no alias.
+            NotFoundError: the thread does not exist.
+            PersistenceError: as for the class.
         """
         return cls(**{**places.cloud(thread_id, alias, base_url, api_key), **options})
 
 
 def _with_secrets(url: str | None) -> str:
-    """Return the URL of a store, from the environment where it was written without its password, or not at all."""
+    """Return the store's URL; from the environment if it was written without its password, or not at all."""
     given = os.environ.get(URL_VARIABLE)
     if url is not None and _SECRET not in url:
         return url

@@ -1,4 +1,4 @@
-"""Where Griptape's own drivers keep a conversation: which store takes its place, and how it is read there once."""
+"""Options that replace Griptape's own drivers: the store to use, and how to import the old conversation once."""
 
 import os
 from collections.abc import Callable
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     import boto3
 
 Bring: TypeAlias = Callable[[], Change | None]
-"""Gives the change that makes a conversation, where there is none in the store; None for nothing."""
+"""Returns the change that creates a conversation which is not in the store yet; None if there is no old one."""
 
 _Options: TypeAlias = dict[str, Any]
 
 
 def nothing() -> None:
-    """Bring nothing."""
+    """Return None: there is no old conversation."""
 
 
 def local(persist_file: str | None) -> _Options:
-    """Return the options of a driver for a file of the local driver's."""
+    """Return the options that replace the local driver's file."""
     if persist_file is None:
         return {"store": "memory://"}
     path = Path(persist_file)
@@ -61,7 +61,7 @@ def redis(
     conversation_id: str | None,
     client: Any,
 ) -> _Options:
-    """Return the options of a driver for a field of the Redis driver's hash."""
+    """Return the options that replace a field of the Redis driver's hash."""
     user = f"{quote(username, safe='')}:{quote(password, safe='')}@" if password is not None else ""
     url = f"redis://{user}{f'[{host}]' if ':' in host else host}:{port}"
     options: _Options = {"store": url, "namespace": index if db == 0 else f"{index}@{db}"}
@@ -96,7 +96,7 @@ def dynamodb(
     session: "boto3.Session | None",
     memory_table: str | None,
 ) -> _Options:
-    """Return the options of a driver for an item of the DynamoDB driver's."""
+    """Return the options that replace an item of the DynamoDB driver."""
     if memory_table is None:
         raise ConfigurationError(
             f"the table {table_name} holds each conversation in one item of up to 400 KB; here each run is an item, in a table "
@@ -136,7 +136,7 @@ def dynamodb(
 
 
 def cloud(thread_id: str | None, alias: str | None, base_url: str | None, api_key: str | None) -> _Options:
-    """Return the options of a driver for a thread of Griptape Cloud."""
+    """Return the options that replace the driver of a thread on Griptape Cloud."""
     from memory.adapters.cloud import GriptapeCloudRepository
 
     base_url = base_url or os.environ.get("GT_CLOUD_BASE_URL") or "https://cloud.griptape.ai"

@@ -1,4 +1,4 @@
-"""`PersistentSummaryConversationMemory`: a summary that is there again after a restart, and counts right."""
+"""A summary memory whose summary is stored, so that it survives a restart."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -9,20 +9,20 @@ _SUMMARY, _INDEX, _RUN = "summary", "summary_index", "summary_run"
 
 
 class _Before(str):
-    """The summary there was: Griptape returns this very object where it could not make another."""
+    """The previous summary. Griptape returns this same object if the model failed."""
 
     __slots__ = ()
 
 
 class PersistentSummaryConversationMemory(SummaryConversationMemory):
-    """Griptape's `SummaryConversationMemory`, whose summary is stored with each run that changes it.
+    """Griptape's `SummaryConversationMemory`, with a summary that is stored with each run that changes it.
 
-    Griptape's own never stores it, and counts the runs it has summarized from the first one in memory: with ``max_runs``, or
-    when only the last runs are loaded, the newest are then missing from the prompt. This one remembers the id of the last
-    run that is summarized, too. In the metadata: ``summary`` and ``summary_index``, both as Griptape's own reads them, and
-    ``summary_run``.
+    Griptape's own class never stores its summary, and counts the summarized runs from the first run in memory: with
+    ``max_runs``, or if only the last runs are loaded, the newest runs are then missing from the prompt. This class also
+    stores the id of the last summarized run. Its keys in the metadata are ``summary`` and ``summary_index``, which
+    Griptape's own class reads, and ``summary_run``.
 
-    Works with any driver; arguments as Griptape's.
+    It works with any driver and takes Griptape's arguments.
     """
 
     if TYPE_CHECKING:
@@ -35,19 +35,19 @@ class PersistentSummaryConversationMemory(SummaryConversationMemory):
     )
 
     def try_add_run(self, run: Run) -> None:
-        """Add a run, and summarize those that are more than ``offset`` (or than ``max_runs``, if that is less)."""
+        """Add a run, and summarize the oldest runs beyond ``offset`` (or ``max_runs``, if that is less)."""
         self.runs.append(run)
         offset = self.offset if not self.max_runs else min(self.offset, self.max_runs)
         index = max(self.summary_index, len(self.runs) - offset)
         if index > self.summary_index:
             before = _Before(self.summary or "")
             summary = self.summarize_runs(before, self.runs[self.summary_index : index])
-            if summary is not before:  # else the model failed, which Griptape has logged: the next run tries again
+            if summary is not before:  # else the model failed, which Griptape logged; the next run tries again
                 self.summary, self.summary_index = summary, index
                 self.meta |= {_SUMMARY: summary, _INDEX: index, _RUN: self.runs[index - 1].id}
 
     def after_add_run(self) -> None:
-        """Let go of runs beyond ``max_runs``, and store."""
+        """Remove the oldest runs beyond ``max_runs``, and store."""
         surplus = max(0, len(self.runs) - self.max_runs) if self.max_runs else 0
         del self.runs[:surplus]
         if surplus and self.summary_index:
@@ -56,13 +56,13 @@ class PersistentSummaryConversationMemory(SummaryConversationMemory):
         self.conversation_memory_driver.store(self.runs, self.meta)
 
     def load_runs(self) -> list[Run]:
-        """Load the runs and the summary; what is summarized is found again by the id of its last run."""
+        """Load the runs and the summary. The id of the last summarized run shows which runs are summarized."""
         runs = cast(list[Run], BaseConversationMemory.load_runs(self))
         summary, index, last = (self.meta.get(name) for name in (_SUMMARY, _INDEX, _RUN))
         self.summary = summary if isinstance(summary, str) else None
         known = index if isinstance(index, int) and 0 <= index <= len(runs) and self.summary is not None else 0
         if isinstance(last, str) and (known == 0 or runs[known - 1].id != last):
-            # Other runs were loaded than there were; if it is not among them, none of them is summarized.
+            # Not the same runs were loaded; if the last summarized run is not among them, none of them is summarized.
             known = max((at for at, run in enumerate(runs, 1) if run.id == last), default=0)
         self.summary_index = known
         return runs

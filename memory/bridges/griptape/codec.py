@@ -1,0 +1,123 @@
+"""Convert Griptape's runs to ours and back, and recognise runs by their content."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any, cast
+
+import griptape.artifacts as theirs
+from griptape.artifacts import BaseArtifact, TextArtifact
+from griptape.memory.structure import Run as GriptapeRun
+
+from memory.bridges.griptape.artifacts import RawArtifact, leaf, leaves, parts_of, to_json
+from memory.bridges.griptape.state import KnownRun
+from memory.domain import Run
+from memory.formats.griptape import KEY, run_json, run_record, texts_of
+from memory.values import Json
+
+_log = logging.getLogger("memory")
+
+
+class Codec:
+    """Converts runs between Griptape and a store.
+
+    Args:
+        kinds: artifact classes of the application, which stored data may name.
+    """
+
+    def __init__(self, kinds: Iterable[type[BaseArtifact]] = ()) -> None:
+        known = [getattr(theirs, name) for name in theirs.__all__ if name != "BaseArtifact"]
+        self._kinds = {kind.__name__: kind for kind in (*known, *kinds)}
+
+    def to_ours(self, run: GriptapeRun) -> Run:
+        """Return the run to be stored. A part that no store can keep is kept as its text, with a warning in the log."""
+        ours = run_record(_json(run))
+        if texts := texts_of(ours):
+            _log.warning(
+                "no store can keep %s of run %r of Griptape as it is: kept as text", " and ".join(texts), run.id
+            )
+        return ours
+
+    def digest(self, run: GriptapeRun) -> int:
+        """Return a digest of the run's JSON: two runs with the same JSON have the same digest.
+
+        It is a hash of the JSON's leaves, for use in this process only. Python caches the hash of a string, so that a turn
+        in a conversation of 5,000 runs does not read each text again.
+        """
+        try:
+            return hash((leaf(run.id), leaf(run.meta), leaves(run.input), leaves(run.output)))
+        except Exception:  # noqa: BLE001  # whatever a class raises: `_json` makes something of it
+            value = _json(run)
+            return hash((leaf(value["id"]), leaf(value["meta"]), leaves(value["input"]), leaves(value["output"])))
+
+    def known(self, run: Run) -> KnownRun:
+        """Return what a driver that loads this stored run knows of it."""
+        loaded = self.to_theirs(run)
+        return KnownRun(run.position or 0, loaded.id, self.digest(loaded))
+
+    def to_theirs(self, run: Run) -> GriptapeRun:
+        """Return the run for Griptape's memory. It never fails: what Griptape does not write becomes a `RawArtifact`."""
+        value = run_json(run)
+        if not isinstance(value, dict):
+            return GriptapeRun(id=run.id, input=RawArtifact(value), output=TextArtifact(""))
+        run_id, meta = value.get("id"), value.get("meta")
+        if KEY not in run.metadata:  # Griptape wrote nothing besides: both are as they are stored, whoever stored them
+            value = {"input": run.input, "output": run.output}
+        return GriptapeRun(
+            id=run_id if isinstance(run_id, str) else run.id,
+            meta=meta if isinstance(meta, dict) else None,
+            input=self.artifact(value.get("input")),
+            output=self.artifact(value.get("output")),
+        )
+
+    def artifact(self, value: Json) -> BaseArtifact:
+        """Return the artifact for a JSON value; a plain string becomes a text."""
+        if isinstance(value, str):
+            return TextArtifact(value)
+        kind = self._kinds.get(value["type"]) if isinstance(value, dict) and _has_type(value) else None
+        if kind is None:
+            return RawArtifact(value)
+        try:
+            return cast(BaseArtifact, self._read(kind, cast("dict[str, Any]", value)))
+        except Exception:  # noqa: BLE001  # converters and validators of any class: one bad run never fails the conversation
+            return RawArtifact(value)
+
+    def _read(self, kind: type, value: dict[str, Any]) -> object:
+        given: dict[str, Any] = {}
+        for part in parts_of(kind):
+            if part.key in value and part.key != "type":
+                read = part.read
+                given[part.argument] = read(value[part.key]) if read else self._nested(part.holds, value[part.key])
+        return kind(**given)
+
+    def _nested(self, holds: type | None, value: Any) -> object:
+        """Return the value of a field that holds other objects of Griptape: one of this class, or a list of artifacts."""
+        if holds is None:
+            return [self.artifact(each) for each in value]
+        if value is not None and not isinstance(value, dict):
+            raise TypeError(value)
+        return None if value is None else self._read(holds, value)
+
+
+def _json(run: GriptapeRun) -> dict[str, Json]:
+    return {
+        "type": "Run",
+        "id": run.id,
+        "meta": None if run.meta is None else _json_or_text(run.meta, run),
+        "input": _json_or_text(run.input, run),
+        "output": _json_or_text(run.output, run),
+    }
+
+
+def _json_or_text(value: object, run: GriptapeRun) -> Json:
+    """Return the JSON of a value, or that of its text if it has none."""
+    try:
+        return to_json(value)
+    except Exception as error:  # noqa: BLE001  # whatever a class raises: a turn that was paid for is kept as well as it can be
+        _log.warning("a part of run %r of Griptape has no JSON (%s): it is kept as text", run.id, error)
+    if not isinstance(value, BaseArtifact):
+        return {"text": str(value)}
+    return to_json(TextArtifact(str(value.value), id=str(value.id), name=str(value.name)))
+
+
+def _has_type(value: dict[str, Json]) -> bool:
+    return isinstance(value.get("type"), str)

@@ -1,0 +1,58 @@
+"""Griptape's metadata of a conversation, as a store keeps it."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, cast
+
+from memory.bridges.griptape.artifacts import to_json
+from memory.domain import encode_metadata
+from memory.errors import InvalidValueError
+from memory.values import Json, encode
+
+_log = logging.getLogger("memory")
+
+
+def metadata_of(meta: Mapping[str, Any]) -> dict[str, Json]:
+    """Return Griptape's metadata as JSON. What has no JSON becomes text, with a warning in the log."""
+    try:
+        return cast("dict[str, Json]", to_json(dict(meta)))
+    except Exception as error:  # noqa: BLE001  # whatever a class raises: the runs must be stored nevertheless
+        _log.warning("a part of the conversation's metadata has no JSON, and is kept as text: %s", error)
+        return {str(key): str(value) for key, value in meta.items()}
+
+
+def metadata_text(metadata: dict[str, Json]) -> str:
+    """Return the metadata as a store keeps it. What no store can keep becomes text, with a warning in the log."""
+    try:
+        return encode_metadata(metadata)
+    except InvalidValueError as error:
+        _log.warning("a part of the conversation's metadata cannot be stored, and is kept as text: %s", error)
+    return encode_metadata(
+        {key: value if _is_storable({key: value}) else str(value) for key, value in metadata.items()}
+    )
+
+
+def _is_storable(metadata: dict[str, Json]) -> bool:
+    try:
+        encode_metadata(metadata)
+    except InvalidValueError:
+        return False
+    return True
+
+
+def merged(base: dict[str, Json], ours: dict[str, Json], theirs: dict[str, Json]) -> dict[str, Json]:
+    """Return the stored metadata with our changes since ``base``: what others changed stays.
+
+    >>> merged({"a": 1, "b": 1}, {"a": 2}, {"a": 1, "b": 1, "c": 1})
+    {'a': 2, 'c': 1}
+    """
+    kept = {key: value for key, value in theirs.items() if key in ours or key not in base}
+    return kept | {key: value for key, value in ours.items() if key not in base or differs(value, base[key])}
+
+
+def differs(one: Json, other: Json) -> bool:
+    """Return whether two values have different JSON."""
+    try:
+        return encode(one, "") != encode(other, "")
+    except InvalidValueError:
+        return repr(one) != repr(other)

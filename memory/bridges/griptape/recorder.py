@@ -1,0 +1,266 @@
+"""Load a conversation of Griptape from a store, and write what its memory changes."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from threading import RLock
+from typing import Any, Final, cast
+
+from griptape.memory.structure import Run as GriptapeRun
+
+from memory.bridges.griptape.codec import Codec
+from memory.bridges.griptape.diff import Diff, compare
+from memory.bridges.griptape.editing import Edit, Editor, StaleStateError, Trimmed
+from memory.bridges.griptape.marks import shown_from, visible
+from memory.bridges.griptape.metadata import metadata_of
+from memory.bridges.griptape.places import Bring
+from memory.bridges.griptape.state import GONE, NEW, KnownRun, MemoryState
+from memory.changes import ALL_RUNS, UNKNOWN, ChangeSet, Receipt, Written
+from memory.domain import Conversation, ConversationRecord, Run
+from memory.errors import (
+    AlreadyExistsError,
+    CommitInDoubtError,
+    ConflictError,
+    NotFoundError,
+    PartialCommitError,
+    PersistenceError,
+)
+from memory.formats.envelopes import metadata_json
+from memory.repository import Window
+from memory.store import Store
+from memory.unit_of_work import UnitOfWork
+from memory.values import Json
+
+_RETRIES: Final = 10
+_FIRST_PAGE, _GROWTH = 256, 8  # runs; a long conversation is read in few, larger pages
+_BEHIND: Final = 16  # runs that others may have appended to those that a memory brings along
+
+
+class Recorder:
+    """One conversation, for the memory of one driver. Safe to use from several threads.
+
+    Args:
+        store: where the conversation is kept.
+        conversation_id: its id.
+        codec: converts runs.
+        last: how many runs are loaded; None for all.
+        trimmed: what happens to runs that ``max_runs`` takes out.
+        bring: returns the change that creates the conversation, from where Griptape's own driver kept it.
+    """
+
+    def __init__(
+        self, store: Store, conversation_id: str, codec: Codec, *, last: int | None, trimmed: Trimmed, bring: Bring
+    ) -> None:
+        self._store = store
+        self._id = conversation_id
+        self._codec = codec
+        self._last = last
+        self._editor = Editor(conversation_id, codec, trimmed)
+        self._bring = bring
+        self._lock = RLock()
+        self._state = MemoryState()
+        self._pending: tuple[ChangeSet, Callable[[Receipt], None]] | None = None
+
+    # load
+
+    def load(self) -> tuple[list[GriptapeRun], dict[str, Json]]:
+        """Return the visible runs and the conversation's metadata.
+
+        Raises:
+            PersistenceError: the store failed.
+        """
+        with self._lock:
+            self._settle()
+            with self._store.begin() as uow:
+                conversation = self._look(uow)
+                state = self._state
+                runs, first = self._read(self._last) if conversation else ([], 0)
+            shown = visible(runs, first, state.created_at)
+            is_window = self._last is not None and len(shown) > self._last
+            if is_window:
+                shown = shown[len(shown) - cast(int, self._last) :]
+            loaded = [self._codec.to_theirs(run) for run in shown]
+            metadata = metadata_json(conversation.metadata) if conversation else {}
+            known = zip(shown, loaded, strict=True)
+            self._state = replace(
+                state,
+                runs=[KnownRun(_position(ours), run.id, self._codec.digest(run)) for ours, run in known],
+                detached=(),
+                metadata=metadata_of(metadata),
+                last_position=max([state.last_position, *map(_position, runs)]),
+                shown_from=first,
+                unseen=1 if is_window else ALL_RUNS,
+                is_window=is_window,
+            )
+            return loaded, metadata
+
+    def _look(self, uow: UnitOfWork) -> Conversation | None:
+        """Return the conversation, None if there is none; bring it from the old place if it is there."""
+        conversation = self._get(uow)
+        if conversation is None and (change := self._bring()) is not None:
+            with suppress(AlreadyExistsError):  # another process brought the same
+                self._store.commit(ChangeSet.of([change], self._store.repository.clock()))
+            conversation = self._get(uow)
+        record = None if conversation is None else cast(ConversationRecord, conversation.record)
+        if record is None:
+            self._state = self._state.looked_up(None, 0, 0)
+        else:
+            self._state = self._state.looked_up(record.incarnation, record.created_at, record.last_position)
+        return conversation
+
+    def _get(self, uow: UnitOfWork) -> Conversation | None:
+        try:
+            return uow.conversations.get(self._id)
+        except NotFoundError:
+            return None
+
+    def _read(self, enough: int | None) -> tuple[list[Run], int]:
+        """Return the last runs, and the position from which runs are visible: more than ``enough``, or all that are."""
+        limit = _FIRST_PAGE if enough is None else enough + 1
+        created_at = self._state.created_at
+        runs: list[Run] = []
+        first, before = 0, None
+        while True:
+            page = self._page(before, limit)
+            first = first or shown_from(page, created_at)
+            runs = page + runs
+            if len(page) < limit or (before := _position(page[0])) <= max(first, 1):
+                return runs, first
+            if enough is not None and len(visible(runs, first, created_at)) > enough:
+                return runs, first
+            limit *= _GROWTH
+
+    def _page(self, before: int | None, limit: int) -> list[Run]:
+        window = Window(before=before, limit=limit, from_end=True)
+        return list(self._store.repository.runs(self._store.name, self._id, window).runs)
+
+    # store
+
+    def store(self, runs: list[GriptapeRun], meta: dict[str, Any]) -> None:
+        """Write what differs from what was loaded or stored before.
+
+        Raises:
+            PersistenceError: the store failed. The next call writes what is missing, once.
+        """
+        with self._lock:
+            snapshot = list(runs)  # another thread may append meanwhile: it stores after this
+            digests = list(map(self._codec.digest, snapshot))
+            metadata = metadata_of(meta)
+
+            def work(uow: UnitOfWork) -> None:
+                self._settle()
+                try:
+                    self._write(uow, snapshot, digests, metadata)
+                except (NotFoundError, AlreadyExistsError) as error:
+                    self._state = replace(self._state, is_current=False)
+                    raise ConflictError(
+                        f"conversation {self._id!r} was removed, created or edited by someone else meanwhile: store it again"
+                    ) from error
+
+            self._store.run(work, retries=_RETRIES)
+
+    def _settle(self) -> None:
+        """Find out whether the previous commit was written: its answer was lost, or a read after it failed."""
+        if self._pending is not None:
+            # These prove that it was not written: the next comparison finds its runs new.
+            with suppress(NotFoundError, AlreadyExistsError, ConflictError):
+                self._commit(*self._pending)
+
+    def _write(
+        self, uow: UnitOfWork, snapshot: list[GriptapeRun], digests: list[int], metadata: dict[str, Json]
+    ) -> None:
+        if not self._state.is_current:
+            self._look(uow)
+        at = self._store.repository.clock()
+        diff = self._compare(snapshot, digests)
+        if self._state.incarnation is None:
+            planned = self._editor.create(diff, metadata, at)
+        else:
+            try:
+                planned = self._editor.edit(uow, self._state, diff, metadata)
+            except StaleStateError:
+                self._look(uow)
+                self._state = self._state.relocated(map(self._codec.known, uow.runs.list(self._id)))
+                raise  # and compare again
+        if planned.change is None:
+            self._state = planned.state
+        else:
+            self._commit(ChangeSet.of([planned.change], at), partial(self._written, planned))
+
+    def _compare(self, snapshot: list[GriptapeRun], digests: list[int]) -> Diff:
+        diff = compare(self._state, snapshot, digests)
+        if not diff.unsure or self._state.incarnation is None:
+            return diff
+        # Runs that were made anew from their JSON, as a Structure that is read from its own JSON has them.
+        everywhere = any(known.position != NEW for known in diff.runs)
+        self._recognise(set(diff.unsure), None if everywhere else len(snapshot) + _BEHIND)
+        return compare(self._state, snapshot, digests)
+
+    def _recognise(self, digests: set[int], among: int | None) -> None:
+        """Look for these runs in the store, among the last runs or (None) among all; what is found can be put back."""
+        if among is None:
+            with self._store.begin() as uow:
+                page = uow.runs.list(self._id)
+        else:
+            page = self._page(None, among)
+        state = self._state
+        known = {each.position for each in (*state.runs, *state.detached)}
+        found = [each for each in map(self._codec.known, page) if each.digest in digests and each.position not in known]
+        shown = state.shown_from or shown_from(page, state.created_at)
+        self._state = replace(state, detached=sorted([*state.detached, *found]), shown_from=shown)
+
+    def _commit(self, changes: ChangeSet, then: Callable[[Receipt], None]) -> None:
+        """Commit; the commit stays pending until it is known whether it was written, and what it wrote is read."""
+        is_repeated, self._pending = self._pending is not None, (changes, then)
+        try:
+            receipt = self._store.commit(changes)
+        except CommitInDoubtError:
+            raise
+        except PartialCommitError as error:
+            self._pending = cast(ChangeSet, error.changes), then
+            raise
+        except (NotFoundError, AlreadyExistsError, ConflictError):
+            self._pending = None
+            raise
+        except PersistenceError:
+            if not is_repeated:  # else the error says nothing about the commit before
+                self._pending = None
+            raise
+        then(receipt)
+        self._pending = None
+
+    def _written(self, planned: Edit, receipt: Receipt) -> None:
+        """Take over the state after a commit."""
+        written = cast(Written, receipt.written[self._id])
+        state, before = planned.state, planned.state.incarnation
+        state = state.appended(self._positions(planned.new, state.last_position, written))
+        if (
+            before is not None and written.incarnation != before
+        ):  # someone else replaced the conversation before the append
+            new = {index for index, known in enumerate(planned.state.runs) if known.position == NEW}
+            runs = [known if index in new else known._replace(position=GONE) for index, known in enumerate(state.runs)]
+            state = MemoryState(runs, metadata=state.metadata, last_position=written.last_position)
+        self._state = replace(state, incarnation=written.incarnation)
+
+    def _positions(self, new: list[Run], last: int, written: Written) -> list[int]:
+        """Return the positions of the new runs: the last ones, if nobody could append between them or after."""
+        end, count = written.last_position, len(new)
+        if end != UNKNOWN and (count == 0 or self._store.repository.capabilities.atomic or end - count == last):
+            return list(range(end - count + 1, end + 1))
+        with self._store.begin() as uow:
+            stored = uow.runs.list(self._id, after=last)
+        found: dict[tuple[str, str, str], list[int]] = {}
+        for run in reversed(stored):
+            found.setdefault(_sameness(run), []).append(_position(run))
+        return [places.pop() if (places := found.get(_sameness(run))) else GONE for run in new]
+
+
+def _position(run: Run) -> int:
+    return cast(int, run.position)
+
+
+def _sameness(run: Run) -> tuple[str, str, str]:
+    """Return what identifies a run on any store, besides its position."""
+    record = run.to_record(1)
+    return record.id, record.input, record.output

@@ -1,0 +1,104 @@
+"""What a driver knows of its conversation: the runs it loaded or stored last, and where they are stored."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from memory.changes import ALL_RUNS
+from memory.values import Json
+
+GONE: Final = 0
+"""As a position: someone else removed the run. It is not stored again."""
+
+NEW: Final = -1
+"""As a position: the run is about to be appended."""
+
+_MOST_DETACHED: Final = (
+    1_000  # runs that can be put back after an edit; older ones are found in the store, if unchanged
+)
+
+
+class KnownRun(NamedTuple):
+    """A run that a driver loaded or stored: its position, its id in Griptape, and the digest of its JSON at that time."""
+
+    position: int
+    id: str
+    digest: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryState:
+    """State of one memory: what its driver loaded or stored last.
+
+    Attributes:
+        runs: the runs, in the order of the memory.
+        detached: runs that the memory no longer has and that are still stored. It may put them back.
+        metadata: the conversation's metadata.
+        incarnation: identifies the conversation; None if there is none, as far as is known.
+        created_at: when the conversation was created, in microseconds since 1970.
+        last_position: the highest position that this driver loaded or wrote.
+        shown_from: the position from which runs are loaded; 0 for all.
+        unseen: the lowest position that may hold a visible run which this driver does not know.
+        is_window: whether older runs were left out on purpose (``last=``).
+        is_current: whether the conversation was looked up; if not, the next `store` does so first.
+    """
+
+    runs: Sequence[KnownRun] = ()
+    detached: Sequence[KnownRun] = ()
+    metadata: dict[str, Json] = field(default_factory=dict)
+    incarnation: str | None = None
+    created_at: int = 0
+    last_position: int = 0
+    shown_from: int = 0
+    unseen: int = 1
+    is_window: bool = False
+    is_current: bool = False
+
+    def looked_up(self, incarnation: str | None, created_at: int, last_position: int) -> "MemoryState":
+        """Return the state after a look at the conversation. If it was replaced by another one, all known runs are gone."""
+        if incarnation == self.incarnation:
+            return replace(self, created_at=created_at, is_current=True)
+        return MemoryState(
+            [known._replace(position=GONE) for known in self.runs],
+            metadata=self.metadata,
+            incarnation=incarnation,
+            created_at=created_at,
+            last_position=last_position,
+            is_current=True,
+        )
+
+    def relocated(self, stored: Iterable[KnownRun]) -> "MemoryState":
+        """Return the state with each run where it is stored now. What others removed, or replaced by another run, is gone.
+
+        Args:
+            stored: all runs of the conversation that are visible or known.
+        """
+        at = {known.position: known for known in stored}
+        known = {*self.runs, *self.detached}
+        places = {each: each.position for each in known if each.position in at and at[each.position].id == each.id}
+        taken = set(places.values())
+        free: dict[int, list[int]] = {}
+        for each in sorted(at.values(), reverse=True):
+            if each.position not in taken:
+                free.setdefault(each.digest, []).append(each.position)
+        for each in sorted(known - places.keys()):
+            places[each] = free[each.digest].pop() if free.get(each.digest) else GONE
+        unknown = at.keys() - set(places.values())
+        runs, detached = (
+            [each._replace(position=places[each]) for each in part] for part in (self.runs, self.detached)
+        )
+        unseen = min([position for position in unknown if position >= self.shown_from], default=ALL_RUNS)
+        return replace(self, runs=runs, detached=detached, unseen=unseen)
+
+    def appended(self, positions: Sequence[int]) -> "MemoryState":
+        """Return the state with these positions for its new runs; a gap before one holds runs of others."""
+        places = iter(positions)
+        runs = [known._replace(position=next(places)) if known.position == NEW else known for known in self.runs]
+        gap = next((n for n, at in enumerate(positions, self.last_position + 1) if at != n), ALL_RUNS)
+        return replace(
+            self,
+            runs=runs,
+            detached=self.detached[-_MOST_DETACHED:],
+            last_position=max([self.last_position, *positions]),
+            unseen=min(self.unseen, gap),
+        )
