@@ -40,11 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """With several workers, start the servers here, once: the workers inherit an environment that names them."""
+    """With several workers, start the servers here, once: the workers inherit an environment that names them.
+
+    Not Redis: it starts at once, and tests set and read what is the whole server's.
+    """
     config = session.config
     if not config.getoption("numprocesses", None):
         return
-    for name in sorted(set(_SERVERS) - set(config.getoption("without"))):
+    for name in sorted({"postgres", "dynamodb"} - set(config.getoption("without"))):
         if not os.environ.get(variable := f"MEMORY_TEST_{name.upper()}_URL"):
             server = _START[name]()
             config.add_cleanup(server.stop)
