@@ -1,8 +1,9 @@
 """Where a store fails: before the model is paid if it can be known, and else nothing is lost and nothing written twice."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from weakref import ref
 
@@ -144,6 +145,30 @@ def test_threads_that_add_to_one_memory_store_each_run_once(store: Store) -> Non
         thread.join()
     assert sorted(stored_ids(store)) == sorted(f"r{a}-{b}" for a in range(4) for b in range(5))
     assert stored_ids(store) == ids(memory)
+
+
+def test_a_child_process_does_not_wait_for_a_thread_of_its_parent() -> None:
+    with package.connect("memory://") as store:
+        driver = driver_on(store)
+        driver.store([said(1)], {})
+        recorder = driver._recorder
+        held, end = Event(), Event()
+
+        def hold() -> None:
+            with recorder._lock:
+                held.set()
+                end.wait()
+
+        thread = Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if recorder._lock.acquire(timeout=10) and len(driver.load()[0]) == 1 else 1)
+        _, status = os.waitpid(child, 0)
+        end.set()
+        thread.join()
+        assert status == 0
 
 
 def test_memories_of_one_driver_do_not_take_each_others_runs_away(local_store: Store) -> None:

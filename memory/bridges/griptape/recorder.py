@@ -26,9 +26,11 @@ from memory.errors import (
     PartialCommitError,
     PersistenceError,
 )
+from memory.forking import ForkAware, watch
 from memory.formats.envelopes import metadata_json
 from memory.repository import Window
 from memory.store import Store
+from memory.transfer.states import runs_in, steadily
 from memory.unit_of_work import UnitOfWork
 from memory.values import Json
 
@@ -37,7 +39,7 @@ _FIRST_PAGE, _GROWTH = 256, 8  # runs; a long conversation is read in few, large
 _BEHIND: Final = 16  # runs that others may have appended to those that a memory brings along
 
 
-class Recorder:
+class Recorder(ForkAware):
     """One conversation, for the memory of one driver. Safe to use from several threads.
 
     Args:
@@ -61,39 +63,47 @@ class Recorder:
         self._lock = RLock()
         self._state = MemoryState()
         self._pending: tuple[ChangeSet, Callable[[Receipt], None]] | None = None
+        watch(self)
+
+    def after_fork_in_child(self) -> None:
+        """Replace the lock, which another thread may have held at the fork."""
+        self._lock = RLock()
 
     # load
 
     def load(self) -> tuple[list[GriptapeRun], dict[str, Json]]:
-        """Return the visible runs and the conversation's metadata.
+        """Return the visible runs and the conversation's metadata, both of one version of the conversation.
 
         Raises:
             PersistenceError: the store failed.
         """
         with self._lock:
             self._settle()
-            with self._store.begin() as uow:
-                conversation = self._look(uow)
-                state = self._state
-                runs, first = self._read(self._last) if conversation else ([], 0)
-            shown = visible(runs, first, state.created_at)
-            is_window = self._last is not None and len(shown) > self._last
-            if is_window:
-                shown = shown[len(shown) - cast(int, self._last) :]
-            loaded = [self._codec.to_theirs(run) for run in shown]
-            metadata = metadata_json(conversation.metadata) if conversation else {}
-            known = zip(shown, loaded, strict=True)
-            self._state = replace(
-                state,
-                runs=[KnownRun(_position(ours), run.id, self._codec.digest(run)) for ours, run in known],
-                detached=(),
-                metadata=metadata_of(metadata),
-                last_position=max([state.last_position, *map(_position, runs)]),
-                shown_from=first,
-                unseen=1 if is_window else ALL_RUNS,
-                is_window=is_window,
-            )
-            return loaded, metadata
+            return steadily(self._load)
+
+    def _load(self) -> tuple[list[GriptapeRun], dict[str, Json]]:
+        with self._store.begin() as uow:
+            conversation = self._look(uow)
+        state = self._state
+        runs, first = self._read(cast(ConversationRecord, conversation.record)) if conversation else ([], 0)
+        shown = visible(runs, first, state.created_at)
+        is_window = self._last is not None and len(shown) > self._last
+        if is_window:
+            shown = shown[len(shown) - cast(int, self._last) :]
+        loaded = [self._codec.to_theirs(run) for run in shown]
+        metadata = metadata_json(conversation.metadata) if conversation else {}
+        known = zip(shown, loaded, strict=True)
+        self._state = replace(
+            state,
+            runs=[KnownRun(_position(ours), run.id, self._codec.digest(run)) for ours, run in known],
+            detached=(),
+            metadata=metadata_of(metadata),
+            last_position=max([state.last_position, *map(_position, runs)]),
+            shown_from=first,
+            unseen=1 if is_window else ALL_RUNS,
+            is_window=is_window,
+        )
+        return loaded, metadata
 
     def _look(self, uow: UnitOfWork) -> Conversation | None:
         """Return the conversation, None if there is none; bring it from the old place if it is there."""
@@ -115,25 +125,20 @@ class Recorder:
         except NotFoundError:
             return None
 
-    def _read(self, enough: int | None) -> tuple[list[Run], int]:
-        """Return the last runs, and the position from which runs are visible: more than ``enough``, or all that are."""
-        limit = _FIRST_PAGE if enough is None else enough + 1
-        created_at = self._state.created_at
+    def _read(self, record: ConversationRecord) -> tuple[list[Run], int]:
+        """Return the last runs, and the position from which runs are visible: all that are visible, or more than ``last``."""
+        limit = _FIRST_PAGE if self._last is None else self._last + 1
         runs: list[Run] = []
         first, before = 0, None
         while True:
-            page = self._page(before, limit)
-            first = first or shown_from(page, created_at)
+            page = list(runs_in(self._store, record, Window(before=before, limit=limit, from_end=True)))
+            first = first or shown_from(page, record.created_at)
             runs = page + runs
             if len(page) < limit or (before := _position(page[0])) <= max(first, 1):
                 return runs, first
-            if enough is not None and len(visible(runs, first, created_at)) > enough:
+            if self._last is not None and len(visible(runs, first, record.created_at)) > self._last:
                 return runs, first
             limit *= _GROWTH
-
-    def _page(self, before: int | None, limit: int) -> list[Run]:
-        window = Window(before=before, limit=limit, from_end=True)
-        return list(self._store.repository.runs(self._store.name, self._id, window).runs)
 
     # store
 
@@ -199,11 +204,8 @@ class Recorder:
 
     def _recognise(self, digests: set[int], among: int | None) -> None:
         """Look for these runs in the store, among the last runs or (None) among all; what is found can be put back."""
-        if among is None:
-            with self._store.begin() as uow:
-                page = uow.runs.list(self._id)
-        else:
-            page = self._page(None, among)
+        window = Window(limit=among, from_end=among is not None)
+        page = self._store.repository.runs(self._store.name, self._id, window).runs
         state = self._state
         known = {each.position for each in (*state.runs, *state.detached)}
         found = [each for each in map(self._codec.known, page) if each.digest in digests and each.position not in known]
