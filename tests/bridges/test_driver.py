@@ -9,6 +9,7 @@ from griptape.memory.structure import ConversationMemory, Run
 
 from memory import Conversation, NotFoundError, Store
 from memory import Run as OurRun
+from memory.bridges.griptape.artifacts import to_json
 from memory.formats.griptape import SHOWN_FROM
 from memory.testing.base import do, put
 from tests.bridges.talking import driver_on, ids, memory_on, said, stored_ids
@@ -289,7 +290,7 @@ def test_every_edit_of_a_long_conversation_is_stored(local_store: Store) -> None
     memory.runs[2_500].meta["n"]["deep"] = True
     memory.add_run(said("more"))
     again = memory_on(local_store)
-    assert [run.to_dict() for run in again.runs] == [run.to_dict() for run in memory.runs]
+    assert list(map(to_json, again.runs)) == list(map(to_json, memory.runs))
     with local_store.begin() as uow:
         assert uow.runs.get("c", 1).output["value"] == "edited inside"
         assert uow.conversations.get("c").run_count == 5_002

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import memory as package
 from memory import Store
+from memory.bridges.griptape.artifacts import to_json
 from tests.bridges.talking import driver_on, said, stored_ids
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def test_any_snapshot_is_loaded_again_with_what_others_appended_since(data: st.D
                 runs = [evolve(run) for run in runs]  # known by their content
             driver.store(runs, {})
             found = driver_on(store).load()[0]
-            assert [run.to_dict() for run in found if "other" not in run.id] == [run.to_dict() for run in runs]
+            assert [to_json(run) for run in found if "other" not in run.id] == list(map(to_json, runs))
             assert [run.id for run in found if "other" in run.id] == [run.id for run in others]
 
 
@@ -149,7 +150,7 @@ def test_any_snapshot_of_two_drivers_that_load_first_is_loaded_again(data: st.Da
             runs = [*driver.load()[0], said(next(names))]
             runs = data.draw(st.permutations(runs))[: data.draw(st.integers(0, len(runs)))]
             driver.store(runs, {})
-            assert [run.to_dict() for run in driver_on(store).load()[0]] == [run.to_dict() for run in runs]
+            assert list(map(to_json, driver_on(store).load()[0])) == list(map(to_json, runs))
 
 
 # edits
