@@ -29,6 +29,7 @@ from memory.errors import (
 from memory.formats.envelopes import metadata_json
 from memory.repository import Window
 from memory.store import Store
+from memory.transfer.states import runs_in, steadily
 from memory.unit_of_work import UnitOfWork
 from memory.values import Json
 
@@ -72,10 +73,8 @@ class Recorder:
         """
         with self._lock:
             self._settle()
-            with self._store.begin() as uow:
-                conversation = self._look(uow)
-                state = self._state
-                runs, first = self._read(self._last) if conversation else ([], 0)
+            conversation, runs, first = steadily(self._load)
+            state = self._state
             shown = visible(runs, first, state.created_at)
             is_window = self._last is not None and len(shown) > self._last
             if is_window:
@@ -94,6 +93,14 @@ class Recorder:
                 is_window=is_window,
             )
             return loaded, metadata
+
+    def _load(self) -> tuple[Conversation | None, list[Run], int]:
+        """Return the conversation, and what `_read` returns of the same version; `ConflictError` if it was edited meanwhile."""
+        with self._store.begin() as uow:
+            conversation = self._look(uow)
+        if conversation is None:
+            return None, [], 0
+        return conversation, *self._read(cast(ConversationRecord, conversation.record), self._last)
 
     def _look(self, uow: UnitOfWork) -> Conversation | None:
         """Return the conversation, None if there is none; bring it from the old place if it is there."""
@@ -115,14 +122,14 @@ class Recorder:
         except NotFoundError:
             return None
 
-    def _read(self, enough: int | None) -> tuple[list[Run], int]:
+    def _read(self, record: ConversationRecord, enough: int | None) -> tuple[list[Run], int]:
         """Return the last runs, and the position from which runs are visible: more than ``enough``, or all that are."""
         limit = _FIRST_PAGE if enough is None else enough + 1
         created_at = self._state.created_at
         runs: list[Run] = []
         first, before = 0, None
         while True:
-            page = self._page(before, limit)
+            page = list(runs_in(self._store, record, Window(before=before, limit=limit, from_end=True)))
             first = first or shown_from(page, created_at)
             runs = page + runs
             if len(page) < limit or (before := _position(page[0])) <= max(first, 1):
@@ -130,10 +137,6 @@ class Recorder:
             if enough is not None and len(visible(runs, first, created_at)) > enough:
                 return runs, first
             limit *= _GROWTH
-
-    def _page(self, before: int | None, limit: int) -> list[Run]:
-        window = Window(before=before, limit=limit, from_end=True)
-        return list(self._store.repository.runs(self._store.name, self._id, window).runs)
 
     # store
 
@@ -199,11 +202,8 @@ class Recorder:
 
     def _recognise(self, digests: set[int], among: int | None) -> None:
         """Look for these runs in the store, among the last runs or (None) among all; what is found can be put back."""
-        if among is None:
-            with self._store.begin() as uow:
-                page = uow.runs.list(self._id)
-        else:
-            page = self._page(None, among)
+        with self._store.begin() as uow:
+            page = uow.runs.list(self._id) if among is None else uow.runs.last(self._id, among)
         state = self._state
         known = {each.position for each in (*state.runs, *state.detached)}
         found = [each for each in map(self._codec.known, page) if each.digest in digests and each.position not in known]
