@@ -16,8 +16,11 @@ from memory.bridges.griptape.marks import shown_from, visible
 from memory.bridges.griptape.metadata import metadata_of
 from memory.bridges.griptape.places import Bring
 from memory.bridges.griptape.state import GONE, NEW, KnownRun, MemoryState
-from memory.changes import ALL_RUNS, UNKNOWN, ChangeSet, Receipt, Written
-from memory.domain import Conversation, ConversationRecord, Run
+from memory.core.store import Store
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.entities import Conversation, Run
+from memory.domain.records import ConversationRecord
+from memory.domain.values import Json
 from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
@@ -27,11 +30,9 @@ from memory.errors import (
     PersistenceError,
 )
 from memory.formats.envelopes import metadata_json
-from memory.repository import Window
-from memory.store import Store
-from memory.transfer.states import runs_in, steadily
-from memory.unit_of_work import UnitOfWork
-from memory.values import Json
+from memory.port.changes import ALL_RUNS, UNKNOWN, ChangeSet, Receipt, Written
+from memory.port.repository import Window
+from memory.transfer.reading import retry_on_conflict, runs_in
 
 _RETRIES: Final = 10
 _FIRST_PAGE, _GROWTH = 256, 8  # runs; a long conversation is read in few, larger pages
@@ -73,7 +74,7 @@ class Recorder:
         """
         with self._lock:
             self._settle()
-            conversation, runs, first = steadily(self._load)
+            conversation, runs, first = retry_on_conflict(self._load)
             state = self._state
             shown = visible(runs, first, state.created_at)
             is_window = self._last is not None and len(shown) > self._last
