@@ -1,10 +1,14 @@
-"""What one unit of work knows of one conversation, and wants to be done to it."""
+"""The identity map of a unit of work: what it has read of each conversation, and its pending changes."""
+
+from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from memory.domain.entities import Conversation, Run
 from memory.domain.records import ConversationRecord, RunRecord, encode_metadata
-from memory.domain.values import to_microseconds
-from memory.errors import AlreadyExistsError, InvalidValueError, NotFoundError
+from memory.domain.values import check_id, to_microseconds
+from memory.errors import AlreadyExistsError, ClosedError, InvalidValueError, NotFoundError
 from memory.port.changes import ALL_RUNS, NEVER, Change, ExpectedVersion, Written
+from memory.port.repository import Repository
 
 
 class TrackedConversation:
@@ -230,6 +234,65 @@ class TrackedConversation:
         if self.conversation is not None and written is not None:
             # A version somebody else made of it meanwhile was not read here: it must still conflict with the next change.
             self.conversation.written(change.outcome(self.conversation.record, written, at))
+
+
+class Session:
+    """What one unit of work has read and changed so far."""
+
+    __slots__ = ("_check_store", "_ended", "_let_go", "_tracked", "is_in_doubt", "namespace", "repository")
+
+    def __init__(self, repository: Repository, namespace: str, check_store: Callable[[], object]) -> None:
+        self.repository = repository
+        self.namespace = namespace
+        self._check_store = check_store
+        self._tracked: dict[str, TrackedConversation] = {}
+        # What `iterate` has passed by, as long as the application holds on to it: it may still be changed.
+        self._let_go: WeakValueDictionary[str, Conversation] | None = None
+        self._ended = False
+        self.is_in_doubt = False
+
+    def check_open(self) -> None:
+        if self._ended:
+            raise ClosedError("this unit of work has ended: begin another")
+        self._check_store()
+
+    def tracked(self, conversation_id: str) -> TrackedConversation:
+        """Return what is known of this conversation here; nothing yet, if it was not met before."""
+        self.check_open()
+        if type(conversation_id) is not str:  # which may not even be hashable
+            check_id(conversation_id, "the conversation's id")
+        if (tracked := self._tracked.get(conversation_id)) is None:
+            tracked = self._tracked[conversation_id] = TrackedConversation(
+                check_id(conversation_id, "the conversation's id")
+            )
+            if self._let_go and (conversation := self._let_go.pop(conversation_id, None)) is not None:
+                tracked.loaded(conversation)
+        return tracked
+
+    def is_tracked(self, conversation_id: str) -> bool:
+        return conversation_id in self._tracked
+
+    def all_tracked(self) -> list[TrackedConversation]:
+        for conversation_id in list(self._let_go or ()):
+            self.tracked(conversation_id)
+        return list(self._tracked.values())
+
+    def let_go(self, tracked: TrackedConversation) -> None:
+        """Keep a conversation no longer than the application does, if nothing of it has changed."""
+        if tracked.conversation is not None and tracked.change(0) is None:
+            if self._let_go is None:
+                self._let_go = WeakValueDictionary()
+            self._let_go[tracked.id] = tracked.conversation
+            del self._tracked[tracked.id]
+
+    def forget(self) -> None:
+        self._tracked.clear()
+        self._let_go = None
+
+    def end(self, *, in_doubt: bool = False) -> None:
+        self.forget()
+        self._ended = True
+        self.is_in_doubt = in_doubt
 
 
 def _expiry(conversation: Conversation) -> int | None:

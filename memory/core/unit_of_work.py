@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeAlias
-from weakref import WeakValueDictionary
 
-from memory.core.identity_map import TrackedConversation
+from memory.core.identity_map import Session
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
-from memory.domain.values import check_id
 from memory.errors import (
     AlreadyExistsError,
-    ClosedError,
     CommitInDoubtError,
     ConflictError,
     InvalidValueError,
@@ -103,65 +100,6 @@ class UnitOfWork:
                 self.commit()
         finally:
             self._session.end()
-
-
-class Session:
-    """What one unit of work has read and changed so far."""
-
-    __slots__ = ("_check_store", "_ended", "_let_go", "_tracked", "is_in_doubt", "namespace", "repository")
-
-    def __init__(self, repository: Repository, namespace: str, check_store: Callable[[], object]) -> None:
-        self.repository = repository
-        self.namespace = namespace
-        self._check_store = check_store
-        self._tracked: dict[str, TrackedConversation] = {}
-        # What `iterate` has passed by, as long as the application holds on to it: it may still be changed.
-        self._let_go: WeakValueDictionary[str, Conversation] | None = None
-        self._ended = False
-        self.is_in_doubt = False
-
-    def check_open(self) -> None:
-        if self._ended:
-            raise ClosedError("this unit of work has ended: begin another")
-        self._check_store()
-
-    def tracked(self, conversation_id: str) -> TrackedConversation:
-        """Return what is known of this conversation here; nothing yet, if it was not met before."""
-        self.check_open()
-        if type(conversation_id) is not str:  # which may not even be hashable
-            check_id(conversation_id, "the conversation's id")
-        if (tracked := self._tracked.get(conversation_id)) is None:
-            tracked = self._tracked[conversation_id] = TrackedConversation(
-                check_id(conversation_id, "the conversation's id")
-            )
-            if self._let_go and (conversation := self._let_go.pop(conversation_id, None)) is not None:
-                tracked.loaded(conversation)
-        return tracked
-
-    def is_tracked(self, conversation_id: str) -> bool:
-        return conversation_id in self._tracked
-
-    def all_tracked(self) -> list[TrackedConversation]:
-        for conversation_id in list(self._let_go or ()):
-            self.tracked(conversation_id)
-        return list(self._tracked.values())
-
-    def let_go(self, tracked: TrackedConversation) -> None:
-        """Keep a conversation no longer than the application does, if nothing of it has changed."""
-        if tracked.conversation is not None and tracked.change(0) is None:
-            if self._let_go is None:
-                self._let_go = WeakValueDictionary()
-            self._let_go[tracked.id] = tracked.conversation
-            del self._tracked[tracked.id]
-
-    def forget(self) -> None:
-        self._tracked.clear()
-        self._let_go = None
-
-    def end(self, *, in_doubt: bool = False) -> None:
-        self.forget()
-        self._ended = True
-        self.is_in_doubt = in_doubt
 
 
 class Conversations:
