@@ -14,7 +14,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from memory.domain import Conversation, Run
+from memory.core.connect import connect
+from memory.core.store import Committed, Store
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.criteria import where
+from memory.domain.entities import Conversation, Run
 from memory.errors import (
     AlreadyExistsError,
     ClosedError,
@@ -30,13 +34,10 @@ from memory.errors import (
     StoreUnavailableError,
     UnsupportedError,
 )
-from memory.paging import Page
-from memory.query import where
-from memory.store import Committed, Store, connect
-from memory.unit_of_work import UnitOfWork
+from memory.port.paging import Page
 
 if TYPE_CHECKING:
-    from memory.mirroring import mirror
+    from memory.transfer.mirroring import mirror
 
 __all__ = [
     "AlreadyExistsError",
@@ -64,10 +65,14 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import what not every application needs when it is asked for."""
     if name == "mirror":
-        from memory.mirroring import mirror
+        from memory.transfer.mirroring import mirror
 
         return mirror
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from memory import gathering
+from memory.transfer import batching
 from tests.cloud_server import CloudServer
 from tests.servers import KillableServer, Server, dynamodb, postgres, redis
 
@@ -135,4 +135,4 @@ def cloud_server() -> Iterator[CloudServer]:
 @pytest.fixture
 def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit takes few runs, so that a conversation of some is a long one."""
-    monkeypatch.setattr(gathering, "MOST_RUNS", 10)
+    monkeypatch.setattr(batching, "MOST_RUNS", 10)

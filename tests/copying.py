@@ -9,9 +9,9 @@ import memory
 from memory import (
     Store,
 )
-from memory.changes import Change, ChangeSet
-from memory.domain import ConversationRecord, RunRecord
-from memory.repository import RunsRead, Window
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.port.changes import Change, ChangeSet
+from memory.port.repository import RunsRead, Window
 from memory.testing.base import read, read_runs
 
 

@@ -5,9 +5,9 @@ import pytest
 from memory import (
     Store,
 )
-from memory.comparing import Compared, verify
-from memory.copying import copy, copy_conversation
 from memory.testing.base import do, put, run
+from memory.transfer import copy, copy_conversation
+from memory.transfer.verifying import Compared, verify
 from tests.copying import edited, interfering, objects, tamper
 
 PLANTED: dict[str, Callable[[Store], None]] = {

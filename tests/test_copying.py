@@ -19,16 +19,15 @@ from memory import (
     InvalidValueError,
     Run,
     Store,
-    gathering,
     where,
 )
 from memory.adapters.in_memory import InMemoryRepository
-from memory.changes import ChangeSet, Receipt
-from memory.comparing import Compared, Difference, verify
-from memory.copying import Copied, CopyTotals, NotCopied, copy, copy_conversation
+from memory.domain.values import to_datetime
+from memory.port.changes import ChangeSet, Receipt
 from memory.testing.base import do, put, run, snapshot
 from memory.testing.strategies import metadata, values
-from memory.values import to_datetime
+from memory.transfer import Copied, CopyTotals, NotCopied, batching, copy, copy_conversation
+from memory.transfer.verifying import Compared, Difference, verify
 from tests.copying import edited, interfering, objects, tamper
 
 
@@ -402,7 +401,7 @@ def test_whatever_was_edited_a_copy_makes_both_the_same(steps: list[tuple[str, t
     stores = {"source": objects(), "target": objects()}
     source, target = stores.values()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gathering, "MOST_RUNS", 2)
+        patch.setattr(batching, "MOST_RUNS", 2)
         for where_to, edit in steps:
             if where_to in stores:
                 apply(stores[where_to], edit)

@@ -16,13 +16,13 @@ from memory import (
     Store,
 )
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.changes import ChangeSet, Receipt
-from memory.comparing import verify
-from memory.copying import Copied, NotCopied, copy, copy_conversation
-from memory.repository import Repository
+from memory.domain.values import Json, new_id
+from memory.port.changes import ChangeSet, Receipt
+from memory.port.repository import Repository
 from memory.testing.base import do, put, read, read_runs, run, snapshot
 from memory.testing.strategies import ODD_NUMBERS, ODD_STRINGS
-from memory.values import Json, new_id
+from memory.transfer import Copied, NotCopied, copy, copy_conversation
+from memory.transfer.verifying import verify
 from tests.cloud_server import CloudServer, faults
 from tests.copying import interfering, objects
 from tests.servers import Server, postgres

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory import Conversation, InvalidValueError, where
-from memory.expression import DEEPEST, LONGEST, parse
-from memory.query import AllOf, AnyOf, Criterion
+from memory.domain.criteria import AllOf, AnyOf, Criterion
+from memory.domain.expressions import DEEPEST, LONGEST, parse
 
 _NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 

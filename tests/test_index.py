@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory import Conversation
-from memory.domain import ConversationRecord, encode_metadata
-from memory.index import Every, KeyBetween, KeyIn, Plan, Some, Unless, entries, key, plan
-from memory.query import Criterion, FieldCompares, where
+from memory.domain.criteria import Criterion, FieldCompares, where
+from memory.domain.records import ConversationRecord, encode_metadata
+from memory.port.index import Every, KeyBetween, KeyIn, Plan, Some, Unless, entries, key, plan
 from memory.testing import strategies
 from memory.testing.random_queries import criteria
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import memory
 from memory import PersistenceError
 from memory.cli.app import app
-from memory.connecting import redact
+from memory.port.urls import redact
 
 SECRET: Final = "s3cr3t"
 RESERVED: Final = ":/?#[]@!$&'()*+,;=%\\ \"<>|^`{}\n\t\u00e9"

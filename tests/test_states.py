@@ -13,12 +13,11 @@ import pytest
 
 import memory
 from memory import ConflictError, Conversation, CorruptRecordError, Run, Store, where
-from memory.changes import ChangeSet, Receipt
 from memory.cli.transferring import export_griptape
-from memory.comparing import verify
-from memory.copying import copy
+from memory.port.changes import ChangeSet, Receipt
 from memory.testing.base import do, put, run
-from memory.transfer import dump, whole
+from memory.transfer import copy, dump, read_whole
+from memory.transfer.verifying import verify
 from tests.copying import interfering, objects
 from tests.rounds import rounds
 from tests.servers import postgres
@@ -185,17 +184,17 @@ def test_many_runs_are_read_whole_in_their_order() -> None:
     with store.begin() as uow:
         uow.conversations.add(Conversation("a"))
         uow.runs.append("a", *[Run(n, "\u00e9", id=f"\u00e9 {n}") for n in range(5_100)])  # more than one commit takes
-    with whole(store, "a") as read:
+    with read_whole(store, "a") as read:
         assert read is not None
         runs = [Run.from_record("a", one) for one in read.runs]
     assert runs == store.begin().runs.list("a")
-    with whole(store, "a", last=2) as read:
+    with read_whole(store, "a", last=2) as read:
         assert read is not None
         assert [one.position for one in read.runs] == [5_099, 5_100]
 
 
 def test_nothing_is_read_of_what_is_not_there() -> None:
-    with whole(objects(), "a") as read:
+    with read_whole(objects(), "a") as read:
         assert read is None
 
 

@@ -31,9 +31,9 @@ from memory import (
     where,
 )
 from memory.adapters.in_memory import InMemoryRepository
-from memory.changes import Change, ChangeSet, Receipt
-from memory.connecting import redact
-from memory.repository import SchemaStatus
+from memory.port.changes import Change, ChangeSet, Receipt
+from memory.port.repository import SchemaStatus
+from memory.port.urls import redact
 
 
 class Faulty(InMemoryRepository):
@@ -69,7 +69,7 @@ def test_a_lost_answer_is_found_out_and_the_work_is_done_once(*, after: bool) ->
 
 
 def test_a_doubt_that_cannot_be_resolved_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memory.store.time.sleep", lambda _: None)
+    monkeypatch.setattr("memory.core.store.time.sleep", lambda _: None)
     store = Store(Faulty(*[CommitInDoubtError("lost")] * 20))
     with pytest.raises(CommitInDoubtError), store.begin() as uow:
         uow.conversations.add(Conversation("a"))
@@ -79,7 +79,7 @@ def test_a_doubt_that_cannot_be_resolved_is_told(monkeypatch: pytest.MonkeyPatch
 def test_a_doubt_is_told_whatever_goes_wrong_when_it_is_to_be_found_out(
     monkeypatch: pytest.MonkeyPatch, what: type[PersistenceError]
 ) -> None:
-    monkeypatch.setattr("memory.store.time.sleep", lambda _: None)
+    monkeypatch.setattr("memory.core.store.time.sleep", lambda _: None)
     store = Store(Faulty(CommitInDoubtError("lost"), *[what("nothing was written")] * 20, after=True))
     with pytest.raises(CommitInDoubtError, match="lost"), store.begin() as uow:
         uow.conversations.add(Conversation("a"))
@@ -89,7 +89,7 @@ def test_a_doubt_is_told_whatever_goes_wrong_when_it_is_to_be_found_out(
 def test_a_unit_of_work_whose_end_is_not_known_writes_nothing_more(
     monkeypatch: pytest.MonkeyPatch, error: PersistenceError
 ) -> None:
-    monkeypatch.setattr("memory.store.time.sleep", lambda _: None)
+    monkeypatch.setattr("memory.core.store.time.sleep", lambda _: None)
     repository = Faulty()
     store = Store(repository)
     with store.begin() as uow:

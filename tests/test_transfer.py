@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 
 import memory
 from memory import AlreadyExistsError, Conversation, InvalidValueError, Run, Store, where
-from memory.changes import ChangeSet, Receipt
-from memory.transfer import Arrival, Limits, Refusal, Totals, dump, read_lines, restore, uncompressed
-from memory.values import Json, encode, encode_parsed
+from memory.domain.values import Json, encode, encode_parsed
+from memory.port.changes import ChangeSet, Receipt
+from memory.transfer import (
+    Limits,
+    ParsedConversation,
+    RejectedConversation,
+    Totals,
+    dump,
+    read_lines,
+    restore,
+    uncompressed,
+)
 
 ODD_VALUES: list[Json] = [
     2**70,
@@ -53,7 +62,7 @@ def export(store: Store) -> str:
     return "".join(dump(store))
 
 
-def lines_of(text: str | bytes) -> Iterator[Arrival | Refusal]:
+def lines_of(text: str | bytes) -> Iterator[ParsedConversation | RejectedConversation]:
     return read_lines(io.BytesIO(text.encode() if isinstance(text, str) else text))
 
 
@@ -63,7 +72,7 @@ def line(id: str = "a", **fields: object) -> str:
 
 def reasons(*lines: str | bytes) -> list[tuple[int, str]]:
     text = b"\n".join(one.encode() if isinstance(one, str) else one for one in lines)
-    return [(read.number, read.reason) for read in lines_of(text) if isinstance(read, Refusal)]
+    return [(read.number, read.reason) for read in lines_of(text) if isinstance(read, RejectedConversation)]
 
 
 def fill_with_odd_things(store: Store) -> None:
@@ -235,7 +244,7 @@ def test_a_bad_line_is_refused_with_its_number_and_reason(text: str | bytes, rea
 
 
 def test_a_bad_line_is_told_and_the_rest_goes_on(store: Store) -> None:
-    told: list[Refusal] = []
+    told: list[RejectedConversation] = []
     totals = restore(
         store, lines_of(line("a") + "nonsense\n" + line("b") + line("c", version=0)), on_refusal=told.append
     )
@@ -245,13 +254,19 @@ def test_a_bad_line_is_told_and_the_rest_goes_on(store: Store) -> None:
 
 def test_a_line_without_end_is_skipped_without_being_held() -> None:
     stream = io.BytesIO(line("a").encode() + b"x" * 5_000_000 + b"\n" + line("b").encode())
-    assert [type(read) for read in read_lines(stream, limits=Limits(line=1000))] == [Arrival, Refusal, Arrival]
+    assert [type(read) for read in read_lines(stream, limits=Limits(line=1000))] == [
+        ParsedConversation,
+        RejectedConversation,
+        ParsedConversation,
+    ]
 
 
 def test_a_line_of_just_the_longest_length_is_read() -> None:
     whole = line("a").encode()
     for text in (whole, whole.rstrip()):
-        assert [type(read) for read in read_lines(io.BytesIO(text), limits=Limits(line=len(text)))] == [Arrival]
+        assert [type(read) for read in read_lines(io.BytesIO(text), limits=Limits(line=len(text)))] == [
+            ParsedConversation
+        ]
 
 
 @pytest.mark.parametrize("compressed", ["no", "once", "in two members"])
@@ -260,7 +275,7 @@ def test_gzip_is_told_by_the_first_bytes(compressed: str) -> None:
     if compressed != "no":
         data = gzip.compress(data) if compressed == "once" else gzip.compress(data[:9]) + gzip.compress(data[9:])
     stream = io.BufferedReader(io.BytesIO(data))
-    assert [type(read) for read in read_lines(uncompressed(stream))] == [Arrival]
+    assert [type(read) for read in read_lines(uncompressed(stream))] == [ParsedConversation]
 
 
 def test_compressed_data_that_breaks_off_is_told_after_what_could_be_read() -> None:
@@ -268,8 +283,8 @@ def test_compressed_data_that_breaks_off_is_told_after_what_could_be_read() -> N
     for broken in (packed[: len(packed) // 2], packed[:-8] + b"\0" * 8):
         *read, last = read_lines(uncompressed(io.BufferedReader(io.BytesIO(broken))))
         assert read
-        assert all(isinstance(one, Arrival) for one in read)
-        assert isinstance(last, Refusal)
+        assert all(isinstance(one, ParsedConversation) for one in read)
+        assert isinstance(last, RejectedConversation)
         assert "cannot be read on from here" in last.reason
 
 
@@ -280,7 +295,7 @@ def priorities(store: Store) -> dict[str, Json]:
         }
 
 
-def numbered(*numbers: tuple[str, int]) -> Iterator[Arrival | Refusal]:
+def numbered(*numbers: tuple[str, int]) -> Iterator[ParsedConversation | RejectedConversation]:
     return lines_of("".join(line(id, metadata={"n": number}) for id, number in numbers))
 
 
@@ -330,9 +345,9 @@ def test_what_the_store_cannot_keep_is_a_bad_line(store: Store, monkeypatch: pyt
         return commit(self, changes)
 
     monkeypatch.setattr(Store, "commit", refuse_some)
-    told: list[Refusal] = []
+    told: list[RejectedConversation] = []
     totals = restore(store, numbered(*((str(n), n) for n in range(20))), on_refusal=told.append)
-    assert told == [Refusal(n + 1, f"{n} is too large") for n in (3, 10, 17)]
+    assert told == [RejectedConversation(n + 1, f"{n} is too large") for n in (3, 10, 17)]
     assert totals == Totals(conversations=17, refused=3)
 
 

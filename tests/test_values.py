@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 
 from memory import InvalidValueError
+from memory.domain.values import MAX_DEPTH, Json, check_id, decode, encode, new_id, to_datetime, to_microseconds
 from memory.testing import strategies
-from memory.values import MAX_DEPTH, Json, check_id, decode, encode, new_id, to_datetime, to_microseconds
 
 
 class Colour(enum.IntEnum):

@@ -8,13 +8,24 @@ from itertools import count
 from threading import RLock
 from typing import Final
 
-from memory.changes import Change, ChangeSet, Receipt, Seen, Written, check, missing_runs, placed
-from memory.connecting import options
-from memory.domain import Conversation, ConversationRecord, Run, RunRecord
-from memory.forking import ForkAware, watch
-from memory.paging import Page, Place, Query, collect
-from memory.query import Criterion
-from memory.repository import Repository, RunsRead, Window
+from memory.domain.criteria import Criterion
+from memory.domain.entities import Conversation, Run
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.port.changes import (
+    Change,
+    ChangeSet,
+    ExpectedVersion,
+    Receipt,
+    Written,
+    assign_positions,
+    check_preconditions,
+    missing_runs,
+)
+from memory.port.forking import ForkAware, watch
+from memory.port.paging import Page, Place, Query
+from memory.port.repository import Repository, RunsRead, Window
+from memory.port.searching import collect
+from memory.port.urls import options
 
 
 def open_url(url: str) -> "InMemoryRepository":
@@ -91,7 +102,7 @@ class InMemoryRepository(Repository, ForkAware):
                     else (begin, min(end, begin + window.limit))
                 )
             records = [kept.runs[position] for position in positions[begin:end]]
-        seen = Seen(kept.record.incarnation, kept.record.version)
+        seen = ExpectedVersion(kept.record.incarnation, kept.record.version)
         runs = tuple([Run.from_record(conversation_id, record) for record in records])
         return RunsRead(seen, runs, kept.record.last_position)
 
@@ -124,7 +135,7 @@ class InMemoryRepository(Repository, ForkAware):
     def _outcome(self, namespace: str, change: Change, at: int) -> _Kept | None:
         """Return what a change makes of a conversation, leaving what is kept as it is."""
         present = self._present(namespace, change.id)
-        check(change, present.record if present else None)
+        check_preconditions(change, present.record if present else None)
         if change.create is not None:
             record, runs = change.create._replace(incarnation=str(next(self._incarnations))), {}
         elif change.remove or present is None:
@@ -135,7 +146,7 @@ class InMemoryRepository(Repository, ForkAware):
         if change.edits_runs:
             runs = _edited(change, runs)
             positions = list(runs)
-        appended, last_position = placed(change, record.last_position)
+        appended, last_position = assign_positions(change, record.last_position)
         run_count = len(runs) + len(appended)
         return _Kept(change.applied(record, run_count, last_position, at), runs, positions, appended)
 

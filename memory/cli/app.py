@@ -11,11 +11,11 @@ import typer
 from memory.cli.files import STANDARD
 from memory.cli.options import Settings, before_the_command, with_settings
 from memory.cli.reporting import FAILED, MISUSED, complain, visible
+from memory.domain.criteria import Criterion
+from memory.domain.expressions import parse
 from memory.errors import InvalidValueError, NotFoundError
-from memory.expression import parse
 from memory.formats.registry import NATIVE, Target, check_options, describe
-from memory.query import Criterion
-from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, whole
+from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, read_whole
 
 app = typer.Typer(
     callback=before_the_command,
@@ -203,7 +203,7 @@ def relay(
 ) -> None:
     """Deliver to replicas what was written to a mirrored store (--store), in all namespaces. It may be killed at any moment."""
     from memory.cli.relaying import relay_on, relay_once
-    from memory.mirroring import mirror
+    from memory.transfer.mirroring import mirror
 
     if not replicas and forget is None:
         raise InvalidValueError("name the replicas, as they were given to `memory.mirror`")
@@ -247,7 +247,7 @@ def show(
     """Show a conversation as a transcript, or as the line that `export` writes."""
     from memory.cli.showing import show_transcript
 
-    with settings.open_existing() as store, whole(store, id, last=last) as read:
+    with settings.open_existing() as store, read_whole(store, id, last=last) as read:
         if read is None:
             raise NotFoundError(f"there is no conversation {id!r}")
         show_transcript(*read, as_json=json)
@@ -265,7 +265,7 @@ def count(settings: Settings, expression: _Expression = None) -> None:
 @with_settings
 def stats(settings: Settings, json: _Json = False) -> None:
     """Tell what is in the store."""
-    from memory.cli.looking_after import facts
+    from memory.cli.maintenance import facts
     from memory.cli.showing import show_facts
 
     with settings.open_existing() as store:
@@ -318,7 +318,7 @@ def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would be done.")] = False,
 ) -> None:
     """Bring the store's schema to the one this version needs, keeping all data."""
-    from memory.cli.looking_after import migrate_watched
+    from memory.cli.maintenance import migrate_watched
 
     with settings.open_existing() if status or dry_run else settings.open() as store:
         if dry_run:

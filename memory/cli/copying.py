@@ -11,13 +11,12 @@ from memory.cli.options import Settings
 from memory.cli.progress import progress
 from memory.cli.reporting import complain, visible
 from memory.cli.transferring import SELDOM, count
-from memory.comparing import Compared, Side, has_any, verify
-from memory.connecting import redact
-from memory.copying import CopyTotals, copy
+from memory.core.store import Store
+from memory.domain.criteria import Criterion
 from memory.errors import ConfigurationError, SchemaError
-from memory.query import Criterion
-from memory.store import Store
-from memory.transfer import OnConflict
+from memory.port.urls import redact
+from memory.transfer import CopyTotals, OnConflict, copy
+from memory.transfer.verifying import Compared, Side, has_any, verify
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+from memory.domain.values import now
 from memory.errors import ConfigurationError
 from memory.transfer import Limits, uncompressed
-from memory.values import now
 
 STANDARD = "-"
 _SQLITE = b"SQLite format 3\x00"

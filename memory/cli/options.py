@@ -11,8 +11,9 @@ from typing import Annotated, Concatenate, Final, ParamSpec, cast
 import typer
 
 from memory.cli.reporting import reported
+from memory.core.connect import connect
+from memory.core.store import Store
 from memory.errors import ConfigurationError
-from memory.store import Store, connect
 
 P = ParamSpec("P")
 

@@ -4,8 +4,8 @@ import time
 from typing import Final
 
 from memory.cli.reporting import complain, visible
-from memory.connecting import redact
-from memory.mirroring import MirroredStore, Relayed
+from memory.port.urls import redact
+from memory.transfer.mirroring import MirroredStore, Relayed
 
 _LONGEST: Final = 60.0  # seconds between two tries of what fails
 

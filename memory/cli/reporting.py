@@ -10,8 +10,8 @@ from typing import Final
 
 import typer
 
-from memory.connecting import redact
 from memory.errors import PersistenceError
+from memory.port.urls import redact
 
 FAILED: Final = 1
 MISUSED: Final = 2

@@ -7,12 +7,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from memory.cli.reporting import visible
-from memory.domain import Conversation, ConversationRecord, Run, RunRecord
+from memory.domain.entities import Conversation, Run
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.timestamps import format_timestamp
+from memory.domain.values import Json
 from memory.formats.artifacts import text_of
-from memory.moments import write_moment
-from memory.paging import Page
+from memory.port.paging import Page
 from memory.transfer import write_head, write_line
-from memory.values import Json
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -63,8 +64,10 @@ def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, as
 
     console = Console(soft_wrap=True, highlight=False)
     console.print(_text(record.id, "bold"))
-    expiry = "" if record.expires_at is None else f", expires {write_moment(record.expires_at)}"
-    console.print(f"created {write_moment(record.created_at)}, updated {write_moment(record.updated_at)}{expiry}")
+    expiry = "" if record.expires_at is None else f", expires {format_timestamp(record.expires_at)}"
+    console.print(
+        f"created {format_timestamp(record.created_at)}, updated {format_timestamp(record.updated_at)}{expiry}"
+    )
     console.print(f"version {record.version}, {record.run_count:,} runs")
     console.print(_text(f"metadata {_compact(Conversation.from_record(record).metadata)}"))
     for run in (Run.from_record(record.id, run) for run in runs):

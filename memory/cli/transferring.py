@@ -15,17 +15,17 @@ import typer
 from memory.cli.files import STANDARD, open_input, open_output
 from memory.cli.progress import progress
 from memory.cli.reporting import FAILED, complain, visible
-from memory.connecting import redact
-from memory.domain import Conversation, Run
+from memory.core.store import Store
+from memory.domain.criteria import Criterion
+from memory.domain.entities import Conversation, Run
+from memory.domain.values import now
 from memory.errors import AlreadyExistsError, ConfigurationError, InvalidValueError
 from memory.formats import registry as formats
 from memory.formats.envelopes import write_envelope
 from memory.formats.griptape_local import ENDING, stem_of
 from memory.formats.registry import FORMATS, NATIVE
-from memory.query import Criterion
-from memory.store import Store
-from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, Refusal, Totals, dump, restore, whole
-from memory.values import now
+from memory.port.urls import redact
+from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, RejectedConversation, Totals, dump, read_whole, restore
 
 _NAMED: Final = 3  # conversations that were skipped
 SELDOM: Final = 200_000
@@ -97,7 +97,7 @@ def _import_one(
         if len(skipped) < _NAMED:
             skipped.append(id)
 
-    def tell(refusal: Refusal) -> None:
+    def tell(refusal: RejectedConversation) -> None:
         complain(f"{name if is_file else format}:{refusal.number}: {refusal.reason}")  # an address may hold a password
 
     with ExitStack() as stack:
@@ -187,7 +187,7 @@ def _export_folder(store: Store, folder: Path, criterion: Criterion | None, orde
 
 def _export_griptape(store: Store, found: Conversation, name: str) -> bool:
     """Write the file of a conversation; return False, and write none, if it is gone by now."""
-    with whole(store, found.id, found.record) as read:
+    with read_whole(store, found.id, found.record) as read:
         if read is None:
             return False
         metadata = Conversation.from_record(read.record).metadata

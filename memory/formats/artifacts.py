@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Final, TypeAlias, TypeGuard
 
-from memory.values import Json
+from memory.domain.values import Json
 
 _Fits: TypeAlias = Callable[[Json], bool]
 

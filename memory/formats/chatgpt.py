@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from functools import partial
 from typing import IO, Any, Final, cast
 
-from memory.changes import Change
-from memory.domain import Conversation, Run
+from memory.domain.entities import Conversation, Run
+from memory.domain.values import Json, first_id, new_id, to_datetime
 from memory.errors import InvalidValueError
-from memory.formats import aside
-from memory.formats.arriving import conversation, microseconds
+from memory.formats import extras
+from memory.formats.builders import conversation, microseconds
 from memory.formats.json_stream import elements
-from memory.formats.pairing import REST, Role, Said, messages_of, rest_of, turns, values_of
 from memory.formats.registry import Source
-from memory.transfer import BROKEN_STREAM, Arrival, Refusal, broken_off, read_json
-from memory.values import Json, first_id, new_id, to_datetime
+from memory.formats.turns import REST, Role, Said, messages_of, rest_of, turns, values_of
+from memory.port.changes import Change
+from memory.transfer import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
 
 KEY: Final = "chatgpt"
 """The key in the metadata of runs and conversations that holds what they have no place for."""
@@ -39,7 +39,7 @@ _UNREADABLE: Final = (
 _MEMBER: Final = re.compile(r"(.*/)?conversations(-\d+)?\.json")
 
 
-def read(source: Source) -> Iterator[Arrival | Refusal]:
+def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     """Yield the conversations of an export, one by one; memory is that of the largest."""
     number = 0
     try:
@@ -51,12 +51,12 @@ def read(source: Source) -> Iterator[Arrival | Refusal]:
         yield broken_off(number + 1, error)
 
 
-def _read_archive(source: Source) -> Iterator[Arrival | Refusal]:
+def _read_archive(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     number = 0
     with zipfile.ZipFile(source.file) as archive:
         members = sorted([each for each in archive.infolist() if _MEMBER.fullmatch(each.filename)], key=_name_of)
         if not members:
-            yield Refusal(1, "there is no conversations.json in the archive")
+            yield RejectedConversation(1, "there is no conversations.json in the archive")
         # No member gives more bytes than it says, but many can be the same ones of the file.
         source.limits.check_unpacked(sum(each.file_size for each in members), source.file.seek(0, os.SEEK_END))
         for member in members:
@@ -72,10 +72,10 @@ def _name_of(member: zipfile.ZipInfo) -> str:
     return member.filename
 
 
-def _read_stream(stream: IO[bytes], source: Source, before: int) -> Iterator[Arrival | Refusal]:
+def _read_stream(stream: IO[bytes], source: Source, before: int) -> Iterator[ParsedConversation | RejectedConversation]:
     for number, element in elements(stream, limits=source.limits):
-        if isinstance(element, Refusal):
-            yield Refusal(before + number, element.reason)
+        if isinstance(element, RejectedConversation):
+            yield RejectedConversation(before + number, element.reason)
         else:
             make = partial(_read_tree, f"{source.name}-{before + number}", source.at)
             yield read_json(before + number, element.text, make, limits=source.limits)
@@ -222,8 +222,8 @@ def conversation_json(conversation: Conversation, runs: list[Run]) -> dict[str, 
     """Return the element of the export that a conversation was read from, equal but for the order of its nodes."""
     mapping: dict[str, Any] = {}
     for run in runs:
-        _, rest = aside.split(run.metadata, KEY, REST)
+        _, rest = extras.split(run.metadata, KEY, REST)
         mapping |= map(_unkept, [*messages_of(run, rest, _fill), *rest.get("branches", [])])
-    metadata, kept = aside.split(conversation.metadata, KEY, _FIELDS)
+    metadata, kept = extras.split(conversation.metadata, KEY, _FIELDS)
     fields = {**kept.get("fields", {}), "mapping": mapping}
     return {**fields, **{field: metadata.get(name) for field, name in _QUERIED.items() if field in fields}}

@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from memory.changes import Change
-from memory.domain import Run, encode_metadata
+from memory.domain.entities import Run
+from memory.domain.records import encode_metadata
+from memory.domain.values import Json, to_datetime
 from memory.errors import InvalidValueError
-from memory.formats import aside
-from memory.formats.arriving import conversation
+from memory.formats import extras
+from memory.formats.builders import conversation
 from memory.formats.griptape import KEY, loadable_run_json, run_record
-from memory.values import Json, to_datetime
+from memory.port.changes import Change
 
 _REST: Final = frozenset(["attributes", "envelope", "key", "text", "thread"])
 _SUMMARY: Final = ("summary", "summary_index")  # fields of the memory up to 0.30, metadata since
@@ -48,7 +49,7 @@ def metadata_of(fields: dict[str, Any], beside: dict[str, Json]) -> dict[str, Js
     metadata = given if isinstance(given, dict) else {}
     others = {name: part for name, part in fields.items() if name != "metadata" or part is not metadata}
     rest: dict[str, Json] = {**beside, **({"envelope": others} if others else {})}
-    together = aside.join(metadata, KEY, rest)
+    together = extras.join(metadata, KEY, rest)
     try:
         encode_metadata(together)
     except InvalidValueError:
@@ -68,7 +69,7 @@ def write_envelope(metadata: dict[str, Any], runs: Iterable[Run]) -> Iterator[st
 
 def metadata_json(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata that Griptape is to have: what it read of its own comes back, a summary where 1.13 looks for it."""
-    others, rest = aside.split(metadata, KEY, _REST)
+    others, rest = extras.split(metadata, KEY, _REST)
     envelope = rest.get("envelope")
     if isinstance(rest.get("text"), str):
         try:

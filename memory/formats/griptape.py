@@ -9,11 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from memory.domain import Run
+from memory.domain.entities import Run
+from memory.domain.values import Json, first_id, new_id
 from memory.errors import InvalidValueError
-from memory.formats import aside
+from memory.formats import extras
 from memory.formats.artifacts import artifact_of, is_artifact, loadable_artifact
-from memory.values import Json, first_id, new_id
 
 KEY: Final = "griptape"
 """The key in the metadata of runs and conversations that holds what Griptape kept and neither of them has a place for."""
@@ -93,7 +93,7 @@ def _read(value: Json, created_at: datetime, texts: Sequence[str] = ()) -> Run:
     rest |= {"values": values} if values else {}
     rest |= {"texts": list[Json](texts)} if texts else {}
     given = [written.get(name, part) for name, part in (("input", run.input), ("output", run.output))]
-    return Run(given[0], given[1], aside.join(metadata, KEY, rest), run.id, created_at)
+    return Run(given[0], given[1], extras.join(metadata, KEY, rest), run.id, created_at)
 
 
 def _plain(run: Run) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _split(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a run's metadata and what was kept aside, if that is what `run_record` wrote."""
     if SHOWN_FROM in run.metadata:
         run = replace(run, metadata={name: value for name, value in run.metadata.items() if name != SHOWN_FROM})
-    metadata, rest = aside.split(run.metadata, KEY, _REST)
+    metadata, rest = extras.split(run.metadata, KEY, _REST)
     return (metadata, rest) if not rest or _is_rest(run, metadata, rest) else (run.metadata, {})
 
 

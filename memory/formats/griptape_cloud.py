@@ -7,20 +7,21 @@ from typing import Final
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.adapters.cloud.names import DEFAULT_NAMESPACE
 from memory.adapters.cloud.records import Thread
-from memory.changes import Change
-from memory.connecting import redact
-from memory.domain import Run, decode_metadata
+from memory.domain.entities import Run
+from memory.domain.records import decode_metadata
 from memory.errors import ConfigurationError
-from memory.formats.arriving import conversation
+from memory.formats.builders import conversation
 from memory.formats.envelopes import metadata_of
 from memory.formats.registry import Source
-from memory.transfer import Arrival, Refusal, arrive
+from memory.port.changes import Change
+from memory.port.urls import redact
+from memory.transfer import ParsedConversation, RejectedConversation, arrive
 
 _MEMORIES: Final = frozenset(["ConversationMemory", "SummaryConversationMemory"])
 _MEMORY_FIELDS: Final = frozenset(["type", "max_runs", "autoload", "autoprune", "summary", "summary_index", "offset"])
 
 
-def read(source: Source) -> Iterator[Arrival | Refusal]:
+def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     """Yield the conversations of an organization.
 
     Threads that this package has written in other namespaces are left out: they come with ``memory copy``. Of a thread

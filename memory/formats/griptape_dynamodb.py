@@ -11,16 +11,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from memory.adapters.dynamodb.clients import checked
 from memory.adapters.dynamodb.errors import code_of, translate
+from memory.domain.values import Json
 from memory.errors import ConfigurationError, InvalidValueError
 from memory.formats.envelopes import read_envelope
 from memory.formats.registry import Source
-from memory.transfer import Arrival, Refusal, read_json
-from memory.values import Json
+from memory.transfer import ParsedConversation, RejectedConversation, read_json
 
 _TRIES: Final = 7
 
 
-def read(source: Source) -> Iterator[Arrival | Refusal]:
+def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     """Yield the conversations of a table, read consistently, page by page.
 
     The id is the value of the partition key; with a sort key it is both, as ``partition/sort`` (``/`` and ``%`` in them
@@ -51,18 +51,18 @@ def read(source: Source) -> Iterator[Arrival | Refusal]:
         raise ConfigurationError(f"{where}: {error}") from error
 
 
-def _arrival(number: int, item: dict[str, Any], source: Source) -> Arrival | Refusal:
+def _arrival(number: int, item: dict[str, Any], source: Source) -> ParsedConversation | RejectedConversation:
     options = source.options
     names = [options["partition_key"], *([options["sort_key"]] if "sort_key" in options else [])]
     try:
         keys = [_key(item, name) for name in names]
     except InvalidValueError as error:
-        return Refusal(number, str(error))
+        return RejectedConversation(number, str(error))
     id = id_of_keys(keys)
     attribute = options["value_attribute"]
     text = item.get(attribute, {}).get("S")
     if text is None:
-        return Refusal(number, f"{id!r}: the item has no text in its attribute {attribute!r}")
+        return RejectedConversation(number, f"{id!r}: the item has no text in its attribute {attribute!r}")
     beside: dict[str, Json] = {}
     if len(keys) > 1:
         beside["key"] = {name: _json(item[name]) for name in names}
@@ -72,7 +72,11 @@ def _arrival(number: int, item: dict[str, Any], source: Source) -> Arrival | Ref
     arrival = read_json(
         number, text.encode(), lambda value: read_envelope(id, value, source.at, beside), limits=source.limits
     )
-    return Refusal(number, f"{id!r}: {arrival.reason}") if isinstance(arrival, Refusal) else arrival
+    return (
+        RejectedConversation(number, f"{id!r}: {arrival.reason}")
+        if isinstance(arrival, RejectedConversation)
+        else arrival
+    )
 
 
 def id_of_keys(keys: list[str]) -> str:

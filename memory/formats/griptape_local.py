@@ -6,21 +6,21 @@ from urllib.parse import quote, unquote
 
 from memory.formats.envelopes import read_envelope
 from memory.formats.registry import Source
-from memory.transfer import BROKEN_STREAM, Arrival, Refusal, broken_off, read_json
+from memory.transfer import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
 
 ENDING = ".json"
 _CHUNK: Final = 2**20
 _AS_IT_IS = " !#$&'()+,;=@[]^`{}~"  # besides letters, digits and "-._~", which are never encoded; not '%' and not '/'
 
 
-def read(source: Source) -> Iterator[Arrival | Refusal]:
+def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     """Yield the conversation that a file holds."""
     parts: list[bytes] = []
     try:
         while part := source.file.read(_CHUNK):
             parts.append(part)
             if sum(map(len, parts)) > source.limits.line:
-                yield Refusal(1, source.limits.too_long("the file"))
+                yield RejectedConversation(1, source.limits.too_long("the file"))
                 return
     except BROKEN_STREAM as error:
         yield broken_off(1, error)

@@ -8,17 +8,17 @@ import redis
 from redis.exceptions import RedisError
 
 from memory.adapters.redis.errors import translate
-from memory.connecting import redact
 from memory.errors import ConfigurationError
 from memory.formats.envelopes import read_envelope
 from memory.formats.registry import Source
-from memory.transfer import Arrival, Refusal, read_json
+from memory.port.urls import redact
+from memory.transfer import ParsedConversation, RejectedConversation, read_json
 
 _AT_ONCE: Final = 10  # fields in one answer: a conversation can be large
 _TIMEOUT: Final = 30  # seconds
 
 
-def read(source: Source) -> Iterator[Arrival | Refusal]:
+def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     """Yield the conversations of the hash that ``index`` names; a field's name is the id.
 
     Memory is that of some conversations, and of all ids: a server that rearranges the hash meanwhile may tell one twice.
@@ -44,13 +44,17 @@ def read(source: Source) -> Iterator[Arrival | Refusal]:
         raise translate(error, where) or ConfigurationError(f"{where}: {error}") from error
 
 
-def _arrival(number: int, field: bytes, text: bytes, source: Source) -> Arrival | Refusal:
+def _arrival(number: int, field: bytes, text: bytes, source: Source) -> ParsedConversation | RejectedConversation:
     try:
         id = field.decode()
     except UnicodeDecodeError:
-        return Refusal(number, f"the field {field[:40]!r} is no UTF-8: it cannot be an id")
+        return RejectedConversation(number, f"the field {field[:40]!r} is no UTF-8: it cannot be an id")
     arrival = read_json(number, text, partial(_read, id, source.at), limits=source.limits)
-    return Refusal(number, f"{id!r}: {arrival.reason}") if isinstance(arrival, Refusal) else arrival
+    return (
+        RejectedConversation(number, f"{id!r}: {arrival.reason}")
+        if isinstance(arrival, RejectedConversation)
+        else arrival
+    )
 
 
 def _read(id: str, at: int, value: Any) -> Any:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import IO, Final, NamedTuple
 
-from memory.transfer import BROKEN_STREAM, DEFAULT_LIMITS, Limits, Refusal, broken_off
+from memory.transfer import BROKEN_STREAM, DEFAULT_LIMITS, Limits, RejectedConversation, broken_off
 
 _CHUNK: Final = 2**16
 _SPACE: Final = re.compile(rb"[\s,]*+")
@@ -31,7 +31,9 @@ class _EndError(Exception):
     """The input ends inside of a value, or the value is too long."""
 
 
-def elements(stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[int, Element | Refusal]]:
+def elements(
+    stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[tuple[int, Element | RejectedConversation]]:
     """Yield the elements of the arrays in a stream, and values that stand outside of one, with their numbers.
 
     There may be several values, one after the other. Memory is that of the largest element. What is not JSON
@@ -45,9 +47,9 @@ def elements(stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS) -> Iterator[
     try:
         for number, element in enumerate(_Reader(stream, limits).elements(), 1):
             too_long = len(element.text) > limits.line
-            yield number, Refusal(number, limits.too_long("it")) if too_long else element
+            yield number, RejectedConversation(number, limits.too_long("it")) if too_long else element
     except _EndError as error:
-        yield number + 1, Refusal(number + 1, str(error))
+        yield number + 1, RejectedConversation(number + 1, str(error))
     except BROKEN_STREAM as error:
         yield number + 1, broken_off(number + 1, error)
 

@@ -8,16 +8,26 @@ from io import BytesIO
 from itertools import chain, islice
 from typing import IO, Any, Final, cast
 
-from memory.changes import Change
-from memory.domain import Conversation, Run
+from memory.domain.entities import Conversation, Run
+from memory.domain.values import Json, new_id, to_datetime
 from memory.errors import InvalidValueError
-from memory.formats import aside
-from memory.formats.arriving import conversation
+from memory.formats import extras
+from memory.formats.builders import conversation
 from memory.formats.json_stream import Element, elements
-from memory.formats.pairing import REST, Role, Said, messages_of, rest_of, turns, values_of
 from memory.formats.registry import Source
-from memory.transfer import BROKEN_STREAM, Arrival, Limits, Refusal, arrive, broken_off, parse, read_json, split_lines
-from memory.values import Json, new_id, to_datetime
+from memory.formats.turns import REST, Role, Said, messages_of, rest_of, turns, values_of
+from memory.port.changes import Change
+from memory.transfer import (
+    BROKEN_STREAM,
+    Limits,
+    ParsedConversation,
+    RejectedConversation,
+    arrive,
+    broken_off,
+    parse,
+    read_json,
+    split_lines,
+)
 
 KEY: Final = "openai"
 """The key in the metadata of runs and conversations that holds what they have no place for."""
@@ -27,7 +37,7 @@ _LONGEST_FIRST_LINE: Final = 2**20
 _ROLES: Final[dict[object, Role]] = {"user": "question", "assistant": "answer"}
 
 
-def read(source: Source) -> Iterator[Arrival | Refusal]:
+def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     """Yield the conversation of each list of messages: of a line, of an element of an array, or of the whole file."""
     try:
         first = source.file.readline(_LONGEST_FIRST_LINE)
@@ -39,13 +49,13 @@ def read(source: Source) -> Iterator[Arrival | Refusal]:
     is_lines = is_lines and bool(first.strip())
     texts = _lines(stream, source.limits) if is_lines else _texts(elements(stream, limits=source.limits), source.limits)
     for number, text in texts:
-        if isinstance(text, Refusal):
+        if isinstance(text, RejectedConversation):
             yield replace(text, number=number)
         else:
             yield from _arrivals(number, text, source)
 
 
-def _lines(stream: IO[bytes], limits: Limits) -> Iterator[tuple[int, bytes | Refusal]]:
+def _lines(stream: IO[bytes], limits: Limits) -> Iterator[tuple[int, bytes | RejectedConversation]]:
     """Yield the texts of lines; of a file that is one line with an array of conversations, those of its elements."""
     lines = split_lines(stream, limits=limits)
     begun = list(islice(lines, 2))
@@ -68,7 +78,7 @@ def _may_be_several(text: bytes, limits: Limits) -> bool:
     return isinstance(element, Element) and not _looks_like_message(element.text)
 
 
-def _arrivals(number: int, text: bytes, source: Source) -> Iterator[Arrival | Refusal]:
+def _arrivals(number: int, text: bytes, source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     """Yield the conversations of a text: one, or of a list that is no list of messages one for each element."""
     id = f"{source.name}-{number}"
     several: list[Any] = []
@@ -84,10 +94,16 @@ def _arrivals(number: int, text: bytes, source: Source) -> Iterator[Arrival | Re
         yield arrival
     for index, value in enumerate(several, 1):
         each = arrive(number, len(text) // len(several), partial(read_messages, f"{id}-{index}", value, source.at))
-        yield Refusal(number, f"element {index}: {each.reason}") if isinstance(each, Refusal) else each
+        yield (
+            RejectedConversation(number, f"element {index}: {each.reason}")
+            if isinstance(each, RejectedConversation)
+            else each
+        )
 
 
-def _texts(found: Iterator[tuple[int, Element | Refusal]], limits: Limits) -> Iterator[tuple[int, bytes | Refusal]]:
+def _texts(
+    found: Iterator[tuple[int, Element | RejectedConversation]], limits: Limits
+) -> Iterator[tuple[int, bytes | RejectedConversation]]:
     """Yield the texts of elements; those of an array of messages as one."""
     messages: list[bytes] = []
     array = first = size = 0
@@ -96,7 +112,7 @@ def _texts(found: Iterator[tuple[int, Element | Refusal]], limits: Limits) -> It
         if messages and not (together and isinstance(element, Element) and element.array == array):
             yield first, _joined(messages, limits)
             messages, size = [], 0
-        if isinstance(element, Refusal):
+        if isinstance(element, RejectedConversation):
             yield number, element
         elif together:
             array, first = element.array, first if messages else number
@@ -109,11 +125,11 @@ def _texts(found: Iterator[tuple[int, Element | Refusal]], limits: Limits) -> It
         yield first, _joined(messages, limits)
 
 
-def _joined(texts: list[bytes], limits: Limits) -> bytes | Refusal:
+def _joined(texts: list[bytes], limits: Limits) -> bytes | RejectedConversation:
     if sum(map(len, texts)) > limits.line:
-        return Refusal(0, limits.too_long("the list of messages"))
+        return RejectedConversation(0, limits.too_long("the list of messages"))
     if len(texts) > limits.values:
-        return Refusal(0, limits.too_many())
+        return RejectedConversation(0, limits.too_many())
     return b"[" + b",".join(texts) + b"]"
 
 
@@ -184,9 +200,9 @@ def conversation_json(conversation: Conversation, runs: list[Run]) -> Any:
     """Return the value that a conversation was read from; of another conversation, its list of messages."""
     messages: list[Any] = []
     for run in runs:
-        _, rest = aside.split(run.metadata, KEY, REST)
+        _, rest = extras.split(run.metadata, KEY, REST)
         messages += messages_of(run, rest, _fill) if rest else _plain(run)
-    _, kept = aside.split(conversation.metadata, KEY, _FIELDS)
+    _, kept = extras.split(conversation.metadata, KEY, _FIELDS)
     if "fields" in kept and kept["fields"] is None:
         return messages
     return {**kept.get("fields", {}), "messages": messages}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Final, Literal, NamedTuple, TypeAlias, cast
 
 from memory.errors import ConfigurationError
-from memory.transfer import DEFAULT_LIMITS, Arrival, Limits, Refusal
+from memory.transfer import DEFAULT_LIMITS, Limits, ParsedConversation, RejectedConversation
 
 
 class Format(NamedTuple):
@@ -133,7 +133,7 @@ def name_of(file: str) -> str:
     return _ENDING.sub("", name) or name
 
 
-def read(name: str, source: Source) -> Iterator[Arrival | Refusal]:
+def read(name: str, source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     """Yield what a source of a format holds, one conversation after the other, as far as the source's limits allow.
 
     Raises:
@@ -142,7 +142,9 @@ def read(name: str, source: Source) -> Iterator[Arrival | Refusal]:
     """
     format_ = check_options(name, source.options)
     try:
-        reader = cast(Callable[[Source], Iterator[Arrival | Refusal]], import_module(format_.module).read)
+        reader = cast(
+            Callable[[Source], Iterator[ParsedConversation | RejectedConversation]], import_module(format_.module).read
+        )
     except ModuleNotFoundError as error:
         if format_.extra is None:
             raise
@@ -152,13 +154,15 @@ def read(name: str, source: Source) -> Iterator[Arrival | Refusal]:
     return _limited(reader(source), source.limits)
 
 
-def _limited(found: Iterator[Arrival | Refusal], limits: Limits) -> Iterator[Arrival | Refusal]:
+def _limited(
+    found: Iterator[ParsedConversation | RejectedConversation], limits: Limits
+) -> Iterator[ParsedConversation | RejectedConversation]:
     refused = 0
     for each in found:
-        refused += isinstance(each, Refusal)
+        refused += isinstance(each, RejectedConversation)
         if refused > limits.refused:
             what = f"more than {limits.refused:,} hold no conversation: it is not read on from here"
-            yield Refusal(each.number, limits.refusal("refused", what))
+            yield RejectedConversation(each.number, limits.refusal("refused", what))
             return
         yield each
 

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from memory.changes import Receipt
-from memory.domain import Conversation, ConversationRecord, Run, RunRecord
-from memory.query import Criterion
-from memory.repository import Repository
-from memory.store import Committed, Store
-from memory.unit_of_work import UnitOfWork
-from memory.values import Json, encode, new_id
+from memory.core.store import Committed, Store
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.criteria import Criterion
+from memory.domain.entities import Conversation, Run
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.values import Json, encode, new_id
+from memory.port.changes import Receipt
+from memory.port.repository import Repository
 
 Action: TypeAlias = Callable[[], object]
 Work: TypeAlias = Callable[[UnitOfWork], object]
@@ -45,7 +46,7 @@ class Snapshot(NamedTuple):
 
 
 def requires(capability: str) -> Callable[[Test], Test]:
-    """Expect a test to fail on a store without this capability, a field of `memory.repository.Capabilities`; else it is wrong."""
+    """Expect a test to fail on a store without this capability (a field of `Capabilities`); if it passes, that is an error."""
 
     def mark(test: Test) -> Test:
         test.__dict__["requires"] = capability

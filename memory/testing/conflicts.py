@@ -8,9 +8,11 @@ from typing import TypeVar, cast
 
 import pytest
 
-from memory.domain import Conversation
+from memory.core.store import Store
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.entities import Conversation
+from memory.domain.values import new_id, to_datetime
 from memory.errors import ConflictError, NotFoundError
-from memory.store import Store
 from memory.testing.base import (
     Clock,
     Contract,
@@ -28,8 +30,6 @@ from memory.testing.base import (
     snapshot,
     unchanged,
 )
-from memory.unit_of_work import UnitOfWork
-from memory.values import new_id, to_datetime
 
 T = TypeVar("T")
 THREADS, ROUNDS = 4, 5

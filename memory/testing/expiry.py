@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from memory.domain import Conversation
+from memory.core.store import Store
+from memory.domain.criteria import where
+from memory.domain.entities import Conversation
+from memory.domain.values import to_datetime
 from memory.errors import ConflictError, NotFoundError
-from memory.query import where
-from memory.store import Store
 from memory.testing.base import Clock, Contract, Work, put, read, read_runs, run, snapshot, unchanged, walk
-from memory.values import to_datetime
 
 
 class Expiry(Contract):

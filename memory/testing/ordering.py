@@ -5,11 +5,12 @@ from itertools import product
 
 import pytest
 
-from memory.domain import Conversation, Run
+from memory.core.store import Store
+from memory.domain.criteria import where
+from memory.domain.entities import Conversation, Run
+from memory.domain.values import new_id, to_datetime
 from memory.errors import InvalidValueError, NotFoundError
-from memory.paging import OrderField
-from memory.query import where
-from memory.store import Store
+from memory.port.paging import OrderField
 from memory.testing.base import (
     Action,
     Clock,
@@ -27,7 +28,6 @@ from memory.testing.base import (
     unchanged,
     walk,
 )
-from memory.values import new_id, to_datetime
 
 HUGE = 2**70
 IDS = (

@@ -6,13 +6,13 @@ from operator import or_
 
 import pytest
 
-from memory.domain import Conversation
+from memory.core.store import Store
+from memory.domain.criteria import Criterion, check_depth, where
+from memory.domain.entities import Conversation
+from memory.domain.values import Json, to_datetime
 from memory.errors import InvalidValueError
-from memory.query import Criterion, check_depth, where
-from memory.store import Store
 from memory.testing.base import Clock, Contract, put, read, run, text_of, walk
 from memory.testing.strategies import LONG, ODD_STRINGS
-from memory.values import Json, to_datetime
 
 NUMBERS: tuple[Json, ...] = (
     -(2**70),
@@ -309,7 +309,7 @@ class Queries(Contract):
         _expect(store, values, cases)
 
     def test_nesting_to_the_limit(self, store: Store) -> None:
-        """Criteria nest as deep as `memory.values.MAX_DEPTH` says, in any shape, and no deeper, on every store."""
+        """Criteria nest as deep as `memory.domain.values.MAX_DEPTH` says, in any shape, and no deeper, on every store."""
         put(store, "a", {"v": 1})
         shapes: tuple[Callable[[Criterion], Criterion], ...] = (
             lambda inner: ~(inner & (where("w") == 2)),

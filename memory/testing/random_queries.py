@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from memory.domain import Conversation
-from memory.paging import Order
-from memory.query import Criterion, MetadataTerm, where
-from memory.store import Store
+from memory.core.store import Store
+from memory.domain.criteria import Criterion, MetadataTerm, where
+from memory.domain.entities import Conversation
+from memory.domain.values import Json, to_datetime
+from memory.port.paging import Order
 from memory.testing.base import Clock, Contract, beside, put, run, states, walk
 from memory.testing.strategies import LONG
-from memory.values import Json, to_datetime
 
 _KEYS = ("a", "a", "b", "a.b", "")  # few, so that they meet
 _POOLS: tuple[tuple[Json, ...], ...] = (

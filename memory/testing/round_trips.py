@@ -6,16 +6,15 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import strategies as st
 
-from memory import gathering
 from memory.adapters.in_memory import InMemoryRepository
-from memory.copying import copy_conversation
-from memory.domain import Conversation, Run
+from memory.core.store import Store
+from memory.domain.criteria import where
+from memory.domain.entities import Conversation, Run
+from memory.domain.values import MAX_DEPTH, Json, new_id
 from memory.errors import InvalidValueError
-from memory.query import where
-from memory.store import Store
 from memory.testing import strategies
 from memory.testing.base import Contract, beside, put, read, read_runs, run, run_states, snapshot, text_of
-from memory.values import MAX_DEPTH, Json, new_id
+from memory.transfer import batching, copy_conversation
 
 ODD_IDS = (
     " ",
@@ -155,7 +154,7 @@ class RoundTrips(Contract):
         """What another store has assigned is kept, also where a copy is begun, gone on with, and ended by several commits."""
         origin = Store(InMemoryRepository())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gathering, "MOST_RUNS", 2)
+            patch.setattr(batching, "MOST_RUNS", 2)
             for conversation_id, last in (("whole", 4), ("without its last", 9)):
                 put(origin, conversation_id, {"n": 1}, *[run(n) for n in range(9)])
                 with origin.begin() as uow:

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from memory.adapters.in_memory import InMemoryRepository
-from memory.changes import Receipt
-from memory.domain import Conversation, Run
+from memory.core.store import Committed, Store
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.criteria import where
+from memory.domain.entities import Conversation, Run
+from memory.domain.values import Json, new_id, to_datetime
 from memory.errors import PersistenceError
-from memory.query import where
-from memory.repository import Repository
-from memory.store import Committed, Store
+from memory.port.changes import Receipt
+from memory.port.repository import Repository
 from memory.testing.base import Clock, Contract, Work, new_store, outcome_of, put, run_states, snapshot, text_of
-from memory.unit_of_work import UnitOfWork
-from memory.values import Json, new_id, to_datetime
 
 _START = Clock().time
 _SECOND = 1_000_000

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from memory.values import Json
+from memory.domain.values import Json
 
 LONG = "prefix " * 40  # more than 256 bytes
 

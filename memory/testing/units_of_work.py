@@ -5,7 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from memory.domain import Conversation
+from memory.core.store import Store
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.criteria import where
+from memory.domain.entities import Conversation
+from memory.domain.values import to_datetime
 from memory.errors import (
     AlreadyExistsError,
     ClosedError,
@@ -14,8 +18,6 @@ from memory.errors import (
     NotFoundError,
     PersistenceError,
 )
-from memory.query import where
-from memory.store import Store
 from memory.testing.base import (
     Action,
     Clock,
@@ -32,8 +34,6 @@ from memory.testing.base import (
     unchanged,
     walk,
 )
-from memory.unit_of_work import UnitOfWork
-from memory.values import to_datetime
 
 
 class UnitsOfWork(Contract):

@@ -19,32 +19,51 @@ of both             ``byte_strings``: the names of those fields in which each st
 Times are ISO 8601, as ``2026-01-31T12:00:00.000000Z``. An unknown key is an error: what it means would be lost.
 """
 
-from memory.transfer.arrivals import BROKEN_STREAM, Arrival, Refusal, arrive, broken_off, parse, read_json
+from memory.transfer.copying import Copied, Outcome, copy_conversation
+from memory.transfer.copying_all import CopyTotals, NotCopied, copy
+from memory.transfer.jsonl import dump, read_lines, split_lines, write_head, write_line
 from memory.transfer.limits import DEFAULT_LIMITS, Limits
-from memory.transfer.reading import read_lines, split_lines
-from memory.transfer.restoring import OnConflict, Totals, restore
-from memory.transfer.states import whole
+from memory.transfer.loading import OnConflict, Totals, restore
+from memory.transfer.parsing import (
+    BROKEN_STREAM,
+    ParsedConversation,
+    RejectedConversation,
+    arrive,
+    broken_off,
+    parse,
+    read_json,
+)
+from memory.transfer.reading import read_whole
 from memory.transfer.unpacking import uncompressed
-from memory.transfer.writing import dump, write_head, write_line
+from memory.transfer.verifying import Compared, Difference, verify
 
 __all__ = [
     "BROKEN_STREAM",
     "DEFAULT_LIMITS",
-    "Arrival",
+    "Compared",
+    "Copied",
+    "CopyTotals",
+    "Difference",
     "Limits",
+    "NotCopied",
     "OnConflict",
-    "Refusal",
+    "Outcome",
+    "ParsedConversation",
+    "RejectedConversation",
     "Totals",
     "arrive",
     "broken_off",
+    "copy",
+    "copy_conversation",
     "dump",
     "parse",
     "read_json",
     "read_lines",
+    "read_whole",
     "restore",
     "split_lines",
     "uncompressed",
-    "whole",
+    "verify",
     "write_head",
     "write_line",
 ]

@@ -1,168 +1,172 @@
-"""Conversations read from lines."""
+"""One state of a conversation: its record with all the runs that belong to it, whatever others write meanwhile.
 
-import codecs
-from collections.abc import Callable, Iterator
-from typing import IO, Final, TypeAlias
+Whoever reads a whole conversation reads it here: export, copy, comparison, bridges.
+"""
 
-from memory.changes import ALL_RUNS, Change
-from memory.domain import ConversationRecord, RunRecord
-from memory.errors import InvalidValueError
-from memory.moments import read_microseconds
-from memory.transfer.arrivals import BROKEN_STREAM, Arrival, Refusal, broken_off, read_json
-from memory.transfer.limits import DEFAULT_LIMITS, Limits
-from memory.values import Json, check_id, decode, encode, encode_parsed, new_id, now
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from tempfile import SpooledTemporaryFile
+from typing import Final, NamedTuple, TypeVar, cast
 
-_ToText: TypeAlias = Callable[[Json, str], str]
-_BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that can be written in byte strings
-_MOST: Final = ALL_RUNS // 2  # as many positions and versions are left to go on with
-_CONVERSATION_KEYS: Final = frozenset(
-    ["id", "metadata", "version", "created_at", "updated_at", "expires_at", "last_position", "byte_strings", "runs"]
-)
-_RUN_KEYS: Final = frozenset(["position", "id", "created_at", "input", "output", "metadata", "byte_strings"])
+from memory.core.store import Store
+from memory.domain.entities import Run
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.values import check_id, compact
+from memory.errors import ConflictError, CorruptRecordError
+from memory.port.changes import ExpectedVersion
+from memory.port.repository import Window
+from memory.transfer.batching import Cost, batches
+
+T = TypeVar("T")
+
+RECORD_SIZE: Final = 200
+"""Characters that a conversation has without runs and metadata, and a run without its texts."""
+
+_WINDOW: Final = 200  # runs that are read at a time
+_TRIES: Final = 20
 
 
-def read_lines(stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Arrival | Refusal]:
-    """Yield what each line of a stream holds, one by one; blank lines hold nothing.
+class Whole(NamedTuple):
+    """A conversation as it was at one moment; its runs can be read once."""
 
-    A stream that breaks off (compressed data that is cut or damaged, say) ends in a `Refusal`.
+    record: ConversationRecord
+    runs: Iterator[RunRecord]
+
+
+@contextmanager
+def read_whole(
+    store: Store, conversation_id: str, found: ConversationRecord | None = None, *, last: int | None = None
+) -> Iterator[Whole | None]:
+    """Read a conversation with all its runs, as they were at one moment; None if there is none, or it has expired.
+
+    The runs are read before anything is returned, and read again if the conversation was changed meanwhile. Those that do not
+    fit into one commit are kept in a temporary file: memory is constant.
+
+    Args:
+        store: where it is.
+        conversation_id: which.
+        found: its record, if it was read a moment ago.
+        last: only so many of its runs, the last ones.
+
+    Raises:
+        ConflictError: it was changed faster than it could be read.
+        CorruptRecordError: it cannot be read, or has not as many runs as its record says.
+        PersistenceError: the store failed.
+
+    >>> import memory
+    >>> store = memory.connect("memory://")
+    >>> with store.begin() as uow:
+    ...     uow.conversations.add(memory.Conversation("support-42"))
+    ...     uow.runs.append("support-42", memory.Run("Where is my refund?", "It left on Monday."))
+    >>> with read_whole(store, "support-42") as read:
+    ...     print(read.record.run_count, [run.output for run in read.runs])
+    1 ['"It left on Monday."']
     """
-    for number, line in split_lines(stream, limits=limits):
-        if isinstance(line, Refusal):
-            yield line
-        else:
-            yield _read(number, line, limits)
+    with ExitStack() as stack:
+
+        def read() -> Whole | None:
+            nonlocal found
+            record, found = found or get_record(store, conversation_id), None
+            if record is None:
+                return None
+            runs = runs_of(store, record) if last is None else _last(store, record, last)
+            return Whole(record, stack.enter_context(_kept(runs)))
+
+        yield retry_on_conflict(read)
 
 
-def split_lines(stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[int, bytes | Refusal]]:
-    """Yield the lines of a stream that are not blank, with their numbers; a `Refusal` for one that cannot be read."""
-    number = 0
-    while True:
-        number += 1
+@contextmanager
+def _kept(runs: Iterable[RunRecord]) -> Iterator[Iterator[RunRecord]]:
+    """Read all runs, then give them: the first in memory, the others from a file."""
+    parts = run_batches(runs)
+    first = next(parts, [])
+    with SpooledTemporaryFile(1) as rest:  # a file from its first byte on: most conversations need none
+        for part in parts:
+            rest.writelines([compact(run).encode() + b"\n" for run in part])
+            part.clear()  # before the next one is read
+        rest.seek(0)
+        yield chain(first, (RunRecord(*json.loads(line)) for line in rest))
+
+
+def _last(store: Store, record: ConversationRecord, number: int) -> Iterator[RunRecord]:
+    if number and record.last_position:
+        window = Window(before=record.last_position + 1, limit=min(number, record.last_position), from_end=True)
+        yield from [run.to_record(cast(int, run.position)) for run in runs_in(store, record, window)]
+
+
+def get_record(store: Store, conversation_id: str) -> ConversationRecord | None:
+    """Return what a store keeps of a conversation itself; None if there is none, or it has expired."""
+    store.begin()  # which checks the schema, and makes a new file's
+    found = store.repository.get(store.name, check_id(conversation_id, "the conversation's id"))
+    return None if found is None else found.record
+
+
+def runs_of(store: Store, record: ConversationRecord) -> Iterator[RunRecord]:
+    """Yield the runs that a conversation had when its record was read, in constant memory; not those appended since.
+
+    Raises:
+        ConflictError: it is not that version any more: what was yielded belongs to none.
+        CorruptRecordError: there are not as many runs as the record says.
+    """
+    after = count = 0
+    while after < record.last_position:
+        runs = runs_in(store, record, Window(after=after, before=record.last_position + 1, limit=_WINDOW))
+        yield from [run.to_record(cast(int, run.position)) for run in runs]
+        count += len(runs)
+        after = cast(int, runs[-1].position) if len(runs) == _WINDOW else record.last_position
+    if count != record.run_count or not store.repository.capabilities.detects_conflicts:
+        # A store that does not read the version in one step with the runs may have read both of two states.
+        now = get_record(store, record.id)
+        if now is None or version_of(now) != version_of(record) or (count != record.run_count and now != record):
+            raise _changed(record)
+    if count != record.run_count:
+        raise CorruptRecordError(
+            f"conversation {record.id!r} has {count:,} runs and says that it has {record.run_count:,}"
+        )
+
+
+def runs_in(store: Store, record: ConversationRecord, window: Window) -> tuple[Run, ...]:
+    """Return the runs of a window, if the conversation is the one that the record describes, in the same version.
+
+    Raises:
+        ConflictError: it is another one, or was changed since.
+    """
+    read = store.repository.runs(store.name, record.id, window)
+    if read.seen != version_of(record):
+        raise _changed(record)
+    return read.runs
+
+
+def _changed(record: ConversationRecord) -> ConflictError:
+    return ConflictError(f"conversation {record.id!r} was changed while it was read: read it again")
+
+
+def version_of(record: ConversationRecord) -> ExpectedVersion:
+    """Return which version of the conversation the record tells of."""
+    return ExpectedVersion(record.incarnation, record.version)
+
+
+def retry_on_conflict(work: Callable[[], T]) -> T:
+    """Do work on what others write at the same time, again where they came in between.
+
+    Raises:
+        ConflictError: they did each time.
+    """
+    for _ in range(_TRIES - 1):
         try:
-            line = stream.readline(limits.line)
-            if len(line) == limits.line and _skip_rest(stream, line):
-                yield number, Refusal(number, limits.too_long("the line"))
-                continue
-            if line.isspace():
-                number += _skip_blank_lines(stream)
-                continue
-        except BROKEN_STREAM as error:
-            yield number, broken_off(number, error)
-            return
-        if not line:
-            return
-        yield number, line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
+            return work()
+        except ConflictError:
+            continue
+    return work()
 
 
-def _skip_rest(stream: IO[bytes], line: bytes) -> bool:
-    skipped = False
-    while line and not line.endswith(b"\n") and (line := stream.readline(2**20)):
-        skipped = True
-    return skipped
+def run_batches(runs: Iterable[RunRecord]) -> Iterator[list[RunRecord]]:
+    """Divide runs into what one commit takes each time."""
+    return batches(runs, run_cost)
 
 
-def _skip_blank_lines(stream: IO[bytes]) -> int:
-    """Skip what is buffered of them, and return how many: a file can have millions, and none costs a call."""
-    ahead: bytes = stream.peek() if hasattr(stream, "peek") else b""
-    blank = ahead[: len(ahead) - len(ahead.lstrip())]
-    size = blank.rfind(b"\n") + 1
-    stream.read(size)
-    return blank.count(b"\n")
-
-
-def _read(number: int, line: bytes, limits: Limits) -> Arrival | Refusal:
-    return read_json(number, line, lambda value: _read_conversation(value, now()), limits=limits)
-
-
-def _read_conversation(value: object, at: int) -> Change:
-    fields, to_text = _read_object(value, _CONVERSATION_KEYS)
-    if "id" not in fields:
-        raise InvalidValueError("it has no id")
-    conversation_id = check_id(fields["id"], "id")
-    runs = _read_runs(fields.get("runs", []), at)
-    created_at = _read_time(fields, "created_at", at)
-    record = ConversationRecord(
-        conversation_id,
-        _read_metadata(fields, to_text),
-        _read_integer(fields, "version", 1),
-        "",
-        len(runs),
-        _read_integer(fields, "last_position", runs[-1].position if runs else 0),
-        created_at,
-        _read_time(fields, "updated_at", created_at),
-        read_microseconds(fields["expires_at"], "expires_at") if "expires_at" in fields else None,
-    )
-    return Change(conversation_id, create=record, append=runs)
-
-
-def _read_runs(values: object, at: int) -> tuple[RunRecord, ...]:
-    if not isinstance(values, list):
-        raise InvalidValueError(f"runs must be a list, not {type(values).__name__}")
-    runs: list[RunRecord] = []
-    new_ids = new_id()  # one for all that bring none, and their number: making so many costs as much as writing them
-    last = 0
-    for index, value in enumerate(values):
-        try:
-            run = _read_run(value, last + 1, f"{new_ids}-{index + 1}", at)
-        except KeyError as error:
-            raise InvalidValueError(f"runs[{index}]: it has no {error.args[0]}") from error
-        except InvalidValueError as error:
-            raise InvalidValueError(f"runs[{index}]: {error}") from error
-        last = run.position
-        runs.append(run)
-    return tuple(runs)
-
-
-def _read_run(value: object, next_position: int, new_id: str, at: int) -> RunRecord:
-    fields, to_text = _read_object(value, _RUN_KEYS)
-    return RunRecord(
-        _read_integer(fields, "position", next_position),
-        check_id(fields["id"], "id") if "id" in fields else new_id,
-        to_text(fields["input"], "input"),
-        to_text(fields["output"], "output"),
-        _read_metadata(fields, to_text),
-        _read_time(fields, "created_at", at),
-    )
-
-
-def _read_object(value: object, known: frozenset[str]) -> tuple[dict[str, Json], _ToText]:
-    """Return an object's fields, and what makes texts of them."""
-    if not isinstance(value, dict):
-        raise InvalidValueError(f"it must be an object, not {type(value).__name__}")
-    if not known.issuperset(value):
-        raise InvalidValueError(f"unknown key {min(value.keys() - known)!r:.60}; there are: {', '.join(sorted(known))}")
-    return (value, encode_parsed) if "byte_strings" not in value else (_without_byte_strings(value), encode)
-
-
-def _without_byte_strings(fields: dict[str, Json]) -> dict[str, Json]:
-    marked = fields["byte_strings"]
-    names = [name for name in _BYTE_STRINGS if name in fields and isinstance(marked, list) and name in marked]
-    if sorted(names) != marked:
-        raise InvalidValueError(f"byte_strings must be a sorted list of fields with JSON in them, not {marked!r:.60}")
-    decoded: dict[str, Json] = {}
-    for name in names:
-        try:
-            decoded[name] = decode(" " + encode(fields[name], name))
-        except UnicodeError as error:
-            raise InvalidValueError(f"{name} is in byte_strings, and not all its strings are bytes: {error}") from error
-    return {**fields, **decoded}
-
-
-def _read_metadata(fields: dict[str, Json], to_text: _ToText) -> str:
-    metadata = fields.get("metadata", {})
-    if not isinstance(metadata, dict):
-        raise InvalidValueError(f"metadata must be an object, not {type(metadata).__name__}")
-    return to_text(metadata, "metadata") if metadata else "{}"
-
-
-def _read_integer(fields: dict[str, Json], name: str, least: int) -> int:
-    if name not in fields:
-        return least
-    value = fields[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
-        raise InvalidValueError(f"{name} must be an integer from {least} to {_MOST}, not {value!r:.60}")
-    return value
-
-
-def _read_time(fields: dict[str, Json], name: str, default: int) -> int:
-    return read_microseconds(fields[name], name) if name in fields else default
+def run_cost(run: RunRecord) -> Cost:
+    """Return how much a run adds to a commit."""
+    return Cost(RECORD_SIZE + len(run.input) + len(run.output) + len(run.metadata))

@@ -8,7 +8,7 @@ import pytest
 
 import memory
 from memory import Store
-from memory.values import new_id
+from memory.domain.values import new_id
 from tests.cloud_server import CloudServer
 from tests.servers import Server, postgres
 from tests.servers.redis import fresh_prefix

@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from memory import Conversation, InvalidValueError, Run, Store, where
-from memory.values import new_id
+from memory.domain.values import new_id
 from tests.rounds import rounds
 
 NAMES = (

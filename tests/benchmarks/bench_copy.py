@@ -17,9 +17,8 @@ from tempfile import TemporaryDirectory
 
 import memory
 from memory import Conversation, Run
-from memory.copying import copy
-from memory.transfer import Arrival, Refusal, read_lines, restore, uncompressed
-from memory.values import new_id
+from memory.domain.values import new_id
+from memory.transfer import ParsedConversation, RejectedConversation, copy, read_lines, restore, uncompressed
 from tests.benchmarks.bench_import import made_up
 from tests.servers import postgres, redis
 
@@ -109,10 +108,10 @@ def _compare_memory(files: list[Path], folder: Path) -> None:
 
 
 def _multiply(files: list[Path], url: str, times: int) -> None:
-    def lines(file: Path, turn: int) -> Iterator[Arrival | Refusal]:
+    def lines(file: Path, turn: int) -> Iterator[ParsedConversation | RejectedConversation]:
         with file.open("rb") as stream:
             for line in read_lines(uncompressed(stream)):
-                if isinstance(line, Arrival) and line.change.create is not None:
+                if isinstance(line, ParsedConversation) and line.change.create is not None:
                     conversation_id = f"{turn}-{line.change.id}"
                     record = line.change.create._replace(id=conversation_id)
                     yield replace(line, change=replace(line.change, id=conversation_id, create=record))

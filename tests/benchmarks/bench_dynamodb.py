@@ -14,18 +14,21 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
 
-from memory import Conversation, Run, Store, query, where
+from memory import Conversation, Run, Store, where
 from memory.adapters.dynamodb import DynamoDbRepository, keys
+from memory.domain.values import new_id
 from memory.transfer import dump, read_lines, restore, uncompressed
-from memory.values import new_id
 from tests.adapters.dynamodb.watching import Calls, watched
 from tests.benchmarks.measuring import TEXT, fill, in_turns, report, timed
 from tests.servers import dynamodb
+
+if TYPE_CHECKING:
+    from memory.domain import criteria
 
 CONVERSATIONS = 20_000
 METADATA = {"customer": "ada", "priority": 3}
@@ -222,7 +225,7 @@ def fill_for_queries(store: Store) -> None:
 
 
 def bench_queries(store: Store, repository: DynamoDbRepository) -> None:
-    queries: dict[str, query.Criterion | None] = {
+    queries: dict[str, criteria.Criterion | None] = {
         "everything": None,
         "equality, 20 match": where("customer") == "customer-77",
         "equality, 100 match": where("agent") == "agent-77",

@@ -18,10 +18,10 @@ from memory import Run, Store, where
 from memory.adapters.redis import RedisRepository
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.tokens import Tokens
-from memory.changes import Change, ChangeSet
-from memory.domain import ConversationRecord, RunRecord, encode_metadata
-from memory.index import key
-from memory.query import Criterion
+from memory.domain.criteria import Criterion
+from memory.domain.records import ConversationRecord, RunRecord, encode_metadata
+from memory.port.changes import Change, ChangeSet
+from memory.port.index import key
 from tests.benchmarks.measuring import TEXT, fill, fill_for_queries, in_turns, report, timed
 from tests.servers import redis as server
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import memory
 from memory import Run, Store, where
 from memory.adapters.sql import SqlRepository
-from memory.query import Criterion
+from memory.domain.criteria import Criterion
 from tests.benchmarks.measuring import TEXT, fill, fill_for_queries, in_turns, report, timed
 
 CONVERSATIONS = 100_000

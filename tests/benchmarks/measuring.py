@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from memory import Conversation, Run, Store
-from memory.changes import Change, ChangeSet
-from memory.domain import ConversationRecord, encode_metadata
+from memory.domain.records import ConversationRecord, encode_metadata
+from memory.port.changes import Change, ChangeSet
 
 TEXT: Final = "x" * 400
 """Input and output: a run of 800 bytes."""

@@ -13,8 +13,8 @@ import pytest
 
 from memory import Store
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.store import connect
-from memory.values import new_id
+from memory.core.connect import connect
+from memory.domain.values import new_id
 from tests.servers import Server, postgres
 from tests.servers.redis import fresh_prefix
 

@@ -7,9 +7,9 @@ import pytest
 
 from memory import CommitInDoubtError, PersistenceError, Store, StoreUnavailableError
 from memory.adapters.in_memory import InMemoryRepository
-from memory.changes import ChangeSet, Receipt
-from memory.domain import Run as OurRun
-from memory.repository import Capabilities
+from memory.domain.entities import Run as OurRun
+from memory.port.changes import ChangeSet, Receipt
+from memory.port.repository import Capabilities
 from tests.bridges.talking import memory_on, said, stored_ids
 
 ERRORS: list[type[BaseException]] = [StoreUnavailableError, CommitInDoubtError, KeyboardInterrupt]
@@ -67,7 +67,7 @@ class FailingLoosely(Failing):
 def test_no_failure_loses_a_run_or_stores_it_twice(
     monkeypatch: pytest.MonkeyPatch, kind: type[Failing], error: type[BaseException], times: int, *, after: bool
 ) -> None:
-    monkeypatch.setattr("memory.store._LONGEST_DELAY", 0.0)
+    monkeypatch.setattr("memory.core.store._LONGEST_DELAY", 0.0)
     failed = 0
     for first in range(16):
         repository = kind()

@@ -22,7 +22,7 @@ from memory import (
     StoreUnavailableError,
 )
 from memory.bridges.griptape import RepositoryConversationMemoryDriver
-from memory.changes import ChangeSet, Receipt
+from memory.port.changes import ChangeSet, Receipt
 from tests.bridges.talking import driver_on, ids, memory_on, said, stored_ids
 from tests.cloud_server import CloudServer, Fault
 from tests.cloud_server.faults import in_turn, no_faults
@@ -32,8 +32,8 @@ from tests.servers import Server, postgres
 @pytest.fixture
 def failing(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make the next commits fail; with ``written`` they are done all the same."""
-    monkeypatch.setattr("memory.store.time.sleep", lambda _: None)
-    monkeypatch.setattr("memory.store._DOUBT_RETRIES", 0)
+    monkeypatch.setattr("memory.core.store.time.sleep", lambda _: None)
+    monkeypatch.setattr("memory.core.store._DOUBT_RETRIES", 0)
     commit = local_store.repository.commit
 
     def fail(error: BaseException, times: int, *, written: bool = False) -> None:

@@ -26,7 +26,7 @@ from memory import (
 )
 from memory.bridges.griptape import RepositoryConversationMemoryDriver as Driver
 from memory.cli import main
-from memory.values import new_id
+from memory.domain.values import new_id
 from tests.bridges.talking import said
 from tests.cloud_server import CloudServer
 from tests.servers import Server

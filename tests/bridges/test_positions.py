@@ -9,10 +9,10 @@ from griptape.memory.structure import ConversationMemory, Run
 
 from memory import Store, StoreUnavailableError
 from memory.adapters.in_memory import InMemoryRepository
-from memory.changes import ChangeSet, Receipt
-from memory.domain import Conversation
-from memory.domain import Run as OurRun
-from memory.repository import Capabilities, RunsRead, Window
+from memory.domain.entities import Conversation
+from memory.domain.entities import Run as OurRun
+from memory.port.changes import ChangeSet, Receipt
+from memory.port.repository import Capabilities, RunsRead, Window
 from tests.bridges.talking import driver_on, ids, memory_on, said, stored_ids
 
 
@@ -192,7 +192,7 @@ class Loose(InMemoryRepository):
 
 @pytest.fixture
 def loose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr("memory.store.time.sleep", lambda _: None)
+    monkeypatch.setattr("memory.core.store.time.sleep", lambda _: None)
     with Store(Loose()) as store:
         yield store
 

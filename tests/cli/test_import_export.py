@@ -11,7 +11,7 @@ import memory
 from memory import Conversation, Run
 from memory.cli import transferring
 from memory.testing.base import put, run
-from memory.transfer import writing
+from memory.transfer import jsonl
 from tests.cli.conftest import Cli
 from tests.test_transfer import fill_with_odd_things
 
@@ -159,7 +159,7 @@ def test_an_export_that_is_interrupted_leaves_the_file_that_was_there(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(transferring, "write_envelope", interrupted)
-    monkeypatch.setattr(writing, "write_line", interrupted)
+    monkeypatch.setattr(jsonl, "write_line", interrupted)
     Path("out.json").write_text("before")
     assert cli("export", "out.json", "--to", format).code == 130
     assert Path("out.json").read_text() == "before"

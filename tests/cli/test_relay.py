@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import memory
-from memory.comparing import verify
-from memory.mirroring import MirroredStore
 from memory.testing.base import put, run
+from memory.transfer.mirroring import MirroredStore
+from memory.transfer.verifying import verify
 from tests.cli.conftest import Cli, start
 
 PRIMARY, COPIES, ELSEWHERE = "sqlite:///conversations.db", "sqlite:///copies.db", "sqlite:///nowhere/copies.db"

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.repository import Repository
+from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from tests.cloud_server import CloudServer
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 import memory
-from memory.repository import Repository
+from memory.domain.values import new_id
+from memory.port.repository import Repository
 from memory.testing import RepositoryContract
-from memory.values import new_id
 from tests.servers import Server
 
 

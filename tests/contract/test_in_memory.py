@@ -3,7 +3,7 @@
 import pytest
 
 from memory.adapters.in_memory import InMemoryRepository
-from memory.repository import Repository
+from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 
 

@@ -7,10 +7,10 @@ import pytest
 
 import memory
 from memory import Store
-from memory.comparing import verify
-from memory.mirroring import MirroredStore
-from memory.repository import Repository
+from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from memory.transfer.mirroring import MirroredStore
+from memory.transfer.verifying import verify
 from tests.mirroring.comparing import namespaces_of
 from tests.servers import Server, postgres
 from tests.servers.redis import fresh_prefix

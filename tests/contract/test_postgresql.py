@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 import memory
-from memory.repository import Repository
+from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from tests.servers import Server, postgres
 

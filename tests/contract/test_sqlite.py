@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import memory
-from memory.repository import Repository
+from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 
 

@@ -6,7 +6,7 @@ from inspect import signature
 import pytest
 
 from memory.adapters.in_memory import InMemoryRepository
-from memory.repository import Repository
+from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from memory.testing.base import Clock, new_store
 from tests.contract.faults import FAULTS

@@ -11,7 +11,7 @@ import memory
 from memory import Conversation, Run, Store
 from memory.formats.registry import Source, read
 from memory.testing.base import read_runs
-from memory.transfer import Refusal, Totals, restore
+from memory.transfer import RejectedConversation, Totals, restore
 
 SAMPLES = Path(__file__).with_name("samples")
 AT = 1_700_000_000_000_000
@@ -38,7 +38,7 @@ def import_into(
 ) -> Imported:
     stream = io.BufferedReader(io.BytesIO(content)) if isinstance(content, bytes) else None
     source = Source(name if stream else str(content), AT, stream, options)
-    refusals: list[Refusal] = []
+    refusals: list[RejectedConversation] = []
     totals = restore(store, read(format, source), on_conflict=on_conflict, on_refusal=refusals.append)
     return totals, [f"{refusal.number}: {refusal.reason}" for refusal in refusals]
 

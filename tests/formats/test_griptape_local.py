@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 import memory
 from memory import Conversation, Run, Store
 from memory.cli import main
+from memory.domain.values import check_id
 from memory.formats.envelopes import write_envelope
 from memory.formats.griptape import KEY, run_json
 from memory.formats.griptape_local import id_of, stem_of
-from memory.values import check_id
 from tests.formats.conftest import AT, Importing, import_into, kept
 from tests.formats.test_griptape_runs import SAMPLES, garbage, griptape, runs, sample_files, text_of
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory.formats.json_stream import Element, elements
-from memory.transfer import Limits, Refusal
+from memory.transfer import Limits, RejectedConversation
 
 
 def read(text: str | bytes, longest: int = 2**30) -> list[Any]:
@@ -76,7 +76,7 @@ def test_an_element_with_a_bracket_too_much_or_too_few_takes_only_its_neighbours
         Element(1, b"}"),
         Element(1, b'{"b": 2}'),
         Element(1, b'{"c": [3}, {"d": 4}]'),
-        Refusal(5, "the input ends inside of the array"),
+        RejectedConversation(5, "the input ends inside of the array"),
     ]
 
 
@@ -114,7 +114,7 @@ def test_a_stream_that_breaks_off_is_told() -> None:
             raise EOFError("cut")
 
     found = list(elements(Broken()))  # type: ignore[arg-type]
-    assert found[-1] == (2, Refusal(2, "the input cannot be read on from here: cut"))
+    assert found[-1] == (2, RejectedConversation(2, "the input cannot be read on from here: cut"))
 
 
 def test_memory_is_that_of_one_element() -> None:

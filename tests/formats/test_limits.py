@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from memory.formats.registry import Source, read
-from memory.transfer import Arrival, Limits, Refusal, read_lines, split_lines, uncompressed
+from memory.transfer import Limits, ParsedConversation, RejectedConversation, read_lines, split_lines, uncompressed
 from tests.cli.conftest import start
 
 FILES = ("memory", "griptape-local", "chatgpt", "openai")
@@ -24,14 +24,14 @@ ONE = {
 }
 
 
-def found(format: str, content: bytes, **limits: int) -> list[Arrival | Refusal]:
+def found(format: str, content: bytes, **limits: int) -> list[ParsedConversation | RejectedConversation]:
     bounds = Limits(**limits)
     stream = uncompressed(io.BufferedReader(io.BytesIO(content)), limits=bounds)
     return list(read(format, Source("file", 0, stream, limits=bounds)))
 
 
-def reasons(found: list[Arrival | Refusal]) -> list[str]:
-    return [one.reason for one in found if isinstance(one, Refusal)]
+def reasons(found: list[ParsedConversation | RejectedConversation]) -> list[str]:
+    return [one.reason for one in found if isinstance(one, RejectedConversation)]
 
 
 def zipped(content: bytes) -> bytes:
@@ -46,7 +46,7 @@ def zipped(content: bytes) -> bytes:
 def test_a_conversation_beyond_a_limit_is_refused_and_is_read_with_a_higher_one(format: str, limit: str) -> None:
     content = json.dumps(ONE[format]).encode()
     size = len(content) if limit == "line" else sum(map(content.count, (b",", b"[", b"{")))
-    assert [type(one) for one in found(format, content, **{limit: size})] == [Arrival]
+    assert [type(one) for one in found(format, content, **{limit: size})] == [ParsedConversation]
     (reason,) = reasons(found(format, content + b" ", **{limit: size - 1}))
     assert f"more than {size - 1} values" in reason or f"longer than {size - 1} bytes" in reason
     assert f"raise the limit: --max-{limit}, or Limits({limit}=...)" in reason
@@ -86,7 +86,7 @@ def test_a_small_file_may_be_as_uniform_as_it_likes() -> None:
     line = json.dumps({"id": "a", "metadata": {"x": "x" * 10_000_000}}).encode()
     packed = gzip.compress(line)
     assert len(line) > 500 * len(packed)
-    assert [type(one) for one in found("memory", packed)] == [Arrival]
+    assert [type(one) for one in found("memory", packed)] == [ParsedConversation]
 
 
 def test_blank_lines_are_counted_and_cost_nothing() -> None:
@@ -109,13 +109,13 @@ def test_a_list_of_messages_that_is_too_long_is_refused_and_the_rest_goes_on() -
     text = b"[\n" + b",\n".join([message] * 100) + b"]\n[" + message + b"]"
     assert reasons(found("openai", text, line=1_000)) == [Limits(line=1_000).too_long("the list of messages")]
     assert reasons(found("openai", text, values=20)) == [Limits(values=20).too_many()]
-    assert [type(one) for one in found("openai", text, values=20)] == [Refusal, Arrival]
+    assert [type(one) for one in found("openai", text, values=20)] == [RejectedConversation, ParsedConversation]
 
 
 def test_a_file_that_holds_something_else_is_not_read_to_its_end() -> None:
     *first, last = found("memory", b"x\n" * 100, refused=10)
     assert len(first) == 10
-    assert isinstance(last, Refusal)
+    assert isinstance(last, RejectedConversation)
     assert last.reason.startswith("more than 10 hold no conversation")
     assert "--max-refused" in last.reason
 
@@ -123,7 +123,7 @@ def test_a_file_that_holds_something_else_is_not_read_to_its_end() -> None:
 def test_a_number_of_any_length_is_refused_or_read() -> None:
     for digits in (b"9" * 5_000, b"1" * 10**6, b"0." + b"1" * 10**6, b"1e" + b"9" * 10**6, b"-" + b"1" * 10**6 + b".5"):
         (one,) = read_lines(io.BytesIO(b'{"id":"a","metadata":{"n":' + digits + b"}}"))
-        assert isinstance(one, Refusal) or digits.startswith(b"0.")
+        assert isinstance(one, RejectedConversation) or digits.startswith(b"0.")
 
 
 @pytest.mark.parametrize("format", FILES)
@@ -151,8 +151,8 @@ def test_an_object_with_a_key_twice_is_refused_with_its_number_and_key(format: s
     content, number, count = TWICE[format]
     every = found(format, content)
     assert len(every) == count
-    (refusal,) = [one for one in every if isinstance(one, Refusal)]
-    assert refusal == Refusal(number, "an object has the key 'x' twice")
+    (refusal,) = [one for one in every if isinstance(one, RejectedConversation)]
+    assert refusal == RejectedConversation(number, "an object has the key 'x' twice")
 
 
 def test_the_command_line_names_the_limit_and_takes_a_higher_one(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import memory
 from memory.formats.registry import Source, read
-from memory.transfer import Arrival, Limits, Refusal, restore, uncompressed
+from memory.transfer import Limits, ParsedConversation, RejectedConversation, restore, uncompressed
 from tests.formats.conftest import SAMPLES
 from tests.formats.test_limits import ONE
 from tests.rounds import rounds
@@ -98,7 +98,7 @@ def check_read(format: str, content: bytes) -> None:
     """Read it, and write what can be read: all that goes wrong is a refusal."""
     stream = uncompressed(io.BufferedReader(io.BytesIO(content)), limits=LIMITS)
     found = list(read(format, Source("file", 1, stream, limits=LIMITS)))
-    assert all(isinstance(one, Arrival | Refusal) for one in found)
+    assert all(isinstance(one, ParsedConversation | RejectedConversation) for one in found)
     with memory.connect("memory://") as store:
         totals = restore(store, found, on_conflict="replace")
         assert totals.refused + totals.conversations == len(found)

@@ -3,7 +3,7 @@
 from typing import cast
 
 from memory.adapters.sql import SqlRepository
-from memory.mirroring import MirroredStore
+from memory.transfer.mirroring import MirroredStore
 
 
 def namespaces_of(store: MirroredStore) -> set[str]:

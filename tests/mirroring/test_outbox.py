@@ -14,11 +14,11 @@ from sqlalchemy import NullPool, create_engine
 import memory
 from memory import Store, StoreUnavailableError
 from memory.adapters.sql import SqlRepository
-from memory.changes import Change, ChangeSet, Seen
-from memory.domain import ConversationRecord, RunRecord
-from memory.mirroring import mirror
-from memory.outbox import dump, load
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.port.changes import Change, ChangeSet, ExpectedVersion
+from memory.port.outbox import dump, load
 from memory.testing.base import put, run
+from memory.transfer.mirroring import mirror
 from tests.cli.conftest import ROOT
 
 _texts = st.text(max_size=5)
@@ -30,7 +30,7 @@ _records = st.builds(
 _changes = st.builds(
     Change,
     _texts,
-    st.none() | st.builds(Seen, _texts, _numbers),
+    st.none() | st.builds(ExpectedVersion, _texts, _numbers),
     st.none() | _numbers,
     st.booleans(),
     st.none() | _records,
@@ -62,7 +62,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[memory.mirroring.MirroredStore]:
+def store(url: str) -> Iterator[memory.transfer.mirroring.MirroredStore]:
     with mirror(url, "memory://") as store:
         store.migrate()
         yield store
@@ -84,7 +84,7 @@ def test_it_is_in_one_hand_at_a_time(store: Store, url: str) -> None:
 
 HOLDER = """
 import sys
-from memory.mirroring import mirror
+from memory.transfer.mirroring import mirror
 with mirror(sys.argv[1], "memory://") as store, store.repository.relaying("InMemoryRepository()") as outbox:
     print("held" if outbox else "busy", flush=True)
     sys.stdin.read()

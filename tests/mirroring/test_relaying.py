@@ -21,14 +21,14 @@ from memory import Conversation, Store, where
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.adapters.in_memory import InMemoryRepository
 from memory.adapters.sql import SqlRepository
-from memory.changes import ChangeSet, Receipt
-from memory.comparing import verify
-from memory.copying import copy
+from memory.domain.values import new_id, to_datetime
 from memory.errors import ConfigurationError, InvalidValueError, PersistenceError, UnsupportedError
-from memory.mirroring import MirroredStore, mirror
+from memory.port.changes import ChangeSet, Receipt
 from memory.testing.base import Work, put, read, run
 from memory.testing.state_machine import EDITS
-from memory.values import new_id, to_datetime
+from memory.transfer import copy
+from memory.transfer.mirroring import MirroredStore, mirror
+from memory.transfer.verifying import verify
 from tests.cli.conftest import start
 from tests.cloud_server import CloudServer
 from tests.servers import KillableServer, Server

@@ -7,10 +7,10 @@ import pytest
 import memory
 from memory import Conversation
 from memory.adapters.sql import SqlRepository
-from memory.comparing import verify
-from memory.copying import copy
-from memory.mirroring import mirror
 from memory.testing.base import do, put, run
+from memory.transfer import copy
+from memory.transfer.mirroring import mirror
+from memory.transfer.verifying import verify
 
 
 def test_a_relay_that_lost_its_hold_takes_nothing_away_that_another_has_delivered(

@@ -24,9 +24,9 @@ from memory.adapters.cloud.messages import Read
 from memory.adapters.cloud.names import alias_of
 from memory.adapters.cloud.preparing import Preparing
 from memory.adapters.cloud.records import Message, Thread, message_body
-from memory.changes import UNKNOWN, Written
-from memory.domain import ConversationRecord, RunRecord
+from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import NotFoundError, PersistenceError
+from memory.port.changes import UNKNOWN, Written
 
 _INLINE: Final = 100  # runs that are made with their thread, in one request
 _INLINE_SIZE: Final = 256_000  # characters of them

@@ -4,8 +4,8 @@ from memory.adapters.cloud.changing import Changing
 from memory.adapters.cloud.conversations import Conversations
 from memory.adapters.cloud.preparing import Attempt
 from memory.adapters.cloud.steps import Steps
-from memory.changes import ChangeSet, Receipt
 from memory.errors import CommitInDoubtError, PartialCommitError, PersistenceError, Step
+from memory.port.changes import ChangeSet, Receipt
 
 
 def write(conversations: Conversations, changes: ChangeSet, attempt: Attempt) -> Receipt:
@@ -14,7 +14,7 @@ def write(conversations: Conversations, changes: ChangeSet, attempt: Attempt) ->
     Raises:
         PartialCommitError: some steps are done, and one could not be.
         CommitInDoubtError: it is not known whether a step was done.
-        PersistenceError: as `memory.repository.Repository.commit`; nothing was written.
+        PersistenceError: as `memory.port.repository.Repository.commit`; nothing was written.
     """
     all_changing = [Changing(conversations, change, attempt) for change in changes.changes]
     steps = attempt.steps

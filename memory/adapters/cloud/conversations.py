@@ -12,8 +12,8 @@ from memory.adapters.cloud.messages import Messages, Read
 from memory.adapters.cloud.paging import Lists
 from memory.adapters.cloud.records import Thread, conversation_record
 from memory.adapters.cloud.threads import Guesses, Threads
-from memory.domain import ConversationRecord
-from memory.forking import ForkAware, watch
+from memory.domain.records import ConversationRecord
+from memory.port.forking import ForkAware, watch
 
 K = TypeVar("K")
 V = TypeVar("V")

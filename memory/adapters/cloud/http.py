@@ -14,7 +14,6 @@ import requests
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 
 from memory.adapters.cloud.session import Session
-from memory.deadlines import remaining
 from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
@@ -26,6 +25,7 @@ from memory.errors import (
     PersistenceError,
     StoreUnavailableError,
 )
+from memory.port.deadlines import remaining
 
 T = TypeVar("T")
 KEY_VARIABLE: Final = "GT_CLOUD_API_KEY"

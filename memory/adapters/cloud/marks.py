@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from memory.adapters.cloud.gaps import Gaps
 from memory.adapters.cloud.http import Fields
-from memory.changes import ALL_RUNS
-from memory.values import Json, compact, to_microseconds
+from memory.domain.values import Json, compact, to_microseconds
+from memory.port.changes import ALL_RUNS
 
 RESERVED: Final = "conversation_memory"
 """The key in the metadata of threads and messages that is ours."""

@@ -5,8 +5,8 @@ from hashlib import sha256
 from typing import Final
 from urllib.parse import quote, unquote
 
+from memory.domain.values import check_id
 from memory.errors import InvalidValueError
-from memory.values import check_id
 
 LONGEST: Final = 200
 """Characters that an alias, and a name, may have."""

@@ -11,9 +11,9 @@ from memory.adapters.cloud.messages import Read
 from memory.adapters.cloud.records import Message, Texts, Thread, conversation_record
 from memory.adapters.cloud.steps import Steps
 from memory.adapters.cloud.writing import Added, Writer
-from memory.changes import Change, check, missing_runs, placed
-from memory.domain import ConversationRecord
+from memory.domain.records import ConversationRecord
 from memory.errors import AlreadyExistsError, NotFoundError, Step
+from memory.port.changes import Change, assign_positions, check_preconditions, missing_runs
 
 
 class Attempt(NamedTuple):
@@ -71,7 +71,7 @@ class Preparing:
             self._thread = self._known = self._read = self._outcome = None
             self._added = {}
             if self._change.create is None:
-                check(self._change, None)  # which it does not pass
+                check_preconditions(self._change, None)  # which it does not pass
             self._prepare()
         self._steps.all.setdefault(self.id, [*self._steps_before(), *self._steps_after()])
 
@@ -92,7 +92,7 @@ class Preparing:
         threads = self._conversations.threads.find(*self._place)
         present = threads[0] if threads and not self._conversations.is_expired(threads[0]) else None
         if change.create is not None:
-            self._runs = placed(change, change.create.last_position)[0]
+            self._runs = assign_positions(change, change.create.last_position)[0]
             for position in (*change.remove_runs, *[run.position for run in change.replace_runs]):
                 raise missing_runs(change, position)  # a new one has none
             if present is not None and self._goes_on(present):
@@ -104,11 +104,11 @@ class Preparing:
         removing = self._steps.removing.get(self.id)
         if removing is None:
             exactly = change.after is not None
-            check(change, None if present is None else self._record(present, exactly=exactly))
+            check_preconditions(change, None if present is None else self._record(present, exactly=exactly))
             self._in_the_way = threads
         elif left := [thread for thread in threads if thread.id in removing]:
             if present is not None:
-                check(change, self._record(present, exactly=change.after is not None))
+                check_preconditions(change, self._record(present, exactly=change.after is not None))
             self._in_the_way = left
         else:  # it is gone; what is there now, somebody has made since
             self._steps.found(self._step("removed"))
@@ -120,14 +120,14 @@ class Preparing:
         change = self._change
         self._thread = thread = self._conversations.present(self._place)
         if thread is None:
-            check(change, None)  # which it does not pass
+            check_preconditions(change, None)  # which it does not pass
             return
         goes_on = self._goes_on(thread)
         exactly = goes_on or change.edits or change.after is not None or change.gives_positions
         record = self._record(thread, exactly=exactly)
         self._updated_at = max(record.updated_at, self._attempt.at)
         if not goes_on:
-            check(change, record)
+            check_preconditions(change, record)
         self._known = Known.of(thread, record.run_count)
         if change.edits and self._outcome is None:
             self._read = self._read or self._read_runs(thread)

@@ -9,9 +9,10 @@ from memory.adapters.cloud import gaps
 from memory.adapters.cloud.http import Fields, member, whole
 from memory.adapters.cloud.marks import ARTIFACT, JSON_TEXT, RESERVED, RUN_ID, UNREADABLE, Book, Mark, is_plain, plain
 from memory.adapters.cloud.names import alias_of, is_digest, place_of
-from memory.domain import ConversationRecord, Run, RunRecord, decode_metadata
+from memory.domain.entities import Run
+from memory.domain.records import ConversationRecord, RunRecord, decode_metadata
+from memory.domain.values import Json, decode, encode, first_id, to_datetime, to_microseconds
 from memory.errors import CorruptRecordError, InvalidValueError
-from memory.values import Json, decode, encode, first_id, to_datetime, to_microseconds
 
 Texts: TypeAlias = Literal["plain", "artifact"]
 """How a run's string is written: as it is, or as the TextArtifact that Griptape's own driver can load."""

@@ -20,15 +20,17 @@ from memory.adapters.cloud.names import prefix_of
 from memory.adapters.cloud.preparing import Attempt
 from memory.adapters.cloud.records import Texts, Thread, run_of
 from memory.adapters.cloud.steps import Steps
-from memory.changes import ALL_RUNS, UNKNOWN, ChangeSet, Receipt, Seen
-from memory.connecting import options
-from memory.deadlines import DEFAULT_TIMEOUT, limited
-from memory.domain import Conversation, ConversationRecord, Run
+from memory.domain.criteria import Criterion
+from memory.domain.entities import Conversation, Run
+from memory.domain.records import ConversationRecord
 from memory.errors import CommitInDoubtError, ConfigurationError, NotFoundError, PartialCommitError
-from memory.forking import ForkAware, watch
-from memory.paging import Page, Place, Query, collect
-from memory.query import Criterion
-from memory.repository import Capabilities, Progress, Repository, RunsRead, Window, silently
+from memory.port.changes import ALL_RUNS, UNKNOWN, ChangeSet, ExpectedVersion, Receipt
+from memory.port.deadlines import DEFAULT_TIMEOUT, limited
+from memory.port.forking import ForkAware, watch
+from memory.port.paging import Page, Place, Query
+from memory.port.repository import Capabilities, Progress, Repository, RunsRead, Window, no_progress
+from memory.port.searching import collect
+from memory.port.urls import options
 
 T = TypeVar("T")
 _YES_OR_NO: Final = {"yes": True, "no": False}
@@ -85,7 +87,7 @@ class GriptapeCloudRepository(Repository, ForkAware):
         attempts: int = 5,
         texts: Texts = "plain",
         prefix_filter: bool = False,
-        progress: Progress = silently,
+        progress: Progress = no_progress,
     ) -> None:
         if not _ADDRESS.fullmatch(host):  # which is not told: the key may be in it
             raise ConfigurationError(
@@ -224,7 +226,7 @@ class GriptapeCloudRepository(Repository, ForkAware):
         thread = self._conversations.present((namespace, conversation_id))
         if thread is None:
             return RunsRead(None, ())
-        seen, gaps_ = Seen(thread.id, thread.written.version), thread.written.gaps
+        seen, gaps_ = ExpectedVersion(thread.id, thread.written.version), thread.written.gaps
         if window.limit == 0:
             return RunsRead(seen, ())
         try:
@@ -300,7 +302,7 @@ def _tells_all(changes: ChangeSet, receipt: Receipt) -> bool:
 
 
 def _is_older(token: str, milliseconds: int) -> bool:
-    """Tell whether a token was made before a moment: `memory.values.new_id` begins with its time."""
+    """Tell whether a token was made before a moment: `memory.domain.values.new_id` begins with its time."""
     try:
         return int(token[:12], 16) < milliseconds
     except ValueError:

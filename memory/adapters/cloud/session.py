@@ -15,7 +15,7 @@ from requests.auth import AuthBase
 from requests.cookies import RequestsCookieJar
 
 from memory.errors import ConfigurationError, StoreUnavailableError
-from memory.forking import ForkAware, watch
+from memory.port.forking import ForkAware, watch
 
 _CONNECTIONS: Final = 32  # kept alive, for as many threads
 _LONGEST_CONNECT: Final = 10.0  # seconds

@@ -9,7 +9,7 @@ from memory.adapters.cloud.names import aliases_of
 from memory.adapters.cloud.paging import Lists
 from memory.adapters.cloud.records import Thread, read_thread
 from memory.errors import CorruptRecordError
-from memory.repository import Progress
+from memory.port.repository import Progress
 
 PATH: Final = "/api/threads"
 

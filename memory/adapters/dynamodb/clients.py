@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import HTTPClientError, ReadTimeoutError
 
-from memory.deadlines import remaining
 from memory.errors import ConfigurationError
-from memory.forking import ForkAware, watch
+from memory.port.deadlines import remaining
+from memory.port.forking import ForkAware, watch
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

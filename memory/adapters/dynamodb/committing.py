@@ -17,8 +17,6 @@ from memory.adapters.dynamodb.reading import ChangedError
 from memory.adapters.dynamodb.staging import Staging
 from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, RefusedError
 from memory.adapters.dynamodb.writing import Writer
-from memory.changes import ChangeSet, Receipt
-from memory.deadlines import remaining
 from memory.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -26,6 +24,8 @@ from memory.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
+from memory.port.changes import ChangeSet, Receipt
+from memory.port.deadlines import remaining
 
 _REFUSALS: Final = (AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError)
 

@@ -1,13 +1,13 @@
 """Where everything is in the table: partition keys, sort keys, and how they keep the order of what they stand for.
 
 Keys are binary. A partition key begins with a letter that says what is kept there, and a namespace in it has its length before
-it, so that no two names run together. DynamoDB compares bytes, as `memory.index` wants it.
+it, so that no two names run together. DynamoDB compares bytes, as `memory.port.index` wants it.
 """
 
 import hashlib
 from typing import Final, TypeAlias
 
-from memory.index import Entry
+from memory.port.index import Entry
 
 Key: TypeAlias = tuple[bytes, bytes]
 """A partition key and a sort key: one item."""

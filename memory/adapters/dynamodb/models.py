@@ -11,9 +11,9 @@ from pynamodb.models import Model
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
-from memory.changes import ALL_RUNS
-from memory.domain import ConversationRecord, RunRecord
-from memory.values import new_id, now
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.values import new_id, now
+from memory.port.changes import ALL_RUNS
 
 if TYPE_CHECKING:
     from pynamodb.connection.table import TableConnection

@@ -9,9 +9,9 @@ from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.models import INLINE_METADATA, Held, Kept, pieces, size_of
 from memory.adapters.dynamodb.reading import Reader
 from memory.adapters.dynamodb.table import Action, Table
-from memory.changes import Change, Written, check, missing_runs, placed
-from memory.domain import ConversationRecord, RunRecord
-from memory.values import new_id
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.values import new_id
+from memory.port.changes import Change, Written, assign_positions, check_preconditions, missing_runs
 
 
 @dataclass(slots=True)
@@ -83,11 +83,11 @@ class Preparer:
 
         Raises:
             ChangedError: what is held is not there any more.
-            PersistenceError: it is refused, as `memory.changes.check` says.
+            PersistenceError: it is refused, as `memory.port.changes.check_preconditions` says.
         """
         kept = held.kept
         present = None if kept is None or kept.is_expired(self._now) else kept
-        check(change, present.record if present else None)
+        check_preconditions(change, present.record if present else None)
         prepared = Prepared(change.id, held)
         if change.create is not None:
             self._create(prepared, change, change.create)
@@ -96,7 +96,7 @@ class Preparer:
         return prepared
 
     def _create(self, prepared: Prepared, change: Change, record: ConversationRecord) -> None:
-        runs, last_position = placed(change, record.last_position)
+        runs, last_position = assign_positions(change, record.last_position)
         incarnation = new_id()
         record = record._replace(incarnation=incarnation, run_count=len(runs), last_position=last_position)
         prepared.after = self._with_metadata(prepared, Kept(record, incarnation))
@@ -105,7 +105,7 @@ class Preparer:
     def _edit(self, prepared: Prepared, change: Change, kept: Kept, at: int) -> None:
         record = kept.record
         removed = self._edit_runs(prepared, change, kept)
-        runs, last_position = placed(change, record.last_position)
+        runs, last_position = assign_positions(change, record.last_position)
         after = replace(
             kept,
             first=max(kept.first, min(change.remove_before, record.last_position + 1)),

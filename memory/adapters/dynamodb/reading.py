@@ -11,10 +11,10 @@ from typing import Any, Final
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.models import UNREADABLE, Held, Kept
 from memory.adapters.dynamodb.table import Requests, Table
-from memory.domain import RunRecord
+from memory.domain.records import RunRecord
 from memory.errors import CorruptRecordError, StoreUnavailableError
-from memory.forking import ForkAware, watch
-from memory.repository import Window
+from memory.port.forking import ForkAware, watch
+from memory.port.repository import Window
 
 COMMITTED: Final = "committed"
 _HEADS_KEPT: Final = 4_096

@@ -22,15 +22,17 @@ from memory.adapters.dynamodb.staging import ABANDONED_AFTER, Staging
 from memory.adapters.dynamodb.sweeping import Sweeper
 from memory.adapters.dynamodb.table import Table
 from memory.adapters.dynamodb.writing import Writer
-from memory.changes import ChangeSet, Receipt, Seen
-from memory.connecting import options
-from memory.deadlines import DEFAULT_TIMEOUT, limited
-from memory.domain import Conversation, ConversationRecord, Run
+from memory.domain.criteria import EVERYTHING, Criterion
+from memory.domain.entities import Conversation, Run
+from memory.domain.records import ConversationRecord
 from memory.errors import ConfigurationError, PersistenceError
-from memory.index import plan
-from memory.paging import Order, Page, Place, Query, collect
-from memory.query import EVERYTHING, Criterion
-from memory.repository import Capabilities, Progress, Repository, RunsRead, SchemaStatus, Window, silently
+from memory.port.changes import ChangeSet, ExpectedVersion, Receipt
+from memory.port.deadlines import DEFAULT_TIMEOUT, limited
+from memory.port.index import plan
+from memory.port.paging import Order, Page, Place, Query
+from memory.port.repository import Capabilities, Progress, Repository, RunsRead, SchemaStatus, Window, no_progress
+from memory.port.searching import collect
+from memory.port.urls import options
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -185,7 +187,7 @@ class DynamoDbRepository(Repository):
         kept, records = self._reader.runs(namespace, conversation_id, window, self.clock())
         if kept is None:
             return RunsRead(None, ())
-        seen = Seen(kept.record.incarnation, kept.record.version)
+        seen = ExpectedVersion(kept.record.incarnation, kept.record.version)
         runs = tuple([Run.from_record(conversation_id, record) for record in records])
         return RunsRead(seen, runs, kept.record.last_position)
 
@@ -214,7 +216,7 @@ class DynamoDbRepository(Repository):
     def migration_steps(self) -> list[str]:
         return self._schema.steps()
 
-    def migrate(self, progress: Progress = silently) -> SchemaStatus:
+    def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
         """Make the table if there is none, and what it lacks; wait until it can be used.
 
         Raises:

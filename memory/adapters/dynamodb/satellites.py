@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.keys import Key
 from memory.adapters.dynamodb.models import Held, Kept, Models, ttl_of
-from memory.domain import Conversation
-from memory.index import entries
+from memory.domain.entities import Conversation
+from memory.port.index import entries
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from memory.adapters.dynamodb.errors import code_of
 from memory.adapters.dynamodb.models import TTL
 from memory.adapters.dynamodb.table import RefusedError, Table
 from memory.errors import SchemaError
-from memory.repository import Progress, SchemaStatus
+from memory.port.repository import Progress, SchemaStatus
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef

@@ -16,12 +16,12 @@ from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.models import Kept
 from memory.adapters.dynamodb.reading import Reader
 from memory.adapters.dynamodb.table import Table, in_batches
-from memory.domain import ConversationRecord
+from memory.domain.criteria import FieldCompares
+from memory.domain.records import ConversationRecord
+from memory.domain.values import check_id
 from memory.errors import InvalidValueError
-from memory.index import Every, KeyBetween, KeyIn, Lookup, Plan, Some
-from memory.paging import Order, Place
-from memory.query import FieldCompares
-from memory.values import check_id
+from memory.port.index import Every, KeyBetween, KeyIn, Lookup, Plan, Some
+from memory.port.paging import Order, Place
 
 _FOUND_AT_MOST: Final = 1_000
 """Entries of a look-up that are read to see whether it finds few."""

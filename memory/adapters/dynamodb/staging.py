@@ -27,8 +27,8 @@ from memory.adapters.dynamodb.reading import COMMITTED, ChangedError
 from memory.adapters.dynamodb.satellites import Satellite, by_updated
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Action, RefusedError, in_batches, in_transactions
 from memory.adapters.dynamodb.writing import Writer
-from memory.changes import Receipt
-from memory.domain import RunRecord
+from memory.domain.records import RunRecord
+from memory.domain.values import check_id, new_id, now
 from memory.errors import (
     CommitInDoubtError,
     CorruptRecordError,
@@ -36,7 +36,7 @@ from memory.errors import (
     PersistenceError,
     StoreUnavailableError,
 )
-from memory.values import check_id, new_id, now
+from memory.port.changes import Receipt
 
 _log = logging.getLogger("memory")
 

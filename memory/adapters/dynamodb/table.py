@@ -33,8 +33,8 @@ from memory.adapters.dynamodb.errors import (
 )
 from memory.adapters.dynamodb.keys import Key
 from memory.adapters.dynamodb.models import UNREADABLE, Models, size_of
-from memory.deadlines import remaining
 from memory.errors import CommitInDoubtError, CorruptRecordError, StoreUnavailableError
+from memory.port.deadlines import remaining
 
 T = TypeVar("T")
 Kind: TypeAlias = Literal["check", "delete", "put", "update"]

@@ -11,9 +11,9 @@ from memory.adapters.dynamodb.preparing import Prepared, leaves_trash, run_items
 from memory.adapters.dynamodb.reading import LastSeen, Reader
 from memory.adapters.dynamodb.satellites import Satellites, differ_in_entries, satellites_of
 from memory.adapters.dynamodb.table import Action, Table
-from memory.changes import Receipt
+from memory.domain.values import new_id, now
 from memory.errors import CorruptRecordError
-from memory.values import new_id, now
+from memory.port.changes import Receipt
 
 _RECEIPTS_KEPT: Final = 48 * 3600  # seconds: as long as a lost answer may be asked for again, and a day more
 

@@ -16,7 +16,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from memory.adapters.redis.wire import SHORTEST
-from memory.deadlines import remaining
+from memory.port.deadlines import remaining
 
 MAX_CONNECTIONS: Final = 50
 

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 from redis_om import Field, HashModel
 from redis_om.model.model import model_registry
 
-from memory.domain import ConversationRecord, RunRecord
+from memory.domain.records import ConversationRecord, RunRecord
 
 RECORD_FIELDS: Final = ConversationRecord._fields
 """The fields of a conversation's hash that make its record; all others are for the index."""

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from operator import ge
 from typing import Final
 
-from memory.changes import Seen
-from memory.domain import Conversation, ConversationRecord, Run, RunRecord
+from memory.domain.entities import Conversation, Run
+from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import CorruptRecordError
+from memory.port.changes import ExpectedVersion
 
 LEFT_OVER: Final = (
     "its hash is gone, as after FT.DROPINDEX ... DD, and its runs are still there: "
@@ -87,14 +88,14 @@ def runs(
     return found
 
 
-def seen(key: str, incarnation: bytes, version: bytes) -> Seen:
+def seen(key: str, incarnation: bytes, version: bytes) -> ExpectedVersion:
     """Return which conversation, and which version of it, a hash says it is.
 
     Raises:
         CorruptRecordError: it does not.
     """
     try:
-        return Seen(_text(incarnation), number(version))
+        return ExpectedVersion(_text(incarnation), number(version))
     except ValueError as error:
         raise corrupt(key, error) from error
 

@@ -6,26 +6,28 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from memory.adapters.redis import durability, records
+from memory.adapters.redis.committing import Writer
 from memory.adapters.redis.connections import MAX_CONNECTIONS, Connections, client_of
 from memory.adapters.redis.errors import NO_CLUSTER
+from memory.adapters.redis.index import Index
 from memory.adapters.redis.keys import DEFAULT_PREFIX, Keys
 from memory.adapters.redis.models import RECORD_FIELDS, Models, bind
-from memory.adapters.redis.querying import Index
 from memory.adapters.redis.schema import Schema
-from memory.adapters.redis.search import ANY, Search
+from memory.adapters.redis.searching import ANY, Search
 from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Client, Pool, Script, Wire
-from memory.adapters.redis.writing import Writer
-from memory.changes import ALL_RUNS, ChangeSet, Receipt
-from memory.connecting import options
-from memory.deadlines import DEFAULT_TIMEOUT, limited
-from memory.domain import Conversation, ConversationRecord
+from memory.domain.criteria import Criterion
+from memory.domain.entities import Conversation
+from memory.domain.records import ConversationRecord
 from memory.errors import ConfigurationError
-from memory.forking import ForkAware, watch
-from memory.index import Every, Plan, plan
-from memory.paging import Page, Place, Query, collect, count_pages
-from memory.query import Criterion
-from memory.repository import Progress, Repository, RunsRead, SchemaStatus, Window, silently
+from memory.port.changes import ALL_RUNS, ChangeSet, Receipt
+from memory.port.deadlines import DEFAULT_TIMEOUT, limited
+from memory.port.forking import ForkAware, watch
+from memory.port.index import Every, Plan, plan
+from memory.port.paging import Page, Place, Query
+from memory.port.repository import Progress, Repository, RunsRead, SchemaStatus, Window, no_progress
+from memory.port.searching import collect, count_pages
+from memory.port.urls import options
 
 _PURGED_AT_ONCE: Final = 500
 _NAMED_AT_ONCE: Final = 2_000  # conversations whose namespaces are looked at
@@ -222,7 +224,7 @@ class RedisRepository(Repository, ForkAware):
     def migration_steps(self) -> list[str]:
         return self._schema.steps()
 
-    def migrate(self, progress: Progress = silently) -> SchemaStatus:
+    def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
         """Make the index, or bring it to this version of the code; by the old one all is found until the new one is full."""
         return self._schema.migrate(progress)
 

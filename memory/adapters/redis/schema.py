@@ -13,13 +13,13 @@ from memory.adapters.redis.errors import NO_CLUSTER, translate
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.models import RECORD_FIELDS
 from memory.adapters.redis.records import conversation_record
-from memory.adapters.redis.search import encoded
+from memory.adapters.redis.searching import encoded
 from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Argument, Script, Wire
-from memory.domain import Conversation
+from memory.domain.entities import Conversation
 from memory.errors import ConfigurationError, PersistenceError, SchemaError, StoreUnavailableError
-from memory.index import entries
-from memory.repository import Progress, SchemaStatus
+from memory.port.index import entries
+from memory.port.repository import Progress, SchemaStatus
 
 HEAD: Final = "0001"
 """The version of the index that this code reads and writes: its fields and `tokens.ENCODING`."""

@@ -1,4 +1,4 @@
-"""What is written to the index: tokens of twenty harmless characters, made of the entries of `memory.index`.
+"""What is written to the index: tokens of twenty harmless characters, made of the entries of `memory.port.index`.
 
 A token is a digest of what it stands for, under a key made of the store's prefix and the namespace. So no value, however odd
 or hostile, has a meaning of its own in a query, and no token of one namespace is a token of another.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from memory.index import Entry, KeyBetween, is_element, key
+from memory.port.index import Entry, KeyBetween, is_element, key
 
 ENCODING: Final = "1"
 """The version of all that this module writes; a hash with another is re-encoded by `memory migrate`."""

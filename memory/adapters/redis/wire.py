@@ -3,7 +3,7 @@
 redis-py's own way of executing a command repeats it, by default ten times, also when the first may have been done. Here what
 only reads is repeated once, if the connection broke, and a commit never: its token says whether it was written.
 
-Each round trip ends with the operation's deadline (`memory.deadlines`).
+Each round trip ends with the operation's deadline (`memory.port.deadlines`).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from redis.exceptions import RedisError, TimeoutError  # noqa: A004
 
 from memory.adapters.redis.errors import ELSEWHERE, LOST, code, translate, unreachable
 from memory.adapters.redis.records import LEFT_OVER, corrupt
-from memory.deadlines import remaining
 from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
+from memory.port.deadlines import remaining
 
 Argument: TypeAlias = str | bytes | int
 Command: TypeAlias = Sequence[Argument]

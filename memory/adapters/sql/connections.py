@@ -15,9 +15,9 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, PoolProxiedConnection, QueuePool, SingletonThreadPool
 
 from memory.adapters.sql.errors import FileGoneError
-from memory.deadlines import remaining
 from memory.errors import ConfigurationError, StoreUnavailableError
-from memory.forking import ForkAware, watch
+from memory.port.deadlines import remaining
+from memory.port.forking import ForkAware, watch
 
 T = TypeVar("T")
 

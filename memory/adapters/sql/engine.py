@@ -10,9 +10,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
-from memory.connecting import options
-from memory.deadlines import DEFAULT_TIMEOUT, remaining
 from memory.errors import ConfigurationError
+from memory.port.deadlines import DEFAULT_TIMEOUT, remaining
+from memory.port.urls import options
 
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 _SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}

@@ -9,7 +9,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import PoolProxiedConnection
 
-from memory.deadlines import remaining
 from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
@@ -20,6 +19,7 @@ from memory.errors import (
     SchemaError,
     StoreUnavailableError,
 )
+from memory.port.deadlines import remaining
 
 
 class ConnectionLostError(StoreUnavailableError):

@@ -8,15 +8,13 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL, Connection, NestedTransaction, event
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from memory.adapters.sql.commits import SqlCommits
 from memory.adapters.sql.connections import check_file, prepare, with_cursor
 from memory.adapters.sql.engine import begin_writing
 from memory.adapters.sql.errors import ConnectionLostError, is_disconnect, reraise
-from memory.changes import ChangeSet, Receipt
-from memory.connecting import redact
-from memory.repository import (
-    JoinedRepository,
-)
+from memory.adapters.sql.operations import SqlCommits
+from memory.port.changes import ChangeSet, Receipt
+from memory.port.repository import JoinedRepository
+from memory.port.urls import redact
 
 T = TypeVar("T")
 

@@ -14,11 +14,10 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from memory.adapters.sql.connections import file_of, holding, prepare, with_cursor
 from memory.adapters.sql.errors import Place, reraise
 from memory.adapters.sql.statements import Statements
-from memory.deadlines import limited
 from memory.errors import PersistenceError, StoreUnavailableError
-from memory.forking import FreshLock
-from memory.outbox import load
-from memory.repository import Outbox, Parcel
+from memory.port.deadlines import limited
+from memory.port.forking import FreshLock
+from memory.port.outbox import Outbox, OutboxEntry, load
 
 T = TypeVar("T")
 Do: TypeAlias = Callable[[Callable[[DBAPICursor], Any]], Any]
@@ -116,13 +115,13 @@ class Parcels(Outbox):
         self.timeout = timeout
 
     @limited
-    def parcels(self, limit: int) -> list[Parcel]:
+    def parcels(self, limit: int) -> list[OutboxEntry]:
         values = {"replica": self._replica, "limit": limit}
         rows = self._do(lambda cursor: self._statements.execute(cursor, "parcels", values).fetchall())
-        return [Parcel(number, namespace, load(changes)) for number, namespace, changes in rows]
+        return [OutboxEntry(number, namespace, load(changes)) for number, namespace, changes in rows]
 
     @limited
-    def delivered(self, parcels: Iterable[Parcel]) -> None:
+    def delivered(self, parcels: Iterable[OutboxEntry]) -> None:
         numbers = [(parcel.number,) for parcel in parcels]
         self._do(partial(self._statements.execute_many, name="remove_parcel", rows=numbers))
 

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import IsolationLevel, pq, waiting
 from psycopg.conninfo import make_conninfo
 
-from memory.deadlines import remaining
+from memory.port.deadlines import remaining
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _INTERVAL: Final = 0.1  # seconds between two looks at the clock
 
 
 class _Limited(psycopg.Connection[Any]):
-    """A connection that is closed where it would wait for the server beyond the deadline of `memory.deadlines`.
+    """A connection that is closed where it would wait for the server beyond the deadline of `memory.port.deadlines`.
 
     Only the client can do this: a stopped server keeps no timeout of its own, and its kernel still acknowledges TCP.
     """

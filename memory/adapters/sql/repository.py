@@ -11,7 +11,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
 
 from memory.adapters.sql import schema
-from memory.adapters.sql.commits import SqlCommits
+from memory.adapters.sql.committing import Writer
 from memory.adapters.sql.connections import (
     Connections,
     check_file,
@@ -22,18 +22,13 @@ from memory.adapters.sql.connections import (
 from memory.adapters.sql.engine import begin_writing, check_driver, open_engine
 from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, is_disconnect, reraise
 from memory.adapters.sql.joining import JoinedSqlRepository
+from memory.adapters.sql.operations import SqlCommits
 from memory.adapters.sql.outbox import Parcels, held
-from memory.adapters.sql.writing import Writer
-from memory.connecting import redact
-from memory.deadlines import DEFAULT_TIMEOUT, limited, remaining
 from memory.errors import CommitInDoubtError, UnsupportedError
-from memory.repository import (
-    Outbox,
-    Progress,
-    SchemaStatus,
-    Waiting,
-    silently,
-)
+from memory.port.deadlines import DEFAULT_TIMEOUT, limited, remaining
+from memory.port.outbox import Outbox, ReplicaLag
+from memory.port.repository import Progress, SchemaStatus, no_progress
+from memory.port.urls import redact
 
 T = TypeVar("T")
 
@@ -173,9 +168,9 @@ class SqlRepository(SqlCommits):
         return super()._writer(cursor, namespace, careful=careful)
 
     @limited
-    def waiting(self) -> Mapping[str, Waiting]:
+    def waiting(self) -> Mapping[str, ReplicaLag]:
         rows = self._look(lambda cursor: self._statements.execute(cursor, "waiting", {}).fetchall())
-        return {replica: Waiting(change_sets, oldest) for replica, change_sets, oldest in rows}
+        return {replica: ReplicaLag(change_sets, oldest) for replica, change_sets, oldest in rows}
 
     def with_outbox(self, replicas: Sequence[str]) -> Self:
         other = copy(self)
@@ -195,7 +190,7 @@ class SqlRepository(SqlCommits):
     def is_new(self) -> bool:
         return self._owns_engine and self._is_sqlite and self._read(schema.is_empty)
 
-    def migrate(self, progress: Progress = silently, *, revision: str = "head") -> SchemaStatus:
+    def migrate(self, progress: Progress = no_progress, *, revision: str = "head") -> SchemaStatus:
         """Bring the schema up, or down, to a revision; by default to the newest."""
         progress(f"migrating to {revision}", None)
         self._connected(self._migrator, lambda connection: schema.migrate(connection, revision))

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, column, inspect, select, table
 from memory.adapters.sql.engine import begin_writing
 from memory.adapters.sql.tables import HEAD, VERSION_TABLE
 from memory.errors import SchemaError
-from memory.forking import FreshLock
-from memory.repository import SchemaStatus
+from memory.port.forking import FreshLock
+from memory.port.repository import SchemaStatus
 
 _IN_THIS_PROCESS: Final = FreshLock()  # Alembic's context is one for the whole process
 _PACKAGE: Final = Path(__file__).parents[2]

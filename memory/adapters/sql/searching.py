@@ -34,9 +34,9 @@ from sqlalchemy import (
 
 from memory.adapters.sql.statements import RECORD_COLUMNS, not_expired
 from memory.adapters.sql.tables import conversations, entries
-from memory.index import Every, KeyBetween, KeyIn, Lookup, Plan, Some, Unless
-from memory.paging import Order, Place
-from memory.query import FieldCompares
+from memory.domain.criteria import FieldCompares
+from memory.port.index import Every, KeyBetween, KeyIn, Lookup, Plan, Some, Unless
+from memory.port.paging import Order, Place
 
 _c, _e = conversations.c, entries.c
 _COMPARE: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
@@ -167,7 +167,7 @@ class Search:
                 return or_(false(), *[self._holds(part, finds) for part in plan.parts])
 
 
-def fitting(plan: Plan, exact: bool) -> tuple[Plan, bool]:  # noqa: FBT001  # as `memory.index.plan` returns them
+def fitting(plan: Plan, exact: bool) -> tuple[Plan, bool]:  # noqa: FBT001  # as `memory.port.index.plan` returns them
     """Return a plan that one statement can hold: where this one is too large, every conversation, to be looked at one by one."""
     parts, keys, depth = _size(plan)
     fits = parts <= _PARTS_AT_MOST and keys <= _KEYS_AT_MOST and depth <= _DEPTH_AT_MOST

@@ -30,7 +30,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from memory.adapters.sql.tables import commits, conversations, entries, outbox, runs
-from memory.domain import ConversationRecord
+from memory.domain.records import ConversationRecord
 
 _c, _r, _m, _k, _o = conversations.c, runs.c, entries.c, commits.c, outbox.c
 

@@ -59,7 +59,7 @@ runs: Final = Table(
 )
 
 entries: Final = Table(
-    "memory_metadata",  # one row for each index entry of a conversation: memory/index.py
+    "memory_metadata",  # one row for each index entry of a conversation: memory/port/index.py
     metadata,
     Column("conversation_key", BigInteger, primary_key=True, autoincrement=False),
     Column("path", LargeBinary, primary_key=True),
@@ -80,7 +80,7 @@ commits: Final = Table(
 
 
 outbox: Final = Table(
-    "memory_outbox",  # change sets that a replica has still to get: memory/mirroring.py
+    "memory_outbox",  # change sets that a replica has still to get: memory/transfer/mirroring.py
     metadata,
     Column("number", _Key, primary_key=True, autoincrement=True),
     Column("replica", _Name, nullable=False),

@@ -17,7 +17,7 @@ from griptape.common import Reference, ToolAction
 from griptape.mixins.serializable_mixin import SerializableMixin
 from pydantic import BaseModel, RootModel
 
-from memory.values import Json
+from memory.domain.values import Json
 
 _EXACT: Final = frozenset([str, bool, int, float, type(None)])
 _EMPTY: Final = ("{}",)

@@ -10,9 +10,9 @@ from griptape.memory.structure import Run as GriptapeRun
 
 from memory.bridges.griptape.artifacts import RawArtifact, leaf, leaves, parts_of, to_json
 from memory.bridges.griptape.state import KnownRun
-from memory.domain import Run
+from memory.domain.entities import Run
+from memory.domain.values import Json
 from memory.formats.griptape import KEY, run_json, run_record, texts_of
-from memory.values import Json
 
 _log = logging.getLogger("memory")
 

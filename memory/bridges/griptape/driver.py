@@ -14,10 +14,11 @@ from memory.bridges.griptape import places
 from memory.bridges.griptape.codec import Codec
 from memory.bridges.griptape.editing import Trimmed
 from memory.bridges.griptape.recorder import Recorder
-from memory.connecting import redact
+from memory.core.connect import connect
+from memory.core.store import Store
+from memory.domain.values import check_id, new_id
 from memory.errors import ConfigurationError, InvalidValueError
-from memory.store import Store, connect
-from memory.values import check_id, new_id
+from memory.port.urls import redact
 
 if TYPE_CHECKING:
     import boto3

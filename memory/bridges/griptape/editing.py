@@ -8,11 +8,12 @@ from memory.bridges.griptape.codec import Codec
 from memory.bridges.griptape.diff import Diff, Write
 from memory.bridges.griptape.metadata import differs, merged, metadata_text
 from memory.bridges.griptape.state import KnownRun, MemoryState
-from memory.changes import ALL_RUNS, Change, Seen
-from memory.domain import ConversationRecord, Run, RunRecord
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.entities import Run
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.values import Json
 from memory.errors import ConflictError
-from memory.unit_of_work import UnitOfWork
-from memory.values import Json
+from memory.port.changes import ALL_RUNS, Change, ExpectedVersion
 
 Trimmed: TypeAlias = Literal["hidden", "deleted"]
 """What happens to runs that ``max_runs`` takes out: ``hidden`` keeps them in the store but does not load them."""
@@ -126,7 +127,7 @@ class _Editing:
             append=self._appended(),
         )
         if change.edits:
-            return replace(change, seen=Seen(record.incarnation, record.version))
+            return replace(change, seen=ExpectedVersion(record.incarnation, record.version))
         return change if self._new else None
 
     def _appended(self) -> tuple[RunRecord, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memory.domain import Run
+from memory.domain.entities import Run
 from memory.formats.griptape import SHOWN_FROM
 
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from memory.bridges.griptape.artifacts import to_json
-from memory.domain import encode_metadata
+from memory.domain.records import encode_metadata
+from memory.domain.values import Json, encode
 from memory.errors import InvalidValueError
-from memory.values import Json, encode
 
 _log = logging.getLogger("memory")
 

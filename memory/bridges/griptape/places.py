@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import quote
 
-from memory.changes import Change
+from memory.core.store import Store
+from memory.domain.values import now
 from memory.errors import ConfigurationError, CorruptRecordError
 from memory.formats.envelopes import read_envelope
 from memory.formats.griptape_local import id_of
 from memory.formats.registry import name_of
-from memory.store import Store
+from memory.port.changes import Change
 from memory.transfer import parse
-from memory.values import now
 
 if TYPE_CHECKING:
     import boto3

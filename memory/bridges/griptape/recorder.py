@@ -16,8 +16,11 @@ from memory.bridges.griptape.marks import shown_from, visible
 from memory.bridges.griptape.metadata import metadata_of
 from memory.bridges.griptape.places import Bring
 from memory.bridges.griptape.state import GONE, NEW, KnownRun, MemoryState
-from memory.changes import ALL_RUNS, UNKNOWN, ChangeSet, Receipt, Written
-from memory.domain import Conversation, ConversationRecord, Run
+from memory.core.store import Store
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.entities import Conversation, Run
+from memory.domain.records import ConversationRecord
+from memory.domain.values import Json
 from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
@@ -26,13 +29,11 @@ from memory.errors import (
     PartialCommitError,
     PersistenceError,
 )
-from memory.forking import ForkAware, watch
 from memory.formats.envelopes import metadata_json
-from memory.repository import Window
-from memory.store import Store
-from memory.transfer.states import runs_in, steadily
-from memory.unit_of_work import UnitOfWork
-from memory.values import Json
+from memory.port.changes import ALL_RUNS, UNKNOWN, ChangeSet, Receipt, Written
+from memory.port.forking import ForkAware, watch
+from memory.port.repository import Window
+from memory.transfer.reading import retry_on_conflict, runs_in
 
 _RETRIES: Final = 10
 _FIRST_PAGE, _GROWTH = 256, 8  # runs; a long conversation is read in few, larger pages
@@ -72,38 +73,41 @@ class Recorder(ForkAware):
     # load
 
     def load(self) -> tuple[list[GriptapeRun], dict[str, Json]]:
-        """Return the visible runs and the conversation's metadata, both of one version of the conversation.
+        """Return the visible runs and the conversation's metadata.
 
         Raises:
             PersistenceError: the store failed.
         """
         with self._lock:
             self._settle()
-            return steadily(self._load)
+            conversation, runs, first = retry_on_conflict(self._load)
+            state = self._state
+            shown = visible(runs, first, state.created_at)
+            is_window = self._last is not None and len(shown) > self._last
+            if is_window:
+                shown = shown[len(shown) - cast(int, self._last) :]
+            loaded = [self._codec.to_theirs(run) for run in shown]
+            metadata = metadata_json(conversation.metadata) if conversation else {}
+            known = zip(shown, loaded, strict=True)
+            self._state = replace(
+                state,
+                runs=[KnownRun(_position(ours), run.id, self._codec.digest(run)) for ours, run in known],
+                detached=(),
+                metadata=metadata_of(metadata),
+                last_position=max([state.last_position, *map(_position, runs)]),
+                shown_from=first,
+                unseen=1 if is_window else ALL_RUNS,
+                is_window=is_window,
+            )
+            return loaded, metadata
 
-    def _load(self) -> tuple[list[GriptapeRun], dict[str, Json]]:
+    def _load(self) -> tuple[Conversation | None, list[Run], int]:
+        """Return the conversation, and what `_read` returns of the same version; `ConflictError` if it was edited meanwhile."""
         with self._store.begin() as uow:
             conversation = self._look(uow)
-        state = self._state
-        runs, first = self._read(cast(ConversationRecord, conversation.record)) if conversation else ([], 0)
-        shown = visible(runs, first, state.created_at)
-        is_window = self._last is not None and len(shown) > self._last
-        if is_window:
-            shown = shown[len(shown) - cast(int, self._last) :]
-        loaded = [self._codec.to_theirs(run) for run in shown]
-        metadata = metadata_json(conversation.metadata) if conversation else {}
-        known = zip(shown, loaded, strict=True)
-        self._state = replace(
-            state,
-            runs=[KnownRun(_position(ours), run.id, self._codec.digest(run)) for ours, run in known],
-            detached=(),
-            metadata=metadata_of(metadata),
-            last_position=max([state.last_position, *map(_position, runs)]),
-            shown_from=first,
-            unseen=1 if is_window else ALL_RUNS,
-            is_window=is_window,
-        )
-        return loaded, metadata
+        if conversation is None:
+            return None, [], 0
+        return conversation, *self._read(cast(ConversationRecord, conversation.record), self._last)
 
     def _look(self, uow: UnitOfWork) -> Conversation | None:
         """Return the conversation, None if there is none; bring it from the old place if it is there."""
@@ -125,18 +129,19 @@ class Recorder(ForkAware):
         except NotFoundError:
             return None
 
-    def _read(self, record: ConversationRecord) -> tuple[list[Run], int]:
-        """Return the last runs, and the position from which runs are visible: all that are visible, or more than ``last``."""
-        limit = _FIRST_PAGE if self._last is None else self._last + 1
+    def _read(self, record: ConversationRecord, enough: int | None) -> tuple[list[Run], int]:
+        """Return the last runs, and the position from which runs are visible: more than ``enough``, or all that are."""
+        limit = _FIRST_PAGE if enough is None else enough + 1
+        created_at = self._state.created_at
         runs: list[Run] = []
         first, before = 0, None
         while True:
             page = list(runs_in(self._store, record, Window(before=before, limit=limit, from_end=True)))
-            first = first or shown_from(page, record.created_at)
+            first = first or shown_from(page, created_at)
             runs = page + runs
             if len(page) < limit or (before := _position(page[0])) <= max(first, 1):
                 return runs, first
-            if self._last is not None and len(visible(runs, first, record.created_at)) > self._last:
+            if enough is not None and len(visible(runs, first, created_at)) > enough:
                 return runs, first
             limit *= _GROWTH
 
@@ -204,8 +209,8 @@ class Recorder(ForkAware):
 
     def _recognise(self, digests: set[int], among: int | None) -> None:
         """Look for these runs in the store, among the last runs or (None) among all; what is found can be put back."""
-        window = Window(limit=among, from_end=among is not None)
-        page = self._store.repository.runs(self._store.name, self._id, window).runs
+        with self._store.begin() as uow:
+            page = uow.runs.list(self._id) if among is None else uow.runs.last(self._id, among)
         state = self._state
         known = {each.position for each in (*state.runs, *state.detached)}
         found = [each for each in map(self._codec.known, page) if each.digest in digests and each.position not in known]

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from memory.changes import ALL_RUNS
-from memory.values import Json
+from memory.domain.values import Json
+from memory.port.changes import ALL_RUNS
 
 GONE: Final = 0
 """As a position: someone else removed the run. It is not stored again."""

@@ -12,9 +12,9 @@ from memory import (
     Store,
 )
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.changes import UNKNOWN, Change, ChangeSet
+from memory.core.unit_of_work import UnitOfWork
+from memory.port.changes import UNKNOWN, Change, ChangeSet
 from memory.testing.base import committed, outcome_of, put, read, read_runs, run
-from memory.unit_of_work import UnitOfWork
 from tests.adapters.cloud.troubles import (
     AWAY,
     append,

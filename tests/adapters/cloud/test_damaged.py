@@ -10,8 +10,8 @@ import pytest
 
 from memory import Conversation, CorruptRecordError, PersistenceError, Run, Store, StoreUnavailableError
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.changes import Change, ChangeSet
-from memory.repository import Repository, Window
+from memory.port.changes import Change, ChangeSet
+from memory.port.repository import Repository, Window
 from memory.testing.base import put, run
 from tests.cloud_server import CloudServer
 from tests.cloud_server.serving import _Handler

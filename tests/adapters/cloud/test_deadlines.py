@@ -13,10 +13,10 @@ import pytest
 
 from memory import CommitInDoubtError, PersistenceError, Store, StoreUnavailableError, where
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.changes import Change, ChangeSet
-from memory.repository import Repository, Window
+from memory.domain.values import new_id
+from memory.port.changes import Change, ChangeSet
+from memory.port.repository import Repository, Window
 from memory.testing.base import put, read_runs, run
-from memory.values import new_id
 from tests.adapters.cloud.troubles import append, appending
 from tests.cloud_server import CloudServer, Fault
 from tests.cloud_server.faults import always, no_faults

@@ -14,9 +14,9 @@ from memory import (
     Store,
 )
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.repository import Repository, Window
+from memory.core.unit_of_work import UnitOfWork
+from memory.port.repository import Repository, Window
 from memory.testing.base import put, read, run
-from memory.unit_of_work import UnitOfWork
 from tests.cloud_server import Assumptions, CloudServer, Fault, Request
 from tests.cloud_server.faults import no_faults
 

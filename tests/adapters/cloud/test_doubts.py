@@ -16,9 +16,9 @@ from memory import (
     StoreUnavailableError,
 )
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.changes import Change, ChangeSet, Seen
+from memory.core.unit_of_work import UnitOfWork
+from memory.port.changes import Change, ChangeSet, ExpectedVersion
 from memory.testing.base import put, read, read_runs, run
-from memory.unit_of_work import UnitOfWork
 from tests.adapters.cloud.troubles import AWAY, BUSY, LOST, REFUSED, append, appending, meanwhile
 from tests.cloud_server import CloudServer, Fault
 from tests.cloud_server.faults import always, in_turn, no_faults, once
@@ -138,7 +138,9 @@ class TestGoingOn:
     def test_a_refusal_after_a_part_is_no_conflict(self, store: Store, other: Store, cloud_server: CloudServer) -> None:
         put(store, "a", None, run("1"))
         put(store, "b", None, run("1"))
-        seen = [Seen(read(store, "a").record.incarnation, 1), Seen(read(store, "b").record.incarnation, 1)]  # type: ignore[union-attr]
+        seen = [
+            ExpectedVersion(stored.incarnation, 1) for name in "ab" if (stored := read(store, name).record) is not None
+        ]
         record = run("2").to_record()
         changes = ChangeSet.of(
             [Change("a", append=(record,)), Change("b", seen=seen[1], replace_runs=(run("new").to_record(1),))], 0
@@ -158,7 +160,7 @@ class TestGoingOn:
 
     def test_a_replaced_run_is_found_again(self, store: Store, other: Store, cloud_server: CloudServer) -> None:
         put(store, "a", None, run("1"), run("2"))
-        seen = Seen(read(store, "a").record.incarnation, 1)  # type: ignore[union-attr]
+        seen = ExpectedVersion(read(store, "a").record.incarnation, 1)  # type: ignore[union-attr]
         both = tuple([run(text).to_record(position) for position, text in enumerate(("one", "two"), 1)])
         cloud_server.plan = in_turn([None, BUSY], "PATCH")
         with pytest.raises(PartialCommitError) as caught:

@@ -9,7 +9,7 @@ import pytest
 
 from memory import Conversation, Run, Store, where
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.repository import Repository
+from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from memory.testing.base import Clock, put, read, read_runs, run
 from memory.testing.state_machine import SameAsTheReference

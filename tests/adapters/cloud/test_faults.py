@@ -21,7 +21,7 @@ from memory import (
     StoreUnavailableError,
 )
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.changes import Change, ChangeSet
+from memory.port.changes import Change, ChangeSet
 from memory.testing.base import committed, put, read, read_runs, run
 from tests.cloud_server import Assumptions, CloudServer, Fault, Request
 from tests.cloud_server.faults import always, at_random, in_turn, no_faults, once

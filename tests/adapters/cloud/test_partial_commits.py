@@ -4,7 +4,7 @@ import pytest
 
 from memory import Conversation, InvalidValueError, PartialCommitError, Run, Store
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.changes import ChangeSet
+from memory.port.changes import ChangeSet
 from memory.testing.base import put, read, read_runs, run
 from tests.cloud_server import Assumptions, CloudServer, Fault
 from tests.cloud_server.faults import Plan, in_turn, no_faults

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import memory
 from memory import Run, Store, transfer
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.changes import Change, ChangeSet
+from memory.domain.values import to_datetime
+from memory.port.changes import Change, ChangeSet
 from memory.testing.base import put, read, read_runs, run, snapshot
-from memory.values import to_datetime
 from tests.cloud_server import Assumptions, CloudServer
 
 
@@ -46,7 +46,7 @@ def test_what_the_service_cannot_keep_is_refused_wholly_and_the_rest_goes_on() -
     put(origin, "c", None, run("1"))
     server = CloudServer(Assumptions(largest_text=1_000))
     with Store(GriptapeCloudRepository(server.host, "key-of-org-a")) as cloud:
-        told: list[transfer.Refusal] = []
+        told: list[transfer.RejectedConversation] = []
         totals = transfer.restore(cloud, transfer.read_lines(io.BytesIO(lines(origin))), on_refusal=told.append)
         assert totals == transfer.Totals(conversations=2, runs=2, refused=1)
         assert [(one.number, "at most 1000" in one.reason, "goes on" in one.reason) for one in told] == [

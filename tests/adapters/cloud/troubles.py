@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from memory import Store
-from memory.changes import Change, ChangeSet, Written
+from memory.port.changes import Change, ChangeSet, Written
 from memory.testing.base import run
 from tests.cloud_server import CloudServer, Fault, Request
 from tests.cloud_server.faults import Plan, no_faults

@@ -5,7 +5,7 @@ import pytest
 
 from memory import Store
 from memory.adapters.dynamodb import DynamoDbRepository
-from memory.values import new_id
+from memory.domain.values import new_id
 from tests.servers import Server
 
 
@@ -54,4 +54,4 @@ def other_store(other: DynamoDbRepository, namespace: str) -> Store:
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memory.adapters.dynamodb.errors._FIRST_DELAY", 0.001)
     monkeypatch.setattr("memory.adapters.dynamodb.errors._LONGEST_DELAY", 0.002)
-    monkeypatch.setattr("memory.store._FIRST_DELAY", 0)
+    monkeypatch.setattr("memory.core.store._FIRST_DELAY", 0)

@@ -15,10 +15,10 @@ import pytest
 
 from memory import Conversation, Store, where
 from memory.adapters.dynamodb import DynamoDbRepository
+from memory.domain.values import new_id
 from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
-from memory.repository import Repository
+from memory.port.repository import Repository
 from memory.testing.base import Snapshot, put, read, read_runs, run, snapshot
-from memory.values import new_id
 from tests.adapters.dynamodb.watching import Reply, before_each, check_tidy
 from tests.rounds import rounds
 from tests.servers import Server

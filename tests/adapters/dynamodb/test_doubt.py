@@ -10,10 +10,10 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from memory import Store
 from memory.adapters.dynamodb import DynamoDbRepository
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.values import new_id
 from memory.errors import CommitInDoubtError, StoreUnavailableError
 from memory.testing.base import put, read_runs, run
-from memory.unit_of_work import UnitOfWork
-from memory.values import new_id
 from tests.adapters.dynamodb.watching import Reply, after_each, before_each, check_tidy, failure, items_of
 from tests.servers import Server
 

@@ -12,6 +12,7 @@ from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, 
 import memory
 from memory import Run, Store, where
 from memory.adapters.dynamodb import DynamoDbRepository, table
+from memory.domain.values import new_id
 from memory.errors import (
     CommitInDoubtError,
     ConfigurationError,
@@ -22,7 +23,6 @@ from memory.errors import (
     StoreUnavailableError,
 )
 from memory.testing.base import put, read, read_runs, run
-from memory.values import new_id
 from tests.adapters.dynamodb.watching import Reply, after_each, before_each, check_tidy, failure, watched
 from tests.servers import dynamodb as dynamodb_servers
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from memory.adapters.dynamodb import keys
-from memory.index import LONGEST_PATH, Entry, key
+from memory.port.index import LONGEST_PATH, Entry, key
 from memory.testing import strategies
 
 ids = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=255)

@@ -8,7 +8,7 @@ import pytest
 from memory import Run, Store
 from memory.adapters.dynamodb import DynamoDbRepository
 from memory.errors import StoreUnavailableError
-from memory.repository import Window
+from memory.port.repository import Window
 from memory.testing.base import put, run
 from tests.adapters.dynamodb.watching import before_each, watched
 

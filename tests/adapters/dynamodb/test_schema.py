@@ -13,9 +13,9 @@ import pytest
 import memory
 from memory import Conversation, Store
 from memory.adapters.dynamodb import DynamoDbRepository, keys
+from memory.domain.values import new_id
 from memory.errors import ConfigurationError, SchemaError, StoreUnavailableError
 from memory.testing.base import put, read
-from memory.values import new_id
 from tests.adapters.dynamodb.watching import before_each, failure, watched
 from tests.servers import Server
 

@@ -9,10 +9,10 @@ import pytest
 
 from memory import Conversation, Run, Store, where
 from memory.adapters.dynamodb import DynamoDbRepository
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.values import new_id, now, to_datetime
 from memory.errors import ConflictError, NotFoundError, StoreUnavailableError
 from memory.testing.base import Snapshot, put, read_runs, run, snapshot, walk
-from memory.unit_of_work import UnitOfWork
-from memory.values import new_id, now, to_datetime
 from tests.adapters.dynamodb.watching import after_each, before_each, check_tidy, items_of, watched
 from tests.servers import Server
 

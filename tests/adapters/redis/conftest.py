@@ -10,7 +10,7 @@ import memory
 from memory import Store
 from memory.adapters.redis import RedisRepository
 from memory.adapters.redis.keys import Keys
-from memory.values import new_id
+from memory.domain.values import new_id
 from tests.servers import Server, redis
 
 

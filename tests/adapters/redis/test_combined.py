@@ -11,7 +11,7 @@ from operator import and_, or_
 import pytest
 
 from memory import Conversation, Store, where
-from memory.query import Criterion
+from memory.domain.criteria import Criterion
 from memory.testing.base import walk
 from tests.rounds import rounds
 

@@ -33,7 +33,7 @@ from memory import (
 )
 from memory.adapters.redis import RedisRepository
 from memory.adapters.redis.wire import Wire
-from memory.deadlines import within
+from memory.port.deadlines import within
 from tests.rounds import rounds
 from tests.servers import KillableServer, Server, free_port
 from tests.servers.proxy import Proxy

@@ -10,8 +10,8 @@ from redis.exceptions import ResponseError
 
 from memory import Conversation, CorruptRecordError, PersistenceError, Run, Store, UnitOfWork, where
 from memory.adapters.redis.keys import Keys
-from memory.changes import Change, ChangeSet
-from memory.domain import RunRecord
+from memory.domain.records import RunRecord
+from memory.port.changes import Change, ChangeSet
 from tests.rounds import rounds
 
 Use = Callable[[UnitOfWork], object]

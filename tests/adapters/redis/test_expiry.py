@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from memory import Conversation, Run, Store, UnitOfWork
+from memory.adapters.redis.committing import GRACE
 from memory.adapters.redis.keys import Keys
-from memory.adapters.redis.writing import GRACE
-from memory.values import now
+from memory.domain.values import now
 
 Work = Callable[[UnitOfWork], object]
 
@@ -93,7 +93,7 @@ def test_made_anew_without_an_end(store: Store, client: Any, keys: Keys, moment:
 
 def test_gone_of_itself(store: Store, client: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without anybody purging: keys, index entries and all; what is found in the very moment is left out."""
-    monkeypatch.setattr("memory.adapters.redis.writing.GRACE", 1)
+    monkeypatch.setattr("memory.adapters.redis.committing.GRACE", 1)
     with store.begin() as uow:
         uow.conversations.add(Conversation("a", {"n": 1}, datetime.now(UTC) - timedelta(hours=1)))
         uow.runs.append("a", Run(1, 1))

@@ -24,9 +24,9 @@ from memory import (
     UnsupportedError,
 )
 from memory.adapters.redis import RedisRepository
-from memory.changes import Change, ChangeSet
-from memory.domain import RunRecord
-from memory.values import new_id
+from memory.domain.records import RunRecord
+from memory.domain.values import new_id
+from memory.port.changes import Change, ChangeSet
 from tests.servers import KillableServer, Server, free_port
 from tests.servers.proxy import Cut, Proxy
 from tests.servers.redis import commits
@@ -169,7 +169,7 @@ def test_scripts_flushed_between_two_commits(store: Store, client: Any) -> None:
 
 
 def test_more_than_a_server_takes_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memory.adapters.redis.writing._MOST_ARGUMENTS", 100)
+    monkeypatch.setattr("memory.adapters.redis.committing._MOST_ARGUMENTS", 100)
     put(store)
     before = state(store)
     with pytest.raises(UnsupportedError, match="several parts"), store.begin() as uow:

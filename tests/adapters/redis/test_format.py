@@ -7,9 +7,9 @@ from memory import Conversation, Run, Store
 from memory.adapters.redis import RedisRepository
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.tokens import Tokens
-from memory.changes import Change, ChangeSet
-from memory.domain import ConversationRecord, RunRecord
-from memory.index import entries
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.port.changes import Change, ChangeSet
+from memory.port.index import entries
 
 
 def decoded(stored: dict[bytes, bytes]) -> dict[str, str]:

@@ -13,12 +13,12 @@ import redis as redis_py
 
 import memory
 from memory import CommitInDoubtError, ConfigurationError, Conversation, Run, Store, StoreUnavailableError, UnitOfWork
+from memory.adapters.redis.committing import COMMIT
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.repository import _RUNS
-from memory.adapters.redis.writing import COMMIT
-from memory.changes import Change, ChangeSet
-from memory.domain import RunRecord
-from memory.values import new_id
+from memory.domain.records import RunRecord
+from memory.domain.values import new_id
+from memory.port.changes import Change, ChangeSet
 from tests.servers import Server
 
 Work = Callable[[UnitOfWork], object]

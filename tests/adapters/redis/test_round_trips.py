@@ -8,7 +8,7 @@ import pytest
 
 import memory
 from memory import Conversation, Run, Store, UnitOfWork, where
-from memory.values import new_id
+from memory.domain.values import new_id
 from tests.servers import Server
 from tests.servers.proxy import Proxy
 from tests.servers.redis import commits

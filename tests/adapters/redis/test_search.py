@@ -10,17 +10,17 @@ import redis as redis_py
 
 import memory
 from memory import Conversation, SchemaError, Store, StoreUnavailableError, where
-from memory.adapters.redis import RedisRepository, querying
+from memory.adapters.redis import RedisRepository, index
+from memory.adapters.redis.index import Index
 from memory.adapters.redis.keys import Keys
-from memory.adapters.redis.querying import Index
 from memory.adapters.redis.schema import HEAD
 from memory.adapters.redis.wire import Script
-from memory.changes import Change, ChangeSet
-from memory.deadlines import within
-from memory.domain import ConversationRecord, encode_metadata
-from memory.query import Criterion
+from memory.domain.criteria import Criterion
+from memory.domain.records import ConversationRecord, encode_metadata
+from memory.domain.values import Json, new_id, to_datetime
+from memory.port.changes import Change, ChangeSet
+from memory.port.deadlines import within
 from memory.testing.base import walk
-from memory.values import Json, new_id, to_datetime
 from tests.servers import KillableServer, Server
 
 
@@ -120,7 +120,7 @@ class TestLimits:
         assert slow != source
         slow = "local function slow() local n = 0; for _ = 1, 1e6 do n = n + 1 end end\n" + slow
         script = SimpleNamespace(source=slow, sha=sha1(slow.encode()).hexdigest())
-        monkeypatch.setattr(querying, "_PAGE", script)
+        monkeypatch.setattr(index, "_PAGE", script)
         assert len(store.begin().conversations.find(order="id", limit=50)) == 50
         monkeypatch.setattr(Index, "milliseconds", 20)
         with pytest.raises(StoreUnavailableError, match="time was up"):
@@ -198,7 +198,7 @@ def test_a_window_that_is_not_found_costs_time_and_nothing_else(
     source, truth = Script("shared", "page").source, "#aggregate(condition, 'LIMIT', digits(number - 1), 1).results > 0"
     assert truth in source
     source = source.replace(truth, lie.format(truth=truth))
-    monkeypatch.setattr(querying, "_PAGE", SimpleNamespace(source=source, sha=sha1(source.encode()).hexdigest()))
+    monkeypatch.setattr(index, "_PAGE", SimpleNamespace(source=source, sha=sha1(source.encode()).hexdigest()))
     for order in ("id", "-id", "updated_at", "-created_at"):
         expected = [f"c{n:04}" for n in range(6_000)]
         assert [one.id for one in walk(store, order=order, limit=700)] == (

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory import where
-from memory.adapters.redis.search import Translation
+from memory.adapters.redis.searching import Translation
 from memory.adapters.redis.tokens import Cover, Tokens, _levels, cover, id_digits, id_ranks, is_told_by_ranks
-from memory.index import Every, KeyBetween, entries, key, plan
-from memory.query import Criterion
+from memory.domain.criteria import Criterion
+from memory.domain.values import Json
+from memory.port.index import Every, KeyBetween, entries, key, plan
 from memory.testing.random_queries import criteria
 from memory.testing.strategies import ODD_NUMBERS, ODD_STRINGS, scalars, values
-from memory.values import Json
 
 numbers = st.one_of(
     st.integers(-(2**80), 2**80), st.integers(-300, 300), st.floats(allow_nan=False, allow_infinity=False)

@@ -5,8 +5,9 @@ from collections import Counter
 from sqlalchemy import Engine, func, select
 
 from memory.adapters.sql.tables import conversations, entries, runs
-from memory.domain import Conversation, ConversationRecord
-from memory.index import entries as entries_of
+from memory.domain.entities import Conversation
+from memory.domain.records import ConversationRecord
+from memory.port.index import entries as entries_of
 
 
 def assert_consistent(engine: Engine) -> None:

@@ -14,10 +14,10 @@ from sqlalchemy import create_engine
 import memory
 from memory import CommitInDoubtError, Conversation, PersistenceError, Run, Store, StoreUnavailableError, where
 from memory.adapters.sql import SqlRepository
-from memory.changes import Change, ChangeSet
-from memory.domain import RunRecord
-from memory.paging import Query
-from memory.repository import Repository, Window
+from memory.domain.records import RunRecord
+from memory.port.changes import Change, ChangeSet
+from memory.port.paging import Query
+from memory.port.repository import Repository, Window
 from tests.adapters.sql.children import started
 from tests.rounds import rounds
 from tests.servers import KillableServer, postgres

@@ -20,9 +20,9 @@ from memory import (
     Store,
 )
 from memory.adapters.sql import SqlRepository
-from memory.changes import Change, ChangeSet, Seen
-from memory.domain import ConversationRecord, RunRecord
-from memory.repository import Window
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.port.changes import Change, ChangeSet, ExpectedVersion
+from memory.port.repository import Window
 from tests.adapters.sql.test_races import at_once
 from tests.rounds import rounds
 
@@ -65,7 +65,7 @@ def test_a_refused_commit_leaves_no_garbage(store: Store) -> None:
     repository.commit("n", ChangeSet((Change("c", create=RECORD, append=(RUN,)),)))
     refusals: list[tuple[Change, type[PersistenceError]]] = [
         (Change("c", create=RECORD), AlreadyExistsError),
-        (Change("c", seen=Seen("1", 7), metadata="{}"), ConflictError),
+        (Change("c", seen=ExpectedVersion("1", 7), metadata="{}"), ConflictError),
         (Change("c", after=7, append=(RUN,)), ConflictError),
         (Change("c", append=(RUN._replace(position=1),)), InvalidValueError),
     ]

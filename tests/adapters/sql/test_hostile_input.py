@@ -9,8 +9,8 @@ import pytest
 import memory
 from memory import Conversation, InvalidValueError, Run, Store, where
 from memory.adapters.sql import SqlRepository, searching
-from memory.query import Criterion
-from memory.values import Json
+from memory.domain.criteria import Criterion
+from memory.domain.values import Json
 from tests.adapters.sql.checking import assert_consistent
 
 NAMES = [

@@ -11,8 +11,8 @@ import memory
 from memory import Conversation, Run, Store, UnitOfWork, where
 from memory.adapters.sql import SqlRepository, searching
 from memory.adapters.sql.statements import Statements
-from memory.changes import Change, ChangeSet
-from memory.domain import ConversationRecord, encode_metadata
+from memory.domain.records import ConversationRecord, encode_metadata
+from memory.port.changes import Change, ChangeSet
 
 SIZE = 2000
 Work = Callable[[UnitOfWork], object]

@@ -9,9 +9,9 @@ import memory
 from memory import Conversation, NotFoundError, Run, Store
 from memory.adapters.sql import SqlRepository, repository
 from memory.adapters.sql.tables import commits, entries, runs
-from memory.changes import Change, ChangeSet
-from memory.domain import ConversationRecord
-from memory.values import now
+from memory.domain.records import ConversationRecord
+from memory.domain.values import now
+from memory.port.changes import Change, ChangeSet
 from tests.adapters.sql.checking import assert_consistent
 
 _DAY = 24 * 3600 * 1_000_000
@@ -96,7 +96,7 @@ def test_receipts_are_forgotten_on_the_way_too(store: Store, clock: Clock, monke
 
 
 def test_purging_removes_runs_and_entries_too(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memory.adapters.sql.commits._PURGED_AT_ONCE", 2)
+    monkeypatch.setattr("memory.adapters.sql.operations._PURGED_AT_ONCE", 2)
     soon = datetime.now(UTC) + timedelta(hours=1)
     with store.begin() as uow:
         for n in range(5):

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import cast
 
 from memory.adapters.in_memory import InMemoryRepository, _Kept
-from memory.changes import Change
-from memory.domain import Conversation, ConversationRecord
-from memory.paging import Page, Query
-from memory.query import AllOf, AnyOf, Criterion, Not
+from memory.domain.criteria import AllOf, AnyOf, Criterion, Not
+from memory.domain.entities import Conversation
+from memory.domain.records import ConversationRecord
+from memory.port.changes import Change
+from memory.port.paging import Page, Query
 
 
 class Faulty(InMemoryRepository):

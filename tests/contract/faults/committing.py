@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import cast
 
 from memory.adapters.in_memory import _Kept, _written
-from memory.changes import ALL_RUNS, Change, ChangeSet, Receipt, Seen, Written
+from memory.port.changes import ALL_RUNS, Change, ChangeSet, ExpectedVersion, Receipt, Written
 from tests.contract.faults.base import Faulty, altered
 
 # Versions and conflicts
@@ -77,7 +77,7 @@ class BlindWritesRefused(Faulty):
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
         blind = change.seen is None and (change.edits or change.remove)
-        return replace(change, seen=Seen("", 0)) if blind and present else change
+        return replace(change, seen=ExpectedVersion("", 0)) if blind and present else change
 
 
 class IncarnationIgnored(Faulty):
@@ -86,7 +86,7 @@ class IncarnationIgnored(Faulty):
     def asked(self, change: Change, present: _Kept | None) -> Change:
         if change.seen is None or present is None:
             return change
-        return replace(change, seen=Seen(present.record.incarnation, change.seen.version))
+        return replace(change, seen=ExpectedVersion(present.record.incarnation, change.seen.version))
 
 
 class IncarnationReused(Faulty):

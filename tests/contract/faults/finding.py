@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
-from memory.domain import Conversation
-from memory.paging import Order, Page, Query
-from memory.query import EVERYTHING, Criterion, Exists, Not, OneOf, OnMetadata, Orders, Path
-from memory.values import Json, encode
+from memory.domain.criteria import EVERYTHING, Criterion, Exists, Not, OneOf, OnMetadata, Orders, Path
+from memory.domain.entities import Conversation
+from memory.domain.values import Json, encode
+from memory.port.paging import Order, Page, Query
 from tests.contract.faults.base import Faulty, record_of
 
 # Pages

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import cast
 
 from memory.adapters.in_memory import InMemoryRepository, _Kept
-from memory.changes import ALL_RUNS, NEVER, Change, ChangeSet, Receipt
-from memory.domain import Conversation, ConversationRecord
-from memory.paging import Page, Query
-from memory.query import Criterion
-from memory.repository import RunsRead, Window
-from memory.values import Json, decode, encode
+from memory.domain.criteria import Criterion
+from memory.domain.entities import Conversation
+from memory.domain.records import ConversationRecord
+from memory.domain.values import Json, decode, encode
+from memory.port.changes import ALL_RUNS, NEVER, Change, ChangeSet, Receipt
+from memory.port.paging import Page, Query
+from memory.port.repository import RunsRead, Window
 from tests.contract.faults.base import Faulty, altered, record_of
 
 # Expiry and namespaces

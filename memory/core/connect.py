@@ -1,0 +1,96 @@
+"""From a URL to a repository: which module serves which scheme, imported only then."""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Final, NamedTuple, cast
+
+from memory.core.store import MAX_METADATA_VALUES, Store
+from memory.errors import ConfigurationError
+from memory.port.repository import Repository
+from memory.port.urls import has_stray_at
+
+
+class _Adapter(NamedTuple):
+    module: str
+    extra: str | None = None
+
+
+_ADAPTERS: Final = {
+    "memory": _Adapter("memory.adapters.in_memory"),
+    "sqlite": _Adapter("memory.adapters.sql"),
+    "postgresql": _Adapter("memory.adapters.sql", "postgres"),
+    "redis": _Adapter("memory.adapters.redis", "redis"),
+    "rediss": _Adapter("memory.adapters.redis", "redis"),
+    "dynamodb": _Adapter("memory.adapters.dynamodb", "dynamodb"),
+    "griptape": _Adapter("memory.adapters.cloud", "cloud"),
+}
+ENTRY_POINTS: Final = "memory.adapters"
+"""The group of entry points by which other packages add schemes: a name, and a function from a URL to a `Repository`."""
+
+
+def open_repository(url: str) -> Repository:
+    """Open the repository that a URL names.
+
+    Errors never quote the URL: whatever is wrong with it, a part of it may be a password.
+
+    Raises:
+        ConfigurationError: the URL cannot be one, or its store needs an extra that is not installed.
+    """
+    if not isinstance(url, str) or "://" not in url:
+        raise ConfigurationError(
+            "a store's URL looks like sqlite:///conversations.db or postgresql+psycopg://host/database"
+        )
+    if not url.isprintable() or url != url.strip():
+        raise ConfigurationError(
+            "the URL begins or ends with a blank, or holds a control character such as a line break"
+        )
+    scheme = url.split("://", 1)[0].split("+", 1)[0]
+    if scheme != "sqlite" and has_stray_at(url):
+        raise ConfigurationError(
+            "the URL has an @ behind a / ? or #: in a user name or password write %2F, %3F and %23 for these, elsewhere %40 for @"
+        )
+    adapter = _ADAPTERS.get(scheme)
+    try:
+        if adapter is not None:
+            return cast(Repository, import_module(adapter.module).open_url(url))
+        return _find_opener(scheme)(url)
+    except ModuleNotFoundError as error:
+        if adapter is None or adapter.extra is None:
+            raise
+        raise ConfigurationError(
+            f"a {scheme}:// store needs the module {error.name}: pip install 'conversation-memory[{adapter.extra}]'"
+        ) from error
+
+
+def _find_opener(scheme: str) -> Callable[[str], Repository]:
+    for entry_point in entry_points(group=ENTRY_POINTS, name=scheme):
+        return cast(Callable[[str], Repository], entry_point.load())
+    raise ConfigurationError(f"there is no store for the URL's scheme; there are: {', '.join(sorted(_ADAPTERS))}")
+
+
+def connect(url: str, *, namespace: str = "default", max_metadata_values: int = MAX_METADATA_VALUES) -> Store:
+    """Open the store that a URL names.
+
+    ==================================  ====================================================================
+    ``sqlite:///conversations.db``      a local file, made on first use; ``?synchronous=full`` or ``normal``
+    ``sqlite://``                       sqlite in memory
+    ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it
+    ``redis://host``                    Redis with search; ``rediss://`` with TLS; ``?prefix=memory`` and others: `open_url`
+    ``dynamodb://table``                Amazon DynamoDB; ``?region=...&endpoint=...``, see docs/dynamodb.md
+    ``griptape+https://host``           Griptape Cloud, with the key in ``GT_CLOUD_API_KEY``; or ``griptape+http``
+    ``memory://``                       Python objects: the reference, for tests
+    ==================================  ====================================================================
+
+    Every URL takes ``?timeout=``: the seconds that one operation may take, 30 when left out. Other packages add schemes by an
+    entry point of the group ``memory.adapters``.
+
+    Args:
+        url: names the store.
+        namespace: its part of the store.
+        max_metadata_values: as for `Store`.
+
+    Raises:
+        ConfigurationError: the URL cannot be one, or its store needs an extra that is not installed.
+    """
+    return Store(open_repository(url), namespace, max_metadata_values=max_metadata_values)

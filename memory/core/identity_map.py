@@ -1,0 +1,303 @@
+"""The identity map of a unit of work: what it has read of each conversation, and its pending changes."""
+
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from memory.domain.entities import Conversation, Run
+from memory.domain.records import ConversationRecord, RunRecord, encode_metadata
+from memory.domain.values import check_id, to_microseconds
+from memory.errors import AlreadyExistsError, ClosedError, InvalidValueError, NotFoundError
+from memory.port.changes import ALL_RUNS, NEVER, Change, ExpectedVersion, Written
+from memory.port.repository import Repository
+
+
+class TrackedConversation:
+    """One conversation in a unit of work: as it was read, and what is pending."""
+
+    __slots__ = (
+        "_added",
+        "_after",
+        "_append",
+        "_last_position",
+        "_remove_after",
+        "_removed",
+        "_replace",
+        "conversation",
+        "id",
+        "removed_before",
+        "removed_runs",
+        "seen",
+        "was_absent",
+    )
+
+    def __init__(self, conversation_id: str) -> None:
+        self.id = conversation_id
+        self.conversation: Conversation | None = None
+        self.seen: ExpectedVersion | None = None
+        self._last_position: int | None = None  # as it was when ``seen`` was read
+        self._added = False
+        self._removed = False  # the stored one is to go; another may be added after it
+        self._remove_after: int | None = None
+        self.was_absent = False  # looked for, and not found
+        self._forget_runs()
+
+    def _forget_runs(self) -> None:
+        self._after: int | None = None
+        self._append: list[RunRecord] = []
+        self._replace: dict[int, RunRecord] = {}
+        self.removed_before = 0
+        self.removed_runs: set[int] = set()
+
+    # what is known
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the conversation is gone, as far as this unit of work sees."""
+        return self._removed and not self._added
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether runs in the store are runs of this conversation."""
+        return not self._added and not self._removed
+
+    @property
+    def appended(self) -> list[Run]:
+        """The pending runs."""
+        return [Run.from_record(self.id, record) for record in self._append]
+
+    def loaded(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        if conversation.record is not None:
+            record = conversation.record
+            self.saw(ExpectedVersion(record.incarnation, record.version), record.last_position)
+
+    def met(self, conversation: Conversation) -> Conversation:
+        """Return the object that stands for this conversation here: the first one that was met."""
+        if self.conversation is None and not self._removed:
+            self.loaded(conversation)
+        return self.conversation or conversation
+
+    def saw(self, seen: ExpectedVersion | None, last_position: int | None) -> None:
+        """Remember the first state that was read: what was read later may have changed since."""
+        if self.seen is None and seen is not None:
+            self.seen, self._last_position = seen, last_position
+
+    def overlay(self, runs: tuple[Run, ...]) -> list[Run]:
+        """Return stored runs as they will be."""
+        if not (self.removed_before or self.removed_runs or self._replace):
+            return list(runs)
+        return [
+            Run.from_record(self.id, self._replace[position]) if position in self._replace else run
+            for run in runs
+            if (position := run.position or 0) >= self.removed_before and position not in self.removed_runs
+        ]
+
+    # what is wanted
+
+    def add(self, conversation: Conversation) -> None:
+        if self.conversation is not None:
+            raise AlreadyExistsError(f"conversation {self.id!r} exists already")
+        encode_metadata(conversation.metadata)
+        _expiry(conversation)
+        pending, after = (
+            self._append,
+            self._after,
+        )  # appended before it was added: runs of this conversation all the same
+        self._forget_runs()
+        self._append, self._after = pending, after
+        self.conversation, self._added = conversation, True
+
+    def remove(self) -> None:
+        self._check_present()
+        if not self._added:
+            # What was read, and is removed for what was read, is not to take along a run that somebody appends meanwhile.
+            self._removed = True
+            self._remove_after = self._last_position
+        self.conversation, self._added = None, False
+        self._forget_runs()
+
+    def append(self, records: list[RunRecord], after: int | None) -> None:
+        self._check_present()
+        if after is not None and self._after not in (None, after):
+            raise InvalidValueError(
+                f"runs are appended to conversation {self.id!r} after {self._after} here: not also after {after}"
+            )
+        if not records and after is not None and not self._added:
+            self._last_position = after  # of nothing: tells what was seen, for a removal
+            return
+        self._append += records
+        self._after = self._after if after is None else after
+
+    def replace_run(self, record: RunRecord) -> None:
+        self._check_present()
+        self._check_has_positions(record.position)
+        if record.position < self.removed_before or record.position in self.removed_runs:
+            raise NotFoundError(
+                f"conversation {self.id!r} has no run at position {record.position}: it is removed here"
+            )
+        self._replace[record.position] = record
+
+    def remove_runs(self, positions: list[int]) -> None:
+        self._check_present()
+        for position in positions:
+            self._check_has_positions(position)
+            if position >= self.removed_before:
+                self._replace.pop(position, None)
+                self.removed_runs.add(position)
+
+    def remove_runs_before(self, position: int) -> None:
+        self._check_present()
+        if self._added:
+            return
+        self.removed_before = max(self.removed_before, position)
+        self.removed_runs = {removed for removed in self.removed_runs if removed >= self.removed_before}
+        self._replace = {at: record for at, record in self._replace.items() if at >= self.removed_before}
+
+    def clear_runs(self) -> None:
+        self.remove_runs_before(ALL_RUNS)
+        self._append.clear()
+        self._after = None
+
+    def _check_present(self) -> None:
+        if self.is_removed:
+            raise NotFoundError(f"conversation {self.id!r} is removed in this unit of work")
+
+    def _check_has_positions(self, position: int) -> None:
+        if self._added:
+            raise NotFoundError(f"conversation {self.id!r} has no run at position {position}: it is not committed yet")
+
+    # what is to be written
+
+    def change(self, at: int) -> Change | None:
+        """Return all that is to happen to this conversation at this time; None if nothing is.
+
+        Raises:
+            InvalidValueError: its metadata or expiry cannot be stored.
+        """
+        create, metadata, expires_at = self._wanted(at)
+        edits = metadata is not None or expires_at is not None
+        edits_runs = bool(self.removed_before or self.removed_runs or self._replace)
+        if not (edits or edits_runs or create or self._removed or self._append):
+            return None
+        return Change(
+            self.id,
+            self.seen if edits or edits_runs or self._removed else None,  # an append never conflicts
+            self._expected_last_position(),
+            self._removed,
+            create,
+            metadata,
+            expires_at,
+            self.removed_before,
+            tuple(sorted(self.removed_runs)),
+            tuple([record for _, record in sorted(self._replace.items())]),
+            tuple(self._append),
+        )
+
+    def _expected_last_position(self) -> int | None:
+        """Return `Change.after`. Nothing is removed, or cleared, that was appended since it was read."""
+        if self._removed:
+            return self._remove_after
+        if self._after is None and self.removed_before == ALL_RUNS:
+            return self._last_position
+        return self._after
+
+    def _wanted(self, at: int) -> tuple[ConversationRecord | None, str | None, int | None]:
+        """Return what to create, or the new metadata and the new expiry: None where nothing is new."""
+        if self.conversation is None:
+            return None, None, None
+        metadata, expires_at = encode_metadata(self.conversation.metadata), _expiry(self.conversation)
+        record = self.conversation.record
+        if self._added or record is None:
+            return ConversationRecord(self.id, metadata, 1, "", 0, 0, at, at, expires_at), None, None
+        return (
+            None,
+            None if metadata == record.metadata else metadata,
+            None if expires_at == record.expires_at else NEVER if expires_at is None else expires_at,
+        )
+
+    def committed(self, change: Change, written: Written | None, at: int) -> None:
+        """Take over what a commit made of it, and go on with nothing pending."""
+        self._added = self._removed = self.was_absent = False
+        self._forget_runs()
+        if written is None:
+            self.seen = self._last_position = None
+        elif change.create is not None:
+            self.seen, self._last_position = (
+                ExpectedVersion(written.incarnation, written.version),
+                written.last_position,
+            )
+        elif self.seen is not None:
+            if change.edits:
+                self.seen = ExpectedVersion(self.seen.incarnation, written.version)
+            if self._last_position == written.last_position - len(change.append):  # else others appended too: not seen
+                self._last_position = written.last_position
+        if self.conversation is not None and written is not None:
+            # A version somebody else made of it meanwhile was not read here: it must still conflict with the next change.
+            self.conversation.written(change.outcome(self.conversation.record, written, at))
+
+
+class Session:
+    """What one unit of work has read and changed so far."""
+
+    __slots__ = ("_check_store", "_ended", "_let_go", "_tracked", "is_in_doubt", "namespace", "repository")
+
+    def __init__(self, repository: Repository, namespace: str, check_store: Callable[[], object]) -> None:
+        self.repository = repository
+        self.namespace = namespace
+        self._check_store = check_store
+        self._tracked: dict[str, TrackedConversation] = {}
+        # What `iterate` has passed by, as long as the application holds on to it: it may still be changed.
+        self._let_go: WeakValueDictionary[str, Conversation] | None = None
+        self._ended = False
+        self.is_in_doubt = False
+
+    def check_open(self) -> None:
+        if self._ended:
+            raise ClosedError("this unit of work has ended: begin another")
+        self._check_store()
+
+    def tracked(self, conversation_id: str) -> TrackedConversation:
+        """Return what is known of this conversation here; nothing yet, if it was not met before."""
+        self.check_open()
+        if type(conversation_id) is not str:  # which may not even be hashable
+            check_id(conversation_id, "the conversation's id")
+        if (tracked := self._tracked.get(conversation_id)) is None:
+            tracked = self._tracked[conversation_id] = TrackedConversation(
+                check_id(conversation_id, "the conversation's id")
+            )
+            if self._let_go and (conversation := self._let_go.pop(conversation_id, None)) is not None:
+                tracked.loaded(conversation)
+        return tracked
+
+    def is_tracked(self, conversation_id: str) -> bool:
+        return conversation_id in self._tracked
+
+    def all_tracked(self) -> list[TrackedConversation]:
+        for conversation_id in list(self._let_go or ()):
+            self.tracked(conversation_id)
+        return list(self._tracked.values())
+
+    def let_go(self, tracked: TrackedConversation) -> None:
+        """Keep a conversation no longer than the application does, if nothing of it has changed."""
+        if tracked.conversation is not None and tracked.change(0) is None:
+            if self._let_go is None:
+                self._let_go = WeakValueDictionary()
+            self._let_go[tracked.id] = tracked.conversation
+            del self._tracked[tracked.id]
+
+    def forget(self) -> None:
+        self._tracked.clear()
+        self._let_go = None
+
+    def end(self, *, in_doubt: bool = False) -> None:
+        self.forget()
+        self._ended = True
+        self.is_in_doubt = in_doubt
+
+
+def _expiry(conversation: Conversation) -> int | None:
+    if conversation.expires_at is None:
+        return None
+    return max(
+        0, to_microseconds(conversation.expires_at, "the conversation's expires_at")
+    )  # negative would be `NEVER`

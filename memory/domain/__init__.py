@@ -1,0 +1,1 @@
+"""What conversations, runs and criteria are and mean; knows no store."""

@@ -1,0 +1,387 @@
+"""What a query means: one pure function, `Criterion.matches`. Every store gives the answers it gives.
+
+    (where("priority") <= 1) & (where("customer.tier") == "gold") & ~where("closed").exists()
+
+A comparison between different types is false, never an error. Integers and floats compare as numbers, exactly; a bool is
+not a number; strings compare by code point. ``!=`` is exactly ``not ==``, so it holds for conversations that lack the key.
+"""
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal, Never, TypeAlias, cast
+
+from memory.domain.entities import Conversation
+from memory.domain.values import MAX_DEPTH, Json, check_id_characters, decode, encode, to_microseconds
+from memory.errors import InvalidValueError
+
+Operator: TypeAlias = Literal["==", "<", "<=", ">", ">="]
+Path: TypeAlias = tuple[str, ...]
+FieldName: TypeAlias = Literal["id", "created_at", "updated_at", "run_count"]
+Scalar: TypeAlias = int | float | str
+
+_COMPARE: Final[dict[Operator, Callable[[Any, Any], bool]]] = {
+    "==": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+class Criterion(ABC):
+    """A condition on one conversation. Combine with ``&``, ``|`` and ``~`` (not ``and``, ``or``, ``not``)."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def matches(self, conversation: Conversation) -> bool:
+        """Tell whether the condition holds for this conversation."""
+
+    def __and__(self, other: "Criterion") -> "Criterion":
+        return AllOf(
+            (*(self.parts if isinstance(self, AllOf) else (self,)), check_criterion(other))
+        )  # flat, however long
+
+    def __or__(self, other: "Criterion") -> "Criterion":
+        return AnyOf((*(self.parts if isinstance(self, AnyOf) else (self,)), check_criterion(other)))
+
+    def __invert__(self) -> "Criterion":
+        return Not(self)
+
+    def __bool__(self) -> Never:
+        raise TypeError(
+            "a criterion has no truth value: combine with & | ~ and parentheses, not with `and`, `or`, `not`, `<=` twice"
+        )
+
+
+def check_criterion(value: object) -> Criterion:
+    """Return the value if it is a criterion.
+
+    Raises:
+        InvalidValueError: it is something else; the message says what to write.
+    """
+    if isinstance(value, MetadataTerm | FieldTerm):
+        raise InvalidValueError(
+            f"{value!r} is only a term: compare it, as in {value!r} == 1, or write {value!r}.exists()"
+        )
+    if not isinstance(value, Criterion):
+        raise InvalidValueError(f"a criterion is made by where(...), not {value!r:.100}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf(Criterion):
+    """All parts hold; ``AllOf(())`` holds for every conversation."""
+
+    parts: tuple[Criterion, ...] = ()
+
+    def matches(self, conversation: Conversation) -> bool:
+        return all(part.matches(conversation) for part in self.parts)
+
+
+EVERYTHING: Final = AllOf()
+"""The criterion that every conversation meets."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf(Criterion):
+    """At least one part holds; ``AnyOf(())`` holds for none."""
+
+    parts: tuple[Criterion, ...] = ()
+
+    def matches(self, conversation: Conversation) -> bool:
+        return any(part.matches(conversation) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Not(Criterion):
+    """The part does not hold."""
+
+    part: Criterion
+
+    def matches(self, conversation: Conversation) -> bool:
+        return not self.part.matches(conversation)
+
+    def __invert__(self) -> Criterion:
+        return self.part
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCompares(Criterion):
+    """A field of the conversation itself compares with the value; times are microseconds since 1970."""
+
+    field: FieldName
+    operator: Operator
+    value: Scalar
+
+    def matches(self, conversation: Conversation) -> bool:
+        if self.field == "id":
+            return _COMPARE[self.operator](conversation.id, self.value)
+        record = conversation.record
+        return record is not None and _COMPARE[self.operator](getattr(record, self.field), self.value)
+
+
+class OnMetadata(Criterion):
+    """A condition on what the metadata holds at a path; it never holds where there is nothing."""
+
+    __slots__ = ()
+    path: Path
+
+    def matches(self, conversation: Conversation) -> bool:
+        value: Json = conversation.metadata
+        for key in self.path:
+            if not isinstance(value, dict) or key not in value:
+                return False
+            value = value[key]
+        return self.holds(value)
+
+    @abstractmethod
+    def holds(self, value: Json) -> bool:
+        """Tell whether the condition holds for the value at the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exists(OnMetadata):
+    """There is something at the path, be it ``None`` or empty."""
+
+    path: Path
+
+    def holds(self, value: Json) -> bool:  # noqa: ARG002  # whatever it is
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf(OnMetadata):
+    """The value at the path equals one of these."""
+
+    path: Path
+    values: tuple[Json, ...]
+
+    def holds(self, value: Json) -> bool:
+        return any(_equal(value, one) for one in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Orders(OnMetadata):
+    """The value at the path is a number, or a string, as the bound is, and lies on this side of it."""
+
+    path: Path
+    operator: Literal["<", "<=", ">", ">="]
+    bound: Scalar
+
+    def holds(self, value: Json) -> bool:
+        if isinstance(value, bool) or not isinstance(value, str if isinstance(self.bound, str) else int | float):
+            return False
+        return _COMPARE[self.operator](value, self.bound)
+
+
+@dataclass(frozen=True, slots=True)
+class StartsWith(OnMetadata):
+    """The value at the path is a string with this beginning."""
+
+    path: Path
+    prefix: str
+
+    def holds(self, value: Json) -> bool:
+        return isinstance(value, str) and value.startswith(self.prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Contains(OnMetadata):
+    """The value at the path is a list, and one of its elements equals this."""
+
+    path: Path
+    element: Json
+
+    def holds(self, value: Json) -> bool:
+        return isinstance(value, list) and any(_equal(one, self.element) for one in value)
+
+
+def _equal(left: Json, right: Json) -> bool:
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
+    return left == right
+
+
+class MetadataTerm:
+    """What ``where(path)`` returns: compare it, and you have a criterion."""
+
+    __slots__ = ("_path",)
+    __hash__ = None  # type: ignore[assignment]  # `==` makes a criterion
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __eq__(self, value: object) -> Criterion:  # type: ignore[override]
+        return OneOf(self._path, (_operand(value),))
+
+    def __ne__(self, value: object) -> Criterion:  # type: ignore[override]
+        return Not(OneOf(self._path, (_operand(value),)))
+
+    def __lt__(self, value: Scalar) -> Criterion:
+        return Orders(self._path, "<", _bound(value))
+
+    def __le__(self, value: Scalar) -> Criterion:
+        return Orders(self._path, "<=", _bound(value))
+
+    def __gt__(self, value: Scalar) -> Criterion:
+        return Orders(self._path, ">", _bound(value))
+
+    def __ge__(self, value: Scalar) -> Criterion:
+        return Orders(self._path, ">=", _bound(value))
+
+    def in_(self, values: Iterable[object]) -> Criterion:
+        """Hold where the value equals one of these; never, if there are none."""
+        return OneOf(self._path, tuple(_operand(value) for value in _several(values)))
+
+    def between(self, low: Scalar, high: Scalar) -> Criterion:
+        """Hold where ``low <= value <= high``."""
+        return (self >= low) & (self <= high)
+
+    def __repr__(self) -> str:
+        dotted = ".".join(self._path)
+        return f"where({(dotted if tuple(dotted.split('.')) == self._path else self._path)!r})"
+
+    def exists(self) -> Criterion:
+        """Hold where there is anything at the path, ``None`` included."""
+        return Exists(self._path)
+
+    def startswith(self, prefix: str) -> Criterion:
+        """Hold where the value is a string with this beginning."""
+        if not isinstance(prefix, str):
+            raise InvalidValueError(f"startswith() takes a str, not {type(prefix).__name__}")
+        return StartsWith(self._path, prefix)
+
+    def contains(self, element: object) -> Criterion:
+        """Hold where the value is a list with an element equal to this."""
+        return Contains(self._path, _operand(element))
+
+
+class FieldTerm:
+    """What ``where.created_at`` and its siblings are: compare it, and you have a criterion."""
+
+    __slots__ = ("_field",)
+    __hash__ = None  # type: ignore[assignment]  # `==` makes a criterion
+
+    def __init__(self, field: FieldName) -> None:
+        self._field = field
+
+    def __repr__(self) -> str:
+        return f"where.{self._field}"
+
+    def _compares(self, operator: Operator, value: object) -> Criterion:
+        return FieldCompares(self._field, operator, _field_operand(self._field, value))
+
+    def __eq__(self, value: object) -> Criterion:  # type: ignore[override]
+        return self._compares("==", value)
+
+    def __ne__(self, value: object) -> Criterion:  # type: ignore[override]
+        return Not(self._compares("==", value))
+
+    def __lt__(self, value: Scalar | datetime) -> Criterion:
+        return self._compares("<", value)
+
+    def __le__(self, value: Scalar | datetime) -> Criterion:
+        return self._compares("<=", value)
+
+    def __gt__(self, value: Scalar | datetime) -> Criterion:
+        return self._compares(">", value)
+
+    def __ge__(self, value: Scalar | datetime) -> Criterion:
+        return self._compares(">=", value)
+
+    def in_(self, values: Iterable[object]) -> Criterion:
+        """Hold where the field equals one of these; never, if there are none."""
+        return AnyOf(tuple(self == value for value in _several(values)))
+
+    def between(self, low: Scalar | datetime, high: Scalar | datetime) -> Criterion:
+        """Hold where ``low <= field <= high``."""
+        return (self >= low) & (self <= high)
+
+
+class Where:
+    """The type of `where`: ``where("customer.tier")`` is a metadata path, ``where.created_at`` a field of the conversation."""
+
+    created_at: Final = FieldTerm("created_at")
+    updated_at: Final = FieldTerm("updated_at")
+    run_count: Final = FieldTerm("run_count")
+    id: Final = FieldTerm("id")
+
+    def __call__(self, path: str | Path) -> MetadataTerm:
+        """Return the term for a metadata path.
+
+        Args:
+            path: keys with dots between them, or a tuple of keys where a key has a dot in it.
+
+        Raises:
+            InvalidValueError: the path is neither.
+
+        >>> where("customer.tier") == "gold"
+        OneOf(path=('customer', 'tier'), values=('gold',))
+        >>> where(("customer.tier",)).exists()
+        Exists(path=('customer.tier',))
+        """
+        keys = tuple(path.split(".")) if isinstance(path, str) else path
+        if not isinstance(keys, tuple) or not keys or not all(isinstance(key, str) for key in keys):
+            raise InvalidValueError(f"a path is a str or a tuple of str, not {path!r}")
+        return MetadataTerm(keys)
+
+
+where: Final = Where()
+"""The beginning of every criterion; see `Where`."""
+
+
+def check_depth(criterion: Criterion) -> Criterion:
+    """Return the criterion, if it does not nest so deep that Python could not walk it.
+
+    Raises:
+        InvalidValueError: it does.
+    """
+    level = [criterion]
+    for _ in range(MAX_DEPTH + 2):  # so many combinations of negations of something
+        level = [inner for part in level for inner in _inside(part)]
+        if not level:
+            return criterion
+    raise InvalidValueError(f"the criterion nests deeper than {MAX_DEPTH} levels")
+
+
+def _inside(criterion: Criterion) -> tuple[Criterion, ...]:
+    if isinstance(criterion, AllOf | AnyOf):
+        return criterion.parts
+    return (criterion.part,) if isinstance(criterion, Not) else ()
+
+
+def _several(values: Iterable[object]) -> Iterable[object]:
+    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+        raise InvalidValueError(f"in_() takes several values, as in in_([{values!r:.60}])")
+    return values
+
+
+def _operand(value: object) -> Json:
+    """Return a copy of the value that nobody can change, or refuse it as a store would."""
+    return decode(encode(cast(Json, value), "the value to compare with"))
+
+
+def _bound(value: object) -> Scalar:
+    bound = _operand(value)
+    if isinstance(bound, bool) or not isinstance(bound, int | float | str):
+        raise InvalidValueError(f"only numbers and strings have an order: {value!r}")
+    return bound
+
+
+def _field_operand(field: FieldName, value: object) -> Scalar:
+    if field in ("created_at", "updated_at"):
+        return to_microseconds(value, f"the value to compare {field} with")
+    expected = str if field == "id" else int
+    if not isinstance(value, expected) or isinstance(value, bool):
+        raise InvalidValueError(f"{field} compares with a {expected.__name__}, not with {value!r}")
+    if isinstance(value, str):  # no id has other characters, and not every database can compare with them
+        return check_id_characters(value, "the value to compare the id with")
+    return max(-1, min(value, 2**53))  # beyond any number of runs either way, and an integer to every database

@@ -1,0 +1,176 @@
+"""What an application keeps: conversations and their runs."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from memory.domain.records import (
+    ConversationRecord,
+    RunRecord,
+    check_record,
+    check_run,
+    decode_metadata,
+    decode_text,
+    encode_metadata,
+)
+from memory.domain.values import (
+    check_id,
+    encode,
+    new_id,
+    to_datetime,
+    to_microseconds,
+)
+
+
+class Conversation:
+    """A conversation: an id, the metadata an application finds it by, and what the store says of it.
+
+    Two conversations are equal when all they hold is equal. Changes of ``metadata`` and ``expires_at`` are noticed by the unit
+    of work it came from; all else is given by the store and read-only.
+
+    Args:
+        id: 1 to 255 characters, no control characters; a new unique id when left out.
+        metadata: a dict of JSON values.
+        expires_at: an aware ``datetime``; from then on the conversation is hidden, with its runs. Never, when left out.
+
+    Raises:
+        InvalidValueError: the id cannot be one.
+
+    >>> conversation = Conversation("support-42", metadata={"customer": "ada"})
+    >>> conversation.version, conversation.run_count, conversation.created_at
+    (0, 0, None)
+    """
+
+    __slots__ = ("__weakref__", "_id", "_record", "expires_at", "metadata")
+    __hash__ = None  # type: ignore[assignment]  # mutable and equal by value
+
+    def __init__(
+        self, id: str | None = None, metadata: dict[str, Any] | None = None, expires_at: datetime | None = None
+    ) -> None:
+        self._id = new_id() if id is None else check_id(id, "the conversation's id")
+        self._record: ConversationRecord | None = None
+        self.metadata: dict[str, Any] = {} if metadata is None else metadata
+        self.expires_at = expires_at
+
+    @classmethod
+    def from_record(cls, record: ConversationRecord) -> "Conversation":
+        """Return the conversation that a store's record describes.
+
+        Raises:
+            CorruptRecordError: a field of it cannot be what the store wrote.
+        """
+        check_record(record)
+        metadata = decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}")
+        conversation = cls(record.id, metadata, None if record.expires_at is None else to_datetime(record.expires_at))
+        conversation.written(record)
+        return conversation
+
+    def written(self, record: ConversationRecord) -> None:
+        """Take over what the store now keeps; for the unit of work, after a commit."""
+        self._record = record
+
+    @property
+    def id(self) -> str:
+        """The id, unique in its namespace."""
+        return self._id
+
+    @property
+    def record(self) -> ConversationRecord | None:
+        """What the store keeps, as it was read or written last; None before the first commit."""
+        return self._record
+
+    @property
+    def version(self) -> int:
+        """How often the conversation itself was written: 1 after the first commit, 0 before. An append leaves it alone."""
+        return self._record.version if self._record else 0
+
+    @property
+    def run_count(self) -> int:
+        """How many runs there were when it was read or written."""
+        return self._record.run_count if self._record else 0
+
+    @property
+    def last_position(self) -> int:
+        """The position the store gave last; it stays when that run is removed. 0 before the first run."""
+        return self._record.last_position if self._record else 0
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was first committed (UTC, microseconds)."""
+        return to_datetime(self._record.created_at) if self._record else None
+
+    @property
+    def updated_at(self) -> datetime | None:
+        """When it, or any of its runs, was last written (UTC, microseconds)."""
+        return to_datetime(self._record.updated_at) if self._record else None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Conversation):
+            return NotImplemented
+        return (self.id, self.metadata, self.expires_at, self.record) == (
+            other.id,
+            other.metadata,
+            other.expires_at,
+            other.record,
+        )
+
+    def __repr__(self) -> str:
+        return f"Conversation({self._id!r}, metadata={self.metadata!r}, version={self.version}, run_count={self.run_count})"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One input and the output that answered it. Immutable: to change a stored run, `replace` it by another.
+
+    Args:
+        input: any JSON value: a string, or a framework's own structure.
+        output: likewise.
+        metadata: a dict of JSON values.
+        id: the caller's own handle, 1 to 255 characters; it need not be unique. A new unique id when left out.
+        created_at: when it was made; now, when left out.
+        position: given by the store: counts up from 1 in its conversation, never given twice. None until it is committed.
+
+    >>> run = Run(input="Where is my refund?", output="It left on Monday.")
+    >>> run.position is None
+    True
+    """
+
+    input: Any
+    output: Any
+    metadata: dict[str, Any] = field(default_factory=dict)
+    id: str = field(default_factory=new_id)
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    position: int | None = None
+
+    @classmethod
+    def from_record(cls, conversation_id: str, record: RunRecord) -> "Run":
+        """Return the run that a store's record describes.
+
+        Raises:
+            CorruptRecordError: it cannot be read; the message names its conversation and position.
+        """
+        what = f"run {record.position!r} of conversation {conversation_id!r}"
+        check_run(record, what)
+        return cls(
+            decode_text(record.input, what),
+            decode_text(record.output, what),
+            decode_metadata(record.metadata, what),
+            record.id,
+            to_datetime(record.created_at),
+            record.position or None,
+        )
+
+    def to_record(self, position: int = 0) -> RunRecord:
+        """Return what a store keeps of this run, at the position given.
+
+        Raises:
+            InvalidValueError: a part of it is not JSON, or its id or time cannot be one.
+        """
+        return RunRecord(
+            position,
+            check_id(self.id, "the run's id"),
+            encode(self.input, "input"),
+            encode(self.output, "output"),
+            encode_metadata(self.metadata),
+            to_microseconds(self.created_at, "the run's created_at"),
+        )

@@ -1,0 +1,288 @@
+"""A criterion as text, in a small part of Python's own syntax: it is parsed and translated, never evaluated.
+
+    domain == "Restaurants" and party_size >= 4
+    1 <= priority <= 5 and not (closed == True or customer.tier in ["gold", "silver"])
+    "Hotels_1" in services or startswith(customer.name, "A") or exists(metadata["a.b"])
+    created_at >= "2026-01-31" and run_count > 10
+
+A path is names with dots between them, or subscripts where a key is no name: ``customer.tier``,
+``customer["odd key"]``. ``id``, ``created_at``, ``updated_at`` and ``run_count`` are the conversation's own fields
+(times as ISO 8601 text, in UTC where they name no zone); ``metadata.id`` or ``metadata["id"]`` is what the metadata has
+under such a name. On the other side stands a value: a string, a number, ``True``, ``False``, ``None`` (or
+``true``, ``false``, ``null``, as JSON writes them), or a list or dict of values.
+
+==============================================  =======================================================
+``and``  ``or``  ``not``  parentheses           combine
+``path == value``, also ``!= < <= > >=``        compare; either way round, and in chains
+``path in [a, b]``, ``path not in [a, b]``      equals one of these, or none
+``value in path``, ``value not in path``        is an element of the list there, or is not
+``contains(path, value)``                       the same; also written ``path.contains(value)``
+``startswith(path, "ab")``                      begins so; also written ``path.startswith("ab")``
+``exists(path)``                                there is something; also written ``path.exists()``
+==============================================  =======================================================
+"""
+
+import ast
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Final, TypeAlias, TypeGuard
+
+from memory.domain.criteria import AllOf, AnyOf, Criterion, FieldTerm, MetadataTerm, where
+from memory.domain.timestamps import parse_timestamp
+from memory.domain.values import MAX_DEPTH
+from memory.errors import InvalidValueError
+
+LONGEST: Final = 10_000
+"""Characters that an expression may have."""
+
+DEEPEST: Final = 50
+"""Levels that an expression may nest."""
+
+_Term: TypeAlias = MetadataTerm | FieldTerm
+
+_FIELDS: Final = {
+    "id": where.id,
+    "created_at": where.created_at,
+    "updated_at": where.updated_at,
+    "run_count": where.run_count,
+}
+_TIMES: Final = ("created_at", "updated_at")
+
+_COMPARE: Final[dict[type[ast.cmpop], Callable[[_Term, object], Criterion]]] = {
+    ast.Eq: lambda term, value: term.__eq__(value),
+    ast.NotEq: lambda term, value: term.__ne__(value),
+    ast.Lt: lambda term, value: term < value,  # type: ignore[operator]  # the term checks its operand
+    ast.LtE: lambda term, value: term <= value,  # type: ignore[operator]
+    ast.Gt: lambda term, value: term > value,  # type: ignore[operator]
+    ast.GtE: lambda term, value: term >= value,  # type: ignore[operator]
+}
+_MIRRORED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
+    ast.Eq: ast.Eq,
+    ast.NotEq: ast.NotEq,
+    ast.Lt: ast.Gt,
+    ast.LtE: ast.GtE,
+    ast.Gt: ast.Lt,
+    ast.GtE: ast.LtE,
+}
+_CONSTANTS: Final = {"true": True, "false": False, "null": None}  # as JSON writes them
+_FUNCTIONS: Final[dict[str, tuple[int, Callable[..., Criterion]]]] = {  # how many arguments, the path included
+    "exists": (1, MetadataTerm.exists),
+    "startswith": (2, MetadataTerm.startswith),
+    "contains": (2, MetadataTerm.contains),
+}
+
+
+def parse(text: str) -> Criterion:
+    """Return the criterion that an expression means; the grammar is in the module's docstring.
+
+    Raises:
+        InvalidValueError: it is none; the message says what is wrong, and at which column.
+
+    >>> parse('domain == "Restaurants" and not priority > 2')  # doctest: +NORMALIZE_WHITESPACE
+    AllOf(parts=(OneOf(path=('domain',), values=('Restaurants',)),
+                 Not(part=Orders(path=('priority',), operator='>', bound=2))))
+    >>> parse('__import__("os").system("ls")')
+    Traceback (most recent call last):
+        ...
+    memory.errors.InvalidValueError: there is no function system(), only exists(), startswith(), contains(), at column 1
+    """
+    if not isinstance(text, str):
+        raise InvalidValueError(f"an expression is a str, not {text!r:.60}")
+    if len(text) > LONGEST:
+        raise InvalidValueError(f"an expression has at most {LONGEST:,} characters, not {len(text):,}")
+    return _Translation(text).criterion()
+
+
+class _Translation:
+    """From the text of one expression to its criterion."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text.lstrip()
+        self._indent = len(text) - len(self._text)
+
+    def criterion(self) -> Criterion:
+        return self._condition(self._syntax_tree(), DEEPEST)
+
+    def _syntax_tree(self) -> ast.expr:
+        try:
+            return ast.parse(self._text, mode="eval").body
+        except SyntaxError as error:
+            if not error.offset:  # the end came too early
+                raise InvalidValueError(f"{error.msg}, at the end") from error
+            at_equals = (error.text or "")[error.offset - 1 : error.offset] == "="
+            reason = "write == to compare" if at_equals else error.msg
+            raise self._error_at(error.lineno or 1, error.offset - 1, reason) from error
+        except ValueError as error:  # a NUL, or a surrogate
+            raise InvalidValueError(f"the expression cannot be read: {error}") from error
+        except (RecursionError, MemoryError) as error:
+            raise InvalidValueError("the expression nests too deep") from error
+
+    def _condition(self, node: ast.expr, depth: int) -> Criterion:
+        if depth == 0:
+            raise self._error(node, f"more than {DEEPEST} levels")
+        if isinstance(node, ast.BoolOp):
+            parts = tuple([self._condition(value, depth - 1) for value in node.values])
+            return AllOf(parts) if isinstance(node.op, ast.And) else AnyOf(parts)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return ~self._condition(node.operand, depth - 1)
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            pairs = [self._pair(left, op, right) for (left, right), op in zip(pairwise(sides), node.ops, strict=True)]
+            return pairs[0] if len(pairs) == 1 else AllOf(tuple(pairs))
+        if isinstance(node, ast.Call):
+            return self._call(node)
+        if isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
+            name = ".".join(self._path(node))
+            raise self._error(node, f"{name} alone is no condition: write {name} == True, or exists({name})")
+        if isinstance(node, ast.BinOp | ast.UnaryOp):
+            raise self._error(node, "only `and`, `or`, `not` and comparisons make a condition, no other operators")
+        raise self._error(
+            node, "a condition compares a path with a value, or calls exists(), startswith() or contains()"
+        )
+
+    def _pair(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Criterion:
+        """Translate one comparison of a chain."""
+        if isinstance(op, ast.Is | ast.IsNot):
+            raise self._error(right, "write == and != in place of `is` and `is not`")
+        if _is_path(left) and _is_path(right):
+            raise self._error(right, "two paths cannot be compared; a string is written in quotes")
+        if not _is_path(left) and not _is_path(right):
+            raise self._error(left, "two values cannot be compared: one side must be a path")
+        if isinstance(op, ast.In | ast.NotIn):
+            member = self._is_in(left, right)
+            return ~member if isinstance(op, ast.NotIn) else member
+        path, value, kind = (left, right, type(op)) if _is_path(left) else (right, left, _MIRRORED[type(op)])
+        term = self._term(path)
+        operand = self._operand(path, value)
+        return self._make(value, lambda: _COMPARE[kind](term, operand))
+
+    def _is_in(self, left: ast.expr, right: ast.expr) -> Criterion:
+        if _is_path(right):
+            contains, element = self._metadata_term(right).contains, self._value(left)
+            return self._make(left, lambda: contains(element))
+        if not isinstance(right, ast.List | ast.Tuple | ast.Set):
+            raise self._error(right, "after `in` comes a list of values, or a path")
+        term, values = self._term(left), [self._operand(left, value) for value in right.elts]
+        return self._make(right, lambda: term.in_(values))
+
+    def _call(self, node: ast.Call) -> Criterion:
+        """Translate ``name(path, ...)`` or ``path.name(...)``."""
+        arguments = node.args
+        if isinstance(node.func, ast.Attribute):
+            name, arguments = node.func.attr, [node.func.value, *arguments]
+        else:
+            name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name not in _FUNCTIONS:
+            raise self._error(
+                node, f"there is no function {name}(), only {', '.join(f'{known}()' for known in _FUNCTIONS)}"
+            )
+        count, function = _FUNCTIONS[name]
+        if len(arguments) != count or node.keywords or any(isinstance(argument, ast.Starred) for argument in arguments):
+            raise self._error(node, f"{name}() takes a path" + (" and a value" if count > 1 else ""))
+        term, values = self._metadata_term(arguments[0]), [self._value(argument) for argument in arguments[1:]]
+        return self._make(arguments[-1], lambda: function(term, *values))
+
+    def _make(self, node: ast.expr, make: Callable[[], Criterion]) -> Criterion:
+        try:
+            return make()
+        except InvalidValueError as error:
+            raise self._error(node, str(error)) from error
+
+    def _term(self, node: ast.expr) -> _Term:
+        if isinstance(node, ast.Name) and node.id in _FIELDS:
+            return _FIELDS[node.id]
+        return self._metadata_term(node)
+
+    def _metadata_term(self, node: ast.expr) -> MetadataTerm:
+        """Return the term for a path that is not one of the conversation's own fields."""
+        path = self._path(node)
+        if path[0] in _FIELDS:
+            raise self._error(
+                node, f"{path[0]} is the conversation's own field, which can only be compared; see metadata.{path[0]}"
+            )
+        if path[0] == "metadata":
+            path = path[1:]
+        if not path:
+            raise self._error(node, "metadata alone is no path: write metadata.name or metadata[name]")
+        return where(path)
+
+    def _path(self, node: ast.expr) -> tuple[str, ...]:
+        keys: list[str] = []
+        while not isinstance(node, ast.Name):
+            if len(keys) == MAX_DEPTH:  # nor can metadata
+                raise self._error(node, f"a path cannot have more than {MAX_DEPTH} levels")
+            if isinstance(node, ast.Attribute):
+                keys.append(self._name(node, node.attr))
+            elif isinstance(node, ast.Subscript):
+                if not isinstance(node.slice, ast.Constant) or not isinstance(node.slice.value, str):
+                    raise self._error(node.slice, "only a string can be between the brackets of a path")
+                keys.append(node.slice.value)
+            else:
+                raise self._error(node, "a path begins with a name")
+            node = node.value
+        keys.append(self._name(node, node.id))
+        return tuple(reversed(keys))
+
+    def _name(self, node: ast.expr, name: str) -> str:
+        """Return a name as it is written: Python's parser takes some characters for others (NFKC)."""
+        end_line, end = (node.end_lineno or 1) - 1, node.end_col_offset
+        if not self._lines[end_line][:end].endswith(name.encode()):
+            raise self._error(node, f'a name with such characters must be written as a string: metadata["{name}"]')
+        return name
+
+    def _operand(self, path: ast.expr, node: ast.expr) -> object:
+        """Return the value that a path is compared with: a moment, if it is one of the times."""
+        value = self._value(node)
+        if isinstance(path, ast.Name) and path.id in _TIMES:
+            try:
+                return parse_timestamp(value, path.id)
+            except InvalidValueError as error:
+                raise self._error(node, str(error)) from error
+        return value
+
+    def _value(self, node: ast.expr, depth: int = DEEPEST) -> object:
+        """Return what a literal stands for."""
+        if depth == 0:
+            raise self._error(node, f"more than {DEEPEST} levels")
+        if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, str | int | float)):
+            return node.value
+        if _is_constant(node):
+            return _CONSTANTS[node.id]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+            number = self._value(node.operand, depth - 1)
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                return -number if isinstance(node.op, ast.USub) else number
+        if isinstance(node, ast.List):
+            return [self._value(item, depth - 1) for item in node.elts]
+        if isinstance(node, ast.Dict):
+            return {
+                self._key(node, key): self._value(item, depth - 1)
+                for key, item in zip(node.keys, node.values, strict=True)
+            }
+        raise self._error(node, "a value is a string, a number, True, False, None, or a list or dict of values")
+
+    def _key(self, node: ast.Dict, key: ast.expr | None) -> str:
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            return key.value
+        raise self._error(key or node, "the keys of a dict are strings")
+
+    def _error(self, node: ast.expr, reason: str) -> InvalidValueError:
+        characters = self._lines[node.lineno - 1][: node.col_offset].decode()
+        return self._error_at(node.lineno, len(characters), reason)
+
+    def _error_at(self, line: int, characters: int, reason: str) -> InvalidValueError:
+        before = sum(len(before.decode()) for before in self._lines[: line - 1])
+        return InvalidValueError(f"{reason}, at column {self._indent + before + characters + 1}")
+
+    @property
+    def _lines(self) -> list[bytes]:
+        """The lines as Python's parser counts them, in the encoding in which it counts columns."""
+        return self._text.encode(errors="replace").splitlines(keepends=True)
+
+
+def _is_path(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and not _is_constant(node)
+
+
+def _is_constant(node: ast.expr) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and node.id in _CONSTANTS

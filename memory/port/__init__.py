@@ -1,0 +1,1 @@
+"""What an adapter must do, and what it needs for that."""

@@ -1,0 +1,241 @@
+"""Conversations read from lines."""
+
+import codecs
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Final, TypeAlias
+
+from memory.core.store import Store
+from memory.domain.criteria import Criterion
+from memory.domain.entities import Conversation
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.timestamps import format_timestamp, parse_microseconds
+from memory.domain.values import Json, check_id, decode, encode, encode_parsed, new_id, now
+from memory.errors import InvalidValueError
+from memory.port.changes import ALL_RUNS, Change
+from memory.transfer.limits import DEFAULT_LIMITS, Limits
+from memory.transfer.parsing import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
+from memory.transfer.reading import read_whole
+
+_ToText: TypeAlias = Callable[[Json, str], str]
+_BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that can be written in byte strings
+_MOST: Final = ALL_RUNS // 2  # as many positions and versions are left to go on with
+_CONVERSATION_KEYS: Final = frozenset(
+    ["id", "metadata", "version", "created_at", "updated_at", "expires_at", "last_position", "byte_strings", "runs"]
+)
+_RUN_KEYS: Final = frozenset(["position", "id", "created_at", "input", "output", "metadata", "byte_strings"])
+
+
+def read_lines(
+    stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[ParsedConversation | RejectedConversation]:
+    """Yield what each line of a stream holds, one by one; blank lines hold nothing.
+
+    A stream that breaks off (compressed data that is cut or damaged, say) ends in a `Refusal`.
+    """
+    for number, line in split_lines(stream, limits=limits):
+        if isinstance(line, RejectedConversation):
+            yield line
+        else:
+            yield _read(number, line, limits)
+
+
+def split_lines(
+    stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[tuple[int, bytes | RejectedConversation]]:
+    """Yield the non-blank lines of a stream with their numbers; a `RejectedConversation` for one that cannot be read."""
+    number = 0
+    while True:
+        number += 1
+        try:
+            line = stream.readline(limits.line)
+            if len(line) == limits.line and _skip_rest(stream, line):
+                yield number, RejectedConversation(number, limits.too_long("the line"))
+                continue
+            if line.isspace():
+                number += _skip_blank_lines(stream)
+                continue
+        except BROKEN_STREAM as error:
+            yield number, broken_off(number, error)
+            return
+        if not line:
+            return
+        yield number, line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
+
+
+def _skip_rest(stream: IO[bytes], line: bytes) -> bool:
+    skipped = False
+    while line and not line.endswith(b"\n") and (line := stream.readline(2**20)):
+        skipped = True
+    return skipped
+
+
+def _skip_blank_lines(stream: IO[bytes]) -> int:
+    """Skip what is buffered of them, and return how many: a file can have millions, and none costs a call."""
+    ahead: bytes = stream.peek() if hasattr(stream, "peek") else b""
+    blank = ahead[: len(ahead) - len(ahead.lstrip())]
+    size = blank.rfind(b"\n") + 1
+    stream.read(size)
+    return blank.count(b"\n")
+
+
+def _read(number: int, line: bytes, limits: Limits) -> ParsedConversation | RejectedConversation:
+    return read_json(number, line, lambda value: _read_conversation(value, now()), limits=limits)
+
+
+def _read_conversation(value: object, at: int) -> Change:
+    fields, to_text = _read_object(value, _CONVERSATION_KEYS)
+    if "id" not in fields:
+        raise InvalidValueError("it has no id")
+    conversation_id = check_id(fields["id"], "id")
+    runs = _read_runs(fields.get("runs", []), at)
+    created_at = _read_time(fields, "created_at", at)
+    record = ConversationRecord(
+        conversation_id,
+        _read_metadata(fields, to_text),
+        _read_integer(fields, "version", 1),
+        "",
+        len(runs),
+        _read_integer(fields, "last_position", runs[-1].position if runs else 0),
+        created_at,
+        _read_time(fields, "updated_at", created_at),
+        parse_microseconds(fields["expires_at"], "expires_at") if "expires_at" in fields else None,
+    )
+    return Change(conversation_id, create=record, append=runs)
+
+
+def _read_runs(values: object, at: int) -> tuple[RunRecord, ...]:
+    if not isinstance(values, list):
+        raise InvalidValueError(f"runs must be a list, not {type(values).__name__}")
+    runs: list[RunRecord] = []
+    new_ids = new_id()  # one for all that bring none, and their number: making so many costs as much as writing them
+    last = 0
+    for index, value in enumerate(values):
+        try:
+            run = _read_run(value, last + 1, f"{new_ids}-{index + 1}", at)
+        except KeyError as error:
+            raise InvalidValueError(f"runs[{index}]: it has no {error.args[0]}") from error
+        except InvalidValueError as error:
+            raise InvalidValueError(f"runs[{index}]: {error}") from error
+        last = run.position
+        runs.append(run)
+    return tuple(runs)
+
+
+def _read_run(value: object, next_position: int, new_id: str, at: int) -> RunRecord:
+    fields, to_text = _read_object(value, _RUN_KEYS)
+    return RunRecord(
+        _read_integer(fields, "position", next_position),
+        check_id(fields["id"], "id") if "id" in fields else new_id,
+        to_text(fields["input"], "input"),
+        to_text(fields["output"], "output"),
+        _read_metadata(fields, to_text),
+        _read_time(fields, "created_at", at),
+    )
+
+
+def _read_object(value: object, known: frozenset[str]) -> tuple[dict[str, Json], _ToText]:
+    """Return an object's fields, and what makes texts of them."""
+    if not isinstance(value, dict):
+        raise InvalidValueError(f"it must be an object, not {type(value).__name__}")
+    if not known.issuperset(value):
+        raise InvalidValueError(f"unknown key {min(value.keys() - known)!r:.60}; there are: {', '.join(sorted(known))}")
+    return (value, encode_parsed) if "byte_strings" not in value else (_without_byte_strings(value), encode)
+
+
+def _without_byte_strings(fields: dict[str, Json]) -> dict[str, Json]:
+    marked = fields["byte_strings"]
+    names = [name for name in _BYTE_STRINGS if name in fields and isinstance(marked, list) and name in marked]
+    if sorted(names) != marked:
+        raise InvalidValueError(f"byte_strings must be a sorted list of fields with JSON in them, not {marked!r:.60}")
+    decoded: dict[str, Json] = {}
+    for name in names:
+        try:
+            decoded[name] = decode(" " + encode(fields[name], name))
+        except UnicodeError as error:
+            raise InvalidValueError(f"{name} is in byte_strings, and not all its strings are bytes: {error}") from error
+    return {**fields, **decoded}
+
+
+def _read_metadata(fields: dict[str, Json], to_text: _ToText) -> str:
+    metadata = fields.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise InvalidValueError(f"metadata must be an object, not {type(metadata).__name__}")
+    return to_text(metadata, "metadata") if metadata else "{}"
+
+
+def _read_integer(fields: dict[str, Json], name: str, least: int) -> int:
+    if name not in fields:
+        return least
+    value = fields[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+        raise InvalidValueError(f"{name} must be an integer from {least} to {_MOST}, not {value!r:.60}")
+    return value
+
+
+def _read_time(fields: dict[str, Json], name: str, default: int) -> int:
+    return parse_microseconds(fields[name], name) if name in fields else default
+
+
+def dump(store: Store, criterion: Criterion | None = None, *, order: str = "id") -> Iterator[str]:
+    r"""Yield the text of all committed conversations that match, in pieces; a conversation's last piece ends its line.
+
+    Each line is one state of its conversation, whatever others write meanwhile; one that is removed meanwhile is left out.
+    Memory is constant, whatever the number of conversations or of their runs.
+
+    Raises:
+        InvalidValueError: the criterion or the order is none.
+        CorruptRecordError: a conversation cannot be read.
+        PersistenceError: the store failed, or a conversation was changed faster than it could be read.
+
+    >>> import memory
+    >>> store = memory.connect("memory://")
+    >>> with store.begin() as uow:
+    ...     uow.conversations.add(memory.Conversation("support-42"))
+    >>> "".join(dump(store))  # doctest: +ELLIPSIS
+    '{"id":"support-42","metadata":{},"version":1,"created_at":"...Z","updated_at":"...Z","last_position":0,"runs":[]}\n'
+    """
+    with store.begin() as uow:
+        for conversation in uow.conversations.iterate(criterion, order=order):
+            with read_whole(store, conversation.id, conversation.record) as read:
+                if read is not None and (read.record is conversation.record or _still_matches(criterion, read.record)):
+                    yield from write_line(*read)
+
+
+def _still_matches(criterion: Criterion | None, record: ConversationRecord) -> bool:
+    return criterion is None or criterion.matches(Conversation.from_record(record))
+
+
+def write_line(record: ConversationRecord, runs: Iterable[RunRecord]) -> Iterator[str]:
+    """Yield a conversation's line in pieces, with these runs."""
+    yield f'{{{write_head(record)},"last_position":{record.last_position},"runs":['
+    comma = ""
+    for run in runs:
+        yield comma + _write_run(run)
+        comma = ","
+    yield "]}\n"
+
+
+def write_head(record: ConversationRecord) -> str:
+    """Return the members of a line's object that tell of the conversation itself, without braces."""
+    expiry = "" if record.expires_at is None else f',"expires_at":"{format_timestamp(record.expires_at)}"'
+    return (
+        f'"id":{json.dumps(record.id)},"metadata":{record.metadata.lstrip(" ")}{_marker(metadata=record.metadata)},'
+        f'"version":{record.version},"created_at":"{format_timestamp(record.created_at)}",'
+        f'"updated_at":"{format_timestamp(record.updated_at)}"{expiry}'
+    )
+
+
+def _write_run(record: RunRecord) -> str:
+    return (
+        f'{{"position":{record.position},"id":{json.dumps(record.id)},"created_at":"{format_timestamp(record.created_at)}",'
+        f'"input":{record.input.lstrip(" ")},"output":{record.output.lstrip(" ")},'
+        f'"metadata":{record.metadata.lstrip(" ")}'
+        f"{_marker(input=record.input, output=record.output, metadata=record.metadata)}}}"
+    )
+
+
+def _marker(**texts: str) -> str:
+    """Name the texts that `memory.domain.values.encode` marked by a leading space, which is lost inside of a line."""
+    names = sorted(name for name, text in texts.items() if text[0] == " ")
+    return f',"byte_strings":{json.dumps(names)}' if names else ""

@@ -1,0 +1,240 @@
+"""Two stores side by side: what the one keeps of a conversation and the other does not, whatever they are."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, Final, TypeAlias, TypeVar, cast
+
+from memory.core.store import Store
+from memory.domain.criteria import Criterion
+from memory.domain.entities import Conversation
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.timestamps import format_timestamp
+from memory.domain.values import compact
+from memory.errors import ConflictError, CorruptRecordError
+from memory.transfer.reading import get_record, retry_on_conflict, runs_of
+
+T = TypeVar("T")
+Pair: TypeAlias = tuple[ConversationRecord | None, ConversationRecord | None]
+
+_NAMED: Final = 5  # positions of differing runs that are named
+_MOMENTS: Final = ("created_at", "updated_at", "expires_at")
+_MISSING: Final = "missing there"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A conversation that is not the same on both sides, and in what; ``there`` is the target.
+
+    >>> print(Difference("tenant-a", "support-42", ("version: 3, there 2", "runs: at 7")))
+    support-42 (in tenant-a): version: 3, there 2; runs: at 7
+    """
+
+    namespace: str
+    id: str
+    what: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{named(self.namespace, self.id)}: {'; '.join(self.what)}"
+
+
+@dataclass(slots=True)
+class Side:
+    """What `verify` has read of one store; equal digests mean equal conversations, with all that is kept of them."""
+
+    conversations: int = 0
+    runs: int = 0
+    _hash: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, namespace: str, record: ConversationRecord, digest: str) -> None:
+        """Count a conversation in."""
+        self.conversations += 1
+        self.runs += record.run_count
+        self._hash.update(f"{namespace}\n{digest}\n".encode())
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the digests of all conversations, in the order of namespaces and ids."""
+        return cast(str, self._hash.hexdigest())
+
+
+@dataclass(slots=True)
+class Compared:
+    """What `verify` has compared so far."""
+
+    source: Side = field(default_factory=Side)
+    target: Side = field(default_factory=Side)
+    differing: int = 0
+
+
+def verify(
+    source: Store,
+    target: Store,
+    criterion: Criterion | None = None,
+    *,
+    all_namespaces: bool = False,
+    progress: Callable[[Compared], object] = lambda _: None,
+    compared: Compared | None = None,
+) -> Iterator[Difference]:
+    """Compare the conversations of two stores, with all their runs, and yield those that are not the same on both sides.
+
+    All that a store keeps is compared: metadata, version, times, positions, and each run, by the exact texts of their values.
+    Memory is constant. What is written meanwhile is compared as it is when it is come to.
+
+    Args:
+        source: the one side.
+        target: the other.
+        criterion: only the conversations that match on either side.
+        all_namespaces: compare every namespace that either side has; else that of ``source`` with that of ``target``.
+        progress: called after each conversation.
+        compared: counts up, with a digest of each side; a new one when left out.
+
+    Raises:
+        PersistenceError: a store failed.
+
+    >>> import memory
+    >>> source, target = memory.connect("memory://"), memory.connect("memory://")
+    >>> with source.begin() as uow:
+    ...     uow.conversations.add(memory.Conversation("support-42"))
+    >>> list(verify(source, target))
+    [Difference(namespace='default', id='support-42', what=('missing there',))]
+    """
+    compared = Compared() if compared is None else compared
+    stores = [(source, target)]
+    if all_namespaces:
+        names = sorted({*source.namespaces(), *target.namespaces()})
+        stores = [(source.namespace(name), target.namespace(name)) for name in names]
+    for here, there in stores:
+        for pair in pairs(here, there, criterion):
+            what = _compare(here, there, pair, compared)
+            if what:
+                compared.differing += 1
+                yield Difference(here.name, one_of(*pair).id, what)
+            progress(compared)
+
+
+def named(namespace: str, conversation_id: str) -> str:
+    """Return what a conversation is called where those of several namespaces are told of.
+
+    >>> named("default", "support-42"), named("tenant-a", "support-42")
+    ('support-42', 'support-42 (in tenant-a)')
+    """
+    return conversation_id if namespace == "default" else f"{conversation_id} (in {namespace})"
+
+
+def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> tuple[str, ...]:
+    """Compare a conversation as it was found; where that is not the same, as it is now."""
+
+    def digests_of(pair: Pair) -> list[str]:
+        return [
+            "" if record is None else digest(store, record)
+            for store, record in zip((source, target), pair, strict=True)
+        ]
+
+    def count(pair: Pair, digests: list[str]) -> None:
+        for side, record, text in zip((compared.source, compared.target), pair, digests, strict=True):
+            if record is not None:
+                side.add(source.name, record, text)  # on both sides: the target's may have another name
+
+    def compare_anew() -> tuple[str, ...]:
+        conversation_id = one_of(*found).id
+        now = get_record(source, conversation_id), get_record(target, conversation_id)
+        digests = digests_of(now)
+        what = () if digests[0] == digests[1] else _differences(source, target, now)
+        count(now, digests)
+        return what
+
+    try:
+        if None not in found and len(set(digests := digests_of(found))) == 1:
+            count(found, digests)
+            return ()
+    except (ConflictError, CorruptRecordError):
+        pass
+    try:
+        return retry_on_conflict(compare_anew)
+    except (ConflictError, CorruptRecordError) as error:
+        return (str(error),)
+
+
+def digest(store: Store, record: ConversationRecord) -> str:
+    """Return the SHA-256 of all that a store keeps of a conversation: the same on every store that keeps the same.
+
+    Raises:
+        ConflictError: it is not the version any more that the record tells of.
+    """
+    sha = hashlib.sha256(compact(head(record)).encode())
+    for run in runs_of(store, record):
+        sha.update(compact(run).encode())
+    return sha.hexdigest()
+
+
+def head(record: ConversationRecord) -> ConversationRecord:
+    """Return the record without what is each store's own, to be compared with another store's."""
+    return record._replace(incarnation="")
+
+
+def _differences(source: Store, target: Store, pair: Pair) -> tuple[str, ...]:
+    ours, theirs = pair
+    if theirs is None:
+        return (_MISSING,)
+    if ours is None:
+        return ("only there",)
+    fields = [
+        name if name == "metadata" else f"{name}: {_shown(name, here)}, there {_shown(name, there)}"
+        for name, here, there in zip(ours._fields, head(ours), head(theirs), strict=True)
+        if here != there
+    ]
+    return (*fields, *_differing_runs(runs_of(source, ours), runs_of(target, theirs)))
+
+
+def _shown(name: str, value: object) -> str:
+    return format_timestamp(value) if name in _MOMENTS and isinstance(value, int) else str(value)
+
+
+def _differing_runs(ours: Iterator[RunRecord], theirs: Iterator[RunRecord]) -> Iterator[str]:
+    """Yield, if any run is not the same, at which positions, as far as they are few."""
+    unequal = (pair for pair in outer_join(ours, theirs, lambda run: run.position) if pair[0] != pair[1])
+    positions = [one_of(*pair).position for pair in islice(unequal, _NAMED)]
+    if positions:
+        more = sum(1 for _ in unequal)
+        yield f"runs: at {', '.join(map(str, positions))}{f' and {more:,} more' if more else ''}"
+
+
+def has_any(store: Store, criterion: Criterion | None = None) -> bool:
+    """Tell whether any conversation matches."""
+    return bool(store.begin().conversations.find(criterion, order="id", limit=1).items)
+
+
+def pairs(source: Store, target: Store, criterion: Criterion | None) -> Iterator[Pair]:
+    """Yield the conversations that match in either store, those of one id together, in the order of their ids."""
+    here, there = (
+        map(_record, store.begin().conversations.iterate(criterion, order="id")) for store in (source, target)
+    )
+    return outer_join(here, there, lambda record: record.id)
+
+
+def _record(conversation: Conversation) -> ConversationRecord:
+    return cast(ConversationRecord, conversation.record)
+
+
+def outer_join(here: Iterator[T], there: Iterator[T], key: Callable[[T], Any]) -> Iterator[tuple[T | None, T | None]]:
+    """Yield what stands on either side, in the order of its keys, by which both sides rise; None where one has nothing.
+
+    >>> list(outer_join(iter([1, 2]), iter([2, 3]), key=int))
+    [(1, None), (2, 2), (None, 3)]
+    """
+    ours, theirs = next(here, None), next(there, None)
+    while ours is not None and theirs is not None:
+        first = min(key(ours), key(theirs))
+        pair = (ours if key(ours) == first else None, theirs if key(theirs) == first else None)
+        yield pair
+        ours = ours if pair[0] is None else next(here, None)
+        theirs = theirs if pair[1] is None else next(there, None)
+    yield from ((one, None) for one in chain([] if ours is None else [ours], here))
+    yield from ((None, one) for one in chain([] if theirs is None else [theirs], there))
+
+
+def one_of(here: T | None, there: T | None) -> T:
+    """Return the one that is there, the first of both."""
+    return cast(T, there if here is None else here)
