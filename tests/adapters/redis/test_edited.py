@@ -78,7 +78,9 @@ def spoil(client: Any, keys: Keys, chance: random.Random) -> None:
 
 
 def dump(client: Any, keys: Keys) -> dict[bytes, bytes]:
-    return {key: client.dump(key) for key in client.scan_iter(f"{keys.prefix}:*") if b":receipt:" not in key}
+    return {
+        key: client.dump(key) for key in client.scan_iter(f"{keys.prefix}:*", count=10_000) if b":receipt:" not in key
+    }
 
 
 def attempt(use: Callable[[], object]) -> bool:
@@ -93,7 +95,7 @@ def attempt(use: Callable[[], object]) -> bool:
 def test_what_is_edited_at_random(store: Store, client: Any, keys: Keys) -> None:
     chance = random.Random(9)
     for _ in range(rounds(150)):
-        for key in client.scan_iter(f"{keys.prefix}:*"):
+        for key in client.scan_iter(f"{keys.prefix}:*", count=10_000):
             client.delete(key)
         with store.begin() as uow:
             for name in ("0", "a"):
