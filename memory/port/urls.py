@@ -2,10 +2,26 @@
 
 import re
 from collections.abc import Callable
+from math import inf
 from typing import Final
 from urllib.parse import parse_qsl
 
 from memory.errors import ConfigurationError
+
+
+def seconds(text: str) -> float:
+    """Return a time-out that is given as an option.
+
+    Raises:
+        ValueError: it is no positive, finite number.
+
+    >>> seconds("2.5")
+    2.5
+    """
+    read = float(text)
+    if not 0 < read < inf:
+        raise ValueError(text)
+    return read
 
 
 def redact(url: str) -> str:

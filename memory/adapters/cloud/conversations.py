@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from threading import Lock
 from typing import Final, TypeAlias, TypeVar
 
 from memory.adapters.cloud import gaps
@@ -13,7 +12,7 @@ from memory.adapters.cloud.paging import Lists
 from memory.adapters.cloud.records import Thread, conversation_record
 from memory.adapters.cloud.threads import Guesses, Threads
 from memory.domain.records import ConversationRecord
-from memory.port.forking import ForkAware, watch
+from memory.port.forking import FreshLock
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -72,7 +71,7 @@ class Known:
         return replace(self, count=self.count + int(added), last_index=index)  # those between are others'
 
 
-class Conversations(ForkAware):
+class Conversations:
     """Finds and reads conversations; what it learns on the way is shared by all who read and write through it."""
 
     def __init__(self, http: Http, clock: Callable[[], int]) -> None:
@@ -82,12 +81,8 @@ class Conversations(ForkAware):
         self.threads = Threads(http, lists)
         self.messages = Messages(http, lists)
         self.guesses = Guesses()
-        self._lock = Lock()
+        self._lock = FreshLock()
         self._known: OrderedDict[Place, Known] = OrderedDict()
-        watch(self)
-
-    def after_fork_in_child(self) -> None:
-        self._lock = Lock()
 
     def present(self, place: Place) -> Thread | None:
         """Return the thread of a conversation as it is now; None if there is none, or it has expired."""

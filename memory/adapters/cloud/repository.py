@@ -30,7 +30,7 @@ from memory.port.forking import ForkAware, watch
 from memory.port.paging import Page, Place, Query
 from memory.port.repository import Capabilities, Progress, Repository, RunsRead, Window, no_progress
 from memory.port.searching import collect
-from memory.port.urls import options
+from memory.port.urls import options, seconds
 
 T = TypeVar("T")
 _YES_OR_NO: Final = {"yes": True, "no": False}
@@ -43,7 +43,7 @@ def open_url(url: str) -> "GriptapeCloudRepository":
     scheme, _, rest = url.partition("://")
     address = f"{scheme.partition('+')[2]}://{rest.partition('?')[0]}"
     known: dict[str, Callable[[str], object]] = {
-        "timeout": _seconds,
+        "timeout": _timeout,
         "texts": lambda value: {"plain": "plain", "artifact": "artifact"}[value],
         "prefix_filter": lambda value: _YES_OR_NO[value],
     }
@@ -309,8 +309,7 @@ def _is_older(token: str, milliseconds: int) -> bool:
         return True
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < 3600:  # noqa: PLR2004  # an hour is no time-out
+def _timeout(text: str) -> float:
+    if (timeout := seconds(text)) >= 3600:  # noqa: PLR2004  # an hour is no time-out
         raise ValueError(text)
-    return seconds
+    return timeout

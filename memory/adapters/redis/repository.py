@@ -27,19 +27,12 @@ from memory.port.index import Every, Plan, plan
 from memory.port.paging import Page, Place, Query
 from memory.port.repository import Progress, Repository, RunsRead, SchemaStatus, Window, no_progress
 from memory.port.searching import collect, count_pages
-from memory.port.urls import options
+from memory.port.urls import options, seconds
 
 _PURGED_AT_ONCE: Final = 500
 _NAMED_AT_ONCE: Final = 2_000  # conversations whose namespaces are looked at
 _RUNS: Final = Script("shared", "runs")
 _PURGE: Final = Script("shared", "purge")
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError(text)
-    return seconds
 
 
 def _positive(text: str) -> int:
@@ -51,7 +44,7 @@ def _positive(text: str) -> int:
 
 _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
     "prefix": str,
-    "timeout": _seconds,
+    "timeout": seconds,
     "max_connections": _positive,
     "client_name": str,
     "ssl_ca_certs": str,

@@ -2,7 +2,6 @@
 
 import sqlite3
 import time
-from math import inf
 from typing import Final, cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -12,7 +11,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from memory.errors import ConfigurationError
 from memory.port.deadlines import DEFAULT_TIMEOUT, remaining
-from memory.port.urls import options
+from memory.port.urls import options, seconds
 
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 _SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}
@@ -41,13 +40,13 @@ def open_engine(url: str) -> tuple[Engine, float]:
 
 def _open_postgresql(location: URL) -> tuple[Engine, float]:
     given = location.query.get("timeout", str(DEFAULT_TIMEOUT))
-    timeout = cast(float, options(f"?timeout={given}", {"timeout": _seconds})["timeout"])
+    timeout = cast(float, options(f"?timeout={given}", {"timeout": seconds})["timeout"])
     location = location.difference_update_query(["timeout"])
     return create_engine(location, pool_timeout=timeout, isolation_level="READ COMMITTED"), timeout
 
 
 def _open_sqlite(url: str) -> tuple[Engine, float]:
-    given = options(url, {"synchronous": lambda value: _SYNCHRONOUS[value.lower()], "timeout": _seconds})
+    given = options(url, {"synchronous": lambda value: _SYNCHRONOUS[value.lower()], "timeout": seconds})
     timeout = cast(float, given.get("timeout", DEFAULT_TIMEOUT))
     location = make_url(url.partition("?")[0])
     if location.host or url.partition("?")[0].endswith(":///"):
@@ -81,13 +80,6 @@ def _open_sqlite(url: str) -> tuple[Engine, float]:
         )  # SQLAlchemy's transactions are real ones, those of an application that joins too
 
     return engine, timeout
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < inf:
-        raise ValueError(text)
-    return seconds
 
 
 def check_driver(name: str) -> None:
