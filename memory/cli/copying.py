@@ -44,7 +44,7 @@ class Stores:
         with source.open_existing() as here, target.open() if may_make else target.open_existing() as there:
             for settings, store in ((source, here), (target, there)):
                 try:
-                    store.begin()
+                    store.ensure_ready()
                 except SchemaError as error:
                     raise SchemaError(f"{redact(settings.url)}: {error}") from error
             yield cls(here, there, source.namespace is not None)
@@ -57,7 +57,8 @@ class Stores:
         """
         if self.one_namespace and not has_any(self.source):
             raise ConfigurationError(
-                f"the source has nothing in the namespace {self.source.name!r}: `memory namespaces` lists those that it has"
+                f"the source has nothing in the namespace {self.source.namespace_name!r}: "
+                "`memory namespaces` lists the namespaces that it has"
             )
 
     def copy(self, criterion: Criterion | None, on_conflict: OnConflict, *, delete: bool) -> bool:

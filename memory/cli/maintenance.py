@@ -24,7 +24,7 @@ def facts(settings: Settings, store: Store) -> dict[str, Json]:
             runs += conversation.run_count
     return {
         "store": redact(settings.url),
-        "namespace": store.name,
+        "namespace": store.namespace_name,
         "schema": schema.current,
         "conversations": conversations,
         "runs": runs,

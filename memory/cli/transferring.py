@@ -63,7 +63,7 @@ def import_sources(
         raise ConfigurationError(f"--id names one conversation, and there are {len(names)} files")
     totals, skipped = Totals(), list[str]()
     gc.set_threshold(SELDOM)
-    store.begin()  # a store that cannot be used is told before anything is read
+    store.ensure_ready()  # a store that cannot be used is told before anything is read
     try:
         for name in names:
             _import_one(store, name, format, options, limits, on_conflict=on_conflict, totals=totals, skipped=skipped)

@@ -97,7 +97,7 @@ class Store:
         return self._shared.repository
 
     @property
-    def name(self) -> str:
+    def namespace_name(self) -> str:
         """The name of the namespace."""
         return self._namespace
 
@@ -122,7 +122,7 @@ class Store:
         >>> store.namespaces()
         ['tenant-a', 'tenant-b']
         """
-        self._check_schema()
+        self.ensure_ready()
         return sorted(self.repository.namespaces())
 
     def begin(self, *, connection: object = None) -> UnitOfWork:
@@ -136,7 +136,7 @@ class Store:
             SchemaError: the store's schema is not the one this code needs.
             UnsupportedError: a connection was given, and this store cannot join it.
         """
-        self._check_schema()
+        self.ensure_ready()
         if connection is None:
             return UnitOfWork(self.repository, self._namespace, self.commit, self._check_open)
         joined = self.repository.joining(connection)
@@ -178,7 +178,7 @@ class Store:
         Raises:
             PersistenceError: as `Repository.commit`.
         """
-        self._check_schema()
+        self.ensure_ready()
         self._check_metadata(changes)
         receipt = self._commit_surely(changes)
         self._publish(Committed(self._namespace, changes, receipt))
@@ -249,7 +249,7 @@ class Store:
 
     def purge_expired(self) -> int:
         """Remove the expired conversations of this namespace, with their runs; return how many there were."""
-        self._check_schema()
+        self.ensure_ready()
         return self.repository.purge_expired(self._namespace)
 
     def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
@@ -268,8 +268,13 @@ class Store:
         if self._shared.closed:
             raise ClosedError(f"{self} was closed: open another with memory.connect()")
 
-    def _check_schema(self) -> None:
-        """Check the schema at the first use, and make it where nobody else has a say in it."""
+    def ensure_ready(self) -> None:
+        """Check the schema at the first use, and create it in a new file of our own. Every operation does this by itself.
+
+        Raises:
+            SchemaError: the store's schema is not the one this code needs.
+            ClosedError: the store was closed.
+        """
         self._check_open()
         if self._shared.schema_checked:
             return

@@ -114,7 +114,7 @@ def copy(
         stores = [(source.namespace(name), target.namespace(name)) for name in source.namespaces()]
     deletes = [delete and has_any(here, criterion) for here, _ in stores]
     if delete and not any(deletes):
-        was_emptied = not all_namespaces and criterion is None and source.name == target.name
+        was_emptied = not all_namespaces and criterion is None and source.namespace_name == target.namespace_name
         if not (was_emptied and source.namespaces()):
             raise InvalidValueError("there is nothing in the source: that would delete all there is in the target")
         deletes = [True]
@@ -205,14 +205,16 @@ class _Copying:
         except (ConflictError, CorruptRecordError, InvalidValueError, PartialCommitError, UnsupportedError) as error:
             _check_refused(error)
             self.told.totals.failed += 1
-            self.told.on_not_copied(NotCopied(self.source.name, conversation_id, str(error)))
+            self.told.on_not_copied(NotCopied(self.source.namespace_name, conversation_id, str(error)))
             return
         if outcome == "kept":
             reason = "the target has another state of it, which is not an older one"
             if self.on_conflict == "fail":
-                raise AlreadyExistsError(f"conversation {named(self.source.name, conversation_id)!r}: {reason}")
+                raise AlreadyExistsError(
+                    f"conversation {named(self.source.namespace_name, conversation_id)!r}: {reason}"
+                )
             self.told.totals.kept += 1
-            self.told.on_not_copied(NotCopied(self.source.name, conversation_id, reason, kept=True))
+            self.told.on_not_copied(NotCopied(self.source.namespace_name, conversation_id, reason, kept=True))
         self.told.totals.conversations += outcome == "copied"
         self.told.totals.removed += outcome == "removed"
         self.told.totals.equal += outcome == "equal"

@@ -66,7 +66,7 @@ class MirroredStore(Store):
             raise ConfigurationError(f"two replicas are the same: {', '.join(map(replica_name, replicas))}")
         if replica_name(primary) in self._replicas:
             raise ConfigurationError(f"{replica_name(primary)} is to be a replica of itself")
-        super().__init__(primary.repository.with_outbox(list(self._replicas)), primary.name)
+        super().__init__(primary.repository.with_outbox(list(self._replicas)), primary.namespace_name)
         self._opened = opened
 
     @property
@@ -82,12 +82,12 @@ class MirroredStore(Store):
         Raises:
             PersistenceError: the primary failed.
         """
-        self._check_schema()
+        self.ensure_ready()
         return [_Relay(self, replica, Relayed(name)).run() for name, replica in self._replicas.items()]
 
     def lag(self) -> Mapping[str, ReplicaLag]:
         """Return how far each replica is behind, by name; also those that are no replicas any more and have parcels waiting."""
-        self._check_schema()
+        self.ensure_ready()
         nothing = dict.fromkeys(self._replicas, ReplicaLag(0, self.repository.clock()))
         return {**nothing, **self.repository.waiting()}
 
@@ -103,7 +103,7 @@ class MirroredStore(Store):
         """
         if replica in self._replicas:
             raise ConfigurationError(f"{replica} is a replica of this store: it would lack what waits for it")
-        self._check_schema()
+        self.ensure_ready()
         forgotten = 0
         with self.repository.relaying(replica) as outbox:
             if outbox is None:

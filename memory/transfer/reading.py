@@ -99,7 +99,7 @@ def _last(store: Store, record: ConversationRecord, number: int) -> Iterator[Run
 def get_record(store: Store, conversation_id: str) -> ConversationRecord | None:
     """Return what a store keeps of a conversation itself; None if there is none, or it has expired."""
     store.begin()  # which checks the schema, and makes a new file's
-    found = store.repository.get(store.name, check_id(conversation_id, "the conversation's id"))
+    found = store.repository.get(store.namespace_name, check_id(conversation_id, "the conversation's id"))
     return None if found is None else found.record
 
 
@@ -133,7 +133,7 @@ def runs_in(store: Store, record: ConversationRecord, window: Window) -> tuple[R
     Raises:
         ConflictError: it is another one, or was changed since.
     """
-    read = store.repository.runs(store.name, record.id, window)
+    read = store.repository.runs(store.namespace_name, record.id, window)
     if read.seen != version_of(record):
         raise _changed(record)
     return read.runs

@@ -110,7 +110,7 @@ def verify(
             what = _compare(here, there, pair, compared)
             if what:
                 compared.differing += 1
-                yield Difference(here.name, one_of(*pair).id, what)
+                yield Difference(here.namespace_name, one_of(*pair).id, what)
             progress(compared)
 
 
@@ -135,7 +135,7 @@ def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> t
     def count(pair: Pair, digests: list[str]) -> None:
         for side, record, text in zip((compared.source, compared.target), pair, digests, strict=True):
             if record is not None:
-                side.add(source.name, record, text)  # on both sides: the target's may have another name
+                side.add(source.namespace_name, record, text)  # on both sides: the target's may have another name
 
     def compare_anew() -> tuple[str, ...]:
         conversation_id = one_of(*found).id

@@ -77,13 +77,13 @@ def test_forged_cursors_show_nothing_else(store: Store) -> None:
     for one in (store, other):
         with one.begin() as uow:
             for n in range(5):
-                uow.conversations.add(Conversation(f"{one.name}-{n}"))
+                uow.conversations.add(Conversation(f"{one.namespace_name}-{n}"))
     for order, _ in product(("updated_at", "-created_at", "id"), range(rounds(8))):
         cursor = store.begin().conversations.find(order=order, limit=2).cursor
         assert cursor is not None
         with suppress(InvalidValueError):
             page = store.begin().conversations.find(order=order, limit=5, after=forged(cursor, chance))
-            assert all(one.id.startswith(store.name) for one in page)
+            assert all(one.id.startswith(store.namespace_name) for one in page)
 
 
 @pytest.mark.parametrize("cursor", ["é", "====", "\x00", base64.urlsafe_b64encode(b"[" * 100_000).decode()])

@@ -84,7 +84,7 @@ def relayed(store: MirroredStore) -> list[tuple[int, int]]:
 def assert_equal(store: MirroredStore, *replicas: Store) -> None:
     assert sum(waiting.change_sets for waiting in store.lag().values()) == 0
     for replica in replicas:
-        assert list(verify(store, replica.namespace(store.name))) == []
+        assert list(verify(store, replica.namespace(store.namespace_name))) == []
 
 
 def append(name: str, text: str = "in") -> Work:

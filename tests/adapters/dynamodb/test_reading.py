@@ -59,7 +59,7 @@ def test_runs_that_are_removed_between_two_requests(
     change: Callable[[Store], None],
     removed: tuple[int, ...],
 ) -> None:
-    (window, text, at), namespace = case, other_store.name
+    (window, text, at), namespace = case, other_store.namespace_name
     put(other_store, "a", None, *(Run(text, "old") for _ in range(COUNT)))
     with other_store.begin() as uow:
         uow.runs.remove("a", *removed)

@@ -267,7 +267,7 @@ def test_a_stage_of_a_writer_whose_clock_was_ahead_is_ended_by_the_next_writer(
     with other_store.begin() as uow:
         uow.runs.append("a", run("other"))
     assert [one.input for one in read_runs(store, "a")] == [1, "other"]
-    check_tidy(repository, store.name)
+    check_tidy(repository, store.namespace_name)
 
 
 def test_a_stage_of_a_writer_whose_clock_was_ahead_is_purged(
