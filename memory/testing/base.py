@@ -1,6 +1,6 @@
 """What the classes of the contract have in common: the store they play with, and whole states to compare."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
@@ -14,6 +14,7 @@ from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.values import Json, encode, new_id
+from memory.errors import CommitTooLargeError
 from memory.port.changes import Receipt
 from memory.port.repository import Repository
 
@@ -132,6 +133,20 @@ def put(store: Store, conversation_id: str, metadata: dict[str, Json] | None = N
         uow.conversations.add(conversation)
         uow.runs.append(conversation_id, *runs)
     return conversation
+
+
+def put_all(store: Store, conversations: Mapping[str, dict[str, Json]]) -> None:
+    """Commit new conversations with their metadata: in one commit, or in as few as the store's `Capabilities` allow."""
+    try:
+        with store.begin() as uow:
+            for conversation_id, metadata in conversations.items():
+                uow.conversations.add(Conversation(conversation_id, metadata))
+    except CommitTooLargeError:
+        if len(conversations) == 1:
+            raise
+        items, middle = list(conversations.items()), len(conversations) // 2
+        put_all(store, dict(items[:middle]))
+        put_all(store, dict(items[middle:]))
 
 
 def do(store: Store, *works: Work) -> None:

@@ -19,6 +19,7 @@ from memory.testing.base import (
     beside,
     do,
     put,
+    put_all,
     read,
     read_runs,
     run,
@@ -180,9 +181,7 @@ class Pages(Contract):
 
     def test_equal_times_page_fully(self, store: Store, clock: Clock) -> None:
         """Conversations of the same microsecond come ordered by id, each once, whatever the page size."""
-        with store.begin() as uow:
-            for conversation_id in IDS:
-                uow.conversations.add(Conversation(conversation_id))
+        put_all(store, {conversation_id: {} for conversation_id in IDS})
         clock.advance()
         put(store, "newer")
         assert [one.id for one in walk(store, order="created_at", limit=2)] == [*sorted(IDS), "newer"]
@@ -191,9 +190,7 @@ class Pages(Contract):
     def test_iterate_walks_all(self, store: Store) -> None:
         """Walking with iterate yields every conversation once, in order, over several of its pages."""
         ids = [f"{n:03}" for n in range(450)]
-        with store.begin() as uow:
-            for conversation_id in ids:
-                uow.conversations.add(Conversation(conversation_id))
+        put_all(store, {conversation_id: {} for conversation_id in ids})
         uow = store.begin()
         assert [one.id for one in uow.conversations.iterate(order="id")] == ids
         assert [one.id for one in uow.conversations.iterate(where.id >= "400", order="-id")] == ids[:399:-1]
@@ -201,9 +198,7 @@ class Pages(Contract):
     def test_iterate_reaches_all_while_they_are_written(self, store: Store) -> None:
         """Iterating ends, and each that was there comes once, in any order, though conversations are written meanwhile."""
         ids = [f"{n:03}" for n in range(210)]  # more than a page of iterate
-        with store.begin() as uow:
-            for conversation_id in ids:
-                uow.conversations.add(Conversation(conversation_id))
+        put_all(store, {conversation_id: {} for conversation_id in ids})
         for order in ("", "created_at", "updated_at", "-updated_at"):
             unread = ids[0] if order == "-updated_at" else ids[-1]
             reached: list[str] = []
