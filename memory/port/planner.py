@@ -22,7 +22,6 @@ from memory.domain.records import ConversationRecord
 from memory.port.index import Every, KeyBetween, KeyIn, Lookup, Plan, Some, describe
 from memory.port.paging import Order, Page, Place, Query, write_cursor
 
-_BY_ID: Final = Order("id", descending=False)
 _COUNTED_AT_ONCE: Final = 1_000  # candidates that a count asks for at a time
 
 
@@ -73,6 +72,7 @@ class Search(ABC):
         drive_limit: how many entries of a look-up are sooner read and sorted than walked around.
         walk_limit: how many conversations a walk passes before it gives up.
         sorts: `drive` yields candidates in order and after the place; if false, the planner sorts them in bounded memory.
+        counts_by: the order that is cheapest to walk for a count.
     """
 
     plan: Plan = Every()
@@ -80,6 +80,7 @@ class Search(ABC):
     drive_limit: ClassVar[int] = 1_000
     walk_limit: ClassVar[int] = 4_000
     sorts: ClassVar[bool] = False
+    counts_by: ClassVar[Order] = Order("id", descending=False)
 
     @abstractmethod
     def walk(
@@ -141,9 +142,9 @@ def count(criterion: Criterion, search: Search) -> int:
     if search.exact and (counted := search.count(drive, matches)) is not None:
         return counted
     if drive is not None and matches <= search.drive_limit:
-        candidates: Iterator[ConversationRecord | None] = search.drive(drive, _BY_ID, None, _COUNTED_AT_ONCE)
+        candidates: Iterator[ConversationRecord | None] = search.drive(drive, search.counts_by, None, _COUNTED_AT_ONCE)
     else:
-        candidates = search.walk(_BY_ID, None, _COUNTED_AT_ONCE, None)
+        candidates = search.walk(search.counts_by, None, _COUNTED_AT_ONCE, None)
     return sum(1 for _ in _checked(candidates, criterion, search, told, "count"))
 
 
