@@ -107,6 +107,7 @@ def dynamodb(
     from botocore.exceptions import BotoCoreError, ClientError
 
     from memory.adapters.dynamodb import DynamoDbRepository
+    from memory.adapters.dynamodb.clients import checked
     from memory.adapters.dynamodb.errors import code_of, translate
     from memory.formats.griptape_dynamodb import id_of_keys
 
@@ -116,6 +117,7 @@ def dynamodb(
 
     def bring() -> Change | None:
         resource = session.resource("dynamodb")
+        checked(resource.meta.client)  # an answer that is cut off would say that there is no old conversation
         try:
             item = resource.Table(table_name).get_item(Key=key, ConsistentRead=True).get("Item", {})
         except (BotoCoreError, ClientError) as error:
