@@ -321,11 +321,18 @@ def migrate(
     *,
     status: Annotated[bool, typer.Option("--status", help="Change nothing; exit code 1 if not current.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would be done.")] = False,
+    print_as: Annotated[
+        str | None,
+        typer.Option("--print", help="Change nothing; print a DynamoDB table as cloudformation or terraform."),
+    ] = None,
 ) -> None:
     """Bring the store's schema to the one this version needs, keeping all data."""
     from memory.cli.maintenance import migrate_watched
 
-    with settings.open_existing() if status or dry_run else settings.open() as store:
+    with settings.open_existing() if status or dry_run or print_as else settings.open() as store:
+        if print_as:
+            print(store.repository.definition(print_as))
+            return
         if dry_run:
             print("\n".join(store.repository.migration_steps()) or "nothing to do")
             return

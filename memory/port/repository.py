@@ -176,6 +176,14 @@ class Repository(ABC):
         """Bring the schema to the one this code needs, keeping all data; return what it is then. Safe to call at any time."""
         return self.schema_status()
 
+    def definition(self, format: str) -> str:
+        """Return what `migrate` creates, in a format of a tool that creates it instead, such as ``terraform``.
+
+        Raises:
+            UnsupportedError: this store has no such thing.
+        """
+        raise UnsupportedError(f"{self} cannot be printed as {format}: only a DynamoDB table can")
+
     def warnings(self) -> list[str]:
         """Return what about the server's settings could lose, or hide, what it has acknowledged."""
         return []
