@@ -63,52 +63,50 @@ class ByHand:
 
     def _head(self, stamp: str, position: int, at: int) -> dict[str, Any]:
         return {
-            "kind": {"S": "head"},
             "id": {"S": "floor"},
             "stamp": {"S": stamp},
             "version": {"N": "1"},
             "incarnation": {"S": self._run_set},
-            "count": {"N": str(position)},
-            "first": {"N": "1"},
-            "last": {"N": str(position)},
-            "created": {"N": "1"},
-            "updated": {"N": str(at)},
+            "run_count": {"N": str(position)},
+            "first_position": {"N": "1"},
+            "last_position": {"N": str(position)},
+            "created_at": {"N": "1"},
+            "updated_at": {"N": str(at)},
+            "shard": {"N": "0"},
             "metadata": {"S": json.dumps(METADATA)},
         }
 
     def _place(self, at: int) -> dict[str, Any]:
-        partition = keys.listing(keys.BY_UPDATED, self._namespace, 0)
-        return {"pk": {"B": partition}, "sk": {"B": keys.time(at) + b"floor"}}
+        partition = keys.listing("updated_at", self._namespace, 0)
+        return {"pk": {"S": partition}, "sk": {"S": keys.listed(at, "floor")}}
 
     def _create(self) -> None:
         self._stamp, self._at = new_id(), time.time_ns() // 1000
-        head = {"pk": {"B": self._partition}, "sk": {"B": keys.HEAD}, **self._head(self._stamp, 0, self._at)}
+        head = {"pk": {"S": self._partition}, "sk": {"S": keys.STATE}, **self._head(self._stamp, 0, self._at)}
         self._client.put_item(TableName=self._table, Item=head)
 
     def append(self) -> None:
         stamp, position, at = new_id(), self._position + 1, time.time_ns() // 1000
         head = self._head(stamp, position, at)
         run = {
-            "pk": {"B": self._partition},
-            "sk": {"B": keys.run(self._run_set, position)},
-            "kind": {"S": "run"},
+            "pk": {"S": self._partition},
+            "sk": {"S": keys.run(self._run_set, position)},
             "id": {"S": new_id()},
-            "created": {"N": str(at)},
+            "created_at": {"N": str(at)},
             "input": {"S": json.dumps(TEXT)},
             "output": {"S": json.dumps(TEXT)},
             "metadata": {"S": "{}"},
         }
-        partition, sort_key = keys.token(self._namespace, token := new_id())
+        partition, sort_key = keys.receipt(self._namespace, token := new_id())
         receipt = {
-            "pk": {"B": partition},
-            "sk": {"B": sort_key},
-            "kind": {"S": "token"},
+            "pk": {"S": partition},
+            "sk": {"S": sort_key},
             "receipt": {"S": json.dumps({"floor": [1, token, position, position]})},
             "ttl": {"N": str(at // 1_000_000 + 172_800)},
         }
         puts: list[dict[str, Any]] = [
             {
-                "Item": {"pk": {"B": self._partition}, "sk": {"B": keys.HEAD}, **head},
+                "Item": {"pk": {"S": self._partition}, "sk": {"S": keys.STATE}, **head},
                 "ConditionExpression": "stamp = :s",
                 "ExpressionAttributeValues": {":s": {"S": self._stamp}},
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
@@ -129,11 +127,11 @@ class ByHand:
         )
         self._stamp, self._position, self._at = stamp, position, at
 
-    def last_twenty(self, partition: bytes) -> list[tuple[Any, ...]]:
+    def last_twenty(self, partition: str) -> list[tuple[Any, ...]]:
         response = self._client.query(
             TableName=self._table,
             KeyConditionExpression="pk = :p AND sk BETWEEN :l AND :h",
-            ExpressionAttributeValues={":p": {"B": partition}, ":l": {"B": keys.RUNS}, ":h": {"B": keys.HEAD}},
+            ExpressionAttributeValues={":p": {"S": partition}, ":l": {"S": keys.RUNS}, ":h": {"S": keys.STATE}},
             ScanIndexForward=False,
             ConsistentRead=True,
             Limit=21,
@@ -144,10 +142,10 @@ class ByHand:
                 json.loads(item["output"]["S"]),
                 json.loads(item["metadata"]["S"]),
                 item["id"]["S"],
-                int(item["created"]["N"]),
+                int(item["created_at"]["N"]),
             )
             for item in response["Items"]
-            if item["kind"]["S"] == "run"
+            if item["sk"]["S"] != keys.STATE
         ]
 
 
@@ -158,10 +156,10 @@ def bench_times(store: Store, repository: DynamoDbRepository, namespace: str) ->
         fill(store, "ours", 30, metadata=METADATA, at_once=500)
         by_hand = ByHand(client, repository._table.name, namespace)
         spent, floor = in_turns(1_000, lambda: append(store, "ours"), by_hand.append)
-        report("append a run of 800 bytes", spent, floor, 1.3)
+        report("append a run of 800 bytes", spent, floor, 1.15)
         partition = keys.conversation(namespace, "ours")
         spent, floor = in_turns(500, lambda: last_twenty(store, "ours"), lambda: by_hand.last_twenty(partition))
-        report("the last 20 runs", spent, floor, 1.3)
+        report("the last 20 runs", spent, floor, 1.15)
 
 
 def bench_units(store: Store, repository: DynamoDbRepository) -> None:
@@ -211,9 +209,9 @@ def _griptape_run() -> dict[str, Any]:
 
 
 def fill_for_queries(store: Store) -> None:
-    for begin in range(0, CONVERSATIONS, 500):
+    for begin in range(0, CONVERSATIONS, 8):
         with store.begin() as uow:
-            for number in range(begin, begin + 500):
+            for number in range(begin, begin + 8):
                 metadata = {
                     "customer": f"customer-{number % 1_000}",
                     "agent": f"agent-{number % 200}",

@@ -8,6 +8,7 @@ import memory
 from memory.domain.values import new_id
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from memory.testing.planning import Planning
 from tests.servers import Server
 
 
@@ -23,7 +24,7 @@ def sharded(dynamodb_server: Server) -> Iterator[Repository]:
         yield store.repository
 
 
-class TestDynamoDb(RepositoryContract):
+class TestDynamoDb(Planning, RepositoryContract):
     @pytest.fixture
     def repository(self, dynamodb: Repository) -> Repository:
         return dynamodb

@@ -1,24 +1,39 @@
-"""The commit of a change set: guessed from what this store saw last, and repeated when the guess was wrong.
+"""The commit of a change set: one transaction, worked out from the heads seen last, and again if one of them has changed.
 
-What is written is worked out from a head that may have changed since; the transaction has the head's stamp as its condition, and
-a failed condition brings what the head really says. So no commit depends on a guess, and the last writer needs no reading.
+Each transaction has the stamps of the heads as its conditions, and a condition that fails brings the head as it is. So no commit
+depends on a guess, and the last writer of a conversation needs no reading.
+
+New runs, and parts of large texts, that do not fit the transaction are *staged*: written before it, where nothing refers to them.
+The commit first replaces the heads by ones with new stamps, otherwise unchanged, and each transaction that stages something
+checks these. Whoever writes to a conversation meanwhile changes its stamp, so a commit that was overtaken can write nothing
+more, and begins again. Nobody waits for it. What a commit that broke off has staged is overwritten or purged.
 """
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import inf
 from typing import Final
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.errors import delays
-from memory.adapters.dynamodb.models import Held
-from memory.adapters.dynamodb.preparing import Prepared, Preparer, leaves_trash
-from memory.adapters.dynamodb.reading import ChangedError
-from memory.adapters.dynamodb.staging import Staging
-from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, RefusedError
-from memory.adapters.dynamodb.writing import Writer
+from memory.adapters.dynamodb.preparing import Prepared, Preparer
+from memory.adapters.dynamodb.purging import Sweeper
+from memory.adapters.dynamodb.reading import ChangedError, Scope
+from memory.adapters.dynamodb.receipts import find_receipt, read_receipt, receipt_action
+from memory.adapters.dynamodb.records import Head, Item, head_values
+from memory.adapters.dynamodb.table import (
+    MOST_ACTIONS,
+    MOST_BYTES,
+    Action,
+    RefusedError,
+    in_transactions,
+)
+from memory.domain.values import new_id, now
 from memory.errors import (
     AlreadyExistsError,
+    CommitInDoubtError,
+    CommitTooLargeError,
     ConflictError,
     InvalidValueError,
     NotFoundError,
@@ -33,84 +48,123 @@ _REFUSALS: Final = (AlreadyExistsError, ConflictError, InvalidValueError, NotFou
 class Commit:
     """One commit: what is known of each head, and what is made of it."""
 
-    def __init__(self, writer: Writer, staging: Staging, changes: ChangeSet, clock: Callable[[], int]) -> None:
-        self._writer = writer
-        self._staging = staging
+    def __init__(self, scope: Scope, changes: ChangeSet, clock: Callable[[], int]) -> None:
+        self._scope = scope
+        self._table = scope.table
+        self._reader = scope.reader
+        self._namespace = scope.namespace
         self._changes = changes
         self._clock = clock
-        self._heads: dict[str, Held] = {}
+        self._heads: dict[str, Head] = {}
         self._read: set[str] = set()  # those that are no guesses
         for change in changes.changes:
-            held = writer.seen.get(writer.namespace, change.id)
-            if held is None and change.create is not None and not change.remove:
-                held = Held()  # most probably there is none
-            if held is not None:
-                self._heads[change.id] = held
+            head = self._reader.seen.get(self._namespace, change.id)
+            if head is None and change.create is not None and not change.remove:
+                head = Head()  # most probably there is none
+            if head is not None:
+                self._heads[change.id] = head
 
-    def run(self) -> tuple[Receipt, bool]:
-        """Write everything; return the receipt, and whether there is something to sweep now.
+    def run(self) -> Receipt:
+        """Write everything, and return the receipt.
 
         Raises:
             PersistenceError: as `Repository.commit`.
         """
         for wait in _waits():
-            if wait:  # sleep(0) lets others have the processor: a millisecond, on a machine that is busy
+            if wait:  # sleep(0) gives the processor away: a millisecond, on a machine that is busy
                 time.sleep(wait)
             try:
-                prepared = self._prepare()
-                return self._write(prepared)
+                return self._write()
             except RefusedError as error:
                 if (known := self._learn(error)) is not None:
-                    return known, False
+                    return known
             except ChangedError:
                 self._forget()
             except _REFUSALS:
-                # What is known may be old; and what is refused may be written already. Both cost a look only here.
+                # The heads may be outdated guesses; and what is refused may be written already. Both are looked up only here.
                 if self._read.issuperset(self._heads):
-                    if (found := self._writer.receipt(self._changes.token)) is not None:
-                        return found, False
+                    if (found := find_receipt(self._table, self._namespace, self._changes.token)) is not None:
+                        return found
                     raise
                 self._forget()
         raise StoreUnavailableError("other commits of the same conversations stood in the way; nothing was written")
 
-    def _prepare(self) -> list[Prepared]:
-        """Work out every change, from heads that no staged commit has locked."""
+    def _write(self) -> Receipt:
+        preparer = Preparer(self._scope, self._clock())
+        prepared = self._prepare(preparer)
+        receipt = Receipt(self._changes.token, {each.id: each.written for each in prepared})
+        fixed = [action for each in prepared for action in each.actions]
+        fixed += [*preparer.counts(prepared), receipt_action(self._table, self._namespace, receipt)]
+        contents = [self._table.put(item) for each in prepared for item in each.contents]
+        if _fits(prepared, fixed + contents):
+            fixed += contents
+        else:
+            staged = [each for each in prepared if each.contents]
+            fixed += [preparer.unmark(each.id) for each in staged if not each.after.unswept]
+            self._check_size(prepared, fixed)
+            self._stage(preparer, staged)
+        self._table.write([*map(preparer.head_action, prepared), *fixed])
+        for each in prepared:
+            self._reader.seen.put(self._namespace, each.id, each.after if each.after.record else Head())
+        return receipt
+
+    def _prepare(self, preparer: Preparer) -> list[Prepared]:
+        """Work out every change, from heads that are read where none is known."""
         unknown = [change.id for change in self._changes.changes if change.id not in self._heads]
         if unknown:
-            self._heads |= self._writer.reader.held(self._writer.namespace, unknown)
+            self._heads |= self._reader.heads(self._namespace, unknown)
             self._read.update(unknown)
-        locked = {held.stage for held in self._heads.values() if held.stage is not None}
-        if locked:
-            for stage in locked:
-                self._staging.settle(stage)
-            raise ChangedError  # whether they have ended or not
-        preparer = Preparer(self._writer.table, self._writer.reader, self._writer.namespace, self._clock())
+        for change in self._changes.changes:
+            if self._heads[change.id].staged and change.gives_positions and not change.create:
+                # Runs that a broken commit staged between the positions given would become visible: they go first.
+                Sweeper(self._scope).sweep(change.id)
+                raise ChangedError
         return [preparer.prepare(change, self._heads[change.id], self._changes.at) for change in self._changes.changes]
 
-    def _write(self, prepared: list[Prepared]) -> tuple[Receipt, bool]:
-        writer = self._writer
-        receipt = Receipt(self._changes.token, {each.id: each.written for each in prepared})
-        if sum(1 + len(each.metadata) + len(each.appended) for each in prepared) > MOST_ACTIONS:
-            return self._staging.commit(prepared, receipt.token), True
-        actions = [action for each in prepared for action in writer.actions(each)]
-        kept, parts = writer.token_actions(receipt)
-        actions += [kept, *parts]
-        if len(actions) > MOST_ACTIONS or sum(action.size for action in actions) > MOST_BYTES:
-            return self._staging.commit(prepared, receipt.token), True
-        writer.table.write(actions)
+    def _check_size(self, prepared: list[Prepared], actions: list[Action]) -> None:
+        """Refuse what is too large for one transaction, before anything is written."""
+        if _fits(prepared, actions):
+            return
+        limit, size, unit = MOST_ACTIONS, len(prepared) + len(actions), "writes"
+        if size <= limit:
+            limit, size, unit = MOST_BYTES, sum(action.size for action in actions), "bytes"
+        raise CommitTooLargeError(
+            f"the commit consists of {size:,} {unit}, and DynamoDB takes {limit:,} in one transaction; nothing was written. "
+            "Commit fewer conversations at once, or change fewer runs or less metadata of one",
+            limit=limit,
+            size=size,
+        )
+
+    def _stage(self, preparer: Preparer, prepared: list[Prepared]) -> None:
+        """Write contents before the transaction whose heads refer to them."""
+        actions: list[Action] = []
         for each in prepared:
-            writer.seen.put(writer.namespace, each.id, Held(None if each.after is None else each.stamp, each.after))
-        return receipt, any(leaves_trash(each.before, each.after) for each in prepared)
+            before, record = each.before, each.after.record
+            highest = max(before.staged, record.last_position if record else 1, 1)
+            claim = replace(before, stamp=new_id(), staged=highest, staged_at=now(), unswept=True)
+            item = Item(keys.head(self._namespace, each.id), head_values(claim, each.id))
+            actions.append(self._table.put(item, self._table.has_stamp(before.stamp)))
+            if not before.unswept:
+                actions.append(preparer.mark(each.id))
+            each.before = claim
+        try:
+            self._table.write(actions)
+            for each in prepared:
+                check = self._table.check(keys.head(self._namespace, each.id), self._table.has_stamp(each.before.stamp))
+                for some in in_transactions(map(self._table.put, each.contents)):
+                    self._table.write([check, *some])
+        except CommitInDoubtError as error:
+            raise StoreUnavailableError(f"{error}; nothing of the commit is visible: it may be repeated") from error
 
     def _learn(self, refused: RefusedError) -> Receipt | None:
         """Take in what a refused transaction found; return the receipt if that is what it found."""
-        writer, token = self._writer, self._changes.token
-        if (item := refused.found.get(keys.token(writer.namespace, token))) is not None:
-            return writer.receipt_of(token, item)
+        token = self._changes.token
+        if (item := refused.found.get(keys.receipt(self._namespace, token))) is not None:
+            return read_receipt(token, item)
         for change in self._changes.changes:
-            key = keys.head(writer.namespace, change.id)
+            key = keys.head(self._namespace, change.id)
             if key in refused.found:
-                self._heads[change.id] = writer.reader.met(writer.namespace, change.id, refused.found[key])
+                self._heads[change.id] = self._reader.read(self._namespace, change.id, refused.found[key])
                 self._read.add(change.id)
         return None
 
@@ -118,6 +172,11 @@ class Commit:
         """Read every head again, at the next try."""
         self._heads.clear()
         self._read.clear()
+
+
+def _fits(prepared: list[Prepared], actions: list[Action]) -> bool:
+    """Return whether the actions, and those on the heads, fit one transaction."""
+    return len(prepared) + len(actions) <= MOST_ACTIONS and sum(action.size for action in actions) <= MOST_BYTES
 
 
 def _waits() -> Iterator[float]:

@@ -1,187 +1,208 @@
-"""Where everything is in the table: partition keys, sort keys, and how they keep the order of what they stand for.
+"""Where each item is: partition and sort keys, as text that people can read.
 
-Keys are binary. A partition key begins with a letter that says what is kept there, and a namespace in it has its length before
-it, so that no two names run together. DynamoDB compares bytes, as `memory.port.index` wants it.
+The names in a key are joined by ``#``. Sort keys keep the order of what they stand for, because DynamoDB compares the bytes of
+UTF-8. A key beyond DynamoDB's limits keeps its beginning, followed by a tab and a digest; no name contains a tab, so no key of
+another item can equal it.
 """
 
 import hashlib
+import re
+import zlib
 from typing import Final, TypeAlias
 
+from memory.domain.timestamps import format_timestamp
+from memory.domain.values import FIRST_TIME, LAST_TIME
 from memory.port.index import Entry
 
-Key: TypeAlias = tuple[bytes, bytes]
+Key: TypeAlias = tuple[str, str]
 """A partition key and a sort key: one item."""
 
-# The sort keys of a conversation's partition: runs, then the head, then metadata that is too large for the head. So one query
-# backwards from the head brings the head and the last runs.
-RUNS, HEAD, METADATA, END = b"r", b"s", b"t", b"u"
+STATE: Final = "state"
+"""The sort key of a conversation's head. It follows all runs, so one query backwards brings the head and the last runs."""
 
-# The lists of a namespace's conversations, each a partition (or some: shards).
-BY_UPDATED, BY_CREATED, BY_ID, BY_EXPIRY = b"u", b"t", b"i", b"x"
+RUNS: Final = "run#"
+PARTS: Final = "part#"
+COUNTERS: Final = 16
+"""Items that count the conversations of a namespace: creations at the same moment seldom update the same one."""
 
-LAST_PART: Final = 2**24 - 1
-"""As the part of a run: beyond all of its parts."""
+COUNTS: Final = "counts"
+"""The partition of all counters; it shows which namespaces there are."""
 
-ONLY: Final = b"\x00"
-"""The sort key where a partition has one item."""
+SCHEMA: Final = ("schema", "schema")
+"""Where the version of the layout and the number of shards are stored."""
 
-# The kinds of items (`Models`), by the letter of the partition; in a conversation's by that and the length of the sort key.
-_IN_CONVERSATIONS: Final = {(RUNS, 27): ("run", "part"), (HEAD, 1): ("head",), (METADATA, 20): ("part",)}
-_KINDS: Final = {
-    BY_UPDATED: ("head", "to"),
-    **dict.fromkeys((BY_CREATED, BY_ID, BY_EXPIRY, b"m", b"g"), ("to",)),
-    b"k": ("token", "part"),
-    b"j": ("stage", "part"),
-    b"s": ("schema",),
-}
+LOWEST: Final = " "
+"""Sorts before every name."""
 
-_EARLIEST = 1 << 63  # added to a time, so that none is negative
-_ID_IN_ENTRY = 128  # bytes of an id that an entry's sort key holds; what is longer keeps its beginning and a digest
-_DIGEST = 32
-_TWO_BYTES, _THREE_BYTES = 0x80, 0x4080  # the first code points that `compact` gives so many
-_NAME_LENGTH = 512
+HIGHEST: Final = "\U0010ffff" * 256
+"""Sorts behind every name."""
+
+_LONGEST_PARTITION, _LONGEST_SORT = 2048, 1024  # bytes: DynamoDB's limits
+_LONGEST_ID_IN_ENTRY = 440  # bytes, beside an index key of at most 578
+_DIGEST = 65  # bytes of a tab and a digest
+_UNSAFE: Final = re.compile("[%#\x00-\x1f\x7f\ud800-\udfff]")
+_UNSAFE_IN_PATH: Final = re.compile("[%#.\\[\\]\x00-\x1f\x7f\udc80-\udcff]")
+_END_OF_KEY: Final = "\t"  # of an index key; below all that a longer key goes on with
+_LOW_BYTES: Final = {byte: f"\n{chr(0x41 + byte)}" for byte in range(0x0B)}
 
 
-def conversation(namespace: str, conversation_id: str) -> bytes:
-    """Return the partition of a conversation: its head, runs and large metadata. At most 2,043 of 2,048 bytes."""
-    return b"c" + _named(namespace) + conversation_id.encode()
+def conversation(namespace: str, conversation_id: str) -> str:
+    """Return the partition of a conversation: its head, its runs, and parts of what is too large for one item.
+
+    >>> conversation("default", "support-42"), conversation("a#b", "50%")
+    ('conversation#default#support-42', 'conversation#a%23b#50%25')
+    """
+    return _partition("conversation", namespace, conversation_id)
 
 
 def head(namespace: str, conversation_id: str) -> Key:
-    """Return where a conversation's head is."""
-    return conversation(namespace, conversation_id), HEAD
+    """Return the key of a conversation's head."""
+    return conversation(namespace, conversation_id), STATE
 
 
-def run(run_set: str, position: int, part: int = 0) -> bytes:
-    """Return the sort key of a run, or of a part of one that is too large for an item."""
-    return RUNS + bytes.fromhex(run_set) + position.to_bytes(7, "big") + part.to_bytes(3, "big")
+def run(incarnation: str, position: int) -> str:
+    """Return the sort key of a run."""
+    return f"{RUNS}{incarnation}#{position:016d}"
 
 
-def position_of(sort_key: bytes) -> int:
+def position_of(sort_key: str) -> int:
     """Return the position in a run's sort key."""
-    return int.from_bytes(sort_key[17:24], "big")
+    return int(sort_key[-16:])
 
 
-def part_of(sort_key: bytes) -> int:
-    """Return the number of a part: 0 is the run itself."""
-    return int.from_bytes(sort_key[-3:], "big")
+def incarnation_of(sort_key: str) -> str:
+    """Return the incarnation in a run's sort key."""
+    return sort_key[len(RUNS) : -17]
 
 
-def set_of(sort_key: bytes) -> str:
-    """Return the set that a run, or a part of metadata, belongs to."""
-    return sort_key[1:17].hex()
+def part(name: str, number: int) -> str:
+    """Return the sort key of a part of a text."""
+    return f"{PARTS}{name}#{number:04d}"
 
 
-def metadata_part(metadata_set: str, part: int) -> bytes:
-    """Return the sort key of a part of metadata."""
-    return METADATA + bytes.fromhex(metadata_set) + part.to_bytes(3, "big")
+def listing(field: str, namespace: str, shard: int) -> str:
+    """Return the partition of a list of conversations: by ``updated_at``, ``created_at``, ``expires_at`` or ``id``."""
+    return _partition("list", field, namespace, str(shard))
 
 
-def listing(kind: bytes, namespace: str, shard: int) -> bytes:
-    """Return the partition of one of the lists."""
-    return kind + bytes([shard]) + namespace.encode()
+def listed(at: int, conversation_id: str) -> str:
+    """Return the sort key of a conversation in a list by time."""
+    return _fitted(f"{time(at)}#{conversation_id}", _LONGEST_SORT)
 
 
-def listed_namespace(pk: bytes) -> str:
-    """Return the namespace of a list's partition."""
-    return pk[2:].decode()
+def listed_by_id(conversation_id: str) -> str:
+    """Return the sort key of a conversation in the list by id."""
+    return _fitted(conversation_id, _LONGEST_SORT)
+
+
+def expiring(at: int, conversation_id: str, incarnation: str) -> str:
+    """Return the sort key in the list by expiry: that of a conversation made later under the same id is another."""
+    return f"{_fitted(f'{time(at)}#{conversation_id}', _LONGEST_SORT - 40)}#{incarnation}"
+
+
+def time(microseconds: int) -> str:
+    """Return a time as text that sorts as times do; one beyond the years 1 to 9999 becomes the first or the last."""
+    return format_timestamp(max(FIRST_TIME, min(LAST_TIME, microseconds)))
+
+
+def beyond(prefix: str) -> str:
+    """Return a sort key behind all that begin with a prefix."""
+    return prefix + HIGHEST[: (_LONGEST_SORT - len(prefix.encode())) // 4]
+
+
+def entries(namespace: str, path: bytes, shard: int) -> str:
+    r"""Return the partition of all index entries at a path.
+
+    >>> entries("default", b"customer\x00\x01tier", 0), entries("default", b"tags\x00\x02", 1)
+    ('entry#default#0#customer.tier', 'entry#default#1#tags[]')
+    """
+    text = _UNSAFE_IN_PATH.sub(_escaped_byte, path.decode("utf-8", "surrogateescape"))
+    text = text.replace("%00%01", ".").replace("%00%02", "[]")
+    return _fitted(f"{_partition('entry', namespace, str(shard))}#{text}", _LONGEST_PARTITION)
 
 
 def entry(namespace: str, found: Entry, conversation_id: str, shard: int) -> Key:
-    """Return where an index entry of a conversation is: by path, then key, then id."""
-    return entries(namespace, found.path, shard), entry_key(found.key) + b"\x00\x01" + _short_id(conversation_id)
+    """Return the key of a conversation's index entry: by path, then by value, then by id."""
+    return entries(namespace, found.path, shard), entry_place(found.key, conversation_id)
 
 
-def entries(namespace: str, path: bytes, shard: int) -> bytes:
-    """Return the partition of all entries at a path."""
-    return b"m" + bytes([shard]) + _named(namespace) + path
+def entry_place(key: bytes, conversation_id: str) -> str:
+    """Return the sort key of an index entry."""
+    return f"{entry_key(key)}{_END_OF_KEY}{_fitted(conversation_id, _LONGEST_ID_IN_ENTRY)}"
 
 
-def entry_key(key: bytes) -> bytes:
-    r"""Return an index key in which a zero cannot be taken for the end: any byte may follow it, and order stays.
+def entry_key(key: bytes) -> str:
+    r"""Return an index key as text that sorts as the key does: a digit for the type, then each byte as one character.
 
-    >>> entry_key(b"a") + b"\x00\x01" < entry_key(b"a\x00") + b"\x00\x01" < entry_key(b"a\x01") + b"\x00\x01"
-    True
+    >>> entry_key(b"\x04gold"), entry_key(b"\x04a") + "\t" < entry_key(b"\x04a\x00") + "\t" < entry_key(b"\x04a\x01") + "\t"
+    ('4gold', True)
     """
-    return key.replace(b"\x00", b"\x00\xff")
+    return f"{min(key[0], 9)}{key[1:].decode('latin-1').translate(_LOW_BYTES)}" if key else ""
 
 
-def entry_bounds(low: bytes, high: bytes) -> tuple[bytes, bytes]:
-    """Return between which sort keys the entries with ``low <= key < high`` are."""
-    return entry_key(low) or ONLY, entry_key(high)
+def entries_of(key: bytes) -> tuple[str, str]:
+    """Return the bounds of the sort keys of all entries with an index key."""
+    return entry_key(key) + _END_OF_KEY, entry_key(key) + "\n"
 
 
-def time(microseconds: int) -> bytes:
-    """Return a time so that bytes sort as times do."""
-    return (microseconds + _EARLIEST).to_bytes(8, "big")
+def entries_between(low: bytes, high: bytes) -> tuple[str, str]:
+    """Return the bounds of the sort keys of all entries with ``low <= key < high``."""
+    return entry_key(low) or LOWEST, entry_key(high) or LOWEST
 
 
-def compact(conversation_id: str) -> bytes:
-    r"""Return an id in at most three bytes a character, in code point order: in UTF-8 some would not fit beside a time.
-
-    >>> ids = ["", "Z", "a", "a\x00", "é", "\u4000", "\uffff", "😀"]
-    >>> sorted(ids) == sorted(ids, key=compact), len(compact("😀" * 255))
-    (True, 765)
-    """
-    if conversation_id.isascii():
-        return conversation_id.encode()
-    return b"".join(map(_compact, map(ord, conversation_id)))
+def counter(namespace: str, conversation_id: str) -> Key:
+    """Return the key of the counter that counts a conversation."""
+    number = zlib.crc32(conversation_id.encode()) % COUNTERS
+    return COUNTS, f"{_counted(namespace)}#{number:02d}"
 
 
-def _compact(code: int) -> bytes:
-    if code < _TWO_BYTES:
-        return bytes([code])
-    if code < _THREE_BYTES:
-        return (0x8000 + code - _TWO_BYTES).to_bytes(2, "big")
-    return (0xC00000 + code - _THREE_BYTES).to_bytes(3, "big")
+def counters(namespace: str) -> tuple[str, str]:
+    """Return the bounds of the sort keys of a namespace's counters."""
+    return f"{_counted(namespace)}#", f"{_counted(namespace)}#~"
 
 
-def token(namespace: str, name: str) -> Key:
-    """Return where the receipt of a change set is."""
-    encoded = name.encode("utf-8", "surrogatepass")
-    if len(encoded) > _NAME_LENGTH:
-        encoded = b"\xff" + hashlib.sha256(encoded).digest()  # which no name is: UTF-8 has no such byte
-    return b"k" + _named(namespace) + encoded, ONLY
+def receipt(namespace: str, token: str) -> Key:
+    """Return the key of a change set's receipt."""
+    return _partition("receipt", namespace, token), "receipt"
 
 
-def kinds_at(pk: bytes, sk: bytes) -> tuple[str, ...]:
-    """Return of which kinds an item at a key can be."""
-    return _IN_CONVERSATIONS.get((sk[:1], len(sk)), ()) if pk[:1] == b"c" else _KINDS.get(pk[:1], ())
+def unswept(namespace: str) -> str:
+    """Return the partition that names the conversations which left something for `purge` to delete."""
+    return _partition("unswept", namespace)
 
 
-def journal(namespace: str) -> bytes:
-    """Return the partition of the commits that are being staged."""
-    return b"j" + namespace.encode()
-
-
-def stage(namespace: str, name: str) -> Key:
-    """Return where it stands how far a staged commit is."""
-    return journal(namespace), bytes.fromhex(name)
-
-
-def trash(namespace: str) -> bytes:
-    """Return the partition of conversations of which something dead is to be removed."""
-    return b"g" + namespace.encode()
-
-
-SCHEMA: Final = (b"s", ONLY)
-"""Where the version of the schema is."""
+def unswept_place(namespace: str, conversation_id: str) -> Key:
+    """Return the key of the item that names such a conversation."""
+    return unswept(namespace), _fitted(conversation_id, _LONGEST_SORT)
 
 
 def shard_of(conversation_id: str, shards: int) -> int:
-    """Return the shard whose lists and entries a conversation is in."""
-    if shards == 1:
-        return 0
-    return int.from_bytes(hashlib.sha256(conversation_id.encode()).digest()[:4], "big") % shards
+    """Return the shard of the lists and entries that a new conversation goes to."""
+    return zlib.crc32(conversation_id.encode()) % shards
 
 
-def _named(namespace: str) -> bytes:
-    encoded = namespace.encode()
-    return len(encoded).to_bytes(2, "big") + encoded
+def _counted(namespace: str) -> str:
+    return _fitted(_escaped(namespace), _LONGEST_SORT - 3)
 
 
-def _short_id(conversation_id: str) -> bytes:
-    encoded = conversation_id.encode()
-    if len(encoded) <= _ID_IN_ENTRY:
-        return encoded
-    return encoded[: _ID_IN_ENTRY + 1 - _DIGEST] + hashlib.sha256(encoded).digest()  # one byte longer than any whole id
+def _partition(*names: str) -> str:
+    return _fitted("#".join(map(_escaped, names)), _LONGEST_PARTITION)
+
+
+def _escaped(name: str) -> str:
+    return _UNSAFE.sub(_escaped_character, name) if _UNSAFE.search(name) else name
+
+
+def _escaped_character(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
+
+
+def _escaped_byte(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape"))
+
+
+def _fitted(text: str, longest: int) -> str:
+    """Return a text, or the beginning and the digest of one that has more bytes than a key may have."""
+    if 4 * len(text) <= longest or len(encoded := text.encode()) <= longest:
+        return text
+    return f"{encoded[: longest - _DIGEST].decode(errors='ignore')}\t{hashlib.sha256(encoded).hexdigest()}"

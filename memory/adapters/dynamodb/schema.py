@@ -1,43 +1,55 @@
-"""The table: how it is made, what must be true of one that is there, and the version of what is kept in it."""
+"""The table: how it is made, what must be true of an existing one, and the version of its layout."""
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
+from memory.adapters.dynamodb.definition import TableOptions
 from memory.adapters.dynamodb.errors import code_of
-from memory.adapters.dynamodb.models import TTL
-from memory.adapters.dynamodb.table import RefusedError, Table
-from memory.errors import SchemaError
+from memory.adapters.dynamodb.records import TTL, Item, number, number_of, text, text_of
+from memory.adapters.dynamodb.table import Condition, RefusedError, Table
+from memory.domain.values import now
+from memory.errors import CorruptRecordError, InvalidValueError, SchemaError
 from memory.port.repository import Progress, SchemaStatus
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
 
-HEAD: Final = "0001"
-"""The version of what this code writes: the layout of docs/dynamodb.md."""
+HEAD: Final = "0002"
+"""The version of the layout that this code writes: docs/dynamodb.md. Version 0001 had binary keys."""
+
+MOST_SHARDS: Final = 100
 
 _ACTIVE: Final = "ACTIVE"
-_NOT_HERE: Final = frozenset(["UnknownOperationException"])  # DynamoDB Local has no back-ups
+_NOT_HERE: Final = frozenset(["UnknownOperationException"])  # DynamoDB Local has no backups
 _PAUSE: Final = 0.5  # seconds
 _PATIENCE: Final = 600
+_READ_AGAIN_AFTER: Final = 60.0  # seconds that a process relies on the number of shards it has read
+_GRACE: Final = 120  # seconds before new shards are written to, so that every process has read that there are more
+
+
+class Shards(NamedTuple):
+    """Over how many partitions each list, and the entries of each metadata path, are spread."""
+
+    writing: int
+    reading: int
 
 
 class Schema:
     """The schema of one table."""
 
-    def __init__(
-        self, table: Table, clients: Clients, where: object, *, shards: int, point_in_time_recovery: bool
-    ) -> None:
+    def __init__(self, table: Table, clients: Clients, where: object, shards: int, options: TableOptions) -> None:
         self._table = table
         self._clients = clients
         self._where = where
-        self._shards = shards
-        self._point_in_time_recovery = point_in_time_recovery
+        self._wanted = shards
+        self._options = options
+        self._shards: tuple[float, Item] | None = None
 
     def status(self) -> SchemaStatus:
         """Return the version in the table, and this code's: one request.
@@ -49,14 +61,29 @@ class Schema:
             item = self._table.get(keys.SCHEMA)
         except SchemaError:
             return SchemaStatus(None, HEAD)  # there is no table
+        except InvalidValueError:  # the table has other keys
+            self._check(self._describe())
+            raise
         if item is None:
             return SchemaStatus(None, HEAD)
-        if item.shards != self._shards:
-            raise SchemaError(
-                f"{self._where}: the table was made with shards={item.shards:.0f}, and this store is opened with "
-                f"shards={self._shards}: open it as it was made"
-            )
-        return SchemaStatus(item.version, HEAD)
+        self._shards = time.monotonic(), item
+        return SchemaStatus(text_of(item, "version"), HEAD)
+
+    def shards(self) -> Shards:
+        """Return the numbers of shards that apply now.
+
+        Raises:
+            SchemaError: there is no schema yet.
+        """
+        if self._shards is None or time.monotonic() - self._shards[0] > _READ_AGAIN_AFTER:
+            status = self.status()
+            if self._shards is None or status.current is None:
+                raise SchemaError(f"{self._where}: {status.advice()}")
+        item = self._shards[1]
+        largest, before = number_of(item, "shards"), number_of(item, "shards_before")
+        if not 1 <= before <= largest <= MOST_SHARDS:
+            raise CorruptRecordError(f"the item {keys.SCHEMA} is stored but cannot be read: {largest} shards")
+        return Shards(largest if number_of(item, "shards_since") <= now() else before, largest)
 
     def steps(self) -> list[str]:
         """Return in words what `migrate` would do.
@@ -67,14 +94,14 @@ class Schema:
         return [words for words, _ in self._plan()]
 
     def migrate(self, progress: Progress) -> SchemaStatus:
-        """Make the table, or what it lacks; tell of each step before it is done.
+        """Make the table, or what it lacks; report each step before it is done.
 
         Raises:
             SchemaError: there is a table that cannot be used, or it has a newer version.
         """
         steps = self._plan()
-        for number, (words, step) in enumerate(steps):
-            progress(words, number / len(steps))
+        for number_, (words, step) in enumerate(steps):
+            progress(words, number_ / len(steps))
             self._call(step)
         return self.status()
 
@@ -83,20 +110,24 @@ class Schema:
         description = self._describe()
         steps: list[tuple[str, Callable[[], object]]] = []
         if description is None:
-            steps.append((f"create the table {name}, billed on demand, and wait for it", self._create))
+            billed = "billed on demand" if self._options.read_units is None else "with provisioned capacity"
+            steps.append((f"create the table {name}, {billed}, and wait for it", self._create))
         else:
             self._check(description)
             if description.get("TableStatus") != _ACTIVE:
                 steps.append((f"wait for the table {name}: it is {description.get('TableStatus')}", self._wait))
         if description is None or not self._has_ttl():
-            steps.append((f"let DynamoDB remove what has expired, by the attribute {TTL}", self._enable_ttl))
-        if self._point_in_time_recovery and (description is None or not self._has_recovery()):
+            steps.append((f"let DynamoDB delete old receipts, by the attribute {TTL}", self._enable_ttl))
+        if self._options.point_in_time_recovery and (description is None or not self._has_recovery()):
             steps.append(("turn on point-in-time recovery", self._enable_recovery))
         current = None if description is None else self.status().current
         if current is not None and current > HEAD:
             raise SchemaError(f"{self._where}: {SchemaStatus(current, HEAD).advice()}")
         if current is None:
             steps.append((f"write the schema's version, {HEAD}, into the table", self._write_version))
+        elif self._wanted > (reading := self.shards().reading):
+            words = f"spread new conversations over {self._wanted} partitions instead of {reading}"
+            steps.append((words, self._add_shards))
         return steps
 
     # the table
@@ -109,36 +140,34 @@ class Schema:
                 return None
             raise self._table.translated(error) from error
 
-    def _check(self, description: "TableDescriptionTypeDef") -> None:
+    def _check(self, description: "TableDescriptionTypeDef | None") -> None:
         """Refuse a table with other keys, and say what is wrong with them."""
+        if description is None:
+            return
         types = {each["AttributeName"]: each["AttributeType"] for each in description.get("AttributeDefinitions", ())}
         found: dict[str, str] = {each["KeyType"]: each["AttributeName"] for each in description.get("KeySchema", ())}
         wrong = []
         for kind, what, option, name in (
-            ("HASH", "partition key", "partition_key", self._table.models.keys[0]),
-            ("RANGE", "sort key", "sort_key", self._table.models.keys[1]),
+            ("HASH", "partition key", "partition_key", self._table.key_names[0]),
+            ("RANGE", "sort key", "sort_key", self._table.key_names[1]),
         ):
             has = found.get(kind)
             if has is None:
                 wrong.append(f"it has no {what}")
             elif has != name:
                 wrong.append(f"its {what} is {has!r}, not {name!r}: open it with {option}={has}")
-            elif types.get(has) != "B":
-                wrong.append(f"its {what} {has!r} has type {types.get(has)}, not B (binary)")
+            elif types.get(has) != "S":
+                wrong.append(f"its {what} {has!r} has type {types.get(has)}, not S (string)")
+        if wrong and set(types.values()) == {"B"}:
+            wrong.append(
+                "tables with binary keys were made by an older release: export them with that release (`memory export`), and "
+                "import the file into a new table with this one"
+            )
         if wrong:
             raise SchemaError(f"{self._where}: the table {self._table.name} cannot be used: {'; '.join(wrong)}")
 
     def _create(self) -> None:
-        names = self._table.models.keys
-        self._clients.get().create_table(
-            TableName=self._table.name,
-            BillingMode="PAY_PER_REQUEST",
-            KeySchema=[
-                {"AttributeName": names[0], "KeyType": "HASH"},
-                {"AttributeName": names[1], "KeyType": "RANGE"},
-            ],
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "B"} for name in names],
-        )
+        self._clients.get().create_table(**self._options.creation(self._table.name, self._table.key_names))
         self._wait()
 
     def _wait(self) -> None:
@@ -188,9 +217,22 @@ class Schema:
         )
 
     def _write_version(self) -> None:
-        item = self._table.models.new(self._table.models.Schema, *keys.SCHEMA, version=HEAD, shards=self._shards)
+        self._put(self._wanted, self._wanted, 0, self._table.is_absent())
+
+    def _add_shards(self) -> None:
+        before = self.shards().reading
+        condition = Condition("#shards = :before", {"#shards": "shards"}, {":before": number(before)})
+        self._put(self._wanted, before, now() + _GRACE * 1_000_000, condition)
+
+    def _put(self, shards: int, before: int, since: int, condition: Condition) -> None:
+        values = {
+            "version": text(HEAD),
+            "shards": number(shards),
+            "shards_before": number(before),
+            "shards_since": number(since),
+        }
         with suppress(RefusedError):  # somebody else migrates at the same moment
-            self._table.write([self._table.put(item, self._table.is_absent())])
+            self._table.write([self._table.put(Item(keys.SCHEMA, values), condition)])
 
     def _call(self, step: Callable[[], Any]) -> Any:
         try:

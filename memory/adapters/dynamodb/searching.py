@@ -1,223 +1,237 @@
-"""Finding conversations: look-ups in the index where they find few, a walk along the list by time (or by id) where they do not.
+"""What DynamoDB can do to find conversations: the primitives that `memory.port.planner` combines.
 
-*Driven*: the ids of a look-up, or of several where all must hold, are read; then their heads, a hundred with each request.
-*Walked*: the list in the order asked for is read; by time of the last change its items are copies of the heads, some thousand
-with each request. Either way `Criterion.matches` decides.
+Every index entry, and every place in a list but one, contains only an id: the head is read too, a hundred with each request, at
+one read unit each. The list by ``updated_at`` contains copies of the heads, about nine of them in a read unit.
 """
 
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
-from itertools import islice
-from typing import Any, Final, TypeAlias
+from itertools import chain, islice
+from operator import gt, lt
+from typing import ClassVar, Final, TypeAlias, cast
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.models import Kept
-from memory.adapters.dynamodb.reading import Reader
-from memory.adapters.dynamodb.table import Table, in_batches
+from memory.adapters.dynamodb.reading import Scope
+from memory.adapters.dynamodb.records import Head, Item, read_head, text_of
+from memory.adapters.dynamodb.table import in_batches
 from memory.domain.criteria import FieldCompares
 from memory.domain.records import ConversationRecord
 from memory.domain.values import check_id
 from memory.errors import InvalidValueError
-from memory.port.index import Every, KeyBetween, KeyIn, Lookup, Plan, Some
+from memory.port.index import Every, KeyBetween, Lookup, Plan, Some
 from memory.port.paging import Order, Place
+from memory.port.planner import Drive, Search
 
-_FOUND_AT_MOST: Final = 1_000
-"""Entries of a look-up that are read to see whether it finds few."""
-
-_DRIVEN_AT_MOST: Final = 200
-"""Conversations that are sooner read one by one than walked to: two requests."""
-
-_FEW: Final = 20  # a look-up that finds no more is not narrowed down by others
-_REQUESTS_AT_MOST: Final = 4  # of one look-up: an equality with more values is walked, or left to another
-_LOOKUPS_AT_MOST: Final = 3  # that are tried
+_FEW: Final = 20  # entries; a look-up that finds no more is taken without a look at the others
+_QUERIES_AT_MOST: Final = 32  # of one look-up that is only estimated
 _HEADS_AT_ONCE: Final = 100
-_LISTS: Final = {"updated_at": keys.BY_UPDATED, "created_at": keys.BY_CREATED, "id": keys.BY_ID}
-_LONGEST_BOUND: Final = 1_000  # bytes of a sort key that a bound is made of
+_WALKED_AT_ONCE: Final = 500
+_LONGEST_BOUND: Final = 900  # bytes of an id that a bound is made of
 
-Bounds: TypeAlias = tuple[bytes, bytes]
-
-
-@dataclass(slots=True)
-class _Drive:
-    """Look-ups one of which finds each match, or the ids themselves."""
-
-    lookups: list[Lookup] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
-
-    def requests(self, shards: int) -> int:
-        return shards * sum(len(one.keys) if isinstance(one, KeyIn) else 1 for one in self.lookups)
+_Range: TypeAlias = tuple[str, str, str]
+"""A partition, and the lowest and highest sort key in it."""
 
 
-class Search:
-    """One plan, in one namespace, at one moment."""
+class DynamoDbSearch(Search):
+    """One criterion, in one namespace, at one moment."""
 
-    def __init__(self, table: Table, reader: Reader, namespace: str, shards: int, plan: Plan, *, now: int) -> None:
-        self._table = table
-        self._reader = reader
-        self._namespace = namespace
-        self._shards = shards
-        self._plan = plan
+    drive_limit: ClassVar[int] = 300
+    walk_limit: ClassVar[int] = 2_000
+    counts_by: ClassVar[Order] = Order("updated_at", descending=False)
+
+    def __init__(self, scope: Scope, plan: Plan, now: int) -> None:
+        self.plan = plan
+        self._table = scope.table
+        self._reader = scope.reader
+        self._namespace = scope.namespace
+        self._shards = scope.shards
         self._now = now
+        self._estimated: dict[Drive, Iterator[str]] = {}
 
-    def records(self, order: Order, after: Place | None, limit: int) -> Iterator[ConversationRecord]:
-        """Yield all that match, and more, after a place, in order.
-
-        Args:
-            order: in which they come.
-            after: where to begin; at the beginning, when it is None.
-            limit: how many are wanted most probably.
-        """
-        ids = self._ids()
-        if ids is None:
-            return self._walk(order, after, limit)
-        if order.field == "id":
-            return self._in_order_of_ids(ids, order, after)
-        return self._sorted(ids, order, after)
+    def total(self) -> int:
+        """Return the sum of the namespace's counters, without the conversations that have expired and are not purged."""
+        counters = self._table.query(keys.COUNTS, *keys.counters(self._namespace))
+        until = keys.beyond(keys.time(self._now))
+        expired = (
+            self._table.count(keys.listing("expires_at", self._namespace, shard), keys.LOWEST, until)
+            for shard in range(self._shards)
+        )
+        return max(0, sum(count_of(item) for item in counters) - sum(expired))
 
     # driven
 
-    def _ids(self) -> set[str] | None:
-        """Return the ids among which every match is, None if they are many, or no look-up tells."""
-        drives = [drive for drive in _drives(self._plan) if drive.requests(self._shards) <= _REQUESTS_AT_MOST]
-        drives.sort(key=lambda drive: (drive.requests(self._shards) > 0, _is_range(drive)))
-        fewest: set[str] | None = None
-        for drive in drives[:_LOOKUPS_AT_MOST]:
-            ids = self._found(drive)
-            if ids is not None:
-                fewest = ids if fewest is None else fewest & ids
-                if len(fewest) <= _FEW:
-                    break
-        return fewest if fewest is not None and len(fewest) <= _DRIVEN_AT_MOST else None
+    def estimate(self, drives: Sequence[Drive], limit: int) -> Sequence[int]:
+        """As `Search.estimate`; a look-up is not read further than the best one before it, equalities come first."""
+        counts, best = dict.fromkeys(drives, limit + 1), limit
+        for drive in sorted(drives, key=_is_range):
+            if best > _FEW and len(ranges := list(self._ranges(drive.lookups))) <= _QUERIES_AT_MOST:
+                found = self._found(ranges, best + 1)
+                ids = list(islice(found, best + 1))
+                self._estimated[drive] = chain(ids, found)
+                counts[drive] = len(ids)
+                best = min(best, len(ids))
+        return [counts[drive] for drive in drives]
 
-    def _found(self, drive: _Drive) -> set[str] | None:
-        """Return the ids that a drive finds, None if there are many."""
-        found = set(drive.ids)
-        for lookup in drive.lookups:
-            for partition, low, high in self._ranges(lookup):
-                entries = self._table.query(partition, low, high, limit=_FOUND_AT_MOST, attributes=["id"])
-                found.update(entry.id for entry in islice(entries, _FOUND_AT_MOST))
-                if len(found) >= _FOUND_AT_MOST:
-                    return None
-        return found
+    def drive(self, drive: Drive, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:  # noqa: ARG002  # the planner sorts
+        """As `Search.drive`, in no order."""
+        ids = self._estimated.pop(drive, None) or self._found(self._ranges(drive.lookups), None)
+        seen: set[str] = set()
+        for some in in_batches(ids, _HEADS_AT_ONCE):
+            heads = self._reader.complete(self._namespace, {id for id in some if id not in seen})
+            seen.update(some)
+            yield from (_record(head) for head in heads.values() if not head.is_hidden(self._now))
 
-    def _ranges(self, lookup: Lookup) -> Iterator[tuple[bytes, bytes, bytes]]:
-        for shard in range(self._shards):
-            partition = keys.entries(self._namespace, lookup.path, shard)
-            if isinstance(lookup, KeyBetween):
-                if lookup.low < lookup.high:
-                    yield partition, *keys.entry_bounds(lookup.low, lookup.high)
-            else:
-                for key in lookup.keys:
-                    yield partition, keys.entry_key(key) + b"\x00\x01", keys.entry_key(key) + b"\x00\x02"
+    def _found(self, ranges: Iterable[_Range], limit: int | None) -> Iterator[str]:
+        """Yield the ids of all entries in some ranges."""
+        for partition, low, high in ranges:
+            items = self._table.query(partition, low, high, limit=limit, attributes=["id"])
+            yield from (text_of(item, "id") for item in items)
 
-    def _in_order_of_ids(self, ids: set[str], order: Order, after: Place | None) -> Iterator[ConversationRecord]:
-        wanted = sorted(ids, reverse=order.descending)
-        if after is not None:
-            wanted = [id for id in wanted if _is_beyond(order, (id,), after)]
-        for some in in_batches(wanted, _HEADS_AT_ONCE):
-            kept = self._kept(some)
-            yield from (kept[id].record for id in some if id in kept)
-
-    def _sorted(self, ids: set[str], order: Order, after: Place | None) -> Iterator[ConversationRecord]:
-        records = [kept.record for kept in self._kept(ids).values()]
-        records.sort(key=order.place, reverse=order.descending)
-        return (record for record in records if after is None or _is_beyond(order, order.place(record), after))
-
-    def _kept(self, ids: Any) -> dict[str, Kept]:
-        found = self._reader.kept(self._namespace, ids)
-        return {id: kept for id, kept in found.items() if not kept.is_expired(self._now)}
+    def _ranges(self, lookups: Iterable[Lookup]) -> Iterator[_Range]:
+        for lookup in lookups:
+            for shard in range(self._shards):
+                partition = keys.entries(self._namespace, lookup.path, shard)
+                if not isinstance(lookup, KeyBetween):
+                    yield from ((partition, *keys.entries_of(key)) for key in lookup.keys)
+                elif lookup.low < lookup.high:
+                    yield partition, *keys.entries_between(lookup.low, lookup.high)
 
     # walked
 
-    def _walk(self, order: Order, after: Place | None, limit: int) -> Iterator[ConversationRecord]:
-        low, high = self._bounds(order, after)
+    def walk(
+        self, order: Order, after: Place | None, wanted: int, most: int | None
+    ) -> Iterator[ConversationRecord | None]:
+        """As `Search.walk`. A plan that allows for a few ids only needs no walk: their heads are read."""
+        if (ids := _ids_of(self.plan)) is not None:
+            yield from self._read_ids(ids, order, after)
+            return
+        items = self._listed(order, after, wanted)
+        seen: set[str] = set()  # conversations move to the end while the list by updated_at is read
+        size = -(
+            -wanted // -(-wanted // _HEADS_AT_ONCE)
+        )  # as large as may be, so that some batches are just what is wanted
+        for some in in_batches(items if most is None else islice(items, most), size):
+            for record in self._read(order, some):
+                if record.id not in seen:
+                    seen.add(record.id)
+                    yield record
+        if most is not None and next(items, None) is not None:
+            yield None
+
+    def _read_ids(self, ids: set[str], order: Order, after: Place | None) -> Iterator[ConversationRecord]:
+        beyond = lt if order.descending else gt
+        heads = self._reader.complete(self._namespace, ids).values()
+        records = [_record(head) for head in heads if not head.is_hidden(self._now)]
+        placed = [(place, record) for record in records if order.has(place := order.place(record))]
+        for place, record in sorted(placed, reverse=order.descending, key=lambda each: each[0]):
+            if after is None or beyond(place, after):
+                yield record
+
+    def _listed(self, order: Order, after: Place | None, wanted: int) -> Iterator[Item]:
+        """Yield the items of a list (or the entries of a metadata path) after a place, those of all shards in one order."""
+        low, high = self._bounds(order)
+        start = None if after is None else _sort_key(order, after)
+        if start is not None:
+            low, high = (low, min(high, start)) if order.descending else (max(low, start), high)
         if low > high:
             return
-        is_all = self._plan == Every()
+        is_all = self.plan == Every()
+        first = wanted + (start is not None)  # the place itself is among them
         shards = [
             self._table.query(
-                keys.listing(_LISTS[order.field], self._namespace, shard),
+                keys.entries(self._namespace, order.index_path, shard)
+                if order.path
+                else keys.listing(order.field, self._namespace, shard),
                 low,
                 high,
                 backwards=order.descending,
-                limit=limit if is_all else max(limit, _FOUND_AT_MOST),
-                then=limit if is_all else None,
+                limit=first if is_all else max(first, _WALKED_AT_ONCE),
+                then=wanted if is_all else None,
             )
             for shard in range(self._shards)
         ]
-        items = shards[0] if self._shards == 1 else merge(*shards, key=lambda item: item.sk, reverse=order.descending)
-        size = -(-limit // -(-limit // _HEADS_AT_ONCE))  # as large as may be, so that some of them are just the limit
-        start = None if after is None else _sort_key(order, after)
-        for some in in_batches((item for item in items if item.sk != start), size):
-            yield from self._read(order, some)
+        items = merge(*shards, key=lambda item: item.key[1], reverse=order.descending)
+        yield from (item for item in items if item.key[1] != start)
 
-    def _read(self, order: Order, items: list[Any]) -> Iterator[ConversationRecord]:
-        """Yield what items of a list stand for: what they say, if they are copies, else what their heads say."""
-        copies = {item.id: kept for item in items if hasattr(item, "version") and (kept := self._reader.copy(item))}
-        copies = self._reader.with_texts(self._namespace, copies)
-        pointers = [item.id for item in items if item.id not in copies]
-        heads = self._reader.kept(self._namespace, pointers) if pointers else {}
+    def _read(self, order: Order, items: list[Item]) -> Iterator[ConversationRecord]:
+        """Yield what items of a list stand for: what they say, if they are copies, else what the heads say."""
+        if order.field == "updated_at":
+            copies = [read_head(item) for item in items]
+            heads = {_record(head).id: head for head in copies}
+            heads = self._reader.with_metadata(self._namespace, heads)
+        else:
+            heads = self._reader.complete(self._namespace, [text_of(item, "id") for item in items])
         for item in items:
-            kept = copies.get(item.id) or heads.get(item.id)
-            if kept is None or kept.is_expired(self._now):
+            head = heads.get(text_of(item, "id"))
+            if head is None or head.is_hidden(self._now):
                 continue
-            if _sort_key(order, order.place(kept.record)) == item.sk:  # else it stands elsewhere now
-                yield kept.record
+            place = order.place(_record(head))
+            if order.has(place) and _sort_key(order, place) == item.key[1]:  # else it has moved meanwhile
+                yield _record(head)
 
-    def _bounds(self, order: Order, after: Place | None) -> Bounds:
-        """Return between which sort keys of the list every match is."""
-        low, high = keys.ONLY, b"\xff" * 16
-        for part in self._plan.parts if isinstance(self._plan, Every) else (self._plan,):
+    def _bounds(self, order: Order) -> tuple[str, str]:
+        """Return between which sort keys of a list every match is."""
+        low, high = keys.LOWEST, keys.HIGHEST
+        for part in self.plan.parts if isinstance(self.plan, Every) else (self.plan,):
             if isinstance(part, FieldCompares) and part.field == order.field:
-                below, above = _bounds_of(part)
+                at = _bound_of(part)
+                low = max(low, at) if part.operator in ("==", ">", ">=") else low
+                high = min(high, keys.beyond(at)) if part.operator in ("==", "<", "<=") else high
+            elif isinstance(part, KeyBetween) and order.path and part.path == order.index_path:
+                below, above = keys.entries_between(part.low, part.high)
                 low, high = max(low, below), min(high, above)
-        if after is not None:
-            place = _sort_key(order, after)
-            low, high = (low, min(high, place)) if order.descending else (max(low, place), high)
         return low, high
 
 
-def _drives(plan: Plan) -> list[_Drive]:
-    """Return the ways to drive a plan: each conjunct that is a look-up, or a choice between look-ups."""
-    drives = []
-    for part in plan.parts if isinstance(plan, Every) else (plan,):
-        drive = _Drive()
-        for choice in part.parts if isinstance(part, Some) else (part,):
-            if isinstance(choice, KeyIn | KeyBetween):
-                drive.lookups.append(choice)
-            elif isinstance(choice, FieldCompares) and choice.field == "id" and choice.operator == "==":
-                with suppress(InvalidValueError):  # no conversation has what cannot be an id
-                    drive.ids.add(check_id(choice.value, "the id"))
-            else:
-                break
-        else:
-            drives.append(drive)
-    return drives
+def count_of(item: Item) -> int:
+    """Return what a counter says."""
+    return int(item.values["count"]["N"])
 
 
-def _is_range(drive: _Drive) -> bool:
+def _record(head: Head) -> ConversationRecord:
+    return cast(ConversationRecord, head.record)
+
+
+def _is_range(drive: Drive) -> bool:
     return any(isinstance(lookup, KeyBetween) for lookup in drive.lookups)
 
 
-def _sort_key(order: Order, place: Place) -> bytes:
+def _ids_of(plan: Plan) -> set[str] | None:
+    """Return the ids one of which every match has; None if the plan does not say."""
+    for part in plan.parts if isinstance(plan, Every) else (plan,):
+        choices = part.parts if isinstance(part, Some) else (part,)
+        if choices and all(
+            isinstance(one, FieldCompares) and one.field == "id" and one.operator == "==" for one in choices
+        ):
+            return {
+                str(cast(FieldCompares, one).value) for one in choices if _can_be_id(cast(FieldCompares, one).value)
+            }
+    return None
+
+
+def _can_be_id(value: object) -> bool:
+    try:
+        check_id(value, "the id")
+    except InvalidValueError:
+        return False
+    return True
+
+
+def _sort_key(order: Order, place: Place) -> str:
+    first, conversation_id = place[0], str(place[-1])
     if order.field == "id":
-        return keys.compact(str(place[0]))
-    at, conversation_id = place  # type: ignore[misc]  # by a time it has both
-    return keys.time(int(at)) + keys.compact(conversation_id)
+        return keys.listed_by_id(conversation_id)
+    return (
+        keys.entry_place(bytes.fromhex(str(first)), conversation_id)
+        if order.path
+        else keys.listed(int(first), conversation_id)
+    )
 
 
-def _bounds_of(part: FieldCompares) -> Bounds:
-    """Return between which sort keys of its list the conversations are for which a comparison holds, and maybe more."""
-    if part.field == "id":
-        at = keys.compact(str(part.value))[:_LONGEST_BOUND] or keys.ONLY
-    else:
-        at = keys.time(max(-(2**63), min(2**63 - 1, int(part.value))))
-    low = at if part.operator in ("==", ">", ">=") else keys.ONLY
-    high = at + b"\xff" * 16 if part.operator in ("==", "<", "<=") else b"\xff" * 16
-    return low, high
-
-
-def _is_beyond(order: Order, place: Place, after: Place) -> bool:
-    return place < after if order.descending else place > after
+def _bound_of(part: FieldCompares) -> str:
+    """Return a beginning of the sort keys at the value of a comparison."""
+    if part.field != "id":
+        return keys.time(int(part.value))
+    encoded = str(part.value).encode("utf-8", "surrogatepass")[:_LONGEST_BOUND]
+    whole = encoded.decode("utf-8", "replace").partition("\ufffd")[0]
+    return whole or keys.LOWEST

@@ -1,23 +1,22 @@
-"""`Table`: the few calls of DynamoDB that the adapter makes, repeated where that is safe, their errors translated.
+"""`Table`: the few requests to DynamoDB that the adapter makes, repeated where that is safe, their errors translated.
 
-All reads are strongly consistent. PynamoDB makes the requests; its own loops over what is left unprocessed do not wait, so
-these are here.
+All reads are strongly consistent. PynamoDB's `Connection` makes the requests. Its own loops over what is left unprocessed do not
+wait, so these loops are here.
 """
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from itertools import islice
 from math import inf
-from operator import attrgetter, or_
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
+from operator import attrgetter
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from pynamodb.connection import Connection
+from pynamodb.connection.base import MetaTable
 from pynamodb.exceptions import PynamoDBException, TransactWriteError
-from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
-from pynamodb.expressions.update import Action as Assignment
 
 from memory.adapters.dynamodb.clients import BadAnswerError, Clients
 from memory.adapters.dynamodb.errors import (
@@ -32,8 +31,9 @@ from memory.adapters.dynamodb.errors import (
     translate,
 )
 from memory.adapters.dynamodb.keys import Key
-from memory.adapters.dynamodb.models import UNREADABLE, Models, size_of
-from memory.errors import CommitInDoubtError, CorruptRecordError, StoreUnavailableError
+from memory.adapters.dynamodb.records import Item, Values, number, size_of_item, text
+from memory.domain.values import new_id
+from memory.errors import CommitInDoubtError, StoreUnavailableError
 from memory.port.deadlines import remaining
 
 T = TypeVar("T")
@@ -45,14 +45,20 @@ MOST_ACTIONS: Final = 100
 """Of one transaction."""
 
 MOST_BYTES: Final = 3_900_000
-"""Of one transaction: DynamoDB's limit is 4 MB, and it counts a little otherwise."""
+"""Of one transaction: DynamoDB's limit is 4 MB, and it counts slightly differently."""
 
 _TRIES: Final = 7  # over about two seconds
-_TRIES_TO_WRITE: Final = (
-    12  # over about five: other transactions of the same items stand in the way longer than that only in a jam
-)
+_TRIES_TO_WRITE: Final = 12  # over about five: other transactions of the same items last that long only in a jam
 _QUERIED_AT_MOST: Final = 10_000
-_READ_AT_ONCE, _WRITTEN_AT_ONCE = 100, 25  # DynamoDB's limits of a batch
+_READ_AT_ONCE: Final = 100  # DynamoDB's limit of a batch
+
+
+class Condition(NamedTuple):
+    """The condition of an action, with the names and values that its expression refers to."""
+
+    expression: str
+    names: dict[str, str]
+    values: Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +83,10 @@ class RefusedError(Exception):
     """A transaction whose conditions did not all hold: nothing of it was written.
 
     Attributes:
-        found: what stands at the keys whose condition failed (None: nothing), where DynamoDB tells.
+        found: the items whose condition failed (None: there is no item).
     """
 
-    found: dict[Key, Any] = field(default_factory=dict)
+    found: dict[Key, Item | None] = field(default_factory=dict)
 
 
 class Timed(Protocol):
@@ -89,45 +95,59 @@ class Timed(Protocol):
     timeout: float
 
 
+class _Connection(Connection):
+    """PynamoDB's connection, on our clients: its own would replace a client without credentials by one that checks no answers."""
+
+    def __init__(self, clients: Clients) -> None:
+        super().__init__()
+        self._clients = clients
+
+    @property
+    def client(self) -> Any:
+        return self._clients.get()
+
+
 class Table:
     """One table. Safe to use from several threads."""
 
-    def __init__(self, models: Models, name: str, where: Timed, clients: Clients, *, sent_once: bool) -> None:
-        self.models = models
+    def __init__(
+        self, name: str, key_names: tuple[str, str], where: Timed, clients: Clients, *, sent_once: bool
+    ) -> None:
         self.name = name
+        self.key_names = key_names
         self._where = where
         self._clients = clients
         self._sent_once = sent_once
+        self._connection = _Connection(clients)
+        self._connection.add_meta_table(MetaTable({"TableName": name, **key_schema(key_names)}))
 
     # reading
 
-    def get(self, key: Key) -> Any:
+    def get(self, key: Key) -> Item | None:
         """Return an item, None if there is none."""
-        connection = self.models.connection
         response = self._read(
-            lambda: connection.get_item(cast(Any, key[0]), cast(Any, key[1]), consistent_read=True),
+            lambda: self._connection.get_item(self.name, key[0], key[1], consistent_read=True),
             lambda response: "Item" not in response or self._key(response["Item"]) == key,
         )
         return self._item(response["Item"]) if "Item" in response else None
 
-    def get_many(self, keys: Iterable[Key], *, attributes: Sequence[str] | None = None) -> dict[Key, Any]:
-        """Return those of the items that are there, a hundred with each request."""
-        found: dict[Key, Any] = {}
+    def get_many(self, keys: Iterable[Key], *, attributes: Sequence[str] | None = None) -> dict[Key, Item]:
+        """Return those of the items that exist, a hundred with each request."""
+        found: dict[Key, Item] = {}
         for some in in_batches(dict.fromkeys(keys), _READ_AT_ONCE):
             for raw in self._get_batch(some, attributes):
-                item = self._item(raw, attributes)
-                found[item.pk, item.sk] = item
+                item = self._item(raw)
+                found[item.key] = item
         return found
 
-    def _get_batch(self, keys: Iterable[Key], attributes: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-        wanted = list(keys)
-        names = None if attributes is None else [*self.models.keys, "kind", *attributes]
+    def _get_batch(self, wanted: list[Key], attributes: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+        names = None if attributes is None else [*self.key_names, *attributes]
         waits = delays(_TRIES)
         while wanted:
-            asked = [dict(zip(self.models.keys, key, strict=True)) for key in wanted]
+            asked: list[Any] = [dict(zip(self.key_names, key, strict=True)) for key in wanted]
             response = self._read(
-                lambda asked=asked: self.models.connection.batch_get_item(  # type: ignore[misc]
-                    asked, consistent_read=True, attributes_to_get=names
+                lambda asked=asked: self._connection.batch_get_item(  # type: ignore[misc]
+                    self.name, asked, consistent_read=True, attributes_to_get=names
                 ),
                 lambda response, wanted=wanted: self._is_of(response["Responses"].get(self.name, ()), wanted),  # type: ignore[misc]
             )
@@ -136,86 +156,94 @@ class Table:
             unread = response.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", ())
             wanted = list(map(self._key, unread))
             if wanted and not read:
-                self._wait_or_fail(waits, "reads")
+                self._wait_or_fail(waits)
 
     def _is_of(self, items: Sequence[dict[str, Any]], wanted: Collection[Key]) -> bool:
-        """Tell whether items are among those that were asked for."""
+        """Return whether items are among those that were asked for."""
         return {self._key(raw) for raw in items} <= set(wanted)
 
     def _key(self, raw: dict[str, Any]) -> Key:
         """Return the key of an item as DynamoDB's answer has it."""
-        pk, sk = (raw[name]["B"] for name in self.models.keys)
+        pk, sk = (raw[name]["S"] for name in self.key_names)
         return pk, sk
+
+    def _item(self, raw: dict[str, Any]) -> Item:
+        return Item(self._key(raw), raw)
 
     def query(
         self,
-        pk: bytes,
-        low: bytes,
-        high: bytes,
+        partition: str,
+        low: str,
+        high: str,
         *,
         backwards: bool = False,
         limit: int | None = None,
         then: int | None = None,
         attributes: Sequence[str] | None = None,
         requests: Requests | None = None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[Item]:
         """Yield the items of a partition with ``low <= sort key <= high``, in order; each request is made when it is needed.
 
         Args:
-            pk: the partition.
-            low: where to begin.
-            high: where to end.
+            partition: the partition key.
+            low: the lowest sort key.
+            high: the highest sort key.
             backwards: from the highest to the lowest.
-            limit: how many the first request asks for; when left out, or too many, all that fit a megabyte.
-            then: how many each further request asks for.
-            attributes: read these only, beside the keys; the cost is the same.
-            requests: counts them.
+            limit: how many items the first request asks for; if None, or too many, all that fit a megabyte.
+            then: how many items each further request asks for.
+            attributes: read only these, beside the keys; the cost is the same.
+            requests: counts the requests.
         """
-        requests = requests or Requests()
-        within = Path([self.models.keys[1]]).between(cast(Any, {"B": low}), cast(Any, {"B": high}))
-        names = None if attributes is None else [*self.models.keys, "kind", *attributes]
+        for response in self._pages(partition, low, high, limit, then, backwards=backwards, attributes=attributes):
+            if requests is not None:
+                requests.count += 1
+            yield from map(self._item, response["Items"])
+
+    def count(self, partition: str, low: str, high: str) -> int:
+        """Return how many items `query` would yield."""
+        return sum(response["Count"] for response in self._pages(partition, low, high, select="COUNT"))
+
+    def _pages(
+        self,
+        partition: str,
+        low: str,
+        high: str,
+        limit: int | None = None,
+        then: int | None = None,
+        *,
+        backwards: bool = False,
+        attributes: Sequence[str] | None = None,
+        select: str | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        within = Path([self.key_names[1]]).between(low, high)
+        names = None if attributes is None else [*self.key_names, *attributes]
         start: dict[str, Any] | None = None
         while True:
             response = self._read(
-                lambda start=start, limit=limit: self.models.connection.query(  # type: ignore[misc]
-                    cast(Any, pk),
+                lambda start=start, limit=limit: self._connection.query(  # type: ignore[misc]
+                    self.name,
+                    partition,
                     within,
                     consistent_read=True,
                     exclusive_start_key=start,
                     limit=limit if limit and limit <= _QUERIED_AT_MOST else None,
                     scan_index_forward=not backwards,
                     attributes_to_get=names,
+                    select=select,
                 ),
-                lambda response: all(
-                    key[0] == pk and low <= key[1] <= high for key in map(self._key, response["Items"])
+                lambda response: (
+                    type(response["Count"]) is int
+                    if select
+                    else all(key[0] == partition and low <= key[1] <= high for key in map(self._key, response["Items"]))
                 ),
             )
-            requests.count += 1
-            for raw in response["Items"]:
-                yield self._item(raw, attributes)
+            yield response
             if (start := response.get("LastEvaluatedKey")) is None:
                 return
             limit = then
 
-    def scan_partitions(self, *letters: bytes) -> Iterator[bytes]:
-        """Yield the partition key of each item whose partition key begins with a letter; all items are read, and paid for."""
-        name = self.models.keys[0]
-        ends: list[tuple[Any, Any]] = [({"B": letter}, {"B": bytes([letter[0] + 1])}) for letter in letters]
-        within = reduce(or_, (Path([name]).between(*two) for two in ends))  # PynamoDB has `startswith` for texts only
-        start: Any = None
-        while True:
-            response = self._read(
-                lambda start=start: self.models.connection.scan(  # type: ignore[misc]
-                    within, [name], exclusive_start_key=start, consistent_read=True
-                ),
-                lambda response: all(raw[name]["B"][:1] in letters for raw in response["Items"]),
-            )
-            yield from (raw[name]["B"] for raw in response["Items"])
-            if (start := response.get("LastEvaluatedKey")) is None:
-                return
-
     def _read(self, call: Callable[[], dict[str, Any]], answers: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Return the answer to a request that may be sent again; ``answers`` tells whether it is one."""
+        """Return the answer to a request that may be sent again; ``answers`` checks that it is one."""
         waits = delays(_TRIES)
         while True:
             self._check_time()
@@ -234,76 +262,90 @@ class Table:
                 f"{self._where}: took longer than {self._where.timeout:g} s; nothing was written"
             )
 
-    def _item(self, raw: dict[str, Any], attributes: Sequence[str] | None = None) -> Any:
-        try:
-            return self.models.item(raw, attributes)
-        except UNREADABLE as error:
-            key = [raw.get(name) for name in self.models.keys]
-            raise CorruptRecordError(f"{self._where}: the item {key} is stored but cannot be read: {error}") from error
+    def _wait_or_fail(self, waits: Iterator[float]) -> None:
+        if (wait := next(waits, None)) is None or remaining(inf) <= wait:
+            raise StoreUnavailableError(f"{self._where}: the table, or the account, is at its throughput; read again")
+        time.sleep(wait)
 
     # writing
 
-    def put(self, item: Any, condition: Condition | None = None) -> Action:
-        """Return the action of putting an item; if the condition does not hold, what stands there is told."""
-        raw = self.models.raw(item)
-        size = sum(len(name) + _size(*value.values()) for name, value in raw.items())
-        return Action("put", (item.pk, item.sk), self._request({"Item": raw}, condition), size)
+    def put(self, item: Item, condition: Condition | None = None) -> Action:
+        """Return the action that stores an item; if the condition does not hold, DynamoDB returns the item found."""
+        raw = {**item.values, **self._raw_key(item.key)}
+        return Action("put", item.key, self._request({"Item": raw}, condition), size_of_item(item))
 
     def delete(self, key: Key, condition: Condition | None = None, *, size: int = 0) -> Action:
-        """Return the action of removing what is at a key."""
+        """Return the action that deletes the item at a key."""
         return Action("delete", key, self._request({"Key": self._raw_key(key)}, condition), size)
 
-    def _raw_key(self, key: Key) -> dict[str, dict[str, bytes]]:
-        return {name: {"B": value} for name, value in zip(self.models.keys, key, strict=True)}
-
-    def _request(self, request: dict[str, Any], condition: Condition | None) -> dict[str, Any]:
-        """Return the request of an action; if it has a condition, it asks for what stands there when that does not hold."""
-        request["TableName"] = self.name
-        if condition is not None:
-            names: dict[str, str] = {}
-            values: dict[str, Any] = {}
-            request["ConditionExpression"] = condition.serialize(names, values)
-            request["ExpressionAttributeNames"] = {placeholder: name for name, placeholder in names.items()}
-            if values:
-                request["ExpressionAttributeValues"] = values
-            request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
-        return request
-
     def check(self, key: Key, condition: Condition) -> Action:
-        """Return the action of checking a condition."""
+        """Return the action that checks a condition."""
         return Action("check", key, self._request({"Key": self._raw_key(key)}, condition))
 
-    def update(self, key: Key, assignments: list[Assignment], condition: Condition) -> Action:
-        """Return the action of changing attributes."""
-        request = self.models.Item(*key).get_update_kwargs_from_instance(assignments, condition=condition)
+    def add(self, key: Key, name: str, value: int, beside: Values) -> Action:
+        """Return the action that adds to a number, and sets the other attributes of the item."""
+        names = {"#0": name} | {f"#{n}": other for n, other in enumerate(beside, 1)}
+        values = {":0": number(value)} | {f":{n}": other for n, other in enumerate(beside.values(), 1)}
+        sets = ", ".join(f"#{n} = :{n}" for n in range(1, len(names)))
+        request = {
+            "TableName": self.name,
+            "Key": self._raw_key(key),
+            "UpdateExpression": f"ADD #0 :0 SET {sets}",
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": values,
+        }
         return Action("update", key, request)
 
     def is_absent(self) -> Condition:
         """Return the condition that there is no item."""
-        return Path([self.models.keys[0]]).does_not_exist()
+        return Condition("attribute_not_exists(#key)", {"#key": self.key_names[0]}, {})
+
+    def has_stamp(self, stamp: str | None) -> Condition:
+        """Return the condition that an item has this stamp; for None, that there is no item."""
+        if stamp is None:
+            return self.is_absent()
+        return Condition("#stamp = :stamp", {"#stamp": "stamp"}, {":stamp": text(stamp)})
+
+    def _raw_key(self, key: Key) -> Values:
+        return {self.key_names[0]: text(key[0]), self.key_names[1]: text(key[1])}
+
+    def _request(self, request: dict[str, Any], condition: Condition | None) -> dict[str, Any]:
+        """Return the request of an action; with a condition, it asks for the item that is found if that does not hold."""
+        request["TableName"] = self.name
+        if condition is not None:
+            request["ConditionExpression"] = condition.expression
+            request["ExpressionAttributeNames"] = condition.names
+            if condition.values:
+                request["ExpressionAttributeValues"] = condition.values
+            request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        return request
 
     def write(self, actions: Sequence[Action]) -> None:
         """Write all of it in one transaction, or nothing; try again while others stand in the way.
 
+        Every try has the same ``ClientRequestToken``: if the answer to one was lost, DynamoDB answers the next one with what
+        became of the first, for ten minutes.
+
         Raises:
             RefusedError: a condition does not hold.
             StoreUnavailableError: nothing was written.
-            CommitInDoubtError: the answer was lost, or that of a try before the one that failed.
+            CommitInDoubtError: a try may have been written, and no later one was answered.
         """
         ordered = sorted(actions, key=attrgetter("kind"))  # as PynamoDB sends them: reasons come in this order
         checks, deletes, puts, updates = (
             [action.request for action in ordered if action.kind == kind] for kind in get_args(Kind)
         )
-        waits, in_doubt = delays(_TRIES_TO_WRITE), False
+        waits, in_doubt, token = delays(_TRIES_TO_WRITE), False, new_id()
         self._check_time()
         while True:
             try:
-                self.models.connection.connection.transact_write_items(checks, deletes, puts, updates)
+                self._connection.transact_write_items(checks, deletes, puts, updates, token)
             except TransactWriteError as error:
                 reason = self._reason(error, ordered)
-                in_doubt = in_doubt or leaves_doubt(error)
+                is_in_doubt = is_lost(error)
+                in_doubt = in_doubt or is_in_doubt or leaves_doubt(error)
                 wait = next(waits, None)
-                if wait is None or not is_passing(reason) or remaining(inf) <= wait:
+                if wait is None or not (is_in_doubt or is_passing(reason)) or remaining(inf) <= wait:
                     raise self._given_up(error, reason, in_doubt=in_doubt) from error
             else:
                 return
@@ -327,37 +369,13 @@ class Table:
         if not reasons:
             return code_of(error)
         refused = {
-            action.key: reason.raw_item and self._item(reason.raw_item)
+            action.key: self._item(reason.raw_item) if reason.raw_item else None
             for action, reason in zip(actions, reasons, strict=False)
             if reason is not None and reason.code == CONDITION_FAILED
         }
         if refused:
             raise RefusedError(refused)
         return next(reason.code for reason in reasons if reason is not None)
-
-    def remove(self, keys: Iterable[Key]) -> None:
-        """Remove items whose keys nobody else has, not all at once: 25 with each request."""
-        for some in in_batches(keys, _WRITTEN_AT_ONCE):
-            waits = delays(_TRIES)
-            left: list[dict[str, Any]] = [dict(zip(self.models.keys, key, strict=True)) for key in some]
-            while left:
-                response = self._read(
-                    lambda left=left: self.models.connection.batch_write_item(delete_items=left),  # type: ignore[misc]
-                    lambda response: "UnprocessedItems" in response,
-                )
-                undone = [
-                    request["DeleteRequest"]["Key"] for request in response["UnprocessedItems"].get(self.name, ())
-                ]
-                if len(undone) == len(left):
-                    self._wait_or_fail(waits, "removals")
-                left = [{name: next(iter(value.values())) for name, value in key.items()} for key in undone]
-
-    def _wait_or_fail(self, waits: Iterator[float], what: str) -> None:
-        if (wait := next(waits, None)) is None or remaining(inf) <= wait:
-            raise StoreUnavailableError(
-                f"{self._where}: the table, or the account, is at its throughput: {what} left undone"
-            )
-        time.sleep(wait)
 
     def translated(self, error: Exception, *, writing: bool = False) -> Exception:
         """Return the error of ours for one of the driver's."""
@@ -366,8 +384,18 @@ class Table:
         return translate(error, self._where, writing=writing, sent_once=self._sent_once) or error
 
 
+def key_schema(key_names: tuple[str, str]) -> dict[str, Any]:
+    """Return how the table's keys are defined, as ``CreateTable`` has it."""
+    return {
+        "KeySchema": [
+            {"AttributeName": name, "KeyType": kind} for name, kind in zip(key_names, ("HASH", "RANGE"), strict=True)
+        ],
+        "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in key_names],
+    }
+
+
 def _checked(response: dict[str, Any], answers: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Return a response that answers the request: one without what it must have says nothing of what is stored."""
+    """Return a response that answers the request: one without what it must have says nothing about what is stored."""
     try:
         is_answer = answers(response)
     except (KeyError, TypeError, AttributeError):
@@ -396,7 +424,3 @@ def in_transactions(actions: Iterable[Action]) -> Iterator[list[Action]]:
         size += action.size
     if batch:
         yield batch
-
-
-def _size(value: object) -> int:
-    return size_of(value) if isinstance(value, str) else len(cast(bytes, value))

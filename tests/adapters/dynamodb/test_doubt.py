@@ -6,15 +6,15 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import EndpointConnectionError
 
 from memory import Store
 from memory.adapters.dynamodb import DynamoDbRepository
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.values import new_id
-from memory.errors import CommitInDoubtError, StoreUnavailableError
+from memory.errors import CommitInDoubtError
 from memory.testing.base import put, read_runs, run
-from tests.adapters.dynamodb.watching import Reply, after_each, before_each, check_tidy, failure, items_of
+from tests.adapters.dynamodb.watching import Reply, before_each, check_tidy, failure
 from tests.servers import Server
 
 COMMIT = "TransactWriteItems"
@@ -23,92 +23,6 @@ pytestmark = pytest.mark.usefixtures("no_waiting")
 
 def append(uow: UnitOfWork) -> None:
     uow.runs.append("a", run("new"))
-
-
-def append_many(uow: UnitOfWork) -> None:
-    uow.runs.append("a", *(run(n) for n in range(150)))
-
-
-def states(repository: DynamoDbRepository, namespace: str) -> list[str]:
-    """Return the states of the commits that are being staged."""
-    items = items_of(repository, namespace).values()
-    return [item.state for item in items if hasattr(item, "state")]
-
-
-# staged commits that others closed
-
-
-def test_a_staged_commit_that_others_closed_before_its_writer_asked(
-    repository: DynamoDbRepository, store: Store, other_store: Store, namespace: str
-) -> None:
-    """It was written, and its stage is gone already: the token tells."""
-    put(store, "a")
-    closed: list[int] = []
-
-    def lose(number: int) -> None:
-        if not closed and states(repository, namespace) == ["committed"]:
-            closed.append(number)
-            with other_store.begin() as uow:  # meets the lock
-                append(uow)
-            assert states(repository, namespace) == []
-            raise ReadTimeoutError(endpoint_url="somewhere")
-
-    uow = store.begin()
-    append_many(uow)
-    with after_each(repository.client, COMMIT, lose):
-        uow.commit()
-    assert closed
-    assert [one.input for one in read_runs(store, "a")] == [*range(150), "new"]
-    check_tidy(repository, namespace)
-
-
-def test_a_staged_commit_that_others_undid_before_its_writer_asked(
-    repository: DynamoDbRepository, other: DynamoDbRepository, store: Store, other_store: Store, namespace: str
-) -> None:
-    """Its stage is gone too, but there is no token: nothing was written, and it may be done again."""
-    put(store, "a")
-    other.abandoned_after = 0
-
-    def lose(number: int) -> None:
-        if number == 1:  # the head is locked
-            with other_store.begin() as uow:
-                append(uow)
-            assert states(repository, namespace) == []
-            raise ReadTimeoutError(endpoint_url="somewhere")
-
-    uow = store.begin()
-    append_many(uow)
-    with (
-        after_each(repository.client, COMMIT, lose),
-        pytest.raises(StoreUnavailableError, match="nothing was written"),
-    ):
-        uow.commit()
-    assert [one.input for one in read_runs(store, "a")] == ["new"]
-    check_tidy(repository, namespace)
-
-
-def test_a_staged_commit_in_doubt_of_which_nothing_can_be_learned(
-    repository: DynamoDbRepository, store: Store, namespace: str
-) -> None:
-    """Until the server answers it is in doubt, whatever became of it."""
-    put(store, "a")
-    lost: list[int] = []
-
-    def lose(number: int) -> None:
-        if lost or states(repository, namespace) == ["committed"]:
-            lost.append(number)
-            raise ReadTimeoutError(endpoint_url="somewhere")
-
-    uow = store.begin()
-    append_many(uow)
-    with after_each(repository.client, COMMIT, lose), pytest.raises(CommitInDoubtError):
-        uow.commit()
-    assert len(read_runs(store, "a")) == 150
-    store.purge_expired()
-    check_tidy(repository, namespace)
-
-
-# several tries
 
 
 @contextmanager

@@ -1,20 +1,17 @@
-"""Expired conversations, and what DynamoDB's own clean-up does to them: it may take any of its items, in any order."""
+"""Expired conversations, and what DynamoDB deletes by itself: receipts."""
 
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 import pytest
 
-from memory import Conversation, Store, where
+from memory import Conversation, Store
 from memory.adapters.dynamodb import DynamoDbRepository, keys
-from memory.adapters.dynamodb.models import ttl_of
-from memory.testing.base import put, read, read_runs, run, walk
+from memory.domain.values import now
+from memory.testing.base import Clock, committed, put, read, read_runs, run, walk
 from tests.adapters.dynamodb.watching import check_tidy, items_of, watched
 
 SOON = datetime.now(UTC) + timedelta(seconds=3600)
-WEEK = 7 * 24 * 3600
+DAY = 24 * 3600
 
 
 def put_expiring(store: Store, name: str = "a", runs: int = 5) -> None:
@@ -23,90 +20,59 @@ def put_expiring(store: Store, name: str = "a", runs: int = 5) -> None:
         uow.runs.append(name, *(run(n) for n in range(runs)))
 
 
-def test_only_what_follows_from_the_head_has_a_time_to_live(
-    repository: DynamoDbRepository, store: Store, namespace: str
-) -> None:
+@pytest.fixture
+def later(repository: DynamoDbRepository, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock of the repository by which what expires soon has expired."""
+    clock = Clock()
+    clock.time = int(SOON.timestamp() * 1_000_000) + 1
+    monkeypatch.setattr(repository, "clock", clock)
+    return clock
+
+
+def test_only_receipts_have_a_time_to_live(repository: DynamoDbRepository, store: Store, namespace: str) -> None:
     put_expiring(store)
-    put(store, "lasting", {"n": 1})
-    items = items_of(repository, namespace)
-    assert all(item.ttl is None for item in items.values() if getattr(item, "id", None) == "lasting")
-    of_a = {key: item.ttl for key, item in items.items() if getattr(item, "id", None) != "lasting"}
-    without = {key for key, ttl in of_a.items() if ttl is None}
-    assert all(sk.startswith(keys.RUNS) or pk.startswith(keys.BY_EXPIRY) for pk, sk in without)
-    assert len(without) == 6
-    assert {ttl for ttl in of_a.values() if ttl} == {ttl_of(int(SOON.timestamp() * 1_000_000))}
+    assert not [item for item in items_of(repository, namespace).values() if "ttl" in item.values]
+    done = committed(store, lambda uow: uow.runs.append("a", run("new")))
+    item = repository._table.get(keys.receipt(namespace, done.changes.token))
+    assert item is not None
+    assert abs(int(item.values["ttl"]["N"]) - now() // 1_000_000 - DAY) < 60
     description = repository.client.describe_time_to_live(TableName=repository._table.name)["TimeToLiveDescription"]
     assert (description.get("TimeToLiveStatus"), description.get("AttributeName")) == ("ENABLED", "ttl")
 
 
-def test_a_time_to_live_lies_one_to_two_weeks_after_the_expiry() -> None:
-    start = int(time.time()) + 1_000
-    seconds = range(start, start + 3 * WEEK, 3_607)
-    found = [ttl_of(second * 1_000_000) for second in seconds]
-    assert all(
-        ttl is not None and second + WEEK <= ttl <= second + 2 * WEEK
-        for second, ttl in zip(seconds, found, strict=True)
-    )
-    assert sum(left != right for left, right in pairwise(found)) == 3
-    assert (ttl_of(None), ttl_of(1_700_000_000_000_000)) == (None, None)  # the past is left to `purge_expired`
+def test_a_receipt_older_than_a_day_counts_as_deleted(
+    store: Store, other_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until DynamoDB deletes it, which may take days."""
+    put(store, "a")
+    done = committed(store, lambda uow: uow.runs.append("a", run("once")))
+    for days, count in ((0.99, 1), (1.01, 2), (1.5, 2), (2.5, 3)):
+        monkeypatch.setattr(
+            "memory.adapters.dynamodb.receipts.now", lambda days=days: now() + int(days * DAY * 1_000_000)
+        )
+        assert other_store.commit(done.changes).written["a"].run_count == count  # type: ignore[union-attr]
+    assert len(read_runs(store, "a")) == 3
 
 
 def test_an_expiry_that_moves_on_rewrites_no_entries(repository: DynamoDbRepository, store: Store) -> None:
-    """Within a week of the grid; the version's condition, the head, its copy, the token, and the place in the list by expiry."""
-    start = datetime.fromtimestamp((int(time.time()) // WEEK + 1) * WEEK, UTC)
+    """The head, its copy, the receipt, and the old and the new place in the lists by time of change and by expiry."""
     with store.begin() as uow:
-        uow.conversations.add(conversation := Conversation("a", {f"k{n}": n for n in range(30)}, start))
+        uow.conversations.add(conversation := Conversation("a", {f"k{n}": n for n in range(30)}, SOON))
         uow.commit()
-        conversation.expires_at = start + timedelta(days=6)
+        conversation.expires_at = SOON + timedelta(days=6)
         with watched(repository.client) as calls:
             uow.commit()
     assert calls.counted() == {"TransactWriteItems": 1}
-    assert calls.write_units <= 16
+    assert calls.write_units <= 14
 
 
-@pytest.fixture
-def later(repository: DynamoDbRepository, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let what expires soon be expired."""
-    return lambda: monkeypatch.setattr(repository, "clock", lambda: int(SOON.timestamp() * 1_000_000) + 1)
-
-
-@pytest.mark.parametrize("first", range(7))
-def test_whatever_dynamodb_removes_first(
-    repository: DynamoDbRepository, store: Store, namespace: str, first: int, later: Callable[[], None]
+def test_made_anew_in_the_place_of_an_expired_one(
+    repository: DynamoDbRepository, store: Store, namespace: str, later: Clock
 ) -> None:
-    """Of an expired conversation any item may be gone: the others hide with it, and purging takes the runs away."""
-    put_expiring(store)
-    with_ttl = [key for key, item in items_of(repository, namespace).items() if item.ttl is not None]
-    assert len(with_ttl) == 7
-    _remove(repository, [with_ttl[first]])
-    later()
-    assert walk(store) == walk(store, where("n") == 1) == walk(store, order="updated_at") == read_runs(store, "a") == []
-    assert store.purge_expired() == 1
-    left = items_of(repository, namespace)
-    assert left.keys() <= set(with_ttl)  # these follow, where the head went first
-    assert not left or with_ttl[first][1] == keys.HEAD
-
-
-def test_all_that_dynamodb_removes(
-    repository: DynamoDbRepository, store: Store, namespace: str, later: Callable[[], None]
-) -> None:
-    put_expiring(store)
-    _remove(repository, [key for key, item in items_of(repository, namespace).items() if item.ttl is not None])
-    later()
-    assert "a" not in store.begin().conversations
-    assert namespace in store.namespaces()  # who purges all of them finds the runs
-    assert (store.purge_expired(), store.purge_expired()) == (1, 0)
-    assert items_of(repository, namespace) == {}
-    assert namespace not in store.namespaces()
-
-
-def test_made_anew_where_dynamodb_removed_the_head(
-    repository: DynamoDbRepository, other_store: Store, store: Store, namespace: str, later: Callable[[], None]
-) -> None:
-    """The old runs are still there, and none of the new conversation's: not for any window on them."""
+    """The old runs are still there, and no window shows them."""
     put_expiring(store, runs=30)
-    _remove(repository, [key for key, item in items_of(repository, namespace).items() if item.ttl is not None])
-    with other_store.begin() as uow:
+    assert "a" not in store.begin().conversations
+    with store.begin() as uow:
         uow.conversations.add(Conversation("a", {"new": 1}))
         uow.runs.append("a", run("new"), run("newer"))
     uow = store.begin()
@@ -117,30 +83,22 @@ def test_made_anew_where_dynamodb_removed_the_head(
         uow.runs.list("a", after=0, before=9),
     ):
         assert [one.input for one in found] == ["new", "newer"]
-    later()
     assert store.purge_expired() == 0
     check_tidy(repository, namespace)
     assert read(store, "a").run_count == 2
+    assert later.time == repository.clock()
 
 
-def test_purging_many(
-    repository: DynamoDbRepository, store: Store, namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with store.begin() as uow:
-        for n in range(30):
+@pytest.mark.usefixtures("later")
+def test_purging_many(repository: DynamoDbRepository, store: Store, other: DynamoDbRepository, namespace: str) -> None:
+    put(store, "lasting", {"n": 1})
+    for n in range(30):
+        with store.begin() as uow:
             uow.conversations.add(Conversation(f"c{n}", {"tags": list(range(n * 5))}, SOON))
             uow.runs.append(f"c{n}", run(n))
-        uow.conversations.add(Conversation("lasting", {"n": 1}))
-    monkeypatch.setattr(repository, "clock", lambda: int(SOON.timestamp() * 1_000_000) + 1)
+    assert store.begin().conversations.count() == 1
+    assert Store(other, namespace).purge_expired() == 0  # by its clock they have not expired
     assert store.purge_expired() == 30
     assert [one.id for one in walk(store)] == ["lasting"]
     check_tidy(repository, namespace)
-
-
-def _raw(key: keys.Key) -> dict[str, dict[str, bytes]]:
-    return {"pk": {"B": key[0]}, "sk": {"B": key[1]}}
-
-
-def _remove(repository: DynamoDbRepository, gone: list[keys.Key]) -> None:
-    for key in gone:
-        repository.client.delete_item(TableName=repository._table.name, Key=_raw(key))
+    assert store.namespaces() == [namespace]

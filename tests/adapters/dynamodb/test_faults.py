@@ -23,7 +23,7 @@ from memory.errors import (
     StoreUnavailableError,
 )
 from memory.testing.base import put, read, read_runs, run
-from tests.adapters.dynamodb.watching import Reply, after_each, before_each, check_tidy, failure, watched
+from tests.adapters.dynamodb.watching import Reply, after_each, before_each, check_tidy, failure, items_of, watched
 from tests.servers import dynamodb as dynamodb_servers
 
 COMMIT = "TransactWriteItems"
@@ -175,6 +175,23 @@ def test_a_lost_answer_is_found_out(repository: DynamoDbRepository, store: Store
     assert (read(store, "a").run_count, read(store, "a").last_position) == (2, 2)
 
 
+def test_a_lost_answer_is_found_out_though_others_write_meanwhile(store: Store, other_store: Store) -> None:
+    """The second try has the first one's `ClientRequestToken`: DynamoDB does not ask whether its conditions hold now."""
+    put(store, "a", None, run(1))
+
+    def lose(number: int) -> None:
+        if number == 0:
+            with other_store.begin() as uow:
+                uow.runs.append("a", run("other"))
+            raise ReadTimeoutError(endpoint_url="somewhere")
+
+    client = store.repository.client  # type: ignore[attr-defined]
+    with after_each(client, COMMIT, lose), watched(client) as calls:
+        append(store)
+    assert calls.counted() == {COMMIT: 2}
+    assert [one.input for one in read_runs(store, "a")] == [1, "new", "other"]
+
+
 def test_a_lost_answer_that_cannot_be_found_out(repository: DynamoDbRepository, store: Store) -> None:
     put(store, "a", None, run(1))
 
@@ -236,16 +253,8 @@ def test_a_commit_that_did_not_go_out_was_not_written(repository: DynamoDbReposi
 def test_what_a_batch_leaves_unprocessed_is_asked_for_again(repository: DynamoDbRepository, store: Store) -> None:
     for n in range(30):
         put(store, f"c{n}", {"n": n})
-    kept = SimpleNamespace(status_code=200)
-
-    def only_some(number: int) -> Reply | None:
-        if number % 2:
-            return None
-        name = repository._table.name
-        wanted = [{"pk": {"B": b"never"}, "sk": {"B": b"there"}}] if number else []
-        return kept, {"Responses": {name: []}, "UnprocessedKeys": {name: {"Keys": wanted}} if wanted else {}}
-
-    with before_each(repository.client, "BatchGetItem", lambda _: None), watched(repository.client) as calls:
+    answered = SimpleNamespace(status_code=200)
+    with watched(repository.client) as calls:
         assert len(store.begin().conversations.find(order="id")) == 30
     assert calls.counted() == {"Query": 1, "BatchGetItem": 1}
 
@@ -258,7 +267,7 @@ def test_what_a_batch_leaves_unprocessed_is_asked_for_again(repository: DynamoDb
         if number > 1:
             return None
         (requests,) = asked[-1]["RequestItems"].values()
-        return kept, {"Responses": {}, "UnprocessedKeys": {repository._table.name: {"Keys": requests["Keys"]}}}
+        return answered, {"Responses": {}, "UnprocessedKeys": {repository._table.name: {"Keys": requests["Keys"]}}}
 
     repository.client.meta.events.register("provide-client-params.dynamodb.BatchGetItem", half)
     with before_each(repository.client, "BatchGetItem", leave_unprocessed), watched(repository.client) as calls:
@@ -271,60 +280,31 @@ def test_what_a_batch_leaves_unprocessed_is_asked_for_again(repository: DynamoDb
         store.begin().conversations.find(order="id")
 
 
-def test_removals_left_unprocessed_are_sent_again(repository: DynamoDbRepository, store: Store, namespace: str) -> None:
-    put(store, "a", None, *(run(n) for n in range(30)))
-    asked: list[Any] = []
-    repository.client.meta.events.register(
-        "provide-client-params.dynamodb.BatchWriteItem", lambda params, **_: asked.append(params)
-    )
-
-    def leave_unprocessed(number: int) -> Reply | None:
-        return (
-            (SimpleNamespace(status_code=200), {"UnprocessedItems": asked[-1]["RequestItems"]}) if number < 2 else None
-        )
-
-    with before_each(repository.client, "BatchWriteItem", leave_unprocessed), store.begin() as uow:
-        uow.runs.clear("a")
-    check_tidy(repository, namespace)
-
-
-def test_a_commit_counts_though_its_sweeping_fails(
-    repository: DynamoDbRepository, store: Store, namespace: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    put(store, "a", None, *(run(n) for n in range(30)))
-    reply = failure("ThrottlingException")
-    with before_each(repository.client, "BatchWriteItem", first(10_000, reply)), store.begin() as uow:
-        uow.runs.clear("a")
-    assert "could not be removed yet" in caplog.text
-    assert read_runs(store, "a") == []
-    assert store.purge_expired() == 0
-    check_tidy(repository, namespace)
-
-
 def test_what_cannot_be_read_is_corrupt(repository: DynamoDbRepository, store: Store, namespace: str) -> None:
     put(store, "a", {"n": 1}, run(1), Run("x" * 1_000_000, ""))
     from memory.adapters.dynamodb import keys
 
     partition = keys.conversation(namespace, "a")
     client, name = repository.client, repository._table.name
-    kept = next(iter(repository._reader.held(namespace, ["a"]).values())).kept
-    assert kept is not None
+    record = repository._reader.heads(namespace, ["a"])["a"].record
+    assert record is not None
 
-    def spoil(sort_key: bytes, attribute: str) -> None:
+    def spoil(sort_key: str, attribute: str) -> None:
         client.update_item(
             TableName=name,
-            Key={"pk": {"B": partition}, "sk": {"B": sort_key}},
+            Key={"pk": {"S": partition}, "sk": {"S": sort_key}},
             UpdateExpression="REMOVE #a",
             ExpressionAttributeNames={"#a": attribute},
         )
 
-    spoil(keys.run(kept.run_set, 1), "input")
+    spoil(keys.run(record.incarnation, 1), "input")
     with pytest.raises(CorruptRecordError):
         store.begin().runs.first("a", 1)
-    client.delete_item(TableName=name, Key={"pk": {"B": partition}, "sk": {"B": keys.run(kept.run_set, 2, 1)}})
+    part = next(key for key in items_of(repository, namespace) if key[1].startswith(keys.PARTS))
+    client.delete_item(TableName=name, Key={"pk": {"S": part[0]}, "sk": {"S": part[1]}})
     with pytest.raises(CorruptRecordError, match="'a'"):
         store.begin().runs.last("a", 1)
-    spoil(keys.HEAD, "count")
+    spoil(keys.STATE, "run_count")
     with pytest.raises(CorruptRecordError):
         store.begin().conversations.get("a")
 

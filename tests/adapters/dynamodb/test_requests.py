@@ -1,10 +1,18 @@
 """What each operation costs: requests, and the capacity units that AWS would bill."""
 
+from typing import Any
+
 import pytest
 
-from memory import Conversation, Run, Store, where
-from memory.adapters.dynamodb import DynamoDbRepository
-from memory.testing.base import put
+from memory import Run, Store, where
+from memory.adapters.dynamodb import DynamoDbRepository, keys
+from memory.adapters.dynamodb.records import Head, copy_values, text
+from memory.domain.criteria import EVERYTHING
+from memory.domain.records import ConversationRecord
+from memory.domain.values import Json, new_id, now
+from memory.port.paging import Query
+from memory.port.repository import Window
+from memory.testing.base import put, put_all
 from tests.adapters.dynamodb.watching import check_tidy, watched
 
 TEXT = "x" * 200
@@ -65,7 +73,78 @@ def test_an_append_does_not_pay_for_large_metadata(repository: DynamoDbRepositor
 def test_making_a_conversation_is_one_request(repository: DynamoDbRepository, store: Store) -> None:
     with watched(repository.client) as calls:
         put(store, "a", {"n": 1, "customer": "ada"}, *runs(2))
-    assert (calls.counted(), calls.write_units) == ({"TransactWriteItems": 1}, 10 + 2 * 2 + 2 * 2)
+    assert (calls.counted(), calls.write_units) == ({"TransactWriteItems": 1}, 12 + 2 * 2 + 2 * 2)
+
+
+def test_a_sliding_window_is_one_request_a_turn(repository: DynamoDbRepository, store: Store, namespace: str) -> None:
+    """What leaves the window is deleted by a purge; only the first turn after one notes that there is something to delete."""
+    put(store, "a", {"n": 1}, *runs(20))
+    for turn in range(30):
+        with watched(repository.client) as calls, store.begin() as uow:
+            uow.runs.append("a", Run(TEXT, TEXT))
+            uow.runs.remove("a", before=turn + 2)
+        assert calls.counted() == {"TransactWriteItems": 1}
+        assert calls.write_units == (12 if turn == 0 else 10)
+    with watched(repository.client) as calls:
+        assert [run.position for run in store.begin().runs.list("a")] == list(range(31, 51))
+    assert calls.counted() == {"Query": 1}
+    store.purge_expired()
+    check_tidy(repository, namespace)
+    with watched(repository.client) as calls:
+        append(store)
+    assert calls.counted() == {"TransactWriteItems": 1}
+
+
+def test_removing_a_long_conversation_is_one_request(
+    repository: DynamoDbRepository, store: Store, namespace: str
+) -> None:
+    """Its runs are never seen again, also under the same id, and a purge deletes them."""
+    put(store, "a", {"n": 1}, *runs(300))
+    with watched(repository.client) as calls, store.begin() as uow:
+        uow.conversations.remove("a")
+    assert calls.counted() == {"TransactWriteItems": 1}
+    put(store, "a", {"n": 2}, *runs(2))
+    for window in (Window(), Window(limit=5), Window(limit=5, from_end=True)):
+        assert [run.position for run in repository.runs(namespace, "a", window).runs] == [1, 2]
+    store.purge_expired()
+    assert [run.position for run in store.begin().runs.list("a")] == [1, 2]
+    check_tidy(repository, namespace)
+
+
+def test_counting_everything_is_two_requests(repository: DynamoDbRepository, store: Store, namespace: str) -> None:
+    for n in range(5):
+        put(store, f"c{n}")
+    with watched(repository.client) as calls:
+        assert repository.count(namespace, EVERYTHING) == 5
+    assert (calls.counted(), calls.read_units) == ({"Query": 2}, 1.0)
+
+
+def test_few_matches_at_the_end_of_a_long_list_are_driven(
+    repository: DynamoDbRepository, store: Store, namespace: str
+) -> None:
+    """300 matches that are the oldest of 12,000: what is read does not depend on how long the list is (D3)."""
+    for n in range(0, 300, 10):
+        put_all(store, {f"old{n:03}": {"city": "Bern", "n": n} for n in range(n, n + 10)})
+    newer = ConversationRecord("", "{}", 1, new_id(), 0, 0, now(), 0, None)
+    partition = keys.listing("updated_at", namespace, 0)
+    for begin in range(0, 11_700, 25):
+        records = [newer._replace(id=f"new{n}", updated_at=now() + n) for n in range(begin, begin + 25)]
+        items = [(keys.listed(one.updated_at, one.id), copy_values(Head("", one))) for one in records]
+        raw: list[Any] = [{"pk": text(partition), "sk": text(sk), **item} for sk, item in items]
+        requests: list[Any] = [{"PutRequest": {"Item": item}} for item in raw]
+        repository.client.batch_write_item(RequestItems={repository._table.name: requests})
+    assert repository._table.count(partition, keys.LOWEST, keys.HIGHEST) == 12_000
+    found = []
+    for order in ("-updated_at", "id", "created_at", "metadata.n"):
+        with watched(repository.client) as calls:
+            page = store.begin().conversations.find(where("city") == "Bern", limit=50, order=order)
+        found.append(page.items[0].id)
+        assert (len(page), page.cursor is None) == (50, False)
+        assert calls.read_units <= 400
+    assert found == ["old299", "old000", "old000", "old000"]
+    explained = str(repository.explain(namespace, Query(where("city") == "Bern")))
+    assert "look up city, one value: 300 read" in explained
+    assert "walk" not in explained
 
 
 def test_a_write_after_reading_is_one_more(repository: DynamoDbRepository, store: Store, other_store: Store) -> None:
@@ -133,23 +212,26 @@ def test_a_page_of_everything_is_one_query(repository: DynamoDbRepository, store
         assert calls.counted() == {"Query": 1, "BatchGetItem": 1}
 
 
+def _metadata(n: int) -> dict[str, Json]:
+    return {"customer": f"c{n % 60}", "third": n % 3, "n": n, "tags": [n % 2, n % 700]}
+
+
 def test_a_page_of_a_query_is_three_requests_at_most(repository: DynamoDbRepository, store: Store) -> None:
-    with store.begin() as uow:
-        for n in range(1_500):
-            metadata = {"customer": f"c{n % 150}", "third": n % 3, "n": n, "tags": [n % 2, n % 700]}
-            uow.conversations.add(Conversation(f"{n:04}", metadata))
+    for begin in range(0, 600, 6):
+        some = range(begin, begin + 6)
+        put_all(store, {f"{n:04}": _metadata(n) for n in some})
     conversations = store.begin().conversations
     for criterion, count in (
         (where("customer") == "c7", 10),
         (where("third") == 1, 50),
         (where("n").between(100, 119), 20),
         ((where("third") == 1) & (where("customer") == "c7"), 10),
-        (where("third").exists() & where("tags").contains(3), 3),
+        (where("third").exists() & where("tags").contains(3), 1),
         (where("n") < 150, 50),
-        (where.id.in_(["0001", "0700", "none"]), 2),
-        (where.id >= "1480", 20),
+        (where.id.in_(["0001", "0500", "none"]), 2),
+        (where.id >= "0580", 20),
         (where.id.in_(["x" * 5_000, "0001"]), 1),
-        (where("customer").startswith("c14"), 50),
+        (where("customer").startswith("c1"), 50),
     ):
         with watched(repository.client) as calls:
             assert len(conversations.find(criterion, limit=50).items) == count

@@ -1,22 +1,25 @@
 """The table: made, waited for, checked; opened by URL, or with a session or client of the application's."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
 import memory
-from memory import Conversation, Store
-from memory.adapters.dynamodb import DynamoDbRepository, keys
-from memory.domain.values import new_id
+from memory import Conversation, Store, where
+from memory.adapters.dynamodb import DynamoDbRepository, TableOptions, keys, schema
+from memory.domain.values import new_id, now
 from memory.errors import ConfigurationError, SchemaError, StoreUnavailableError
-from memory.testing.base import put, read
-from tests.adapters.dynamodb.watching import before_each, failure, watched
+from memory.testing.base import put, read, walk
+from tests.adapters.dynamodb.watching import before_each, check_tidy, failure, watched
 from tests.servers import Server
 
 
@@ -74,7 +77,7 @@ def test_each_step_is_told_before_it_is_done(name: str, dynamodb_server: Server,
 
 
 def test_what_an_existing_table_lacks_is_added(name: str, dynamodb_server: Server, client: Any) -> None:
-    make_table(client, name, ("pk", "B"), ("sk", "B"))
+    make_table(client, name, ("pk", "S"), ("sk", "S"))
     with closing(open_table(name, dynamodb_server)) as repository:
         assert [step.split()[0] for step in repository.migration_steps()] == ["let", "write"]
         assert repository.migrate().is_current
@@ -83,11 +86,12 @@ def test_what_an_existing_table_lacks_is_added(name: str, dynamodb_server: Serve
 @pytest.mark.parametrize(
     ("attributes", "wrong"),
     [
-        ([("id", "B"), ("sk", "B")], "its partition key is 'id', not 'pk': open it with partition_key=id"),
-        ([("pk", "B"), ("range", "B")], "its sort key is 'range', not 'sk': open it with sort_key=range"),
-        ([("pk", "S"), ("sk", "B")], r"its partition key 'pk' has type S, not B \(binary\)"),
-        ([("pk", "B"), ("sk", "N")], r"its sort key 'sk' has type N, not B \(binary\)"),
-        ([("pk", "B")], "it has no sort key"),
+        ([("id", "S"), ("sk", "S")], "its partition key is 'id', not 'pk': open it with partition_key=id"),
+        ([("pk", "S"), ("range", "S")], "its sort key is 'range', not 'sk': open it with sort_key=range"),
+        ([("pk", "N"), ("sk", "S")], r"its partition key 'pk' has type N, not S \(string\)"),
+        ([("pk", "S"), ("sk", "B")], r"its sort key 'sk' has type B, not S \(string\)"),
+        ([("pk", "B"), ("sk", "B")], "were made by an older release: export them with that release"),
+        ([("pk", "S")], "it has no sort key"),
         ([("x", "S"), ("y", "S")], "its partition key is 'x'.*; its sort key is 'y'"),
     ],
 )
@@ -96,20 +100,20 @@ def test_what_is_wrong_with_a_table_is_said(
 ) -> None:
     make_table(client, name, *attributes)
     with closing(open_table(name, dynamodb_server)) as repository:
-        for do in (repository.migrate, repository.migration_steps):
+        for do in (repository.migrate, repository.migration_steps, repository.schema_status):
             with pytest.raises(SchemaError, match=wrong):
                 do()
 
 
 def test_another_time_to_live_is_wrong(name: str, dynamodb_server: Server, client: Any) -> None:
-    make_table(client, name, ("pk", "B"), ("sk", "B"))
+    make_table(client, name, ("pk", "S"), ("sk", "S"))
     client.update_time_to_live(TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"})
     with closing(open_table(name, dynamodb_server)) as repository, pytest.raises(SchemaError, match="'expires'"):
         repository.migrate()
 
 
 def test_other_names_of_keys(name: str, dynamodb_server: Server, client: Any) -> None:
-    make_table(client, name, ("Tenant", "B"), ("Key", "B"))
+    make_table(client, name, ("Tenant", "S"), ("Key", "S"))
     url = f"dynamodb://{name}?endpoint={dynamodb_server.url}&partition_key=Tenant&sort_key=Key"
     with memory.connect(url) as store:
         assert store.migrate().is_current
@@ -119,14 +123,117 @@ def test_other_names_of_keys(name: str, dynamodb_server: Server, client: Any) ->
         assert [one.metadata for one in store.begin().conversations.find(memory.where("n") == 2)] == [{"n": 2}]
 
 
-def test_shards_are_fixed_when_the_table_is_made(name: str, dynamodb_server: Server) -> None:
-    with closing(open_table(name, dynamodb_server, shards=4)) as repository:
-        repository.migrate()
-        assert repository.schema_status().is_current
-    with closing(open_table(name, dynamodb_server)) as repository:
-        for do in (repository.schema_status, repository.migrate):
-            with pytest.raises(SchemaError, match="made with shards=4"):
-                do()
+def test_shards_grow_on_a_live_table(name: str, dynamodb_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New shards are written to when every process knows of them: each reads the number again after a minute at most."""
+    begin = now()
+    with (
+        closing(open_table(name, dynamodb_server)) as old,
+        closing(open_table(name, dynamodb_server, shards=4)) as new,
+    ):
+        old.migrate()
+        stores = Store(old), Store(new)
+        for n in range(8):
+            put(stores[n % 2], f"before{n}", {"n": n})
+        assert {head_of(new, f"before{n}").shard for n in range(8)} == {0}
+        assert new.migration_steps() == ["spread new conversations over 4 partitions instead of 1"]
+        new.migrate()
+        put(stores[1], "soon", {"n": 8})
+        assert head_of(new, "soon").shard == 0
+        monkeypatch.setattr(schema, "now", lambda: begin + 300_000_000)
+        monkeypatch.setattr(schema, "_READ_AGAIN_AFTER", -1)
+        for n in range(9, 29):
+            put(stores[n % 2], f"after{n}", {"n": n})
+        assert {head_of(new, f"after{n}").shard for n in range(9, 29)} == {0, 1, 2, 3}
+        for store in stores:
+            for order in ("created_at", "updated_at", "metadata.n"):
+                assert [one.metadata["n"] for one in walk(store, order=order, limit=5)] == list(range(29))
+            assert [one.metadata["n"] for one in walk(store, where("n").between(7, 10), order="metadata.n")] == [
+                7,
+                8,
+                9,
+                10,
+            ]
+            assert store.begin().conversations.count() == 29
+        with stores[0].begin() as uow:
+            uow.conversations.get("before0").metadata = {"n": 100}
+        assert [one.id for one in walk(stores[1], where("n") == 100)] == ["before0"]
+        assert (old.migration_steps(), new.migration_steps()) == ([], [])
+        check_tidy(new, "default")
+
+
+def head_of(repository: DynamoDbRepository, conversation_id: str) -> Any:
+    return repository._reader.heads("default", [conversation_id])[conversation_id]
+
+
+OPTIONS = TableOptions(
+    point_in_time_recovery=True,
+    deletion_protection=True,
+    kms_key="alias/chats",
+    read_units=5,
+    write_units=6,
+    tags={"team": "chat", "note": "${not} %{one}"},
+)
+
+
+def test_a_table_is_made_with_its_options(name: str, dynamodb_server: Server, client: Any) -> None:
+    """DynamoDB Local knows neither keys of customers nor deletion protection: what is asked for is looked at."""
+    asked: list[Any] = []
+
+    def look(params: dict[str, Any], **_: object) -> None:
+        asked.append({**params})
+        del params["SSESpecification"], params["Tags"]
+
+    with closing(
+        open_table(name, dynamodb_server, table_options=replace(OPTIONS, point_in_time_recovery=False))
+    ) as repository:
+        repository.client.meta.events.register("provide-client-params.dynamodb.CreateTable", look)
+        assert "with provisioned capacity" in repository.migration_steps()[0]
+        assert repository.migrate().is_current
+    assert asked[0]["SSESpecification"] == {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": "alias/chats"}
+    assert asked[0]["DeletionProtectionEnabled"] is True
+    assert asked[0]["Tags"][0] == {"Key": "team", "Value": "chat"}
+    throughput = client.describe_table(TableName=name)["Table"]["ProvisionedThroughput"]
+    assert (throughput["ReadCapacityUnits"], throughput["WriteCapacityUnits"]) == (5, 6)
+
+
+def test_a_table_is_printed_for_cloudformation(name: str, dynamodb_server: Server, client: Any) -> None:
+    """The template says what `migrate` does: a table made by it needs nothing but the version."""
+    with closing(open_table(name, dynamodb_server, table_options=OPTIONS)) as repository:
+        (resource,) = json.loads(repository.definition("cloudformation"))["Resources"].values()
+        properties = resource["Properties"]
+        assert properties.pop("TimeToLiveSpecification") == {"AttributeName": "ttl", "Enabled": True}
+        assert properties.pop("PointInTimeRecoverySpecification") == {"PointInTimeRecoveryEnabled": True}
+        assert properties.pop("SSESpecification") == {
+            "SSEEnabled": True,
+            "SSEType": "KMS",
+            "KMSMasterKeyId": "alias/chats",
+        }
+        del properties["Tags"]
+        client.create_table(**properties)
+        assert [step.split()[0] for step in repository.migration_steps()] == ["let", "turn", "write"]
+        with pytest.raises(ConfigurationError, match="cloudformation or terraform, not as 'pulumi'"):
+            repository.definition("pulumi")
+
+
+def test_a_table_is_printed_for_terraform() -> None:
+    with closing(DynamoDbRepository("chats", region="eu-central-1", table_options=OPTIONS)) as repository:
+        printed = repository.definition("terraform")
+    assert printed == (Path(__file__).parent / "table.tf").read_text().rstrip()
+    with closing(DynamoDbRepository("chats", region="eu-central-1")) as repository:
+        assert 'billing_mode = "PAY_PER_REQUEST"' in repository.definition("terraform")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("deletion_protection=yes&kms_key=alias/a", TableOptions(deletion_protection=True, kms_key="alias/a")),
+        ("read_units=5&write_units=6", TableOptions(read_units=5, write_units=6)),
+        ("tags=team:chat,stage:", TableOptions(tags={"team": "chat", "stage": ""})),
+    ],
+)
+def test_the_options_of_a_table_are_options_of_the_url(options: str, expected: TableOptions) -> None:
+    with memory.connect(f"dynamodb://t?region=eu-central-1&{options}") as store:
+        assert store.repository._options == expected  # type: ignore[attr-defined]
 
 
 def test_a_newer_schema_is_refused(name: str, dynamodb_server: Server, client: Any) -> None:
@@ -134,7 +241,7 @@ def test_a_newer_schema_is_refused(name: str, dynamodb_server: Server, client: A
         repository.migrate()
         client.update_item(
             TableName=name,
-            Key={"pk": {"B": keys.SCHEMA[0]}, "sk": {"B": keys.SCHEMA[1]}},
+            Key={"pk": {"S": keys.SCHEMA[0]}, "sk": {"S": keys.SCHEMA[1]}},
             UpdateExpression="SET version = :v",
             ExpressionAttributeValues={":v": {"S": "9999"}},
         )
@@ -155,7 +262,9 @@ def test_many_migrate_at_once(name: str, dynamodb_server: Server) -> None:
 
 def test_point_in_time_recovery_where_there_is_none(name: str, dynamodb_server: Server) -> None:
     """DynamoDB Local has no back-ups: it says so, with the code."""
-    with closing(open_table(name, dynamodb_server, point_in_time_recovery=True)) as repository:
+    with closing(
+        open_table(name, dynamodb_server, table_options=TableOptions(point_in_time_recovery=True))
+    ) as repository:
         assert "turn on point-in-time recovery" in repository.migration_steps()
         with pytest.raises(memory.UnsupportedError, match="UnknownOperationException"):
             repository.migrate()
@@ -163,7 +272,9 @@ def test_point_in_time_recovery_where_there_is_none(name: str, dynamodb_server: 
 
 def test_point_in_time_recovery(name: str, dynamodb_server: Server) -> None:
     asked: list[int] = []
-    with closing(open_table(name, dynamodb_server, point_in_time_recovery=True)) as repository:
+    with closing(
+        open_table(name, dynamodb_server, table_options=TableOptions(point_in_time_recovery=True))
+    ) as repository:
         from types import SimpleNamespace
 
         def answer(number: int) -> Any:
@@ -197,6 +308,8 @@ def test_a_schema_that_cannot_be_looked_at(name: str, dynamodb_server: Server) -
         ("dynamodb://table?shards=1000", "shards"),
         ("dynamodb://table?point_in_time_recovery=maybe", "point_in_time_recovery"),
         ("dynamodb://table?partition_key=sk", "both"),
+        ("dynamodb://table?read_units=5", "write_units"),
+        ("dynamodb://table?read_units=5&write_units=0", "write_units"),
         ("dynamodb://table?region=eu-central-1&profile=no-such-profile", "no-such-profile"),
         ("dynamodb://table?region=eu-central-1&endpoint=nonsense", "nonsense"),
     ],

@@ -10,8 +10,10 @@ from typing import Any
 import boto3
 
 from memory.adapters.dynamodb import DynamoDbRepository, keys
-from memory.adapters.dynamodb.models import Kept
-from memory.adapters.dynamodb.satellites import satellites_of
+from memory.adapters.dynamodb.preparing import Preparer
+from memory.adapters.dynamodb.reading import Scope
+from memory.adapters.dynamodb.records import Head, Item, Values, parts_of, read_head
+from memory.domain.criteria import EVERYTHING
 
 Reply = tuple[Any, dict[str, Any]]
 
@@ -85,7 +87,7 @@ def _size(item: dict[str, Any]) -> int:
     for name, value in item.items():
         ((kind, content),) = value.items()
         size += len(name)
-        size += len(content) // 2 + 2 if kind == "N" else len(content.encode() if kind == "S" else content)
+        size += {"N": len(str(content)) // 2 + 2, "S": len(str(content).encode()), "BOOL": 1}[kind]
     return size
 
 
@@ -125,47 +127,45 @@ def failure(code: str, *reasons: str, status: int = 400) -> Reply:
     return SimpleNamespace(status_code=status), parsed
 
 
-def items_of(repository: DynamoDbRepository, namespace: str) -> dict[keys.Key, Any]:
-    """Return every item that belongs to a namespace, receipts left out."""
+def items_of(repository: DynamoDbRepository, namespace: str) -> dict[keys.Key, Item]:
+    """Return every item that belongs to a namespace, receipts and counters left out."""
     table = repository._table
     found = {}
     for page in repository.client.get_paginator("scan").paginate(TableName=table.name, ConsistentRead=True):
         for raw in page["Items"]:
             item = table._item(raw)
-            if namespace.encode() in item.pk and not item.pk.startswith(b"k"):
-                found[item.pk, item.sk] = item
+            if namespace in item.key[0] and not item.key[0].startswith("receipt#"):
+                found[item.key] = item
     return found
 
 
 def check_tidy(repository: DynamoDbRepository, namespace: str) -> None:
     """Assert that in a namespace there is nothing but what the heads say there is, and all of that."""
-    items = items_of(repository, namespace)
-    shards, reader, models = repository._shards, repository._reader, repository._table.models
-    expected: set[keys.Key] = set()
-    for key, item in items.items():
-        if key[1] != keys.HEAD or not isinstance(item, models.Head):
-            continue
-        held = models.held(item)
-        assert held.stage is None, f"the head of {item.id!r} is still locked"
-        assert held.kept is not None
-        kept: Kept = reader.with_texts(namespace, {item.id: held.kept})[item.id]
-        satellites = satellites_of(namespace, kept, shards)
-        for place, satellite in satellites.items():
-            assert place in items, f"a satellite of {item.id!r} is missing"
-            wanted = models.raw(satellite.item(models, place))
-            assert models.raw(items[place]) == wanted, f"a satellite of {item.id!r} says something else"
-        metadata = {(key[0], keys.metadata_part(kept.metadata_set, n + 1)) for n in range(kept.parts)}
-        runs = {place for place in items if place[0] == key[0] and place[1].startswith(keys.RUNS)}
-        alive = {place for place in runs if _is_alive(place, kept, items)}
-        assert sum(not keys.part_of(sk) for _, sk in alive) == kept.record.run_count
-        expected |= {key, *satellites, *metadata, *alive}
-    assert sorted(items.keys() - expected) == []
+    items, reader = items_of(repository, namespace), repository._reader
+    preparer = Preparer(Scope(repository._table, reader, namespace, 1), 0)
+    expected: dict[keys.Key, Values] = {}
+    heads = [read_head(item) for key, item in items.items() if key[1] == keys.STATE]
+    for head in heads:
+        assert head.record is not None, "a commit that broke off has left a head"
+        assert (head.staged, head.unswept) == (0, False)
+        (whole,) = reader.with_metadata(namespace, {head.record.id: head}).values()
+        expected |= preparer._places(head) | preparer._entries(whole)
+        partition, state = keys.head(namespace, head.record.id)
+        alive = [item for key, item in items.items() if key[0] == partition and _is_alive(key[1], head)]
+        assert len(alive) == head.record.run_count
+        texts = [parts for item in alive if (parts := parts_of(item))] + ([head.parts] if head.parts else [])
+        places = [place for parts in texts for place in parts.places(partition)]
+        expected |= {key: {} for key in [(partition, state), *places, *(item.key for item in alive)]}
+    assert not (extra := sorted(items.keys() - expected.keys())), extra
+    assert not (missing := sorted(expected.keys() - items.keys())), missing
+    for key, values in expected.items():
+        assert values.items() <= items[key].values.items()
+    with repository.searching(namespace, EVERYTHING) as search:
+        assert search.total() == sum(not head.is_hidden(repository.clock()) for head in heads)
 
 
-def _is_alive(place: keys.Key, kept: Kept, items: dict[keys.Key, Any]) -> bool:
-    pk, sk = place
-    position = keys.position_of(sk)
-    if keys.set_of(sk) != kept.run_set or not kept.first <= position <= kept.record.last_position:
+def _is_alive(sort_key: str, head: Head) -> bool:
+    assert head.record is not None
+    if not sort_key.startswith(keys.RUNS) or keys.incarnation_of(sort_key) != head.record.incarnation:
         return False
-    run = items.get((pk, keys.run(kept.run_set, position)))
-    return run is not None and keys.part_of(sk) <= (run.parts or 0)
+    return head.first <= keys.position_of(sort_key) <= head.record.last_position

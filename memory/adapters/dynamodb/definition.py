@@ -1,0 +1,118 @@
+"""The table as it is to be made: for `CreateTable`, and printed for CloudFormation and Terraform."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from memory.adapters.dynamodb.records import TTL
+from memory.adapters.dynamodb.table import key_schema
+from memory.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """How a table is to be made.
+
+    Attributes:
+        point_in_time_recovery: keep continuous backups.
+        deletion_protection: refuse to delete the table.
+        kms_key: the ARN, id or alias of a customer-managed key; None for a key that DynamoDB owns.
+        read_units: provisioned read units; with ``write_units``. None for billing on demand.
+        write_units: provisioned write units.
+        tags: names and values.
+    """
+
+    point_in_time_recovery: bool = False
+    deletion_protection: bool = False
+    kms_key: str | None = None
+    read_units: int | None = None
+    write_units: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse half of the provisioned capacity."""
+        if (self.read_units is None) != (self.write_units is None):
+            raise ConfigurationError("provisioned capacity needs both read_units and write_units")
+        if any(units is not None and units < 1 for units in (self.read_units, self.write_units)):
+            raise ConfigurationError("read_units and write_units must be at least 1")
+
+    def creation(self, table: str, key_names: tuple[str, str]) -> dict[str, Any]:
+        """Return the arguments of ``CreateTable``."""
+        made: dict[str, Any] = {"TableName": table, **key_schema(key_names)}
+        if self.read_units is None:
+            made["BillingMode"] = "PAY_PER_REQUEST"
+        else:
+            made["BillingMode"] = "PROVISIONED"
+            made["ProvisionedThroughput"] = {
+                "ReadCapacityUnits": self.read_units,
+                "WriteCapacityUnits": self.write_units,
+            }
+        if self.kms_key is not None:
+            made["SSESpecification"] = {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": self.kms_key}
+        if self.deletion_protection:
+            made["DeletionProtectionEnabled"] = True
+        if self.tags:
+            made["Tags"] = [{"Key": name, "Value": value} for name, value in self.tags.items()]
+        return made
+
+
+def cloudformation(table: str, key_names: tuple[str, str], options: TableOptions) -> str:
+    """Return a CloudFormation template of the table, as JSON."""
+    properties = options.creation(table, key_names)
+    if (encryption := properties.get("SSESpecification")) is not None:
+        encryption["SSEEnabled"] = encryption.pop("Enabled")
+    properties["TimeToLiveSpecification"] = {"AttributeName": TTL, "Enabled": True}
+    if options.point_in_time_recovery:
+        properties["PointInTimeRecoverySpecification"] = {"PointInTimeRecoveryEnabled": True}
+    resource = {"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    template = {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Resources": {"Conversations": resource | {"Properties": properties}},
+    }
+    return json.dumps(template, indent=2)
+
+
+def terraform(table: str, key_names: tuple[str, str], options: TableOptions) -> str:
+    """Return a Terraform resource of the table."""
+    pairs = [("name", table), ("hash_key", key_names[0]), ("range_key", key_names[1])]
+    if options.read_units is None:
+        lines = [*_assigned(*pairs, ("billing_mode", "PAY_PER_REQUEST"))]
+    else:
+        units = ("read_capacity", options.read_units), ("write_capacity", options.write_units)
+        lines = [*_assigned(*pairs, ("billing_mode", "PROVISIONED"), *units)]
+    if options.deletion_protection:
+        lines += _assigned(("deletion_protection_enabled", True))
+    for name in key_names:
+        lines += _block("attribute", ("name", name), ("type", "S"))
+    lines += _block("ttl", ("attribute_name", TTL), ("enabled", True))
+    if options.point_in_time_recovery:
+        lines += _block("point_in_time_recovery", ("enabled", True))
+    if options.kms_key is not None:
+        lines += _block("server_side_encryption", ("enabled", True), ("kms_key_arn", options.kms_key))
+    if options.tags:
+        lines += [
+            "",
+            "tags = {",
+            *(f"  {json.dumps(name)} = {_hcl(value)}" for name, value in options.tags.items()),
+            "}",
+        ]
+    return "\n".join(
+        ['resource "aws_dynamodb_table" "conversations" {', *(f"  {line}".rstrip() for line in lines), "}"]
+    )
+
+
+FORMATS: Final = {"cloudformation": cloudformation, "terraform": terraform}
+"""How a table can be printed."""
+
+
+def _block(name: str, *values: tuple[str, object]) -> list[str]:
+    return ["", f"{name} {{", *(f"  {line}" for line in _assigned(*values)), "}"]
+
+
+def _assigned(*values: tuple[str, object]) -> list[str]:
+    return [f"{name} = {_hcl(value)}" for name, value in values]
+
+
+def _hcl(value: object) -> str:
+    """Return a value as Terraform reads it: as in JSON, but ``${`` and ``%{`` begin an expression."""
+    return json.dumps(value).replace("${", "$${").replace("%{", "%%{")

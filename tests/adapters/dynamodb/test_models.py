@@ -1,0 +1,103 @@
+"""What users of PynamoDB read by our public models: the same as the store."""
+
+import json
+from contextlib import closing
+
+import pytest
+from pynamodb.attributes import UnicodeAttribute
+
+from memory import Conversation, Run, Store
+from memory.adapters.dynamodb import DynamoDbRepository
+from memory.adapters.dynamodb.models import STATE, ConversationItem, RunItem, conversation_key
+from memory.domain.values import new_id, to_datetime
+from memory.testing.base import put, read, read_runs, run
+from tests.adapters.dynamodb.watching import items_of
+from tests.servers import Server
+
+
+def test_conversations_and_runs_are_read_by_models(
+    repository: DynamoDbRepository, store: Store, namespace: str, dynamodb_server: Server
+) -> None:
+    class Conversations(ConversationItem):
+        class Meta:
+            table_name = repository._table.name
+            host = dynamodb_server.url
+            region = "eu-central-1"
+
+    class Runs(RunItem):
+        class Meta(Conversations.Meta):
+            pass
+
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a#1", {"customer": "ada"}, to_datetime(4_000_000_000_000_000)))
+        uow.runs.append("a#1", *(Run(f"in {n}", [n], {"n": n}) for n in range(1, 9)))
+    with store.begin() as uow:
+        uow.runs.remove("a#1", before=4)
+        uow.runs.remove("a#1", 6)
+    stored, partition = read(store, "a#1"), conversation_key(namespace, "a#1")
+    item = Conversations.get(partition, STATE, consistent_read=True)
+    assert (item.id, json.loads(item.metadata or "")) == (stored.id, stored.metadata)
+    assert stored.record is not None
+    for name in ("version", "incarnation", "run_count", "last_position", "created_at", "updated_at", "expires_at"):
+        assert getattr(item, name) == getattr(stored.record, name)
+    assert [item.first_position, item.unswept, item.staged] == [4, True, None]
+    runs = list(Runs.query(partition, Runs.sk.between(*item.run_keys()), consistent_read=True))
+    expected = read_runs(store, "a#1")
+    assert [(one.position, one.id, json.loads(one.input or "")) for one in runs] == [
+        (one.position, one.id, one.input) for one in expected
+    ]
+    assert [json.loads(one.metadata or "") for one in runs] == [one.metadata for one in expected]
+    last = Runs.query(partition, Runs.sk.between(*item.run_keys()), scan_index_forward=False, limit=2)
+    assert [one.position for one in last] == [8, 7]
+
+
+def test_the_models_have_every_attribute_that_is_written(
+    repository: DynamoDbRepository, store: Store, namespace: str
+) -> None:
+    put(store, "a", {"_large": "x" * 400_000}, run(1), Run("x" * 400_000, ""))
+    with store.begin() as uow:
+        uow.runs.remove("a", 1)
+        uow.conversations.get("a").metadata = {"_large": "y" * 400_000}
+    found: set[str] = set()
+    for key, item in items_of(repository, namespace).items():
+        if not key[0].startswith("conversation#") or key[1].startswith("part#"):
+            continue
+        model = ConversationItem if key[1] == STATE else RunItem
+        names = {attribute.attr_name for attribute in model.get_attributes().values()}
+        assert item.values.keys() <= names
+        model.from_raw_data(item.values)
+        found |= item.values.keys()
+    assert {"parts", "part_count", "sizes", "unswept", "first_position"} <= found
+
+
+def test_a_table_with_other_names_of_keys(dynamodb_server: Server) -> None:
+    name = f"models-{new_id()}"
+
+    class Runs(RunItem):
+        class Meta:
+            table_name = name
+            host = dynamodb_server.url
+            region = "eu-central-1"
+
+        pk = UnicodeAttribute(hash_key=True, attr_name="Tenant")
+        sk = UnicodeAttribute(range_key=True, attr_name="Key")
+
+    options = {"endpoint": dynamodb_server.url, "partition_key": "Tenant", "sort_key": "Key"}
+    with closing(DynamoDbRepository(name, **options)) as repository:  # type: ignore[arg-type]
+        store = Store(repository)
+        store.migrate()
+        put(store, "a", None, run("in"))
+    found = list(Runs.query(conversation_key("default", "a"), Runs.sk.startswith("run#")))
+    assert [(one.position, one.input) for one in found] == [(1, '"in"')]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("default", "support-42"), "conversation#default#support-42"),
+        (("tenant#1", "50%"), "conversation#tenant%231#50%25"),
+        (("default", "größe 😀"), "conversation#default#größe 😀"),
+    ],
+)
+def test_keys_can_be_read_by_people(names: tuple[str, str], expected: str) -> None:
+    assert conversation_key(*names) == expected
