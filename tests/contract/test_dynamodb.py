@@ -8,7 +8,11 @@ import memory
 from memory.domain.values import new_id
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from memory.testing.expiry import Expiry
+from memory.testing.ordering import Pages
 from memory.testing.planning import Planning
+from memory.testing.queries import Queries
+from memory.testing.random_queries import RandomQueries
 from tests.servers import Server
 
 
@@ -30,9 +34,18 @@ class TestDynamoDb(Planning, RepositoryContract):
         return dynamodb
 
 
-class TestDynamoDbInShards(RepositoryContract):
+class TestDynamoDbInShards(Planning, Expiry, Pages, Queries, RandomQueries):
+    """The part of the contract in which it matters how many partitions a list is spread over.
+
+    The limits of the planner, and of what is read at once, are so small that every way is taken.
+    """
+
     examples = 10
 
     @pytest.fixture
-    def repository(self, sharded: Repository) -> Repository:
+    def repository(self, sharded: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
+        for name, limit in (("DynamoDbSearch.drive_limit", 3), ("DynamoDbSearch.walk_limit", 4)):
+            monkeypatch.setattr(f"memory.adapters.dynamodb.searching.{name}", limit)
+        for name, limit in (("_FEW", 1), ("_HEADS_AT_ONCE", 2), ("_WALKED_AT_ONCE", 3)):
+            monkeypatch.setattr(f"memory.adapters.dynamodb.searching.{name}", limit)
         return sharded

@@ -1,4 +1,4 @@
-"""The boto3 client of a store: one for each process, and every answer is whole before it is taken for true."""
+"""The boto3 client of a store: one for each process, with every answer checked before it is used."""
 
 import json
 import zlib
@@ -94,7 +94,7 @@ def _check_answer(response_dict: dict[str, Any], **_: object) -> None:
 
 
 def _is_object(body: bytes) -> bool:
-    """Tell whether a text is a JSON object, which none of its beginnings is."""
+    """Return whether a text is a whole JSON object: no proper beginning of one is."""
     try:
         return isinstance(json.loads(body), dict)
     except ValueError:

@@ -100,7 +100,6 @@ class Commit:
             fixed += contents
         else:
             staged = [each for each in prepared if each.contents]
-            fixed += [preparer.unmark(each.id) for each in staged if not each.after.unswept]
             self._check_size(prepared, fixed)
             self._stage(preparer, staged)
         self._table.write([*map(preparer.head_action, prepared), *fixed])
@@ -146,7 +145,7 @@ class Commit:
             actions.append(self._table.put(item, self._table.has_stamp(before.stamp)))
             if not before.unswept:
                 actions.append(preparer.mark(each.id))
-            each.before = claim
+            each.before, each.after = claim, replace(each.after, unswept=True)
         try:
             self._table.write(actions)
             for each in prepared:

@@ -123,16 +123,16 @@ def code_of(error: Exception) -> str | None:
 
 
 def is_passing(code: str | None) -> bool:
-    """Tell whether an error of this code goes by: the same call may succeed a moment later."""
+    """Return whether an error of this code is temporary: the same call may succeed a moment later."""
     return code in THROTTLED or code in _BUSY or code in _FAILED
 
 
 def leaves_doubt(error: Exception) -> bool:
-    """Tell whether a write that the server answered so may have been written all the same."""
+    """Return whether a write may have been written although the server answered with this error."""
     cause = cause_of(error)
     if not isinstance(cause, ClientError) or _is_of_credentials(cause):
         return False
-    # A client of the application's repeats by itself, and tells only how the last of its tries ended.
+    # A client of the application's retries by itself, and only reports how its last try ended.
     return code_of(cause) in _FAILED or bool(cause.response.get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
@@ -145,19 +145,19 @@ def meaning_of(code: str, where: object, message: str = "", *, writing: bool = F
         message: what the server says.
         writing: whether it was a write, of which a failure of the server leaves open what became of it.
     """
-    told = f"({code}: {message})" if message else f"({code})"
+    details = f"({code}: {message})" if message else f"({code})"
     if code in _MEANINGS:
         kind, what = _MEANINGS[code]
-        return kind(f"{where}: {what} {told}")
+        return kind(f"{where}: {what} {details}")
     if code in THROTTLED:
         return StoreUnavailableError(
-            f"{where}: the table, or the account, is at its throughput; nothing was written {told}"
+            f"{where}: the table, or the account, is at its throughput; nothing was written {details}"
         )
     if code in _BUSY:
-        return StoreUnavailableError(f"{where}: other transactions stood in the way; nothing was written {told}")
+        return StoreUnavailableError(f"{where}: other transactions stood in the way; nothing was written {details}")
     if writing:
-        return CommitInDoubtError(f"{where}: the server failed at the commit {told}")
-    return StoreUnavailableError(f"{where}: the server failed {told}")
+        return CommitInDoubtError(f"{where}: the server failed at the commit {details}")
+    return StoreUnavailableError(f"{where}: the server failed {details}")
 
 
 def translate(
@@ -173,8 +173,8 @@ def translate(
     """
     cause = cause_of(error)
     if isinstance(cause, ClientError):
-        details = cause.response.get("Error", {})
-        code, message = str(details.get("Code")), str(details.get("Message", ""))
+        answer = cause.response.get("Error", {})
+        code, message = str(answer.get("Code")), str(answer.get("Message", ""))
         if _is_of_credentials(cause):
             return _without_credentials(code, where, f"{cause}")
         return meaning_of(code, where, message, writing=writing)
@@ -205,7 +205,7 @@ def _unreached(cause: BotoCoreError, where: object, *, writing: bool, sent_once:
 
 
 def _can_never_be(cause: BaseException) -> bool:
-    """Tell whether a connection failed for a reason that does not go by: no such host, no trust in it, no TLS."""
+    """Return whether a connection failed for a permanent reason: unknown host, untrusted certificate, no TLS."""
     unknown, insecure = _within(cause, socket.gaierror), _within(cause, ssl.SSLError)
     return (unknown is not None and unknown.errno in _NO_SUCH_HOST) or (
         insecure is not None and (isinstance(insecure, ssl.SSLCertVerificationError) or insecure.reason in _NO_TLS)
@@ -221,18 +221,18 @@ def _within(error: BaseException, kind: type[E]) -> E | None:
 
 
 def _is_of_credentials(error: ClientError) -> bool:
-    """Tell whether it is an answer of the service that gives credentials: the request itself was not sent."""
+    """Return whether the error is of the service that issues credentials: the request itself was not sent."""
     return error.operation_name in _CREDENTIALS_OPERATIONS
 
 
-def _without_credentials(code: str, where: object, told: str) -> PersistenceError:
+def _without_credentials(code: str, where: object, details: str) -> PersistenceError:
     if code in _REFUSED:
-        return ConfigurationError(f"{where}: the credentials were refused; nothing was written ({told})")
-    return StoreUnavailableError(f"{where}: there are no credentials for now; nothing was written ({told})")
+        return ConfigurationError(f"{where}: the credentials were refused; nothing was written ({details})")
+    return StoreUnavailableError(f"{where}: there are no credentials for now; nothing was written ({details})")
 
 
 def is_lost(error: Exception) -> bool:
-    """Tell whether no answer came: of a read, which may be sent again."""
+    """Return whether the request may have arrived and no answer came."""
     cause = cause_of(error)
     return isinstance(cause, _LOST) and not isinstance(cause, _NOT_REACHED) and not _can_never_be(cause)
 

@@ -1,6 +1,6 @@
 """Where each item is: partition and sort keys, as text that people can read.
 
-The names in a key are joined by ``#``. Sort keys keep the order of what they stand for, because DynamoDB compares the bytes of
+The names in a key are joined by ``#``. Sort keys keep the order of the values in them, because DynamoDB compares the bytes of
 UTF-8. A key beyond DynamoDB's limits keeps its beginning, followed by a tab and a digest; no name contains a tab, so no key of
 another item can equal it.
 """

@@ -208,10 +208,6 @@ class Preparer:
         key = keys.unswept_place(self._namespace, conversation_id)
         return self._table.put(Item(key, {"id": text(conversation_id), "stamp": text(new_id())}))
 
-    def unmark(self, conversation_id: str) -> Action:
-        """Return the action that takes it out of the list."""
-        return self._table.delete(keys.unswept_place(self._namespace, conversation_id))
-
     def _moves(self, conversation_id: str, before: Head, after: Head) -> Iterator[Action]:
         old, new = self._places(before), self._places(after)
         if _differ_in_entries(before, after):

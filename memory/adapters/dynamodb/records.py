@@ -1,7 +1,6 @@
 """How conversations and runs become items, and how items are read. `models` describes the same items for PynamoDB's users."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -188,15 +187,13 @@ def read_run(item: Item, texts: Mapping[Key, str]) -> RunRecord:
 
     Raises:
         CorruptRecordError: it is none of ours.
-        KeyError: a part is missing.
     """
+    values = item.values
     with reading(item.key):
-        values, parts = item.values, parts_of(item)
-    whole = None if parts is None else "".join([texts[place] for place in parts.places(item.key[0])])
-    with reading(item.key):
-        if whole is None:
-            input, output, metadata = [_text(values, name) for name in ("input", "output", "metadata")]
+        if (parts := _read_parts(values)) is None:
+            input, output, metadata = _text(values, "input"), _text(values, "output"), _text(values, "metadata")
         else:
+            whole = "".join([texts[place] for place in parts.places(item.key[0])])
             first, second, third = map(int, _text(values, "sizes").split(","))
             if first + second + third != len(whole):
                 raise ValueError("its parts have another size")
@@ -231,13 +228,20 @@ def number_of(item: Item, name: str) -> int:
         return _time(item.values, name)
 
 
-@contextmanager
-def reading(key: Key) -> Iterator[None]:
+class reading:  # noqa: N801  # a context manager that reads as a word
     """Raise `CorruptRecordError` for an item that cannot be read."""
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise CorruptRecordError(f"the item {key!r} is stored but cannot be read: {error}") from error
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, _UNREADABLE):
+            raise CorruptRecordError(f"the item {self._key!r} is stored but cannot be read: {error}") from error
 
 
 def size_of(value: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import chain, islice
 from operator import gt, lt
-from typing import ClassVar, Final, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.reading import Scope
@@ -35,9 +35,9 @@ _Range: TypeAlias = tuple[str, str, str]
 class DynamoDbSearch(Search):
     """One criterion, in one namespace, at one moment."""
 
-    drive_limit: ClassVar[int] = 300
-    walk_limit: ClassVar[int] = 2_000
-    counts_by: ClassVar[Order] = Order("updated_at", descending=False)
+    drive_limit = 300
+    walk_limit = 2_000
+    counts_by = Order("updated_at", descending=False)
 
     def __init__(self, scope: Scope, plan: Plan, now: int) -> None:
         self.plan = plan
@@ -154,7 +154,7 @@ class DynamoDbSearch(Search):
         yield from (item for item in items if item.key[1] != start)
 
     def _read(self, order: Order, items: list[Item]) -> Iterator[ConversationRecord]:
-        """Yield what items of a list stand for: what they say, if they are copies, else what the heads say."""
+        """Yield the records that items of a list refer to: from their copies of the head, or from the heads."""
         if order.field == "updated_at":
             copies = [read_head(item) for item in items]
             heads = {_record(head).id: head for head in copies}

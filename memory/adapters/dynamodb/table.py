@@ -321,7 +321,7 @@ class Table:
         return request
 
     def write(self, actions: Sequence[Action]) -> None:
-        """Write all of it in one transaction, or nothing; try again while others stand in the way.
+        """Write all of it in one transaction, or nothing; try again while other transactions are in the way.
 
         Every try has the same ``ClientRequestToken``: if the answer to one was lost, DynamoDB answers the next one with what
         became of the first, for ten minutes.

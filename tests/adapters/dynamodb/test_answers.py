@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 class Cutter(socketserver.ThreadingTCPServer):
-    """A server that answers as another does, and cuts its answers off where it is told.
+    """A server that answers as another does, and cuts its answers off where `cut` says.
 
     Attributes:
         cut: from the operation and the whole answer to where to cut it; None passes it on.
@@ -97,7 +97,7 @@ def cut_store(cutter: Cutter, table_name: str, namespace: str) -> Iterator[Store
 
 @contextmanager
 def cutting(cutter: Cutter, at: Callable[[int], int | None], operation: str | None = None) -> Iterator[None]:
-    """Cut each answer (to an operation) where it is told, from its length."""
+    """Cut each answer (to an operation) at a place that depends on its length."""
     cutter.cut = lambda name, answer: at(len(answer)) if operation in (None, name) else None
     try:
         yield
@@ -268,7 +268,7 @@ def test_an_answer_to_another_request_is_not_taken(repository: DynamoDbRepositor
 def test_a_read_that_finds_nothing_removes_nothing(
     repository: DynamoDbRepository, store: Store, namespace: str
 ) -> None:
-    """The sweep after a commit, and a purge, are told that there is no conversation, and no run: it is there all the same."""
+    """A purge reads that there is no conversation and no run, and they are there all the same."""
     put(store, "a", {"text": "x" * 2_000}, *(run(n) for n in range(5)))
     with store.begin() as uow:
         uow.conversations.add(Conversation("expiring", {"text": "x" * 2_000}, EXPIRY))

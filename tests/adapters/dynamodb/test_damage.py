@@ -1,4 +1,4 @@
-"""Items that were edited by hand, or do not belong: told as corrupt, or read rightly, and nothing else."""
+"""Items that were edited by hand, or do not belong: reported as corrupt, or read correctly, and nothing else."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -140,7 +140,7 @@ def check_use(store: Store, use: Callable[[Store], object]) -> None:
 
 @pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("seed", range(rounds(4)))
-def test_damaged_items_are_told_or_read(
+def test_damaged_items_are_reported_or_read(
     raw: Raw, repository: DynamoDbRepository, store: Store, other_store: Store, seed: int
 ) -> None:
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Commits whose answer was lost, and what happened before anybody could ask: told as written or not, never wrongly."""
+"""Commits whose answer was lost, and what happened before anybody could ask: reported as written or not, never wrongly."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager

@@ -35,8 +35,8 @@ def first(times: int, reply: Reply) -> Callable[[int], Reply | None]:
     return lambda number: reply if number < times else None
 
 
-def told(value: object) -> str:
-    """Return what tells one of these parameters from the others."""
+def name_of(value: object) -> str:
+    """Return the name of a parameter in a test's id."""
     if isinstance(value, type):
         return value.__name__
     assert isinstance(value, tuple)
@@ -72,7 +72,7 @@ PASSING = (
         failure("TransactionCanceledException", "ThrottlingError", "None", "None", "None", "None"),
         failure("TransactionCanceledException", "None", "ProvisionedThroughputExceeded", "None", "None", "None"),
     ],
-    ids=told,
+    ids=name_of,
 )
 def test_a_commit_goes_on_when_it_may(repository: DynamoDbRepository, store: Store, reply: Reply) -> None:
     put(store, "a", None, run(1))
@@ -82,7 +82,7 @@ def test_a_commit_goes_on_when_it_may(repository: DynamoDbRepository, store: Sto
     assert [one.input for one in read_runs(store, "a")] == [1, "new"]
 
 
-@pytest.mark.parametrize("reply", PASSING, ids=told)
+@pytest.mark.parametrize("reply", PASSING, ids=name_of)
 def test_a_read_goes_on_when_it_may(repository: DynamoDbRepository, store: Store, reply: Reply) -> None:
     put(store, "a", {"n": 1}, run(1))
     for operation, look in (
@@ -116,7 +116,7 @@ def test_a_read_goes_on_when_it_may(repository: DynamoDbRepository, store: Store
         ),
         (failure("SomethingNewException", status=500), CommitInDoubtError),
     ],
-    ids=told,
+    ids=name_of,
 )
 def test_a_commit_that_cannot_be_is_an_error_of_ours(
     repository: DynamoDbRepository, store: Store, namespace: str, reply: Reply, error: type[PersistenceError]
@@ -139,7 +139,7 @@ def test_a_commit_that_cannot_be_is_an_error_of_ours(
         (failure("ExpiredTokenException"), ConfigurationError),
         (failure("ResourceNotFoundException"), SchemaError),
     ],
-    ids=told,
+    ids=name_of,
 )
 def test_a_read_that_cannot_be_is_an_error_of_ours(
     repository: DynamoDbRepository, store: Store, reply: Reply, error: type[PersistenceError]

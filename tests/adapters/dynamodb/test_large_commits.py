@@ -224,6 +224,7 @@ def test_a_purge_while_a_commit_is_staged(
         uow.runs.append("a", *(run(n) for n in range(250)))
     assert calls.counted()[COMMIT] == (5 if abandoned_after else 8)
     assert [one.input for one in read_runs(store, "a")] == [1, *range(250)]
+    store.purge_expired()
     check_tidy(repository, namespace)
 
 

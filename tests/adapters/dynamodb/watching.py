@@ -93,7 +93,7 @@ def _size(item: dict[str, Any]) -> int:
 
 @contextmanager
 def before_each(client: Any, operation: str, do: Callable[[int], Reply | None]) -> Iterator[None]:
-    """Do something before each request of an operation, told its number from 0; a reply stands for the server's."""
+    """Do something before each request of an operation, with its number from 0; a reply replaces the server's."""
     numbers = iter(range(10**9))
     with _handling(client, f"before-call.dynamodb.{operation}", lambda **_: do(next(numbers))):
         yield
@@ -119,7 +119,7 @@ def _handling(client: Any, event: str, handler: Callable[..., object]) -> Iterat
 def failure(code: str, *reasons: str, status: int = 400) -> Reply:
     """Return a reply that is an error of AWS; with the reasons why a transaction was cancelled."""
     parsed: dict[str, Any] = {
-        "Error": {"Code": code, "Message": "told so by a test"},
+        "Error": {"Code": code, "Message": "a test says so"},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}},
     }
     if reasons:
