@@ -8,6 +8,7 @@ another item can equal it.
 import hashlib
 import re
 import zlib
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from memory.domain.timestamps import format_timestamp
@@ -68,11 +69,6 @@ def run(incarnation: str, position: int) -> str:
 def position_of(sort_key: str) -> int:
     """Return the position in a run's sort key."""
     return int(sort_key[-16:])
-
-
-def incarnation_of(sort_key: str) -> str:
-    """Return the incarnation in a run's sort key."""
-    return sort_key[len(RUNS) : -17]
 
 
 def part(name: str, number: int) -> str:
@@ -185,6 +181,7 @@ def _counted(namespace: str) -> str:
     return _fitted(_escaped(namespace), _LONGEST_SORT - 3)
 
 
+@lru_cache(maxsize=4096)  # a namespace's lists, and the conversations in use
 def _partition(*names: str) -> str:
     return _fitted("#".join(map(_escaped, names)), _LONGEST_PARTITION)
 

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.records import Head, Item, parts_of, read_head, read_run, reading, text_of
+from memory.adapters.dynamodb.records import Head, Item, parts_of, read_head, read_run, text_of
 from memory.adapters.dynamodb.table import Requests, Table
 from memory.domain.records import RunRecord
 from memory.errors import CorruptRecordError, StoreUnavailableError
@@ -210,15 +210,14 @@ class Reader:
     def _visible_runs(self, items: Iterator[Item], head: Head, low: int, high: int, limit: int) -> list[Item] | None:
         """Return the last of the runs that are part of the conversation; None if others come first, reading backwards."""
         assert head.record is not None  # noqa: S101  # it is not hidden
+        first, last = keys.run(head.record.incarnation, low), keys.run(head.record.incarnation, high)
         runs: list[Item] = []
         for item in items:
-            with reading(item.key):
-                incarnation, position = keys.incarnation_of(item.key[1]), keys.position_of(item.key[1])
-            if incarnation == head.record.incarnation and low <= position <= high:
+            if first <= item.key[1] <= last:
                 runs.append(item)
                 if len(runs) == limit:
                     break
-            elif (incarnation, position) > (head.record.incarnation, high) and low <= high:
+            elif item.key[1] > last and low <= high:
                 return None
             else:
                 break
@@ -264,7 +263,8 @@ class Reader:
     def _records(self, namespace: str, conversation_id: str, head: Head, items: list[Item]) -> list[RunRecord]:
         """Return the runs of items, with the parts of those that are too large for one item."""
         partition = keys.conversation(namespace, conversation_id)
-        wanted = [place for item in items if (parts := parts_of(item)) for place in parts.places(partition)]
+        large = [parts for item in items if "parts" in item.values and (parts := parts_of(item))]
+        wanted = [place for parts in large for place in parts.places(partition)]
         texts = {key: text_of(item, "text") for key, item in self._table.get_many(wanted).items()} if wanted else {}
         if len(texts) < len(wanted):
             if self.heads(namespace, [conversation_id])[conversation_id].stamp != head.stamp:

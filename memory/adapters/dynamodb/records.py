@@ -251,11 +251,8 @@ def size_of(value: str) -> int:
 
 def size_of_item(item: Item) -> int:
     """Return about how many bytes DynamoDB counts for an item."""
-    size = sum(map(len, item.key)) + 10
-    for name, value in item.values.items():
-        content = next(iter(value.values()))
-        size += len(name) + (size_of(content) if isinstance(content, str) else 1)
-    return size
+    texts = [content for value in item.values.values() for content in value.values() if isinstance(content, str)]
+    return sum(map(size_of, texts)) + sum(map(len, item.values)) + sum(map(size_of, item.key)) + 100
 
 
 def _parts_values(parts: Parts) -> Values:

@@ -50,6 +50,7 @@ MOST_BYTES: Final = 3_900_000
 _TRIES: Final = 7  # over about two seconds
 _TRIES_TO_WRITE: Final = 12  # over about five: other transactions of the same items last that long only in a jam
 _QUERIED_AT_MOST: Final = 10_000
+_UNCOUNTED: Final = "NONE"  # PynamoDB asks for the capacity consumed, if nothing is said
 _READ_AT_ONCE: Final = 100  # DynamoDB's limit of a batch
 
 
@@ -164,8 +165,8 @@ class Table:
 
     def _key(self, raw: dict[str, Any]) -> Key:
         """Return the key of an item as DynamoDB's answer has it."""
-        pk, sk = (raw[name]["S"] for name in self.key_names)
-        return pk, sk
+        partition, sort = self.key_names
+        return raw[partition]["S"], raw[sort]["S"]
 
     def _item(self, raw: dict[str, Any]) -> Item:
         return Item(self._key(raw), raw)
@@ -230,6 +231,7 @@ class Table:
                     scan_index_forward=not backwards,
                     attributes_to_get=names,
                     select=select,
+                    return_consumed_capacity=_UNCOUNTED,
                 ),
                 lambda response: (
                     type(response["Count"]) is int
@@ -339,7 +341,7 @@ class Table:
         self._check_time()
         while True:
             try:
-                self._connection.transact_write_items(checks, deletes, puts, updates, token)
+                self._connection.transact_write_items(checks, deletes, puts, updates, token, _UNCOUNTED)
             except TransactWriteError as error:
                 reason = self._reason(error, ordered)
                 is_in_doubt = is_lost(error)

@@ -166,6 +166,5 @@ def check_tidy(repository: DynamoDbRepository, namespace: str) -> None:
 
 def _is_alive(sort_key: str, head: Head) -> bool:
     assert head.record is not None
-    if not sort_key.startswith(keys.RUNS) or keys.incarnation_of(sort_key) != head.record.incarnation:
-        return False
-    return head.first <= keys.position_of(sort_key) <= head.record.last_position
+    first, last = (keys.run(head.record.incarnation, position) for position in (head.first, head.record.last_position))
+    return first <= sort_key <= last
