@@ -27,6 +27,7 @@ from memory import (
 from memory.bridges.griptape import RepositoryConversationMemoryDriver as Driver
 from memory.cli import main
 from memory.domain.values import new_id
+from tests.adapters.dynamodb.test_answers import Cutter
 from tests.bridges.talking import said
 from tests.cloud_server import CloudServer
 from tests.servers import Server
@@ -203,6 +204,24 @@ def test_an_item_of_the_dynamodb_driver_goes_on_in_a_table_of_ours(dynamodb_plac
     assert_goes_on(Driver.dynamodb(**place), lambda: Driver.dynamodb(**place))
     with closing(Driver.dynamodb(**place)) as driver:
         assert (driver.conversation_id, driver.namespace) == ("ada%2F1/7", f"{place['table_name']}:memory")
+
+
+def test_an_answer_that_is_cut_off_is_not_taken_for_no_old_conversation(
+    dynamodb_place: dict[str, Any], dynamodb_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = AmazonDynamoDbConversationMemoryDriver(**dynamodb_place)
+    theirs.store(OLD, {"customer": "ada"})
+    theirs.table.meta.client.close()
+    place = {**dynamodb_place, "memory_table": f"memory-{new_id()}", "session": boto3.Session()}
+    with memory.connect(f"dynamodb://{place['memory_table']}") as store:
+        store.migrate()
+    with Cutter(dynamodb_server.url) as cutter:
+        cutter.cut = lambda _, answer: len(answer) - 40 if b"ada/1" in answer else None
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", cutter.url)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        with closing(Driver.dynamodb(**place)) as driver, pytest.raises(StoreUnavailableError):
+            driver.load()
+        cutter.shutdown()
 
 
 def test_why_the_item_cannot_be_read_is_told_as_the_store_tells_it(dynamodb_place: dict[str, Any]) -> None:

@@ -99,9 +99,10 @@ class Commit:
         if _fits(prepared, fixed + contents):
             fixed += contents
         else:
-            staged = [each for each in prepared if each.contents]
             self._check_size(prepared, fixed)
-            self._stage(preparer, staged)
+            if (known := find_receipt(self._table, self._namespace, self._changes.token)) is not None:
+                return known  # it would be refused after all has been staged
+            self._stage(preparer, [each for each in prepared if each.contents])
         self._table.write([*map(preparer.head_action, prepared), *fixed])
         for each in prepared:
             self._reader.seen.put(self._namespace, each.id, each.after if each.after.record else Head())
