@@ -16,6 +16,7 @@ import pytest
 import memory
 from memory import Conversation, Store, where
 from memory.adapters.dynamodb import DynamoDbRepository, TableOptions, keys, schema
+from memory.cli import main
 from memory.domain.values import new_id, now
 from memory.errors import ConfigurationError, SchemaError, StoreUnavailableError
 from memory.testing.base import put, read, walk
@@ -221,6 +222,18 @@ def test_a_table_is_printed_for_terraform() -> None:
     assert printed == (Path(__file__).parent / "table.tf").read_text().rstrip()
     with closing(DynamoDbRepository("chats", region="eu-central-1")) as repository:
         assert 'billing_mode = "PAY_PER_REQUEST"' in repository.definition("terraform")
+
+
+def test_the_command_line_prints_a_table(
+    name: str, dynamodb_server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"dynamodb://{name}?endpoint={dynamodb_server.url}"
+    assert main(["migrate", "--store", url, "--print", "terraform"]) == 0
+    with closing(open_table(name, dynamodb_server)) as repository:
+        assert capsys.readouterr().out == repository.definition("terraform") + "\n"
+        assert repository.schema_status().current is None  # nothing was created
+    assert main(["migrate", "--store", "memory://", "--print", "terraform"]) != 0
+    assert "only a DynamoDB table" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
