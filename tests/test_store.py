@@ -208,14 +208,14 @@ def test_a_mistake_is_refused_with_what_to_write() -> None:
     uow: Any = memory.connect("memory://").begin()
     term: Any = where("a.b")
     mistakes: list[tuple[Callable[[], object], str]] = [
-        (lambda: term.in_("gold"), "takes several values"),
-        (lambda: where.id.in_("abc"), "takes several values"),
-        (lambda: term.in_(3), "takes several values"),
-        (lambda: (term == 1) & True, "made by where"),
-        (lambda: (term == 1) | term, r"where\('a.b'\) is only a term"),
-        (lambda: uow.conversations.find(term), r"where\('a.b'\) is only a term"),
-        (lambda: uow.conversations.find(where(("a.b",))), r"where\(\('a.b',\)\) is only a term"),
-        (lambda: uow.conversations.count(where.id), "where.id is only a term"),
+        (lambda: term.in_("gold"), "takes a list of values"),
+        (lambda: where.id.in_("abc"), "takes a list of values"),
+        (lambda: term.in_(3), "takes a list of values"),
+        (lambda: (term == 1) & True, "make one with where"),
+        (lambda: (term == 1) | term, r"where\('a.b'\) is not a criterion yet"),
+        (lambda: uow.conversations.find(term), r"where\('a.b'\) is not a criterion yet"),
+        (lambda: uow.conversations.find(where(("a.b",))), r"where\(\('a.b',\)\) is not a criterion yet"),
+        (lambda: uow.conversations.count(where.id), "where.id is not a criterion yet"),
         (lambda: uow.runs.append(Conversation("a"), Run(1, 2)), "write conversation.id"),
         (lambda: ChangeSet.of([Change("a", remove=True), Change("a")], 1), "'a' twice"),
     ]
