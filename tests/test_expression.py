@@ -100,7 +100,7 @@ def test_an_expression_means_the_criterion(text: str, criterion: Criterion) -> N
         ("a == {1: 2}", "the keys of a dict must be strings, at column 7"),
         ("a == {**b}", "the keys of a dict must be strings"),
         ("a == {[]: 1}", "the keys of a dict must be strings"),
-        ("(a == 1) & (b == 2)", "only `and`, `or`, `not` and comparisons make a condition"),
+        ("(a == 1) & (b == 2)", "only `and`, `or`, `not` and comparisons are allowed"),
         ("a[0] == 1", "only a string may be used as a subscript in a path, at column 3"),
         ("a[b] == 1", "only a string may be used as a subscript"),
         ("f(x).y == 1", "a path must begin with a name, at column 1"),
@@ -122,8 +122,8 @@ def test_an_expression_means_the_criterion(text: str, criterion: Criterion) -> N
         ("(a := 1)", "a condition must compare a path with a value"),
         ("a == 'é' and b", "b is a path, not a condition.*, at column 14"),  # characters are counted, not bytes
         ("(a == 1\n and b)", "b is a path, not a condition.*, at column 14"),
-        ("\ufb01 == 1", "must be written as a string"),  # a ligature that Python takes for "fi"
-        ("a.\ufb01 == 1", "must be written as a string"),
+        ("\ufb01 == 1", "write it as a string"),  # a ligature that Python takes for "fi"
+        ("a.\ufb01 == 1", "write it as a string"),
         ("a == '\0'", "null bytes"),
         ("a == '\ud800'", "cannot be read"),
         ("a" * (LONGEST + 1), "at most 10,000 characters, not 10,001"),

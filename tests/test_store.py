@@ -192,7 +192,7 @@ def test_a_cursor_that_is_none_is_refused(cursor: str) -> None:
 
 
 def test_criteria_are_combined_with_operators_only() -> None:
-    with pytest.raises(TypeError, match="combine with"):
+    with pytest.raises(TypeError, match="combine criteria with"):
         _ = (where("a") == 1) and (where("b") == 2)
     deep = where("a") == 1
     for _ in range(1000):

@@ -36,7 +36,7 @@ class RawArtifact(BaseArtifact):
     module_name: str = attrs.field(default=__name__, kw_only=True, metadata={"serializable": True})
 
     def to_text(self) -> str:
-        """Return its value if that is a text, else all of its JSON."""
+        """Return the value if it is a string, otherwise the whole JSON."""
         value = self.value.get("value") if isinstance(self.value, dict) else self.value
         return value if isinstance(value, str) else json.dumps(self.value)
 
@@ -88,15 +88,15 @@ def _other(value: object) -> Json:
         return base64.b64encode(value).decode()
     if isinstance(value, BaseModel):
         return cast(Json, value.model_dump(mode="json"))
-    if isinstance(value, str):  # of a subclass, an enumeration say: the store keeps exact types
+    if isinstance(value, str):  # of a subclass, such as an enum: the store keeps exact types only
         return str.__str__(value)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         return float(value)
-    if callable(to_dict := getattr(type(value), "to_dict", None)):  # as json does it, once Griptape is imported
+    if callable(to_dict := getattr(type(value), "to_dict", None)):  # as Griptape's patch of the json module does
         return to_json(to_dict(value))
-    raise TypeError(f"a {type(value).__name__} is no JSON")
+    raise TypeError(f"a {type(value).__name__} cannot be converted to JSON")
 
 
 def _key(key: object) -> str:
@@ -132,7 +132,7 @@ _Columns: TypeAlias = tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], l
 
 @cache
 def _columns(cls: Any) -> _Columns | None:
-    """Return the keys of a class of Griptape in JSON, what gets all of its values at once, and what writes each."""
+    """Return a Griptape class's keys in JSON, a getter of all its values at once, and a function that writes each value."""
     if not issubclass(cls, SerializableMixin) or issubclass(cls, RawArtifact):
         return None
     parts = parts_of(cls)
@@ -175,7 +175,7 @@ def _same(value: Any) -> Any:
 
 
 def _for_json_artifact(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, str) else value  # its converter takes a text for JSON
+    return json.dumps(value) if isinstance(value, str) else value  # the class's converter parses strings as JSON
 
 
 def _text(value: Any) -> str:
@@ -206,15 +206,15 @@ def _object(value: Any) -> dict[str, Any]:
     return value
 
 
-def _written(convert: Callable[[Any], Json]) -> Callable[[Any], Json]:
+def _optional(convert: Callable[[Any], Json]) -> Callable[[Any], Json]:
     return lambda value: None if value is None else convert(value)
 
 
 # By the declared type of a field: how its JSON is read and written.
 _DECLARED: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any], Json]]]] = {
-    "str": (_text, _written(lambda value: value if type(value) is str else str(value))),
-    "int": (_number, _written(lambda value: value if type(value) is int else int(value))),
-    "bool": (_flag, _written(bool)),
+    "str": (_text, _optional(lambda value: value if type(value) is str else str(value))),
+    "int": (_number, _optional(lambda value: value if type(value) is int else int(value))),
+    "bool": (_flag, _optional(bool)),
     "bytes": (_bytes, to_json),
     "dict": (_object, to_json),
     "dict[str, Any]": (_object, to_json),
