@@ -304,7 +304,7 @@ def test_metadata_of_very_many_values_is_refused() -> None:
     metadata = {"embedding": [0.5] * 10_000}
     store = memory.connect("memory://")
     with (
-        pytest.raises(InvalidValueError, match="'a' holds 10,002 values, and this store takes 10,000"),
+        pytest.raises(InvalidValueError, match="'a' has 10,002 values, but the limit is 10,000"),
         store.begin() as uow,
     ):
         uow.conversations.add(Conversation("a", metadata))
