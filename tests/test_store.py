@@ -217,7 +217,7 @@ def test_a_mistake_is_refused_with_what_to_write() -> None:
         (lambda: uow.conversations.find(where(("a.b",))), r"where\(\('a.b',\)\) is not a criterion yet"),
         (lambda: uow.conversations.count(where.id), "where.id is not a criterion yet"),
         (lambda: uow.runs.append(Conversation("a"), Run(1, 2)), "write conversation.id"),
-        (lambda: ChangeSet.of([Change("a", remove=True), Change("a")], 1), "'a' twice"),
+        (lambda: ChangeSet.of([Change("a", remove=True), Change("a")], 1), "two changes of conversation 'a'"),
     ]
     for mistake, said in mistakes:
         with pytest.raises(InvalidValueError, match=said):
