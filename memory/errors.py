@@ -5,6 +5,7 @@
       AlreadyExistsError                a conversation with this id already exists
       ConflictError                     retryable: the conversation changed since it was read
       InvalidValueError (ValueError)    no store can keep the value exactly; the message has the path to it
+        CommitTooLargeError             the store cannot write the commit in one step; nothing was written
       ConfigurationError (ValueError)   a URL, an option or an installation is wrong; the message says what to change
       UnsupportedError                  this store does not support the operation; nothing was written
       ClosedError (RuntimeError)        the store was closed, or the unit of work has ended
@@ -49,6 +50,20 @@ class ConflictError(PersistenceError):
 
 class InvalidValueError(PersistenceError, ValueError):
     """A value that no store can keep exactly; the message has the path to it."""
+
+
+class CommitTooLargeError(InvalidValueError):
+    """A commit is too large for this store to write in one step; nothing was written. Split it into several commits.
+
+    Attributes:
+        limit: the store's limit, `Capabilities.largest_commit`.
+        size: the size of the commit, in the same unit.
+    """
+
+    def __init__(self, message: str, *, limit: int, size: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.size = size
 
 
 class ConfigurationError(PersistenceError, ValueError):

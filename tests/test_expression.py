@@ -105,7 +105,10 @@ def test_an_expression_means_the_criterion(text: str, criterion: Criterion) -> N
         ("a[b] == 1", "only a string may be used as a subscript"),
         ("f(x).y == 1", "a path must begin with a name, at column 1"),
         ("metadata == 1", "metadata alone is not a path"),
-        ("id.x == 1", "id is a field of the conversation itself and can only be compared; .* write metadata.id, at column 1"),
+        (
+            "id.x == 1",
+            "id is a field of the conversation itself and can only be compared; .* write metadata.id, at column 1",
+        ),
         ("exists(id)", "id is a field of the conversation itself.*, at column 8"),
         ("run_count == 'a'", "run_count can only be compared with a.* int, not with 'a', at column 14"),
         ("created_at > 5", "created_at must be a time such as .*, not 5, at column 14"),

@@ -227,11 +227,16 @@ def find(
     order: _Order = "-updated_at",
     limit: Annotated[int, typer.Option(min=1, help="The most that are shown.")] = 20,
     after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on where a page ended.")] = None,
+    explain: Annotated[bool, typer.Option(help="Show how the query is answered, and what each step reads.")] = False,
     json: _Json = False,
 ) -> None:
     """Find conversations by their metadata: a table on a terminal, JSON lines in a pipe."""
     from memory.cli.showing import show_page
 
+    if explain:
+        with settings.open_existing() as store:
+            print(store.explain(_criterion(expression), order=order, limit=limit, after=after))
+        return
     with settings.open_existing() as store, store.begin() as uow:
         show_page(uow.conversations.find(_criterion(expression), order=order, limit=limit, after=after), as_json=json)
 

@@ -154,7 +154,8 @@ class Conversations:
 
         Args:
             criterion: made with `where`; default: all conversations.
-            order: ``updated_at``, ``created_at`` or ``id``, with a ``-`` in front for descending order; ties are broken by id.
+            order: ``updated_at``, ``created_at``, ``id``, or a metadata path such as ``metadata.priority``, with a ``-`` in front
+                for descending order; ties are broken by id. An order by a path returns only conversations that have the path.
             limit: the most conversations in the page, at least 1.
             after: the ``cursor`` of the previous page.
 

@@ -124,7 +124,7 @@ class Positions(Contract):
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "new")]
 
     def test_every_window_on_the_runs(self, store: Store) -> None:
-        """first, last, list and get return slices of all runs, also with gaps and with bounds beyond the ends."""
+        """`first`, `last`, `list` and `get` return slices of all runs, also with gaps and with bounds beyond the ends."""
         put(store, "a", None, *(run(n) for n in range(1, 8)))
         with store.begin() as uow:
             uow.runs.remove("a", 2, 6)
@@ -155,7 +155,7 @@ class Positions(Contract):
                 uow.runs.get("a", impossible)
 
     def test_many_runs_are_walked(self, store: Store) -> None:
-        """Iterate yields every run once, in order, over several pages; pending runs come last."""
+        """`iterate` yields every run once, in order, over several pages; pending runs come last."""
         put(store, "a", None, *(run(n) for n in range(450)))
         uow = store.begin()
         uow.runs.append("a", run(450))
@@ -189,7 +189,7 @@ class Pages(Contract):
         _check_orders(store)
 
     def test_iterate_walks_all(self, store: Store) -> None:
-        """Iterate yields every conversation once, in order, over several pages."""
+        """`iterate` yields every conversation once, in order, over several pages."""
         ids = [f"{n:03}" for n in range(450)]
         with store.begin() as uow:
             for conversation_id in ids:
@@ -199,7 +199,7 @@ class Pages(Contract):
         assert [one.id for one in uow.conversations.iterate(where.id >= "400", order="-id")] == ids[:399:-1]
 
     def test_iterate_reaches_all_while_they_are_written(self, store: Store) -> None:
-        """Iterate ends, and yields each conversation once, even if conversations are written at the same time."""
+        """`iterate` ends, and yields each conversation once, even if conversations are written at the same time."""
         ids = [f"{n:03}" for n in range(210)]  # more than a page of iterate
         with store.begin() as uow:
             for conversation_id in ids:

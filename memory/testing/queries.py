@@ -114,7 +114,7 @@ class Queries(Contract):
         _check_order(store, STRINGS, (*NUMBERS, *NEITHER))
 
     def test_one_of_several(self, store: Store) -> None:
-        """in_ matches if one of the values is equal, with values of any types, with no values and with very many."""
+        """`in_` matches if one of the values is equal, with values of any types, with no values and with very many."""
         values: list[Json] = [1, "1", True, None, [], [1], {"a": 1}, "a", 2**70, *range(100, 110)]
         _put_values(store, values)
         many = [*range(105, 3_000), *map(str, range(3_000))]
@@ -131,7 +131,7 @@ class Queries(Contract):
         _expect(store, values, cases)
 
     def test_existence(self, store: Store) -> None:
-        """exists() matches None and empty values like any others; != also matches a missing path."""
+        """`exists()` matches None and empty values like any others; != also matches a missing path."""
         values: list[Json] = [None, False, 0, "", [], {}, "a", 1]
         _put_values(store, values)
         put(store, "none", {})
@@ -144,7 +144,7 @@ class Queries(Contract):
         assert conversations.count(v == None) == 1  # noqa: E711  # a criterion
 
     def test_beginnings(self, store: Store) -> None:
-        """Startswith compares code points: no patterns, case-sensitive, no partial characters; "" matches every string."""
+        """`startswith` compares code points: no patterns, case-sensitive, no partial characters; "" matches every string."""
         values = _distinct([*STRINGS, *NUMBERS[:3], *NEITHER])
         _put_values(store, values)
         prefixes = [
@@ -172,7 +172,7 @@ class Queries(Contract):
         _expect(store, values, cases)
 
     def test_elements(self, store: Store) -> None:
-        """contains() matches an equal element of the list itself, and does not search nested lists, dicts or strings."""
+        """`contains()` matches an equal element of the list itself, and does not search nested lists, dicts or strings."""
         values: list[Json] = [
             ["a", 1],
             [1.0],
@@ -246,7 +246,7 @@ class Queries(Contract):
             assert store.begin().conversations.count(criterion) == len(expected), criterion
 
     def test_own_fields(self, store: Store, clock: Clock) -> None:
-        """id, created_at, updated_at and run_count support every comparison, also with values beyond any stored one."""
+        """`id`, `created_at`, `updated_at` and `run_count` support every comparison, also with values beyond any stored one."""
         for n, name in enumerate(("a", "B", "\uffff", "😀")):
             put(store, name, None, *[run()] * n)
             clock.advance()

@@ -137,7 +137,7 @@ class RandomQueries(Contract):
     """`find` and `count` agree with `matches`."""
 
     def test_nested_negations_agree_with_matches(self, store: Store) -> None:
-        """Find and count agree with `matches` for negations in unions and intersections, up to five levels deep."""
+        """`find` and `count` agree with `matches` for negations in unions and intersections, up to five levels deep."""
         with store.begin() as uow:
             for a, b, c in product((0, 1, None), repeat=3):
                 metadata: dict[str, Json] = {k: v for k, v in zip("abc", (a, b, c), strict=True) if v is not None}
@@ -153,7 +153,7 @@ class RandomQueries(Contract):
         self.for_all(st.integers(1, 5).flatmap(_nested), agree)
 
     def test_queries_agree_with_matches(self, store: Store, clock: Clock) -> None:
-        """find, in every order, and count agree with the pure function `Criterion.matches`."""
+        """`find`, in every order, and `count` agree with the pure function `Criterion.matches`."""
 
         def agree(example: _Example) -> None:
             clock.time = _START

@@ -144,7 +144,7 @@ class UnitsOfWork(Contract):
     # visibility
 
     def test_it_sees_its_own_changes(self, store: Store) -> None:
-        """Get and runs return pending changes; find and count only what is committed."""
+        """`get` and `runs` return pending changes; `find` and `count` only what is committed."""
         put(store, "a", {"n": 1}, *(run(n) for n in range(1, 6)))
         uow = store.begin()
         uow.conversations.get("a").metadata["n"] = 2
@@ -169,7 +169,7 @@ class UnitsOfWork(Contract):
         assert uow.conversations.count() == 1
 
     def test_the_same_object_for_the_same_id(self, store: Store) -> None:
-        """get, find and iterate return the same object for a conversation; another unit of work has its own."""
+        """`get`, `find` and `iterate` return the same object for a conversation; another unit of work has its own."""
         put(store, "a", {"n": 1})
         uow = store.begin()
         conversation = uow.conversations.get("a")
