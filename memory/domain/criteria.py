@@ -136,10 +136,10 @@ class OnMetadata(Criterion):
             if not isinstance(value, dict) or key not in value:
                 return False
             value = value[key]
-        return self.holds(value)
+        return self.matches_value(value)
 
     @abstractmethod
-    def holds(self, value: Json) -> bool:
+    def matches_value(self, value: Json) -> bool:
         """Return whether the value at the path meets the condition."""
 
 
@@ -149,7 +149,7 @@ class Exists(OnMetadata):
 
     path: Path
 
-    def holds(self, value: Json) -> bool:  # noqa: ARG002  # any value matches
+    def matches_value(self, value: Json) -> bool:  # noqa: ARG002  # any value matches
         return True
 
 
@@ -160,7 +160,7 @@ class OneOf(OnMetadata):
     path: Path
     values: tuple[Json, ...]
 
-    def holds(self, value: Json) -> bool:
+    def matches_value(self, value: Json) -> bool:
         return any(_equal(value, expected) for expected in self.values)
 
 
@@ -172,7 +172,7 @@ class Orders(OnMetadata):
     operator: Literal["<", "<=", ">", ">="]
     bound: Scalar
 
-    def holds(self, value: Json) -> bool:
+    def matches_value(self, value: Json) -> bool:
         if isinstance(value, bool) or not isinstance(value, str if isinstance(self.bound, str) else int | float):
             return False
         return _COMPARE[self.operator](value, self.bound)
@@ -185,7 +185,7 @@ class StartsWith(OnMetadata):
     path: Path
     prefix: str
 
-    def holds(self, value: Json) -> bool:
+    def matches_value(self, value: Json) -> bool:
         return isinstance(value, str) and value.startswith(self.prefix)
 
 
@@ -196,7 +196,7 @@ class Contains(OnMetadata):
     path: Path
     element: Json
 
-    def holds(self, value: Json) -> bool:
+    def matches_value(self, value: Json) -> bool:
         return isinstance(value, list) and any(_equal(item, self.element) for item in value)
 
 

@@ -156,7 +156,7 @@ def _branches(mapping: dict[str, Any], path: list[str], parts: list[range]) -> d
         home = homes.get(above, 0) if above is not None else 0  # a branch without a parent belongs to the first turn
         homes |= dict.fromkeys(trail, home)
         if key not in on_path:
-            branches.setdefault(homes[key], []).append(_kept(key, node))
+            branches.setdefault(homes[key], []).append(_pack(key, node))
     return branches
 
 
@@ -173,12 +173,12 @@ def _message_of(node: Any) -> dict[str, Any]:
 def _parse_node(key: str, node: Any) -> Message:
     message = _message_of(node)
     content = message.get("content")
-    whole = _kept(key, node)
+    whole = _pack(key, node)
     if not isinstance(content, dict):
         return Message("context", None, whole, whole)
     value = _value_of(content)
     role = _role_of(message, content, value)
-    return Message(role, value, _kept(key, {**node, "message": {**message, "content": None}}), whole)
+    return Message(role, value, _pack(key, {**node, "message": {**message, "content": None}}), whole)
 
 
 def _role_of(message: dict[str, Any], content: dict[str, Any], value: Json) -> Role:
@@ -204,18 +204,19 @@ def _value_of(content: dict[str, Any]) -> Json:
     )
 
 
-def _kept(key: str, node: Any) -> Json:
+def _pack(key: str, node: Any) -> Json:
+    """Return a node together with its key in the mapping, which is nearly always its ``id``."""
     return node if isinstance(node, dict) and node.get("id") == key else {"key": key, "node": node}
 
 
-def _unkept(kept: Any) -> tuple[str, Any]:
-    return (kept["id"], kept) if "id" in kept else (kept["key"], kept["node"])
+def _unpack(packed: Any) -> tuple[str, Any]:
+    return (packed["id"], packed) if "id" in packed else (packed["key"], packed["node"])
 
 
-def _fill(kept: Any, value: Any) -> Any:
-    key, node = _unkept(kept)
+def _fill(packed: Any, value: Any) -> Any:
+    key, node = _unpack(packed)
     content = {"content_type": "text", "parts": [value]} if isinstance(value, str) else value
-    return _kept(key, {**node, "message": {**node["message"], "content": content}})
+    return _pack(key, {**node, "message": {**node["message"], "content": content}})
 
 
 def conversation_json(conversation: Conversation, runs: list[Run]) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def conversation_json(conversation: Conversation, runs: list[Run]) -> dict[str, 
     mapping: dict[str, Any] = {}
     for run in runs:
         _, rest = extras.split(run.metadata, KEY, REST)
-        mapping |= map(_unkept, [*messages_of(run, rest, _fill), *rest.get("branches", [])])
+        mapping |= map(_unpack, [*messages_of(run, rest, _fill), *rest.get("branches", [])])
     metadata, kept = extras.split(conversation.metadata, KEY, _FIELDS)
     fields = {**kept.get("fields", {}), "mapping": mapping}
     return {**fields, **{field: metadata.get(name) for field, name in _QUERIED.items() if field in fields}}

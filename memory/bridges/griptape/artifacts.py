@@ -44,7 +44,7 @@ class RawArtifact(BaseArtifact):
         return len(self.to_text())
 
 
-class _Part(NamedTuple):
+class _Field(NamedTuple):
     """One field of a class: its names in JSON, in the constructor and in Python, and how its value is written and read.
 
     ``read`` is None if the value contains other objects: one of the class ``holds``, or else a list of artifacts.
@@ -73,8 +73,8 @@ def to_json(value: object) -> Json:
     if isinstance(value, SerializableMixin):
         cls = type(value)
         return {
-            part.key: cls.__name__ if part.key == "type" else part.write(part.get(value))
-            for part in parts_of(cast(Any, cls))
+            field.key: cls.__name__ if field.key == "type" else field.write(field.get(value))
+            for field in fields_of(cast(Any, cls))
         }
     if isinstance(value, dict):
         return {key if type(key) is str else _key(key): to_json(each) for key, each in value.items()}
@@ -135,26 +135,26 @@ def _columns(cls: Any) -> _Columns | None:
     """Return a Griptape class's keys in JSON, a getter of all its values at once, and a function that writes each value."""
     if not issubclass(cls, SerializableMixin) or issubclass(cls, RawArtifact):
         return None
-    parts = parts_of(cls)
-    others = [part for part in parts if part.key != "type"]
-    get = cast("Callable[[Any], tuple[Any, ...]]", attrgetter(*[part.name for part in others]))
-    return (cls.__name__, *[part.key for part in parts]), get, [part.write for part in others]
+    fields = fields_of(cls)
+    others = [field for field in fields if field.key != "type"]
+    get = cast("Callable[[Any], tuple[Any, ...]]", attrgetter(*[field.name for field in others]))
+    return (cls.__name__, *[field.key for field in fields]), get, [field.write for field in others]
 
 
 @cache
-def parts_of(cls: type) -> tuple[_Part, ...]:
-    """Return the fields of a class of Griptape that are part of its JSON."""
-    return tuple([_part(cls, each) for each in attrs.fields(cls) if each.metadata.get("serializable")])
+def fields_of(cls: type) -> tuple[_Field, ...]:
+    """Return the fields of a Griptape class that its JSON contains."""
+    return tuple([_field(cls, attribute) for attribute in attrs.fields(cls) if attribute.metadata.get("serializable")])
 
 
-def _part(cls: type, each: "attrs.Attribute[Any]") -> _Part:
-    argument = each.metadata.get("deserialization_key") or each.alias or each.name
-    name = each.metadata.get("serialization_key") or each.name
-    key = each.alias or each.name
+def _field(cls: type, attribute: "attrs.Attribute[Any]") -> _Field:
+    argument = attribute.metadata.get("deserialization_key") or attribute.alias or attribute.name
+    name = attribute.metadata.get("serialization_key") or attribute.name
+    key = attribute.alias or attribute.name
     read: Callable[[Any], Any] | None = _same
     write: Callable[[Any], Json] = to_json
     holds: type | None = None
-    declared = each.type if isinstance(each.type, str) else getattr(each.type, "__name__", "")
+    declared = attribute.type if isinstance(attribute.type, str) else getattr(attribute.type, "__name__", "")
     if declared in _DECLARED:
         read, write = _DECLARED[declared]
     if key == "reference":
@@ -167,7 +167,7 @@ def _part(cls: type, each: "attrs.Attribute[Any]") -> _Part:
         read = RootModel
     elif key == "value" and issubclass(cls, theirs.JsonArtifact):
         read = _for_json_artifact
-    return _Part(key, argument, name, attrgetter(name), write, read, holds)
+    return _Field(key, argument, name, attrgetter(name), write, read, holds)
 
 
 def _same(value: Any) -> Any:

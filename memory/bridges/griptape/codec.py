@@ -8,7 +8,7 @@ import griptape.artifacts as theirs
 from griptape.artifacts import BaseArtifact, TextArtifact
 from griptape.memory.structure import Run as GriptapeRun
 
-from memory.bridges.griptape.artifacts import RawArtifact, leaf, leaves, parts_of, to_json
+from memory.bridges.griptape.artifacts import RawArtifact, fields_of, leaf, leaves, to_json
 from memory.bridges.griptape.state import KnownRun
 from memory.domain.entities import Run
 from memory.domain.values import Json
@@ -29,7 +29,7 @@ class Codec:
         self._kinds = {kind.__name__: kind for kind in (*known, *kinds)}
 
     def to_ours(self, run: GriptapeRun) -> Run:
-        """Return the run to be stored. A part that no store can keep is kept as its text, with a warning in the log."""
+        """Return the run to store. A part that no store can keep exactly becomes text, with a warning in the log."""
         ours = run_record(_json(run))
         if texts := texts_of(ours):
             _log.warning(
@@ -83,10 +83,10 @@ class Codec:
 
     def _read(self, kind: type, value: dict[str, Any]) -> object:
         given: dict[str, Any] = {}
-        for part in parts_of(kind):
-            if part.key in value and part.key != "type":
-                read = part.read
-                given[part.argument] = read(value[part.key]) if read else self._nested(part.holds, value[part.key])
+        for field in fields_of(kind):
+            if field.key in value and field.key != "type":
+                read = field.read
+                given[field.argument] = read(value[field.key]) if read else self._nested(field.holds, value[field.key])
         return kind(**given)
 
     def _nested(self, holds: type | None, value: Any) -> object:
