@@ -129,7 +129,7 @@ REMOVALS: tuple[Work, ...] = (
 class Conflicts(Contract):
     """Another unit of work changes what one has read, before that one commits."""
 
-    def test_a_lost_update_is_a_conflict(self, store: Store) -> None:
+    def test_lost_update_is_a_conflict(self, store: Store) -> None:
         """A change of anything that was read raises ConflictError if another writer edited the conversation since."""
         for theirs in (*EDITS, _recreate):
             for mine in EDITS:
@@ -141,7 +141,7 @@ class Conflicts(Contract):
                 with unchanged(store), pytest.raises(ConflictError, match="'a'"):
                     uow.commit()
 
-    def test_a_value_read_early_is_held_against_the_last_write(self, store: Store) -> None:
+    def test_first_version_read_is_expected(self, store: Store) -> None:
         """The version that was read first is expected at the commit, even if the conversation is read again after an edit."""
         reads: tuple[Work, ...] = (
             lambda uow: uow.conversations.find(),
@@ -161,7 +161,7 @@ class Conflicts(Contract):
             with unchanged(store), pytest.raises(ConflictError, match="'a'"):
                 uow.commit()
 
-    def test_an_append_is_no_conflict(self, store: Store) -> None:
+    def test_appends_never_conflict(self, store: Store) -> None:
         """An append conflicts neither with an edit nor with another append, whichever is committed first."""
         for edit in EDITS[:-2]:
             for first, second in ((edit, _append), (_append, edit)):
@@ -174,7 +174,7 @@ class Conflicts(Contract):
                 assert read_runs(store, "a")[-1].input == "appended"
                 assert (read(store, "a").version, read(store, "a").last_position) == (2, 3)
 
-    def test_a_run_appended_meanwhile_is_not_removed(self, store: Store) -> None:
+    def test_removal_conflicts_with_a_concurrent_append(self, store: Store) -> None:
         """Removing a conversation, or clearing its runs, raises ConflictError if a run was appended since it was read."""
         for remove in REMOVALS:
             _reset(store)
@@ -190,7 +190,7 @@ class Conflicts(Contract):
             with store.begin() as uow:
                 assert "a" not in uow.conversations or not uow.runs.list("a")
 
-    def test_own_appends_are_removed(self, store: Store) -> None:
+    def test_own_appends_can_be_removed(self, store: Store) -> None:
         """A unit of work may remove runs that it appended and committed itself, but not runs appended by others in between."""
         for between, works in ((False, True), (True, False)):
             _reset(store)
@@ -208,7 +208,7 @@ class Conflicts(Contract):
                 with unchanged(store), pytest.raises(ConflictError):
                     uow.commit()
 
-    def test_writing_blindly_is_no_conflict(self, store: Store) -> None:
+    def test_blind_writes_never_conflict(self, store: Store) -> None:
         """A unit of work that has read nothing of a conversation overwrites it without a conflict."""
         writes: tuple[Work, ...] = (
             lambda uow: uow.runs.replace("a", replace(run(), position=2)),
@@ -224,7 +224,7 @@ class Conflicts(Contract):
                 _edit(other)
             uow.commit()
 
-    def test_own_commits_are_no_conflict(self, store: Store) -> None:
+    def test_own_commits_never_conflict(self, store: Store) -> None:
         """A unit of work can be used after its own commits, but an edit by another writer between them is a conflict."""
         put(store, "a", {"n": 0})
         uow = store.begin()
@@ -240,7 +240,7 @@ class Conflicts(Contract):
         with unchanged(store), pytest.raises(ConflictError):
             uow.commit()
 
-    def test_a_conditional_append(self, store: Store) -> None:
+    def test_conditional_append(self, store: Store) -> None:
         """An append with after= succeeds only if after is the last position assigned, even if runs were removed since."""
         put(store, "a")
         for after, works in ((1, False), (0, True), (0, False), (1, True), (3, False)):
@@ -267,7 +267,7 @@ class Conflicts(Contract):
             uow.runs.append("b", run(), after=0)
         assert read(store, "b").run_count == 1
 
-    def test_work_is_run_again(self, store: Store) -> None:
+    def test_run_repeats_the_work(self, store: Store) -> None:
         """Store.run repeats the work after a conflict, up to its number of retries, and returns the work's result."""
         put(store, "a", {"n": 0})
         tries: list[int] = []
@@ -323,7 +323,7 @@ class Conflicts(Contract):
         assert (stored.metadata, stored.version) == ({"n": THREADS * ROUNDS}, 1 + THREADS * ROUNDS)
 
     @requires("atomic")
-    def test_nobody_sees_half_of_a_commit(self, store: Store) -> None:
+    def test_no_reader_sees_half_of_a_commit(self, store: Store) -> None:
         """A reader sees the appends of one commit in both the first and the last conversation, or in neither."""
         names = "abcdefgh"
         with store.begin() as uow:
@@ -364,7 +364,7 @@ class Conflicts(Contract):
 class Replays(Contract):
     """A change set that is committed again because its response was lost."""
 
-    def test_a_replay_writes_nothing(self, store: Store) -> None:
+    def test_replay_writes_nothing(self, store: Store) -> None:
         """Committing a change set again writes nothing and returns the same receipt, whatever it contains."""
         for work in (*EDITS, _recreate, _append, _create):
             other = sibling(store)
@@ -373,7 +373,7 @@ class Replays(Contract):
             with unchanged(other):
                 assert other.commit(first.changes) == first.receipt
 
-    def test_a_replay_after_others(self, store: Store) -> None:
+    def test_replay_after_other_commits(self, store: Store) -> None:
         """A replay after other commits, also to the same conversation, writes nothing; positions continue without gaps."""
         for work in (*EDITS[:-1], _append, _create):
             other = sibling(store)
@@ -388,7 +388,7 @@ class Replays(Contract):
                 uow.runs.append("a", run())
             assert read_runs(other, "a")[-1].position == last + 1
 
-    def test_a_replay_after_a_removal(self, store: Store) -> None:
+    def test_replay_after_a_removal(self, store: Store) -> None:
         """Replaying a creation or an append after the conversation was removed does not recreate it."""
         created = committed(store, _create)
         appended = committed(store, lambda uow: uow.runs.append("new", run(2)))
@@ -398,7 +398,7 @@ class Replays(Contract):
             assert store.commit(each.changes) == each.receipt
         assert snapshot(store) == ((), {})
 
-    def test_a_refused_change_set_was_not_written(self, store: Store) -> None:
+    def test_rejected_change_set_can_be_committed_again(self, store: Store) -> None:
         """A change set that was rejected can be committed again, and is written once its preconditions hold."""
         put(store, "a")
         appended = committed(store, _append).changes
@@ -408,14 +408,14 @@ class Replays(Contract):
         put(other, "a")
         assert outcome_of(other.commit(appended)) == {"a": (1, 1, 1)}
 
-    def test_a_token_belongs_to_its_namespace(self, store: Store) -> None:
+    def test_token_is_scoped_to_its_namespace(self, store: Store) -> None:
         """A change set can be written once in each namespace; copying a namespace relies on it."""
         changes = committed(store, _create).changes
         other = sibling(store)
         assert outcome_of(other.commit(changes)) == {"new": (1, 1, 1)}
         assert snapshot(other) == snapshot(store)
 
-    def test_a_replay_by_another_store(self, store: Store, clock: Clock) -> None:
+    def test_replay_by_another_store(self, store: Store, clock: Clock) -> None:
         """A replay is recognised by its token, also from another store object and an hour later."""
         namespace = new_id()
         mine, theirs = store.namespace(namespace), new_store(store.repository).namespace(namespace)

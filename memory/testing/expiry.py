@@ -16,7 +16,7 @@ from memory.testing.base import Clock, Contract, Work, put, read, read_runs, run
 class Expiry(Contract):
     """Conversations with an ``expires_at``."""
 
-    def test_it_is_hidden_from_its_expiry_on(self, store: Store, clock: Clock) -> None:
+    def test_expired_conversation_is_hidden(self, store: Store, clock: Clock) -> None:
         """From its expiry on, to the microsecond, get, find, count and the runs no longer return the conversation."""
         _put_expiring(store, clock, 10)
         put(store, "lasting", {"n": 1})
@@ -34,7 +34,7 @@ class Expiry(Contract):
         assert [one.id for one in walk(store, ~(where("n") == 2), order="-updated_at", limit=1)] == ["lasting"]
         assert (uow.conversations.count(), uow.conversations.count(everything)) == (1, 1)
 
-    def test_an_expired_one_takes_no_write(self, store: Store, clock: Clock) -> None:
+    def test_expired_conversation_rejects_writes(self, store: Store, clock: Clock) -> None:
         """Writing to an expired conversation raises NotFoundError."""
         _put_expiring(store, clock, 10)
         clock.advance(10)
@@ -49,7 +49,7 @@ class Expiry(Contract):
             with pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
                 write(uow)
 
-    def test_one_that_expires_between_reading_and_writing(self, store: Store, clock: Clock) -> None:
+    def test_expiry_between_reading_and_writing_is_a_conflict(self, store: Store, clock: Clock) -> None:
         """Changing a conversation that expired since it was read raises ConflictError, as if it had been removed."""
         _put_expiring(store, clock, 10)
         uow, other = store.begin(), store.begin()
@@ -60,7 +60,7 @@ class Expiry(Contract):
             with pytest.raises(ConflictError, match="'a'"):
                 each.commit()
 
-    def test_made_anew_under_an_expired_id(self, store: Store, clock: Clock) -> None:
+    def test_id_of_an_expired_conversation_can_be_reused(self, store: Store, clock: Clock) -> None:
         """The id of an expired conversation can be reused; the new one inherits nothing, and its positions start at 1."""
         _put_expiring(store, clock, 10)
         early = store.begin()
@@ -90,7 +90,7 @@ class Expiry(Contract):
         clock.time -= 2  # purged conversations do not reappear when the clock goes back
         assert [one.id for one in walk(store)] == ["a", "c", "lasting"]
 
-    def test_an_expiry_comes_and_goes(self, store: Store, clock: Clock) -> None:
+    def test_expiry_can_be_set_moved_and_cleared(self, store: Store, clock: Clock) -> None:
         """An expiry can be set, moved and cleared later, each as a new version; a cleared one no longer applies."""
         put(store, "a", None, run())
         for expires_at in (
@@ -110,7 +110,7 @@ class Expiry(Contract):
         clock.advance(10**15)
         assert (read(store, "a").run_count, store.purge_expired()) == (1, 0)
 
-    def test_an_expiry_in_the_past(self, store: Store, clock: Clock) -> None:
+    def test_expiry_in_the_past(self, store: Store, clock: Clock) -> None:
         """A conversation written with an expiry in the past, even before 1970, is hidden at once."""
         for moment in (to_datetime(clock.time), datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)):
             with store.begin() as uow:

@@ -48,7 +48,7 @@ ORDERS: tuple[OrderField, ...] = ("updated_at", "created_at", "id")
 class Times(Contract):
     """Timestamps come from the clocks of the writers, which may differ."""
 
-    def test_times_never_go_back(self, store: Store, clock: Clock) -> None:
+    def test_updated_at_never_goes_back(self, store: Store, clock: Clock) -> None:
         """A write by a client whose clock is behind never moves updated_at back."""
         writes: tuple[Work, ...] = (
             lambda uow: uow.runs.append("a", run()),
@@ -103,7 +103,7 @@ class Positions(Contract):
             stored = read(store, "a")
             assert (stored.run_count, stored.last_position) == (len(left), left[-1])
 
-    def test_the_position_of_a_run_appended_while_others_go(self, store: Store) -> None:
+    def test_append_and_clear_in_one_unit_of_work(self, store: Store) -> None:
         """A run appended by the unit of work that clears the runs is kept, at the next position."""
         put(store, "a", None, run(1), run(2))
         with store.begin() as uow:
@@ -111,7 +111,7 @@ class Positions(Contract):
             uow.runs.append("a", run(3))
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(3, 3)]
 
-    def test_runs_go_with_their_conversation(self, store: Store) -> None:
+    def test_runs_are_removed_with_their_conversation(self, store: Store) -> None:
         """A conversation created under the id of a removed one has none of its runs, and its positions start at 1."""
         put(store, "a", None, run("old"), run("old"))
         with store.begin() as uow:
@@ -123,7 +123,7 @@ class Positions(Contract):
             uow.runs.append("a", run("new"))
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "new")]
 
-    def test_every_window_on_the_runs(self, store: Store) -> None:
+    def test_windows_are_slices_of_all_runs(self, store: Store) -> None:
         """`first`, `last`, `list` and `get` return slices of all runs, also with gaps and with bounds beyond the ends."""
         put(store, "a", None, *(run(n) for n in range(1, 8)))
         with store.begin() as uow:
@@ -140,7 +140,7 @@ class Positions(Contract):
             assert uow.runs.list("a", after=after, before=before, limit=limit) == within[:limit]
         assert [uow.runs.get("a", one.position or 0) for one in stored] == stored
 
-    def test_a_run_that_is_not_there(self, store: Store) -> None:
+    def test_missing_run(self, store: Store) -> None:
         """Getting a run at an empty position raises NotFoundError; a missing conversation has no runs."""
         put(store, "a", None, run(), run())
         with store.begin() as uow:
@@ -154,7 +154,7 @@ class Positions(Contract):
             with pytest.raises(InvalidValueError):
                 uow.runs.get("a", impossible)
 
-    def test_many_runs_are_walked(self, store: Store) -> None:
+    def test_iterate_yields_all_runs(self, store: Store) -> None:
         """`iterate` yields every run once, in order, over several pages; pending runs come last."""
         put(store, "a", None, *(run(n) for n in range(450)))
         uow = store.begin()
@@ -178,7 +178,7 @@ class Pages(Contract):
         assert [one.id for one in walk(store, order="updated_at")] == ["c2", "c1", "c3", "c0"]
         _check_orders(store)
 
-    def test_equal_times_page_fully(self, store: Store, clock: Clock) -> None:
+    def test_equal_timestamps_are_paged_by_id(self, store: Store, clock: Clock) -> None:
         """Conversations with the same timestamp are ordered by id, and each is returned once for every page size."""
         with store.begin() as uow:
             for conversation_id in IDS:
@@ -188,7 +188,7 @@ class Pages(Contract):
         assert [one.id for one in walk(store, order="created_at", limit=2)] == [*sorted(IDS), "newer"]
         _check_orders(store)
 
-    def test_iterate_walks_all(self, store: Store) -> None:
+    def test_iterate_yields_all_conversations(self, store: Store) -> None:
         """`iterate` yields every conversation once, in order, over several pages."""
         ids = [f"{n:03}" for n in range(450)]
         with store.begin() as uow:
@@ -198,7 +198,7 @@ class Pages(Contract):
         assert [one.id for one in uow.conversations.iterate(order="id")] == ids
         assert [one.id for one in uow.conversations.iterate(where.id >= "400", order="-id")] == ids[:399:-1]
 
-    def test_iterate_reaches_all_while_they_are_written(self, store: Store) -> None:
+    def test_iterate_under_concurrent_writes(self, store: Store) -> None:
         """`iterate` ends, and yields each conversation once, even if conversations are written at the same time."""
         ids = [f"{n:03}" for n in range(210)]  # more than a page of iterate
         with store.begin() as uow:
@@ -217,7 +217,7 @@ class Pages(Contract):
                     reached.append(one.id)
             assert sorted(reached) == ids, order
 
-    def test_a_cursor_stands_still_while_others_come_and_go(self, store: Store) -> None:
+    def test_cursor_is_stable_under_additions_and_removals(self, store: Store) -> None:
         """Additions and removals before a cursor, even of its own conversation, make later pages skip or repeat nothing."""
         for order, behind, ahead in (("id", "d0", "d3x"), ("-id", "d7", "d3x")):
             other = sibling(store)
@@ -248,7 +248,7 @@ class Pages(Contract):
         assert conversations.find(where("n") >= 2, limit=2).cursor is None
         assert (conversations.find(where("n") > 9).items, conversations.find(where("n") > 9).cursor) == ((), None)
 
-    def test_impossible_pages_are_refused(self, store: Store) -> None:
+    def test_invalid_pages_are_rejected(self, store: Store) -> None:
         """A limit below 1, an unknown order, a cursor of another order and an invalid cursor raise InvalidValueError."""
         put(store, "a")
         put(store, "b")
@@ -266,7 +266,7 @@ class Pages(Contract):
             with pytest.raises(InvalidValueError):
                 find()
 
-    def test_a_write_moves_updated_at(self, store: Store, clock: Clock) -> None:
+    def test_every_write_sets_updated_at(self, store: Store, clock: Clock) -> None:
         """Any write to a conversation or its runs sets updated_at to the time of the commit; created_at does not change."""
         put(store, "a", None, run(), run(), run())
         created = to_datetime(clock.time)
@@ -288,7 +288,7 @@ class Pages(Contract):
 class Namespaces(Contract):
     """Namespaces are isolated from each other."""
 
-    def test_no_operation_reaches_another_namespace(self, store: Store, clock: Clock) -> None:
+    def test_no_operation_affects_another_namespace(self, store: Store, clock: Clock) -> None:
         """Reading, finding, counting, editing, removing and purging in one namespace do not affect any other."""
         mine, other, third = sibling(store), sibling(store), sibling(store)
         soon = to_datetime(clock.time + 1)
@@ -319,7 +319,7 @@ class Namespaces(Contract):
         assert [one.id for one in walk(other, where("n") == 2)] == ["b"]
         assert other.begin().conversations.count() == 2
 
-    def test_names_that_run_together(self, store: Store) -> None:
+    def test_namespace_and_id_never_collide(self, store: Store) -> None:
         """Two pairs of namespace and id never collide, even if they are equal when joined."""
         base = new_id()
         pairs = [(base + joint, "b" + joint + "c") for joint in (":", "/", "#", ".", "|", "%", " ")]

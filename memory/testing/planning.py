@@ -34,7 +34,7 @@ SORTED: tuple[Json, ...] = (
 class Planning(Contract):
     """Results do not depend on which keys are indexed, or on the planner's choice."""
 
-    def test_keys_with_an_underscore_are_found_by_reading(self, store: Store) -> None:
+    def test_unindexed_keys_are_found(self, store: Store) -> None:
         """Keys that begin with an underscore are not indexed, but every criterion on them returns the right result."""
         put(store, "a", {"_name": "ada", "tier": "gold", "deep": {"_n": 1}})
         put(store, "b", {"_name": "bob", "tier": "gold", "deep": {"_n": 2}, "_tags": ["x"]})
@@ -71,7 +71,7 @@ class Planning(Contract):
         assert [one.id for one in walk(store, where("tags").contains(INDEXED_ELEMENTS))] == []
         assert [one.id for one in walk(store, where("tags").contains(7))] == ["just", "long"]
 
-    def test_an_order_by_metadata(self, store: Store) -> None:
+    def test_order_by_metadata(self, store: Store) -> None:
         """An order by a metadata path returns the conversations with that path by value, then by id, in both directions."""
         for n, value in enumerate(SORTED):
             for copy in "ba":
@@ -92,7 +92,7 @@ class Planning(Contract):
         do(store, lambda uow: uow.conversations.remove("16b"))
         assert [one.id for one in walk(store, order="-metadata.deep.v")][4:7] == ["16a", "15b", "15a"]
 
-    def test_the_count_of_all_follows_every_change(self, store: Store, clock: Clock) -> None:
+    def test_total_count_follows_every_change(self, store: Store, clock: Clock) -> None:
         """Counting without a criterion returns the number of conversations, without removed, replaced and expired ones."""
 
         def counted() -> int:

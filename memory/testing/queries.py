@@ -105,15 +105,15 @@ class Queries(Contract):
             ],
         )
 
-    def test_order_of_numbers(self, store: Store) -> None:
+    def test_comparison_of_numbers(self, store: Store) -> None:
         """<, <=, >, >= and between compare numbers of any size exactly, and never match other types."""
         _check_order(store, NUMBERS, (*STRINGS, *NEITHER))
 
-    def test_order_of_strings(self, store: Store) -> None:
+    def test_comparison_of_strings(self, store: Store) -> None:
         """<, <=, >, >= and between compare strings of any length by code point, and never match other types."""
         _check_order(store, STRINGS, (*NUMBERS, *NEITHER))
 
-    def test_one_of_several(self, store: Store) -> None:
+    def test_in(self, store: Store) -> None:
         """`in_` matches if one of the values is equal, with values of any types, with no values and with very many."""
         values: list[Json] = [1, "1", True, None, [], [1], {"a": 1}, "a", 2**70, *range(100, 110)]
         _put_values(store, values)
@@ -130,7 +130,7 @@ class Queries(Contract):
         ]
         _expect(store, values, cases)
 
-    def test_existence(self, store: Store) -> None:
+    def test_exists(self, store: Store) -> None:
         """`exists()` matches None and empty values like any others; != also matches a missing path."""
         values: list[Json] = [None, False, 0, "", [], {}, "a", 1]
         _put_values(store, values)
@@ -143,7 +143,7 @@ class Queries(Contract):
         assert conversations.count(~(v > 0)) == len(values) + 2 - 1
         assert conversations.count(v == None) == 1  # noqa: E711  # a criterion
 
-    def test_beginnings(self, store: Store) -> None:
+    def test_startswith(self, store: Store) -> None:
         """`startswith` compares code points: no patterns, case-sensitive, no partial characters; "" matches every string."""
         values = _distinct([*STRINGS, *NUMBERS[:3], *NEITHER])
         _put_values(store, values)
@@ -171,7 +171,7 @@ class Queries(Contract):
         ]
         _expect(store, values, cases)
 
-    def test_elements(self, store: Store) -> None:
+    def test_contains(self, store: Store) -> None:
         """`contains()` matches an equal element of the list itself, and does not search nested lists, dicts or strings."""
         values: list[Json] = [
             ["a", 1],
@@ -326,7 +326,7 @@ class Queries(Contract):
             with pytest.raises(InvalidValueError, match="nests deeper"):
                 store.begin().conversations.find(criterion)
 
-    def test_a_rare_match_among_many(self, store: Store) -> None:
+    def test_rare_match_among_many(self, store: Store) -> None:
         """A few matches are all found among many conversations that an index alone cannot distinguish from them."""
         with store.begin() as uow:
             for n in range(150):
@@ -341,7 +341,7 @@ class Queries(Contract):
             assert [one.id for one in walk(store, criterion, order="-id", limit=3)] == expected[::-1]
             assert store.begin().conversations.count(criterion) == len(expected)
 
-    def test_an_index_follows_every_change(self, store: Store) -> None:
+    def test_index_follows_every_change(self, store: Store) -> None:
         """Queries find the current state after a change, a removal and a re-creation."""
         put(store, "a", {"v": 1, "tags": ["x", "y"]})
         conversation = (uow := store.begin()).conversations.get("a")

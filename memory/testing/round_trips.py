@@ -41,7 +41,7 @@ TOKYO = timezone(timedelta(hours=9))
 class RoundTrips(Contract):
     """Round trips of values, ids and timestamps."""
 
-    def test_any_metadata_comes_back_exactly(self, store: Store) -> None:
+    def test_metadata_round_trip(self, store: Store) -> None:
         """Metadata of any JSON is read equal, with the same types throughout and its keys in the same order."""
 
         def comes_back(metadata: dict[str, Json]) -> None:
@@ -50,7 +50,7 @@ class RoundTrips(Contract):
 
         self.for_all(strategies.metadata, comes_back)
 
-    def test_any_run_comes_back_exactly(self, store: Store) -> None:
+    def test_run_round_trip(self, store: Store) -> None:
         """A run's input, output and metadata of any JSON are read equal, with the same types throughout."""
         put(store, "a")
 
@@ -63,7 +63,7 @@ class RoundTrips(Contract):
 
         self.for_all(st.tuples(strategies.values, strategies.values, strategies.metadata), comes_back)
 
-    def test_odd_values_come_back(self, store: Store) -> None:
+    def test_unusual_values_round_trip(self, store: Store) -> None:
         """Empty, huge and tiny values, NUL, lone surrogates and quotes survive, alone, in a list, as a key and as a value."""
         odd: tuple[Json, ...] = (
             *strategies.CONSTANTS,
@@ -81,7 +81,7 @@ class RoundTrips(Contract):
         assert run_states(read_runs(store, "a")) == run_states(expected)
         assert text_of(read(store, "a").metadata) == text_of(metadata)
 
-    def test_the_limits_of_values_come_back(self, store: Store) -> None:
+    def test_largest_values_round_trip(self, store: Store) -> None:
         """A value of the maximum depth, a string of 100,000 characters and a key of that length survive."""
         deep: Json = []
         for _ in range(MAX_DEPTH - 2):
@@ -92,7 +92,7 @@ class RoundTrips(Contract):
         assert text_of(read(store, "a").metadata) == text_of(metadata)
         assert text_of(read_runs(store, "a")[0].input) == text_of(metadata)
 
-    def test_odd_ids_are_kept_apart(self, store: Store) -> None:
+    def test_similar_ids_are_distinct(self, store: Store) -> None:
         """Ids that differ in case, blanks, Unicode composition or quotes are different; so are such namespaces."""
         namespaces = [store.namespace(f"{new_id()}{end}"[:255]) for end in ("", " ", "%", "/x", "😀" * 223)]
         for at, other in enumerate(namespaces):
@@ -109,7 +109,7 @@ class RoundTrips(Contract):
             runs = [(run.id, run.input, run.output) for id_ in ODD_IDS for run in uow.runs.list(id_)]
             assert runs == [(id_, id_, at) for id_ in ODD_IDS]
 
-    def test_times_come_back_to_the_microsecond(self, store: Store) -> None:
+    def test_timestamps_round_trip(self, store: Store) -> None:
         """A run's timestamp and an expiry are read equal, in UTC, with microseconds, also far from today."""
         for moment in (
             datetime(2038, 1, 19, 3, 14, 8, 1, tzinfo=UTC),
@@ -127,7 +127,7 @@ class RoundTrips(Contract):
                 assert (kept.expires_at, kept.expires_at and kept.expires_at.tzinfo) == (moment, UTC)
             assert [run.created_at for run in read_runs(store, conversation.id)] == [run.created_at for run in runs]
 
-    def test_what_was_given_is_copied(self, store: Store) -> None:
+    def test_given_values_are_copied(self, store: Store) -> None:
         """Mutating a value after it was passed to the store does not change what is stored."""
         listed: list[Json] = ["a"]
         metadata: dict[str, Json] = {"list": listed}
@@ -139,7 +139,7 @@ class RoundTrips(Contract):
         assert [(run.input, run.output) for run in read_runs(store, "a")] == [(["a"], ["a"])]
         assert read(store, "a").metadata == {"list": ["a", "changed after append"]}
 
-    def test_what_is_returned_is_a_copy(self, store: Store) -> None:
+    def test_returned_values_are_copies(self, store: Store) -> None:
         """Mutating a returned value does not change what is stored."""
         put(store, "a", {"list": ["a"]}, run(["a"]))
         for conversation in (read(store, "a"), *store.begin().conversations.find()):
@@ -150,7 +150,7 @@ class RoundTrips(Contract):
         assert read(store, "a").metadata == {"list": ["a"]}
         assert [run.input for run in read_runs(store, "a")] == [["a"]]
 
-    def test_a_conversation_copied_in_pieces_is_the_same(self, store: Store) -> None:
+    def test_conversation_copied_in_several_commits(self, store: Store) -> None:
         """Positions and timestamps assigned by another store are kept, also when a copy takes several commits."""
         origin = Store(InMemoryRepository())
         with pytest.MonkeyPatch.context() as patch:
@@ -163,7 +163,7 @@ class RoundTrips(Contract):
                 assert copy_conversation(origin, store, conversation_id).outcome == "equal"
         assert snapshot(store) == snapshot(origin)
 
-    def test_what_no_store_keeps_is_refused(self, store: Store) -> None:
+    def test_invalid_values_are_rejected(self, store: Store) -> None:
         """A value that is not JSON raises an error that names its path, and nothing is written."""
         put(store, "a")
         cycle: list[object] = []
@@ -179,7 +179,7 @@ class RoundTrips(Contract):
         assert [(one.id, one.metadata, one.version) for one in store.begin().conversations.find()] == [("a", {}, 1)]
         assert read_runs(store, "a") == []
 
-    def test_impossible_ids_are_refused(self, store: Store) -> None:
+    def test_invalid_ids_are_rejected(self, store: Store) -> None:
         """An empty id, a too long one, control characters and lone surrogates are rejected before they reach the store."""
         for bad in ("", "x" * 256, "a\x00", "a\n", "\ud800"):
             with pytest.raises(InvalidValueError):
@@ -189,7 +189,7 @@ class RoundTrips(Contract):
             with pytest.raises(InvalidValueError):
                 sibling(store).namespace(bad)
 
-    def test_moments_out_of_range_are_refused(self, store: Store) -> None:
+    def test_timestamps_out_of_range_are_rejected(self, store: Store) -> None:
         """A timestamp outside the years 1 to 9999 in UTC is rejected, because it could not be read again."""
         beyond = datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))
         with store.begin() as uow:

@@ -41,7 +41,7 @@ class UnitsOfWork(Contract):
 
     # beginning and end
 
-    def test_it_commits_at_the_end(self, store: Store) -> None:
+    def test_block_commits_at_its_end(self, store: Store) -> None:
         """A block that ends without an exception writes all changes, to several conversations."""
         with store.begin() as uow:
             uow.conversations.add(Conversation("a", {"n": 1}))
@@ -53,7 +53,7 @@ class UnitsOfWork(Contract):
         ]
         assert [one.input for one in read_runs(store, "a")] == [1]
 
-    def test_it_rolls_back_on_an_error(self, store: Store) -> None:
+    def test_block_rolls_back_on_an_error(self, store: Store) -> None:
         """A block that raises, or is rolled back, writes nothing, and the exception is propagated."""
         put(store, "a", {"n": 1}, run())
         with unchanged(store):
@@ -64,7 +64,7 @@ class UnitsOfWork(Contract):
                 uow.rollback()
             _change_everything(store.begin())
 
-    def test_it_goes_on_after_a_commit(self, store: Store) -> None:
+    def test_commit_inside_the_block(self, store: Store) -> None:
         """A commit inside the block is permanent, whatever follows; later changes are checked against it."""
 
         def work(uow: UnitOfWork) -> None:
@@ -80,7 +80,7 @@ class UnitsOfWork(Contract):
         stored = read(store, "a")
         assert (stored.metadata, stored.version, stored.run_count) == ({"n": 2}, 2, 1)
 
-    def test_it_ends(self, store: Store) -> None:
+    def test_ended_unit_of_work_raises(self, store: Store) -> None:
         """Every operation of an ended unit of work raises ClosedError."""
         put(store, "a")
         with store.begin() as uow:
@@ -112,7 +112,7 @@ class UnitsOfWork(Contract):
 
     # all or nothing
 
-    def test_all_or_nothing(self, store: Store) -> None:
+    def test_commit_is_atomic(self, store: Store) -> None:
         """If one conversation of a unit of work cannot be written, none is, whether it is the first or the last."""
         for name in "abcd":
             put(store, name, {"n": 1}, run(1))
@@ -130,7 +130,7 @@ class UnitsOfWork(Contract):
                 with unchanged(store), pytest.raises(error, match=r"missing|'c'"):
                     do(store, *works)
 
-    def test_a_failed_commit_can_be_mended(self, store: Store) -> None:
+    def test_failed_commit_can_be_repeated(self, store: Store) -> None:
         """After a failed commit the changes are still pending, and can be committed once the cause is removed."""
         uow = store.begin()
         uow.runs.append("a", run(1))
@@ -143,7 +143,7 @@ class UnitsOfWork(Contract):
 
     # visibility
 
-    def test_it_sees_its_own_changes(self, store: Store) -> None:
+    def test_pending_changes_are_visible(self, store: Store) -> None:
         """`get` and `runs` return pending changes; `find` and `count` only what is committed."""
         put(store, "a", {"n": 1}, *(run(n) for n in range(1, 6)))
         uow = store.begin()
@@ -179,7 +179,7 @@ class UnitsOfWork(Contract):
         assert next(uow.conversations.iterate()) is conversation
         assert read(store, "a").metadata == {"n": 1}
 
-    def test_it_is_told_versions(self, store: Store, clock: Clock) -> None:
+    def test_commit_updates_the_conversation(self, store: Store, clock: Clock) -> None:
         """After a commit, a conversation has the stored version, run count and timestamps, as does the receipt."""
         uow = store.begin()
         uow.conversations.add(conversation := Conversation("a", {"n": 1}))
@@ -202,7 +202,7 @@ class UnitsOfWork(Contract):
 
     # conversations
 
-    def test_a_taken_id(self, store: Store) -> None:
+    def test_existing_id(self, store: Store) -> None:
         """Adding an existing id raises AlreadyExistsError: at once in the same unit of work, otherwise at the commit."""
         put(store, "a", {"n": 1}, run())
         with unchanged(store):
@@ -213,7 +213,7 @@ class UnitsOfWork(Contract):
             with pytest.raises(AlreadyExistsError, match="'a'"), store.begin() as uow:
                 uow.conversations.add(Conversation("a"))
 
-    def test_what_was_found_missing_and_is_taken(self, store: Store) -> None:
+    def test_adding_after_a_failed_get_conflicts(self, store: Store) -> None:
         """Adding a conversation that get did not find raises ConflictError if it was added since, so that Store.run retries."""
         tries = []
 
@@ -228,7 +228,7 @@ class UnitsOfWork(Contract):
         store.run(get_or_create, sleep=lambda _: None)
         assert (tries, read(store, "a").metadata, len(read_runs(store, "a"))) == ([False, True], {"by": "another"}, 1)
 
-    def test_a_missing_conversation(self, store: Store) -> None:
+    def test_missing_conversation(self, store: Store) -> None:
         """Getting a missing conversation raises NotFoundError at once; writing to one raises it at the commit."""
         uow = store.begin()
         with pytest.raises(NotFoundError, match="'a'"):
@@ -246,7 +246,7 @@ class UnitsOfWork(Contract):
             with unchanged(store), pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
                 write(uow)
 
-    def test_removed_and_added_anew(self, store: Store) -> None:
+    def test_remove_and_add_again(self, store: Store) -> None:
         """One unit of work can remove a conversation and add another under its id, which inherits nothing."""
         put(store, "a", {"old": 1}, run("old"), run("old"))
         with store.begin() as uow:
@@ -260,7 +260,7 @@ class UnitsOfWork(Contract):
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "new")]
         assert [one.id for one in walk(store, where("old").exists())] == []
 
-    def test_added_and_removed(self, store: Store) -> None:
+    def test_added_and_removed_conversation_is_not_written(self, store: Store) -> None:
         """A conversation that one unit of work adds and removes is never written, nor are its runs."""
         with unchanged(store), store.begin() as uow:
             uow.conversations.add(Conversation("a"))
@@ -269,7 +269,7 @@ class UnitsOfWork(Contract):
             assert "a" not in uow.conversations
             assert uow.runs.list("a") == []
 
-    def test_appended_before_it_was_added(self, store: Store) -> None:
+    def test_append_before_add(self, store: Store) -> None:
         """Runs appended before their conversation is added are written with it."""
         with store.begin() as uow:
             uow.runs.append("a", run(1))
@@ -292,7 +292,7 @@ class UnitsOfWork(Contract):
             ("c", {"n": 3}, 2),
         ]
 
-    def test_metadata_and_expiry_are_cleared(self, store: Store) -> None:
+    def test_metadata_and_expiry_can_be_cleared(self, store: Store) -> None:
         """A removed key, cleared metadata and a cleared expiry are gone, from queries too."""
         moment = datetime(2200, 1, 1, tzinfo=UTC)
         with store.begin() as uow:
@@ -310,7 +310,7 @@ class UnitsOfWork(Contract):
 
     # runs
 
-    def test_a_replaced_run(self, store: Store) -> None:
+    def test_replace_run(self, store: Store) -> None:
         """Replacing a run keeps its position, and takes everything else from the new run."""
         put(store, "a", {"n": 1}, run(1), run(2), run(3))
         before = read_runs(store, "a")
@@ -320,7 +320,7 @@ class UnitsOfWork(Contract):
         assert run_states(read_runs(store, "a")) == run_states([before[0], new, before[2]])
         assert states([read(store, "a")])[0][2:6] == (2, "", 3, 3)
 
-    def test_removed_runs(self, store: Store) -> None:
+    def test_remove_runs(self, store: Store) -> None:
         """Runs can be removed one by one, several at once and before a position; the others do not change."""
         put(store, "a", None, *(run(n) for n in range(1, 9)))
         before = {one.position: one for one in read_runs(store, "a")}
@@ -350,7 +350,7 @@ class UnitsOfWork(Contract):
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "y"), (3, 3)]
         assert read(store, "a").version == 2
 
-    def test_contradicting_conditions_of_an_append(self, store: Store) -> None:
+    def test_contradicting_conditions_of_appends(self, store: Store) -> None:
         """Two appends in one unit of work with different after= cannot both succeed, and raise InvalidValueError."""
         put(store, "a", None, run(1))
         with store.begin() as uow:
@@ -359,7 +359,7 @@ class UnitsOfWork(Contract):
                 uow.runs.append("a", run(3), after=2)
         assert [one.input for one in read_runs(store, "a")] == [1, 2]
 
-    def test_a_cleared_append_takes_its_condition_with_it(self, store: Store) -> None:
+    def test_clearing_runs_also_drops_the_condition_of_an_append(self, store: Store) -> None:
         """Runs appended with after= and cleared in the same unit of work cause no conflict."""
         put(store, "a", None, run(1))
         with store.begin() as uow:
