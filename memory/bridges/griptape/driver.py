@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 URL_VARIABLE: Final = "MEMORY_URL"
 """Environment variable with the store's URL, for drivers that are created from their JSON, which has no password."""
 
-_SECRET: Final = "***"  # noqa: S105  # what `redact` writes for one
+_SECRET: Final = "***"  # noqa: S105  # how `redact` writes a password
 
 
 @define(kw_only=True, eq=False)
 class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     """Conversation memory driver that keeps a conversation of Griptape in a store.
 
-    A turn writes its own run and nothing else, however long the conversation is. `load` returns what this driver was given
-    last by `store`, followed by what other drivers appended since; their runs are never lost. Both raise the errors of
-    `memory.errors`. If a `store` fails, the next one writes what is missing. Use one driver for one memory.
+    A turn writes only its own run, however long the conversation is. `load` returns the runs that this driver stored last,
+    followed by the runs that others appended since; runs of others are never lost. Both methods raise the errors of
+    `memory.errors`. If a `store` fails, the next one writes the missing runs. Use one driver for each memory.
 
     Args:
         store: a `memory.Store`, which stays open, or the URL of one.
         conversation_id: 1 to 255 characters; a new unique id by default.
         last: load only this many runs, from the end; default: all. `store` does not change older runs either.
-        trimmed: what happens to runs that ``max_runs`` takes out of the memory: ``"hidden"`` keeps them in the store but does
-            not load them again, ``"deleted"`` deletes them.
+        trimmed: what happens to runs beyond ``max_runs``: ``"hidden"`` keeps them in the store but does not load them
+            again, ``"deleted"`` deletes them.
         artifacts: artifact classes of the application. Artifacts of unknown classes are loaded as `RawArtifact`.
         namespace: the namespace of the store; that of the given `Store` by default.
         url: used instead of ``store``, as ``to_dict`` writes it: without a password, which is read from ``MEMORY_URL``.
-        migrate: bring the store's schema to the version that this code needs, as ``memory migrate`` does.
+        migrate: migrate the store's schema to the version that this code needs, as ``memory migrate`` does.
         owned: let `close` also close a given `Store`.
-        bring: called if the conversation does not exist yet; returns the runs and the metadata it starts with.
+        bring: called if the conversation does not exist yet; returns the `Change` that imports it, or None.
 
     Raises:
         ConfigurationError: no store was given, or its URL is invalid.
