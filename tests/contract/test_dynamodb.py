@@ -1,4 +1,8 @@
-"""DynamoDB keeps the contract, on Amazon's own emulator; all tests share a table, and are parted by their namespaces."""
+"""DynamoDB keeps the contract, on Amazon's own emulator; all tests share a table, and are parted by their namespaces.
+
+Shards spread lists and index entries, which finding, counting, listing and purging read: those parts are played on a table in
+shards too. A conversation and its runs are where they are without shards.
+"""
 
 from collections.abc import Iterator
 
@@ -9,10 +13,11 @@ from memory.domain.values import new_id
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from memory.testing.expiry import Expiry
-from memory.testing.ordering import Pages
+from memory.testing.ordering import Namespaces, Pages, Times
 from memory.testing.planning import Planning
 from memory.testing.queries import Queries
 from memory.testing.random_queries import RandomQueries
+from tests.rounds import rounds
 from tests.servers import Server
 
 
@@ -29,18 +34,20 @@ def sharded(dynamodb_server: Server) -> Iterator[Repository]:
 
 
 class TestDynamoDb(Planning, RepositoryContract):
+    examples = rounds(25)  # each of many requests
+
     @pytest.fixture
     def repository(self, dynamodb: Repository) -> Repository:
         return dynamodb
 
 
-class TestDynamoDbInShards(Planning, Expiry, Pages, Queries, RandomQueries):
+class TestDynamoDbInShards(Planning, Times, Pages, Namespaces, Expiry, Queries, RandomQueries):
     """The part of the contract in which it matters how many partitions a list is spread over.
 
     The limits of the planner, and of what is read at once, are so small that every way is taken.
     """
 
-    examples = 10
+    examples = rounds(10)
 
     @pytest.fixture
     def repository(self, sharded: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:

@@ -12,12 +12,13 @@ from memory.testing import RepositoryContract
 from memory.transfer.mirroring import MirroredStore
 from memory.transfer.verifying import verify
 from tests.mirroring.comparing import namespaces_of
+from tests.rounds import rounds
 from tests.servers import Server, postgres
 from tests.servers.redis import fresh_prefix
 
 
 class _Mirrored(RepositoryContract):
-    examples = 25  # each is written three times
+    examples = rounds(25)  # each is written three times
 
     @pytest.fixture
     def primary(self, tmp_path: Path) -> Iterator[Store]:
