@@ -51,8 +51,8 @@ class TestDynamoDbInShards(Planning, Times, Pages, Namespaces, Expiry, Queries, 
 
     @pytest.fixture
     def repository(self, sharded: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
-        for name, limit in (("DynamoDbSearch.drive_limit", 3), ("DynamoDbSearch.walk_limit", 4)):
+        for name, limit in (("DynamoDbSearch.drive_limit", 3), ("DynamoDbSearch.walk_limit", 40)):
             monkeypatch.setattr(f"memory.adapters.dynamodb.searching.{name}", limit)
-        for name, limit in (("_FEW", 1), ("_HEADS_AT_ONCE", 2), ("_WALKED_AT_ONCE", 3)):
+        for name, limit in (("_FEW", 1), ("_HEADS_AT_ONCE", 20), ("_WALKED_AT_ONCE", 10)):
             monkeypatch.setattr(f"memory.adapters.dynamodb.searching.{name}", limit)
         return sharded
