@@ -101,6 +101,11 @@ class Store:
         """The name of the namespace."""
         return self._namespace
 
+    @property
+    def max_metadata_values(self) -> int:
+        """How many values one conversation's metadata may hold."""
+        return self._shared.max_metadata_values
+
     def namespace(self, name: str) -> Self:
         """Return a store of another namespace in the same repository: nothing of one is ever seen in the other.
 
@@ -191,7 +196,7 @@ class Store:
             if (count := count_values(text, most)) > most:
                 raise InvalidValueError(
                     f"the metadata of conversation {change.id!r} holds {count:,} values, and this store takes {most:,}: keep "
-                    "large state in runs, or open the store with max_metadata_values="
+                    "large state in runs, or raise the limit: connect(..., max_metadata_values=...), or --max-metadata-values"
                 )
 
     def _commit_surely(self, changes: ChangeSet) -> Receipt:
