@@ -26,10 +26,14 @@ app = typer.Typer(
 
 _Expression = Annotated[
     str | None,
-    typer.Argument(help="Only these conversations, such as 'domain == \"Restaurants\" and party_size >= 4'."),
+    typer.Argument(
+        metavar="EXPRESSION", help="Only these conversations, such as 'domain == \"Restaurants\" and party_size >= 4'."
+    ),
 ]
-_Where = Annotated[str | None, typer.Option(help="Only the conversations that match this expression.")]
-_Order = Annotated[str, typer.Option(help="updated_at, created_at or id; in descending order with - before it.")]
+_Where = Annotated[str | None, typer.Option(metavar="EXPRESSION", help="Only the conversations that match.")]
+_Order = Annotated[
+    str, typer.Option(metavar="FIELD", help="updated_at, created_at or id; with - before it in descending order.")
+]
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON, one object per line.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")]
 
@@ -49,7 +53,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The exceptions of the command line's parser have no public name; this attribute identifies them.
         if not hasattr(error, "format_message"):
             raise
-        complain(f"error: {error.format_message()} (memory --help lists the commands)")
+        context = getattr(error, "ctx", None)
+        complain(f"error: {error.format_message()} (see `{context.command_path if context else 'memory'} --help`)")
         return MISUSED
 
 
@@ -83,30 +88,40 @@ def import_(
     settings: Settings,
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE...", help="Files, plain or gzip; - for stdin; or the address of a server."),
+        typer.Argument(metavar="SOURCE", help="Files, plain or gzip; - for stdin; or the address of a server."),
     ],
     *,
     from_: Annotated[str, typer.Option("--from", metavar="FORMAT", help="The format of the sources.")] = NATIVE,
     on_conflict: Annotated[OnConflict, typer.Option(help="What to do if an id exists.")] = "skip",
-    id: Annotated[str | None, typer.Option(help="The id of the conversation, if the file holds one.")] = None,
-    index: Annotated[str | None, typer.Option(help="The key of the Redis hash.")] = None,
-    partition_key: Annotated[str | None, typer.Option(help="The attribute that holds the id.")] = None,
-    sort_key: Annotated[str | None, typer.Option(help="The attribute that holds the second part of the id.")] = None,
-    value_attribute: Annotated[str | None, typer.Option(help="The attribute that holds the conversation.")] = None,
-    region: Annotated[str | None, typer.Option(help="The table's region; by default the configured one.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="URL of a DynamoDB service other than Amazon's.")] = None,
-    max_line: Annotated[int, typer.Option(min=1, help="Most bytes of one conversation.")] = DEFAULT_LIMITS.line,
+    id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The id of the conversation, if the file holds one.")
+    ] = None,
+    index: Annotated[str | None, typer.Option(metavar="KEY", help="The key of the Redis hash.")] = None,
+    partition_key: Annotated[str | None, typer.Option(metavar="NAME", help="The attribute that holds the id.")] = None,
+    sort_key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The attribute that holds the second part of the id.")
+    ] = None,
+    value_attribute: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The attribute that holds the conversation.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The table's region; by default the configured one.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="A DynamoDB service other than Amazon's.")] = None,
+    max_line: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most bytes of one conversation.")
+    ] = DEFAULT_LIMITS.line,
     max_values: Annotated[
-        int, typer.Option(min=1, help="Most JSON values of one conversation.")
+        int, typer.Option(min=1, metavar="N", help="Most JSON values of one conversation.")
     ] = DEFAULT_LIMITS.values,
     max_unpacked: Annotated[
-        int, typer.Option(min=1, help="Most bytes that a file unpacks to.")
+        int, typer.Option(min=1, metavar="N", help="Most bytes that a file unpacks to.")
     ] = DEFAULT_LIMITS.unpacked,
     max_ratio: Annotated[
-        int, typer.Option(min=1, help="Most times its compressed size that may be.")
+        int, typer.Option(min=1, metavar="N", help="Most times its compressed size that a file unpacks to.")
     ] = DEFAULT_LIMITS.ratio,
     max_refused: Annotated[
-        int, typer.Option(min=1, help="Stop reading after so many refused ones.")
+        int, typer.Option(min=1, metavar="N", help="Stop reading a file after so many refused conversations.")
     ] = DEFAULT_LIMITS.refused,
 ) -> None:
     """Import conversations; `_IMPORT_HELP` is the help text."""
@@ -178,14 +193,15 @@ def copy(
         bool, typer.Option("--delete", help="Delete from the target what the source does not have.")
     ] = False,
     target_namespace: Annotated[
-        str | None, typer.Option(help="With --namespace: the namespace in the target, if it is another one.")
+        str | None, typer.Option(metavar="NAME", help="With --namespace: the target's namespace, if it is another one.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare all contents afterwards.")] = False,
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare all contents and copy nothing.")] = False,
 ) -> None:
-    """Copy conversations from one store to another, exactly as they are. After an interruption, run it again.
+    """Copy conversations from one store to another, exactly.
 
-    Copies all namespaces, or the one given by --namespace. The exit code is 1 if something was not copied, or differs.
+    If it is interrupted, run it again: it resumes. Copies all namespaces, or the one given by --namespace. The exit code is 1
+    if something was not copied, or differs.
     """
     from memory.cli.copying import Stores
     from memory.cli.transferring import check_namespace
@@ -214,7 +230,7 @@ def relay(
     replicas: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME=URL...", help="The replicas, such as search=redis://host, named as in `memory.mirror`."
+            metavar="NAME=URL", help="The replicas, such as search=redis://host, named as in `memory.mirror`."
         ),
     ] = None,
     *,
@@ -223,11 +239,14 @@ def relay(
         tuple[str, str] | None, typer.Option(metavar="OLD NEW", help="Deliver what waits under a former name to NEW.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Continue until the process is ended.")] = False,
-    interval: Annotated[float, typer.Option(min=0.0, help="With --follow: seconds between two looks.")] = 1.0,
+    interval: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="With --follow: the time between two deliveries.")
+    ] = 1.0,
 ) -> None:
-    """Deliver the changes of a mirrored store (--store) to its replicas, in all namespaces. It may be killed at any moment.
+    """Deliver the changes of a mirrored store to its replicas.
 
-    `memory stats` lists the names for which changes wait.
+    --store names the primary. The changes of all namespaces are delivered. It can be killed at any moment. `memory stats` lists
+    the names for which changes wait.
     """
     from memory.cli.relaying import named_replicas, relay_on, relay_once
     from memory.transfer.mirroring import mirror
@@ -255,13 +274,16 @@ def find(
     expression: _Expression = None,
     *,
     order: _Order = "-updated_at",
-    limit: Annotated[int, typer.Option(min=1, help="The most conversations to show.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The most conversations to show.")] = 20,
     after: Annotated[
         str | None, typer.Option(metavar="CURSOR", help="Continue after this cursor of a previous page.")
     ] = None,
     json: _Json = False,
 ) -> None:
-    """Find conversations by their metadata: a table on a terminal, JSON lines in a pipe."""
+    """Find conversations by their metadata.
+
+    Writes a table on a terminal, else lines of JSON.
+    """
     from memory.cli.showing import show_page
 
     with settings.open_existing() as store, store.begin() as uow:
@@ -273,10 +295,13 @@ def find(
 def show(
     settings: Settings,
     id: _Id,
-    last: Annotated[int | None, typer.Option(min=0, help="Only the last runs, so many of them.")] = None,
+    last: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only the last N runs.")] = None,
     json: _Json = False,
 ) -> None:
-    """Show a conversation as a transcript, or as the line that `export` writes."""
+    """Show a conversation as a transcript.
+
+    With --json, write the line that `export` writes.
+    """
     from memory.cli.showing import show_transcript
 
     with settings.open_existing() as store, read_whole(store, id, last=last) as read:
@@ -317,10 +342,13 @@ def namespaces(settings: Settings) -> None:
 @with_settings
 def delete(
     settings: Settings,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The conversations' ids.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The conversations' ids.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete conversations and their runs: all that are named, or none if one does not exist."""
+    """Delete conversations with their runs.
+
+    If one of them does not exist, none is deleted.
+    """
     named = set(ids)
     if not yes:
         if not sys.stdin.isatty():
@@ -351,7 +379,10 @@ def migrate(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would be done.")] = False,
 ) -> None:
-    """Create the store's schema, or migrate it to the one this version needs. All data is kept."""
+    """Create or upgrade the store's schema.
+
+    All data is kept.
+    """
     from memory.cli.maintenance import migrate_watched
 
     with settings.open_existing() if status or dry_run else settings.open() as store:

@@ -74,9 +74,11 @@ def _show_version(asked: bool) -> None:
 
 def before_the_command(
     context: typer.Context,
-    store: Annotated[str, typer.Option(help=_STORE_HELP, envvar="MEMORY_URL", show_envvar=False)] = DEFAULT_URL,
-    namespace: Annotated[str | None, typer.Option(help=_NAMESPACE_HELP)] = None,
-    max_metadata_values: Annotated[int, typer.Option(min=1, help=_VALUES_HELP)] = MAX_METADATA_VALUES,
+    store: Annotated[
+        str, typer.Option(metavar="URL", help=_STORE_HELP, envvar="MEMORY_URL", show_envvar=False, show_default=False)
+    ] = DEFAULT_URL,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help=_NAMESPACE_HELP)] = None,
+    max_metadata_values: Annotated[int, typer.Option(min=1, metavar="N", help=_VALUES_HELP)] = MAX_METADATA_VALUES,
     debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
     _: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
@@ -90,8 +92,8 @@ def _after_the_command(
     *,
     context: typer.Context,
     store_url: Annotated[str | None, typer.Option("--store", metavar="URL", help=_STORE_HELP)] = None,
-    namespace: Annotated[str | None, typer.Option(help=_NAMESPACE_HELP)] = None,
-    max_metadata_values: Annotated[int | None, typer.Option(min=1, help=_VALUES_HELP)] = None,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help=_NAMESPACE_HELP)] = None,
+    max_metadata_values: Annotated[int | None, typer.Option(min=1, metavar="N", help=_VALUES_HELP)] = None,
     debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
 ) -> Settings:
     before = cast("Settings", context.obj)

@@ -39,7 +39,7 @@ from tests.cli.conftest import ROOT, Cli, start
         (["import", "missing.jsonl", "--store", "memory://"], 1, "missing.jsonl: No such file or directory"),
         (["import", "/", "--store", "memory://"], 1, "/: Is a directory"),
         (["export", "/no/such/file", "--store", "memory://"], 1, "No such file or directory"),
-        (["import"], 2, "Missing argument 'SOURCE...'"),
+        (["import"], 2, "Missing argument 'SOURCE'"),
         (["import", "-", "--on-conflict", "merge"], 2, "Invalid value for '--on-conflict'"),
         (["fnid"], 2, "No such command 'fnid'"),
         (["find", "--nonsense"], 2, "No such option"),
