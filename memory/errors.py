@@ -5,6 +5,7 @@
       AlreadyExistsError                the id is taken
       ConflictError                     retryable: it changed since it was read
       InvalidValueError (ValueError)    a value that no store can keep exactly, with the path to it
+        CommitTooLargeError             a commit that this store cannot write in one step; nothing was written
       ConfigurationError (ValueError)   a URL, an option, a missing extra; with what to do
       UnsupportedError                  this store cannot do it; nothing was written
       ClosedError (RuntimeError)        the store was closed, or the unit of work has ended
@@ -52,6 +53,20 @@ class ConflictError(PersistenceError):
 
 class InvalidValueError(PersistenceError, ValueError):
     """A value outside what every store keeps exactly; the message names the path to it."""
+
+
+class CommitTooLargeError(InvalidValueError):
+    """A commit is larger than what this store writes in one step; nothing was written. Split it into several commits.
+
+    Attributes:
+        limit: how much the store takes: `Capabilities.largest_commit`.
+        size: how much the commit would be, in the same unit.
+    """
+
+    def __init__(self, message: str, *, limit: int, size: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.size = size
 
 
 class ConfigurationError(PersistenceError, ValueError):

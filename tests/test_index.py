@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from memory import Conversation
 from memory.domain.criteria import Criterion, FieldCompares, where
 from memory.domain.records import ConversationRecord, encode_metadata
-from memory.port.index import Every, KeyBetween, KeyIn, Plan, Some, Unless, entries, key, plan
+from memory.port.index import INDEXED_ELEMENTS, Every, KeyBetween, KeyIn, Plan, Some, Unless, entries, key, plan
 from memory.testing import strategies
 from memory.testing.random_queries import criteria
 
@@ -77,4 +77,12 @@ def test_a_long_path_and_a_long_value_fit_an_index_row() -> None:
         where(("k" * 5000,)).exists(),
     ):
         assert holds(plan(criterion)[0], conversation)
-        assert plan(criterion)[1]
+    assert plan(where(("k" * 5000,)).exists())[1]
+
+
+def test_what_has_no_entries_is_not_looked_up() -> None:
+    metadata: dict[str, Any] = {"_a": 1, "b": {"_c": [1], "d": 2}, "list": list(range(INDEXED_ELEMENTS + 9))}
+    assert len(entries(metadata)) == len(("b", "b.d", "list", "and that it is long")) + INDEXED_ELEMENTS
+    assert plan(where(("b", "_c")) == 1) == (Every(), False)
+    assert plan((where("_a") == 1) & where("b").exists()) == (plan(where("b").exists())[0], False)
+    assert not plan(where("list").contains(1))[1]

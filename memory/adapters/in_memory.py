@@ -2,7 +2,8 @@
 
 import operator
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from threading import RLock
@@ -22,9 +23,9 @@ from memory.port.changes import (
     missing_runs,
 )
 from memory.port.forking import ForkAware, watch
-from memory.port.paging import Page, Place, Query
+from memory.port.paging import Order, Place
+from memory.port.planner import Search
 from memory.port.repository import Repository, RunsRead, Window
-from memory.port.searching import collect
 from memory.port.urls import options, seconds
 
 
@@ -69,23 +70,11 @@ class InMemoryRepository(Repository, ForkAware):
             kept = self._present(namespace, conversation_id)
         return Conversation.from_record(kept.record) if kept else None
 
-    def find(self, namespace: str, query: Query) -> Page[Conversation]:
+    @contextmanager
+    def searching(self, namespace: str, criterion: Criterion) -> Iterator["_Search"]:  # noqa: ARG002  # there is no index
         with self._lock:
             records = [kept.record for kept in self._all(namespace)]
-        records.sort(key=query.order.place, reverse=query.order.descending)
-
-        def fetch(after: Place | None, limit: int) -> Sequence[ConversationRecord]:
-            if after is None:
-                return records[:limit]
-            beyond = operator.lt if query.order.descending else operator.gt
-            return [record for record in records if beyond(query.order.place(record), after)][:limit]
-
-        return collect(query, fetch, exact=False)
-
-    def count(self, namespace: str, criterion: Criterion) -> int:
-        with self._lock:
-            records = [kept.record for kept in self._all(namespace)]
-        return sum(criterion.matches(Conversation.from_record(record)) for record in records)
+        yield _Search(records)
 
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         with self._lock:
@@ -192,3 +181,19 @@ def _written(kept: _Kept | None) -> Written | None:
         return None
     record = kept.record
     return Written(record.version, record.incarnation, record.run_count, record.last_position)
+
+
+class _Search(Search):
+    """The conversations that were there at one moment, each looked at."""
+
+    def __init__(self, records: list[ConversationRecord]) -> None:
+        self._records = records
+
+    def walk(self, order: Order, after: Place | None, wanted: int, most: int | None) -> Iterator[ConversationRecord]:  # noqa: ARG002  # all of them are at hand
+        placed = [(place, record) for record in self._records if order.has(place := order.place(record))]
+        placed.sort(key=operator.itemgetter(0), reverse=order.descending)
+        beyond = operator.lt if order.descending else operator.gt
+        return (record for place, record in placed if after is None or beyond(place, after))
+
+    def total(self) -> int:
+        return len(self._records)

@@ -278,6 +278,9 @@ def find(
     after: Annotated[
         str | None, typer.Option(metavar="CURSOR", help="Continue after this cursor of a previous page.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show how the query is answered, and what each step reads.")
+    ] = False,
     json: _Json = False,
 ) -> None:
     """Find conversations by their metadata.
@@ -286,6 +289,10 @@ def find(
     """
     from memory.cli.showing import show_page
 
+    if explain:
+        with settings.open_existing() as store:
+            print(store.explain(_criterion(expression), order=order, limit=limit, after=after))
+        return
     with settings.open_existing() as store, store.begin() as uow:
         show_page(uow.conversations.find(_criterion(expression), order=order, limit=limit, after=after), as_json=json)
 

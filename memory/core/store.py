@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from memory.core.unit_of_work import UnitOfWork
+from memory.domain.criteria import Criterion
 from memory.domain.values import check_id, count_values
 from memory.errors import (
     AlreadyExistsError,
@@ -27,6 +28,8 @@ from memory.errors import (
 )
 from memory.port.changes import ChangeSet, Receipt
 from memory.port.deadlines import remaining, within
+from memory.port.paging import Query
+from memory.port.planner import Explanation
 from memory.port.repository import JoinedRepository, Progress, Repository, SchemaStatus, no_progress
 
 T = TypeVar("T")
@@ -251,6 +254,31 @@ class Store:
                 handler(committed)
             except Exception:  # noqa: BLE001  # whatever it is, the commit has happened
                 _log.exception("a subscriber failed; the commit %s is written all the same", committed.receipt.token)
+
+    def explain(
+        self,
+        criterion: Criterion | None = None,
+        *,
+        order: str = "-updated_at",
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Explanation:
+        """Answer a query as `find` does, and return how: the steps that were taken, and what each read.
+
+        Args:
+            criterion: made by `where`; all conversations, when left out.
+            order: as for `find`.
+            limit: the most conversations of the page, from 1.
+            after: the ``cursor`` of the page before.
+
+        >>> import memory
+        >>> store = memory.connect("memory://")
+        >>> print(store.explain(memory.where("customer") == "ada"))
+        1. walk the order -updated_at: 0 read
+        0 found
+        """
+        self.ensure_ready()
+        return self.repository.explain(self._namespace, Query.parse(criterion, order, limit, after))
 
     def purge_expired(self) -> int:
         """Remove the expired conversations of this namespace, with their runs; return how many there were."""

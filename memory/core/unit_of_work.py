@@ -152,7 +152,8 @@ class Conversations:
 
         Args:
             criterion: made by `where`; all conversations, when left out.
-            order: ``updated_at``, ``created_at`` or ``id``, with ``-`` before it to descend; ties are broken by id.
+            order: ``updated_at``, ``created_at``, ``id``, or a metadata path such as ``metadata.priority``, with ``-`` before
+                it to descend; ties are broken by id. Only conversations that have the path are in the order of a path.
             limit: the most conversations of the page, from 1.
             after: the ``cursor`` of the page before.
 

@@ -8,7 +8,7 @@ tells whether they answer it exactly; where they do not, they find more, and `Cr
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from memory.domain.criteria import (
     AllOf,
@@ -33,9 +33,13 @@ LONGEST_PATH = 512
 """Bytes of a path in an entry; a longer path is replaced by its digest. With a namespace and a key it fits the smallest index
 limit met: 2,048 bytes of a DynamoDB partition key, 2,704 of a PostgreSQL index row."""
 
+INDEXED_ELEMENTS: Final = 64
+"""Elements of a list that have entries. A longer list has one entry more, which every search for an element finds."""
+
 # The first byte of a key tells the type, so that a range never leaves it.
 _NULL, _BOOL, _NUMBER, _STRING, _LIST, _DICT, _END = (bytes([byte]) for byte in range(1, 8))
 _SEPARATOR, _ELEMENT, _ZERO_ESCAPED = b"\x00\x01", b"\x00\x02", b"\x00\xff"
+_MORE_ELEMENTS = b"\xff"  # no key of a value begins so
 _DIGESTED = b"\xff"  # begins no path: UTF-8 has no such byte, and an escape begins with a zero
 _LONGEST_KNOWN = 64  # characters of a key that is worth remembering
 _EXPONENT_BIAS = 1 << 15  # exponents lie in -1,073 (5e-324) .. 14,283 (MAX_INT_BITS in values.py)
@@ -93,6 +97,9 @@ Plan: TypeAlias = KeyIn | KeyBetween | FieldCompares | Every | Some | Unless
 def entries(metadata: dict[str, Any]) -> set[Entry]:
     r"""Return the index entries of a conversation: one for each value at each path, and one for each element of a list.
 
+    A key that begins with an underscore has no entries, nor has anything below it: queries on it are answered by reading.
+    Of a list, the first `INDEXED_ELEMENTS` elements have entries.
+
     >>> sorted(entry.path for entry in entries({"customer": {"tier": "gold"}, "tags": ["a", "b"]}))
     [b'customer', b'customer\x00\x01tier', b'tags', b'tags\x00\x02', b'tags\x00\x02']
     """
@@ -103,12 +110,16 @@ def entries(metadata: dict[str, Any]) -> set[Entry]:
 
 def _gather(metadata: dict[str, Any], prefix: bytes, found: set[Entry]) -> None:
     for name, value in metadata.items():
+        if name.startswith("_"):
+            continue
         path, short, of_elements = _paths(prefix, name) if len(name) <= _LONGEST_KNOWN else _make_paths(prefix, name)
         found.add(Entry(short, key(value)))
         if isinstance(value, dict):
             _gather(value, path + _SEPARATOR, found)
         elif isinstance(value, list):
-            found.update([Entry(of_elements, key(element)) for element in value])
+            found.update([Entry(of_elements, key(element)) for element in value[:INDEXED_ELEMENTS]])
+            if len(value) > INDEXED_ELEMENTS:
+                found.add(Entry(of_elements, _MORE_ELEMENTS))
 
 
 def _make_paths(prefix: bytes, name: str) -> tuple[bytes, bytes, bytes]:
@@ -178,9 +189,36 @@ def plan(criterion: Criterion) -> tuple[Plan, bool]:
     if isinstance(criterion, Not):
         part, exact = plan(criterion.part)
         return (Unless(part), True) if exact else (Every(), False)  # more than it, negated, would be less
-    if isinstance(criterion, OnMetadata):
-        return _lookup(criterion, _SEPARATOR.join(_encode_name(name) for name in criterion.path))
-    return Every(), False  # a criterion of somebody's own
+    if isinstance(criterion, OnMetadata) and is_indexed(criterion.path):
+        return _lookup(criterion, _whole_path(criterion.path))
+    return Every(), False  # not indexed, or a criterion of the application's own
+
+
+def is_indexed(path: tuple[str, ...]) -> bool:
+    """Return whether values at a metadata path have entries: no key of it begins with an underscore."""
+    return not any(name.startswith("_") for name in path)
+
+
+def index_path(path: tuple[str, ...]) -> bytes:
+    """Return the path that entries have for a path of metadata keys."""
+    return _short(_whole_path(path))
+
+
+def describe(lookup: Lookup) -> str:
+    r"""Return a look-up in words.
+
+    >>> describe(KeyIn(b"customer\x00\x01tier", (key("gold"),)))
+    'customer.tier, one value'
+    """
+    path = "(a long path)" if lookup.path.startswith(_DIGESTED) else lookup.path.decode("utf-8", "replace")
+    path = path.replace("\x00\x01", ".").replace("\x00\x02", "[]").replace("\x00\ufffd", "\x00")
+    if isinstance(lookup, KeyBetween):
+        return f"{path}, a range"
+    return f"{path}, one value" if len(lookup.keys) == 1 else f"{path}, {len(lookup.keys):,} values"
+
+
+def _whole_path(path: tuple[str, ...]) -> bytes:
+    return _SEPARATOR.join(_encode_name(name) for name in path)
 
 
 def _every(parts: list[Plan]) -> Plan:
@@ -212,7 +250,7 @@ def _lookup(criterion: OnMetadata, path: bytes) -> tuple[Plan, bool]:
             map(_is_scalar, criterion.values)
         )
     if isinstance(criterion, Contains):
-        return KeyIn(of_elements, (key(criterion.element),)), _is_scalar(criterion.element)
+        return KeyIn(of_elements, (key(criterion.element), _MORE_ELEMENTS)), False
     if isinstance(criterion, StartsWith):
         low, exact = _STRING + criterion.prefix.encode("utf-8", "surrogatepass"), _is_short(criterion.prefix)
         low = low[: LONGEST_KEY + 1]

@@ -8,15 +8,18 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
 
 from memory.domain.criteria import EVERYTHING, Criterion, check_criterion, check_depth
 from memory.domain.records import ConversationRecord
-from memory.domain.values import check_id
+from memory.domain.values import check_id, decode
 from memory.errors import InvalidValueError
+from memory.port.index import index_path, is_indexed, key
 
 T = TypeVar("T")
 OrderField: TypeAlias = Literal["updated_at", "created_at", "id"]
+_METADATA: Final = "metadata."
 _LARGEST_LIMIT = 2**53 - 2  # more than there can be; one more still is an integer to every store
 
 
@@ -34,38 +37,70 @@ class Page(Generic[T]):
         return len(self.items)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Order:
-    """By a field, ties by id, both in the same direction."""
+    """By a field, ties by id, both in the same direction.
 
-    field: OrderField = "updated_at"
+    Attributes:
+        field: ``"updated_at"``, ``"created_at"``, ``"id"``, or a metadata path such as ``"metadata.customer.tier"``. Only
+            conversations that have the path are in its order; values sort by type, then by value.
+        descending: the largest comes first.
+    """
+
+    field: str = "updated_at"
     descending: bool = True
 
     @classmethod
     def parse(cls, text: str) -> "Order":
-        """Return the order written as ``"created_at"`` or, newest first, ``"-created_at"``.
+        """Return the order written as ``"created_at"``, or ``"-created_at"`` to descend.
 
         Raises:
             InvalidValueError: there is no such order.
         """
-        field = text.removeprefix("-") if isinstance(text, str) else text
-        if field not in get_args(OrderField):
+        field = text.removeprefix("-") if isinstance(text, str) else ""
+        order = cls(field, text != field)
+        if field not in get_args(OrderField) and not order.path:
             raise InvalidValueError(
-                f"cannot order by {text!r}: take updated_at, created_at or id, with - before it to descend"
+                f"cannot order by {text!r}: use updated_at, created_at, id or metadata.KEY, with - before it to descend"
             )
-        return cls(cast(OrderField, field), text != field)
+        if order.path and not is_indexed(order.path):
+            raise InvalidValueError(f"cannot order by {text!r}: metadata keys that begin with _ are not indexed")
+        return order
 
     def __str__(self) -> str:
         return f"-{self.field}" if self.descending else self.field
 
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The metadata keys that lead to the value; empty for an order by a field of the conversation itself."""
+        return tuple(self.field.removeprefix(_METADATA).split(".")) if self.field.startswith(_METADATA) else ()
+
+    @cached_property
+    def index_path(self) -> bytes:
+        """The path of the index entries whose keys are in this order, for an order by a metadata path."""
+        return index_path(self.path)
+
     def place(self, record: ConversationRecord) -> "Place":
-        """Return where the conversation stands in this order."""
-        return (record.id,) if self.field == "id" else (getattr(record, self.field), record.id)
+        """Return the conversation's place in this order; without a value at the metadata path, see `has`."""
+        if self.field == "id":
+            return (record.id,)
+        if not self.path:
+            return getattr(record, self.field), record.id
+        value = decode(record.metadata)
+        for name in self.path:
+            if not isinstance(value, dict) or name not in value:
+                return "", record.id
+            value = value[name]
+        return key(value).hex(), record.id
+
+    def has(self, place: "Place") -> bool:
+        """Return whether a conversation with this place is in the order: it has a value at the metadata path."""
+        return place[0] != "" or not self.path
 
 
 NEWEST_FIRST: Final = Order()
-Place: TypeAlias = tuple[int, str] | tuple[str]
-"""Where a conversation stands in an order: the field's value and the id; compares as tuples do."""
+Place: TypeAlias = tuple[int, str] | tuple[str, str] | tuple[str]
+"""A place in an order: the time or the index key in hexadecimal, and the id. Places compare as tuples do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +142,16 @@ def _read_cursor(cursor: str, order: Order) -> Place:
         raise InvalidValueError(f"this is no cursor of a page: {cursor!r:.60}") from error
     if written_for != str(order):
         raise InvalidValueError(f"the cursor belongs to a page ordered by {written_for!r}, not by {str(order)!r}")
-    moments = place[:-1]
-    if len(place) != (1 if order.field == "id" else 2) or not all(
-        type(moment) is int and abs(moment) < 2**63 for moment in moments
-    ):
+    if order.field == "id":
+        is_valid = len(place) == 1
+    elif order.path:
+        is_valid = len(place) == 2 and _is_hexadecimal(place[0])  # noqa: PLR2004  # the value and the id
+    else:
+        is_valid = len(place) == 2 and type(place[0]) is int and abs(place[0]) < 2**63  # noqa: PLR2004
+    if not is_valid:
         raise InvalidValueError(f"this is no cursor of a page: {cursor!r:.60}")
-    return cast(Place, (*moments, check_id(place[-1], "the id in the cursor")))
+    return cast(Place, (*place[:-1], check_id(place[-1], "the id in the cursor")))
+
+
+def _is_hexadecimal(text: object) -> bool:
+    return isinstance(text, str) and len(text) % 2 == 0 and set(text) <= set("0123456789abcdef")

@@ -10,8 +10,9 @@ from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
 from memory.domain.values import now
 from memory.errors import UnsupportedError
+from memory.port import planner
 from memory.port.changes import ChangeSet, ExpectedVersion, Receipt
-from memory.port.deadlines import DEFAULT_TIMEOUT
+from memory.port.deadlines import DEFAULT_TIMEOUT, limited
 from memory.port.outbox import Outbox, ReplicaLag
 from memory.port.paging import Page, Query
 
@@ -31,11 +32,16 @@ class Capabilities:
         atomic: a commit is written completely or not at all; where false, an error can leave a part of it.
         detects_conflicts: ``seen`` and ``after`` are checked in one step with the write; where false, just before it.
         joins: `Repository.joining` works: a unit of work can be part of the application's own transaction.
+        largest_commit: how many writes one commit may consist of, as the store counts them; None for no limit. A larger one is
+            refused by `CommitTooLargeError` before anything is written.
+        many_conversations: one commit may change several conversations; where false, such a commit is refused likewise.
     """
 
     atomic: bool = True
     detects_conflicts: bool = True
     joins: bool = False
+    largest_commit: int | None = None
+    many_conversations: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,16 +107,32 @@ class Repository(ABC):
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         """Return the conversation, None if there is none."""
 
-    @abstractmethod
+    def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[planner.Search]:
+        """Return a context manager that gives the planner what this store can do to find a criterion's conversations."""
+        raise NotImplementedError
+
+    @limited
     def find(self, namespace: str, query: Query) -> Page[Conversation]:
-        """Return the first ``query.limit`` conversations after ``query.after`` for which the criterion matches, in order.
+        """Return the first ``query.limit`` conversations after ``query.after`` that match the criterion, in order.
 
         The page has a cursor if and only if there are more.
         """
+        with self.searching(namespace, query.criterion) as search:
+            return planner.find(query, search)
 
-    @abstractmethod
+    @limited
     def count(self, namespace: str, criterion: Criterion) -> int:
-        """Return for how many conversations the criterion matches."""
+        """Return how many conversations match the criterion."""
+        with self.searching(namespace, criterion) as search:
+            return planner.count(criterion, search)
+
+    @limited
+    def explain(self, namespace: str, query: Query) -> planner.Explanation:
+        """Answer a query and return how: the steps that the planner took, and what each read."""
+        explanation = planner.Explanation()
+        with self.searching(namespace, query.criterion) as search:
+            planner.find(query, search, explanation)
+        return explanation
 
     @abstractmethod
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:

@@ -20,6 +20,7 @@ pytest.register_assert_rewrite(
             "conflicts",
             "expiry",
             "ordering",
+            "planning",
             "queries",
             "random_queries",
             "round_trips",

@@ -6,7 +6,7 @@ the whole (docs/decisions/0050-a-long-copy-ends-with-its-version.md).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Literal, NamedTuple, TypeAlias
@@ -16,6 +16,7 @@ from memory.domain.criteria import Criterion
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import (
     AlreadyExistsError,
+    CommitTooLargeError,
     ConflictError,
     CorruptRecordError,
     InvalidValueError,
@@ -166,14 +167,10 @@ class _Copy(Loader):
         self.on_not_copied(NotCopied(self.source.namespace_name, conversation_id, reason))
 
     def _copy_one(self, conversation_id: str) -> None:
-        def count(runs: int) -> None:
-            self.totals.runs += runs
-            self.progress(self.totals)
-
-        replaces = self.on_conflict == "replace"
-        one = _OneCopy(self.source, self.store, conversation_id, replaces, self.deletes, count=count)
+        one = _OneCopy(self.source, self.store, conversation_id, self.on_conflict == "replace", self.deletes)
+        one.totals, one.progress = self.totals, self.progress
         try:
-            outcome = one.make().outcome
+            outcome = one.copy()
         except (ConflictError, CorruptRecordError, InvalidValueError, PartialCommitError, UnsupportedError) as error:
             check_refusal(error)
             self._refuse(conversation_id, str(error))
@@ -227,7 +224,8 @@ def copy_conversation(source: Store, target: Store, conversation_id: str, *, tho
     >>> copy_conversation(source, target, "support-42")
     Copied(outcome='equal', runs=0)
     """
-    return _OneCopy(source, target, conversation_id, thorough=thorough).make()
+    one = _OneCopy(source, target, conversation_id, thorough=thorough)
+    return Copied(one.copy(), one.totals.runs)
 
 
 @dataclass(slots=True)
@@ -238,8 +236,8 @@ class _OneCopy:
         replaces: replace whatever the target has; otherwise only a beginning or an older state of the source's.
         removes: remove the target's conversation if the source has none.
         thorough: as for `copy_conversation`.
-        count: called with the number of runs that each commit wrote.
-        runs: the sum of these numbers.
+        totals: counts the runs that are written.
+        progress: called after each commit.
     """
 
     source: Store
@@ -248,23 +246,23 @@ class _OneCopy:
     replaces: bool = True
     removes: bool = True
     thorough: bool = False
-    count: Callable[[int], object] = lambda _: None
-    runs: int = 0
+    totals: Totals = field(default_factory=Totals)
+    progress: Callable[[Totals], object] = lambda _: None
 
-    def make(self) -> Copied:
+    def copy(self) -> Outcome:
         """Copy the conversation; start again if others write it meanwhile."""
-        return Copied(retry_on_conflict(self._try), self.runs)
+        return retry_on_conflict(self._try)
 
     def _try(self) -> Outcome:
         try:
-            return self._outcome()
+            return self._copy()
         except (AlreadyExistsError, NotFoundError) as error:  # the target's, which was different a moment ago
             raise self._conflict() from error
 
     def _conflict(self) -> ConflictError:
         return ConflictError(f"conversation {self.id!r} was changed while it was copied: copy it again")
 
-    def _outcome(self) -> Outcome:
+    def _copy(self) -> Outcome:
         # The target first: runs that another copy brings to it meanwhile must not look like more than the source has.
         theirs, ours = get_record(self.target, self.id), get_record(self.source, self.id)
         if ours is None:
@@ -340,25 +338,29 @@ class _OneCopy:
             self._commit(change(last_position, append=tuple(piece)), ours.updated_at)
             last_position, piece = piece[-1].position, following
         end = piece[-1].position if piece else last_position
-        if seen.version == ours.version:
-            self._commit(change(last_position, append=tuple(piece)), ours.updated_at)
-        elif end == ours.last_position:
-            self._commit(change(last_position, metadata=ours.metadata, append=tuple(piece)), ours.updated_at)
+        if seen.version == ours.version or end == ours.last_position:
+            metadata = None if seen.version == ours.version else ours.metadata  # an edit increments the version
+            self._commit(change(last_position, metadata=metadata, append=tuple(piece)), ours.updated_at)
         else:  # the source's last run was removed: a placeholder takes its position, and is removed
             removed = RunRecord(ours.last_position, "removed", "null", "null", "{}", ours.updated_at)
             self._commit(change(last_position, append=(*piece, removed)), ours.updated_at)
-            self._count(-1)
+            self.totals.runs -= 1
             self._commit(change(removed.position, remove_runs=(removed.position,)), ours.updated_at)
 
     def _commit(self, change: Change, at: int | None = None) -> Written | None:
         at = self.target.repository.clock() if at is None else at
-        written = self.target.commit(ChangeSet.of([change], at)).written[self.id]
-        self._count(len(change.append))
-        return written
-
-    def _count(self, runs: int) -> None:
-        self.runs += runs
-        self.count(runs)
+        try:
+            written = self.target.commit(ChangeSet.of([change], at)).written[self.id]
+        except CommitTooLargeError:
+            if change.create or len(change.append) < 2:
+                raise
+        else:
+            self.totals.runs += len(change.append)
+            self.progress(self.totals)
+            return written
+        half = len(change.append) // 2
+        self._commit(replace(change, metadata=None, append=change.append[:half]), at)
+        return self._commit(replace(change, after=change.append[half - 1].position, append=change.append[half:]), at)
 
 
 def _extent(record: ConversationRecord) -> tuple[int, ...]:

@@ -77,7 +77,9 @@ class Loader(ABC):
 
     def load(self, conversations: Iterable[ParsedConversation]) -> None:
         """Write conversations in order; call ``progress`` after each batch."""
-        for batch in batches(conversations, _cost, together=self.store.repository.capabilities.atomic):
+        capabilities = self.store.repository.capabilities
+        together = capabilities.atomic and capabilities.many_conversations
+        for batch in batches(conversations, _cost, together=together):
             self._write(batch)
             batch.clear()  # before the next one is read
             self.progress(self.totals)

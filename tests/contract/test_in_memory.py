@@ -5,9 +5,10 @@ import pytest
 from memory.adapters.in_memory import InMemoryRepository
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from memory.testing.planning import Planning
 
 
-class TestInMemory(RepositoryContract):
+class TestInMemory(Planning, RepositoryContract):
     @pytest.fixture
     def repository(self) -> Repository:
         return InMemoryRepository()

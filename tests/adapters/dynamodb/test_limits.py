@@ -118,7 +118,11 @@ def test_namespaces_of_a_table_beyond_one_answer(repository: DynamoDbRepository,
         put(each, "a", {}, *(Run("x" * 300_000, "") for _ in range(10)))
     with watched(repository.client) as calls:
         listed = store.namespaces()
-    assert [name for name in listed if name.startswith(namespace)] == [namespace, first.namespace_name, last.namespace_name]
+    assert [name for name in listed if name.startswith(namespace)] == [
+        namespace,
+        first.namespace_name,
+        last.namespace_name,
+    ]
     assert set(calls.names) == {"Scan"}
     assert len(calls.names) > 3
 
