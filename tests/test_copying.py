@@ -23,7 +23,9 @@ from memory import (
 )
 from memory.adapters.in_memory import InMemoryRepository
 from memory.domain.values import to_datetime
+from memory.errors import CommitTooLargeError
 from memory.port.changes import ChangeSet, Receipt
+from memory.port.repository import Capabilities
 from memory.testing.base import do, put, run, snapshot
 from memory.testing.strategies import metadata, values
 from memory.transfer import Copied, NotCopied, Totals, batching, copy, copy_conversation
@@ -194,6 +196,40 @@ def test_what_the_target_cannot_keep_is_told_and_the_rest_goes_on(monkeypatch: p
     assert copy(source, target, on_not_copied=told.append) == Totals(conversations=18, runs=18, refused=2)
     assert told == [NotCopied("default", id, "too much of it") for id in ("03", "17")]
     assert target.begin().conversations.count() == 18
+
+
+class Small(InMemoryRepository):
+    """A store that takes a few runs at a time into a conversation that it has, and few new conversations."""
+
+    capabilities = Capabilities(largest_commit=7)
+    commits = 0
+
+    def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+        self.commits += 1
+        size = sum(max(len(change.append), 1) for change in changes.changes)
+        if size > 7 and not (len(changes.changes) == 1 and changes.changes[0].create):
+            raise CommitTooLargeError("too much at once", limit=7, size=size)
+        return super().commit(namespace, changes)
+
+
+@pytest.mark.usefixtures("short_pieces")
+def test_a_store_of_small_commits_gets_everything_in_small_commits() -> None:
+    source, small = objects(), Small()
+    target = Store(small)
+    put(source, "long", {"n": 1}, *[run(n) for n in range(98)])
+    put(source, "without its last", None, *[run(n) for n in range(38)])
+    do(source, lambda uow: uow.runs.remove("without its last", 37, 38))
+    for number in range(20):
+        put(source, str(number), None, run(number))
+    assert copy(source, target) == Totals(conversations=22, runs=98 + 36 + 20)
+    assert small.commits == 2 * 3 + (1 + 9 * 3) + (1 + 2 * 3 + 2)  # each refused one is followed by its two halves
+    assert snapshot(target) == snapshot(source)
+    for _ in range(30):
+        do(source, lambda uow: uow.runs.append("3", run("more")))
+    small.commits = 0
+    assert copy(source, target) == Totals(conversations=1, runs=30, equal=21)
+    assert small.commits == 3 * 3
+    assert snapshot(target) == snapshot(source)
 
 
 def both_with(*ids: str) -> tuple[Store, Store]:

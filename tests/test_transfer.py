@@ -381,15 +381,16 @@ def test_an_id_that_is_taken_and_cannot_be_read_is_skipped(store: Store, monkeyp
 def test_each_line_goes_to_the_namespace_it_names(store: Store, other: Store) -> None:
     for name in ("default", "b", "a/b \u00e9"):
         with store.namespace(name).begin() as uow:
-            uow.conversations.add(Conversation("x", {"of": name}))
-            uow.runs.append("x", Run(name, name))
+            for id in ("x", name):
+                uow.conversations.add(Conversation(id, {"of": name}))
+                uow.runs.append(id, Run(name, name))
     text = "".join(dump(store, all_namespaces=True))
     restored = restore(other.namespace("of no account"), lines_of(text), all_namespaces=True)
-    assert restored == Totals(conversations=3, runs=3)
+    assert restored == Totals(conversations=6, runs=6)
     assert other.namespaces() == store.namespaces()
     assert "".join(dump(other, all_namespaces=True)) == text
     again = restore(other, lines_of(text + line("x") + line("x")), all_namespaces=True)
-    assert again == Totals(skipped=5)
+    assert again == Totals(skipped=8)
 
 
 def test_lines_of_one_namespace_go_wherever_they_are_sent(store: Store, other: Store) -> None:

@@ -45,10 +45,10 @@ def open_input(name: str, limits: Limits) -> Iterator[Source]:
         )
         return
     with Path(name).open("rb", buffering=0) as raw, io.BufferedReader(raw, 2**16) as stream:
-        told = os.fstat(raw.fileno())
-        size = told.st_size if Path(name).is_file() else None
+        status = os.fstat(raw.fileno())
+        size = status.st_size if Path(name).is_file() else None
         yield Source(
-            uncompressed(stream, limits=limits), size, raw.tell, now() if size is None else told.st_mtime_ns // 1000
+            uncompressed(stream, limits=limits), size, raw.tell, now() if size is None else status.st_mtime_ns // 1000
         )
 
 

@@ -105,17 +105,15 @@ class Loader(ABC):
         if len(part) == 1:
             self._handle(store, part[0], error)
             return []
-        if isinstance(error, AlreadyExistsError):
+        if (
+            isinstance(error, AlreadyExistsError) and self.on_conflict != "fail"
+        ):  # then those before it are written first
             with store.begin() as uow:
-                existing = [one.change.id in uow.conversations for one in part]
-            if any(existing) and self.on_conflict == "fail":  # whatever comes before the first one is written before it
-                first = existing.index(True)
-                return [part[:first], [part[first]], part[first + 1 :]]
-            if any(existing):
-                for one, exists in zip(part, existing, strict=True):
-                    if exists:
-                        self.handle_existing(one)
-                return [[one for one, exists in zip(part, existing, strict=True) if not exists]]
+                existing = {one.change.id: one for one in part if one.change.id in uow.conversations}
+            for one in existing.values():
+                self.handle_existing(one)
+            if existing:
+                return [[one for one in part if one.change.id not in existing]]
         half = len(part) // 2
         return [part[:half], part[half:]]
 
