@@ -192,7 +192,7 @@ def test_blank_lines_a_byte_order_mark_and_a_last_line_without_an_end_are_no_tro
         ("{}", "it has no id"),
         (line(id=""), "id must have 1 to 255 characters"),
         ('{"id": 5}', "id must be a str, not int"),
-        (line("a\n"), "id may not hold control characters"),
+        (line("a\n"), "id must not contain control characters"),
         (line(namespace=""), "namespace must have 1 to 255 characters"),
         (line(namespace=None), "namespace must be a str, not NoneType"),
         (line("x" * 256), "id must have 1 to 255 characters, not 256"),

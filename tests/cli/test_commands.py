@@ -206,7 +206,7 @@ def test_tour_tells_the_main_job_and_leaves_nothing(cli: Cli, tmp_path: Path) ->
     assert (ended.code, ended.err) == (0, "")
     for said in (
         "support-42",
-        "has version",
+        "was changed by someone else",
         "after 2 tries",
         "'owner': 'lin'",
         "SchemaStatus(current='0002'",

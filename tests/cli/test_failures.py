@@ -35,7 +35,11 @@ from tests.cli.conftest import ROOT, Cli, start
         (["find", "--store", "memory://", "--after", "x"], 1, "this is no cursor of a page: 'x'"),
         (["find", "--store", "memory://", "--limit", "0"], 2, "Invalid value for '--limit'"),
         (["show", "nobody", "--store", "memory://"], 1, "there is no conversation 'nobody'"),
-        (["show", "a\nb\x1b[2J", "--store", "memory://"], 1, r"the conversation's id may not hold control characters"),
+        (
+            ["show", "a\nb\x1b[2J", "--store", "memory://"],
+            1,
+            r"the conversation's id must not contain control characters",
+        ),
         (["import", "missing.jsonl", "--store", "memory://"], 1, "missing.jsonl: No such file or directory"),
         (["import", "/", "--store", "memory://"], 1, "/: Is a directory"),
         (["export", "/no/such/file", "--store", "memory://"], 1, "No such file or directory"),

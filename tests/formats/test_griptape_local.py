@@ -130,8 +130,8 @@ def test_metadata_that_no_store_can_keep_is_kept_as_text(importing: Importing, s
             b'{"runs": [{"type": "Run", "id": "x", "in',
             "1: not JSON: Unterminated string starting at at column 38",
         ),  # a full disk
-        (b"[]", "1: it is no conversation of Griptape's: that is an object with runs and metadata"),
-        (b'{"a": 1}', "1: it is no conversation of Griptape's: that is an object with runs and metadata"),
+        (b"[]", "1: not a conversation of Griptape, which is an object with runs and metadata"),
+        (b'{"a": 1}', "1: not a conversation of Griptape, which is an object with runs and metadata"),
         (b'{"runs": {}}', "1: runs must be a list, not dict"),
         (b'"\xff"', "1: not UTF-8: invalid start byte at byte 2"),
         (b"[" * 100_000, "1: it is nested too deeply"),

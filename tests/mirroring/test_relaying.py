@@ -387,7 +387,7 @@ def test_what_cannot_be_mirrored_is_refused(primary: Store) -> None:
         mirror("memory://", search=primary)
     with pytest.raises(ConfigurationError, match="no store has the scheme of this URL"):
         mirror(primary, search="memory://", other="nonsense://")
-    with pytest.raises(InvalidValueError, match="the replica's name may not hold control characters"):
+    with pytest.raises(InvalidValueError, match="the replica's name must not contain control characters"):
         mirror(primary, **{"a\nb": objects()})
 
 
