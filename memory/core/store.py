@@ -104,6 +104,11 @@ class Store:
         """The name of the namespace."""
         return self._namespace
 
+    @property
+    def max_metadata_values(self) -> int:
+        """How many values one conversation's metadata may hold."""
+        return self._shared.max_metadata_values
+
     def namespace(self, name: str) -> Self:
         """Return a store for another namespace of the same repository. Namespaces are isolated from each other.
 
@@ -194,7 +199,7 @@ class Store:
             if (count := count_values(text, most)) > most:
                 raise InvalidValueError(
                     f"the metadata of conversation {change.id!r} has {count:,} values, but the limit is {most:,}: keep large "
-                    "state in runs, or open the store with a higher max_metadata_values="
+                    "state in runs, or raise the limit: connect(..., max_metadata_values=...), or --max-metadata-values"
                 )
 
     def _commit(self, changes: ChangeSet) -> Receipt:

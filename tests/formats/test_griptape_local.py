@@ -136,7 +136,7 @@ def test_metadata_that_no_store_can_keep_is_kept_as_text(importing: Importing, s
         (b'{"a": 1}', "1: not a conversation of Griptape, which is an object with runs and metadata"),
         (b'{"runs": {}}', "1: runs must be a list, not dict"),
         (b'"\xff"', "1: not UTF-8: invalid start byte at byte 2"),
-        (b"[" * 100_000, "1: it nests too deep"),
+        (b"[" * 100_000, "1: it is nested too deeply"),
     ],
 )
 def test_what_is_no_conversation_is_refused(importing: Importing, content: bytes, reason: str) -> None:
@@ -258,6 +258,6 @@ def test_an_export_to_a_folder_that_ends_early_tells_what_it_has_written(
         database.execute("update memory_runs set input = 'damaged'")
     assert main(["export", "--to", "griptape-local", "out/"]) == 1
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "exported 1 conversations, refused 0"
+    assert told[0] == "exported 1 conversation, refused 0"
     assert told[1].startswith("error: ")
     assert [file.name for file in Path("out").iterdir()] == ["a.json"]

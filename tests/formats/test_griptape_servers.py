@@ -114,7 +114,7 @@ def test_a_bad_field_is_told_by_its_whole_name(
     assert main(["import", "--from", "griptape-redis", url, "--index", index]) == 1
     output = capsys.readouterr()
     assert output.err == "griptape-redis:1: 'ada@example.org': not JSON: Expecting value at column 1\n"
-    assert output.out == "imported 0 conversations and 0 runs, refused 1 conversations\n"
+    assert output.out == "imported 0 conversations and 0 runs, refused 1 conversation\n"
     with redis.Redis.from_url(redis_server.url) as client:
         client.acl_deluser("tester")
 

@@ -114,7 +114,7 @@ def test_a_stream_that_breaks_off_is_told() -> None:
             raise EOFError("cut")
 
     found = list(elements(Broken()))  # type: ignore[arg-type]
-    assert found[-1] == (2, RejectedConversation(2, "the input cannot be read on from here: cut"))
+    assert found[-1] == (2, RejectedConversation(2, "the input cannot be read from here on: cut"))
 
 
 def test_memory_is_that_of_one_element() -> None:

@@ -80,9 +80,11 @@ class Commit:
                     return known
             except ChangedError:
                 self._forget()
-            except _REFUSALS:
+            except _REFUSALS as error:
                 # The heads may be outdated guesses; and what is refused may be written already. Both are looked up only here.
-                if self._read.issuperset(self._heads):
+                if self._read.issuperset(self._heads) or (
+                    isinstance(error, CommitTooLargeError) and self._only_creates
+                ):
                     if (found := find_receipt(self._table, self._namespace, self._changes.token)) is not None:
                         return found
                     raise
@@ -155,6 +157,11 @@ class Commit:
                     self._table.write([check, *some])
         except CommitInDoubtError as error:
             raise StoreUnavailableError(f"{error}; nothing of the commit is visible: it may be repeated") from error
+
+    @property
+    def _only_creates(self) -> bool:
+        """Whether the size of the commit does not depend on what is stored."""
+        return all(change.only_creates for change in self._changes.changes)
 
     def _learn(self, refused: RefusedError) -> Receipt | None:
         """Take in what a refused transaction found; return the receipt if that is what it found."""

@@ -13,6 +13,7 @@ from memory.formats.envelopes import read_envelope
 from memory.formats.griptape_local import id_of
 from memory.formats.registry import name_of
 from memory.port.changes import Change
+from memory.port.urls import sqlite_url
 from memory.transfer import parse
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def local(persist_file: str | None) -> _Options:
     path = Path(persist_file)
     id = id_of(name_of(persist_file))  # the same id as from `memory import`
     return {
-        "store": f"sqlite:///{quote(str(path))}.sqlite",
+        "store": sqlite_url(Path(f"{path}.sqlite")),
         "conversation_id": id,
         "bring": lambda: _envelope(id, _read_file(path), f"the file {path}"),
     }
