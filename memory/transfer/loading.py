@@ -79,7 +79,7 @@ class Loader(ABC):
         """Write conversations in order; call ``progress`` after each batch."""
         capabilities = self.store.repository.capabilities
         together = capabilities.atomic and capabilities.many_conversations
-        for batch in batches(conversations, _cost, together=together):
+        for batch in batches(conversations, _cost, together=together, largest_commit=capabilities.largest_commit):
             self._write(batch)
             batch.clear()  # before the next one is read
             self.progress(self.totals)
