@@ -222,7 +222,8 @@ def test_a_store_of_small_commits_gets_everything_in_small_commits() -> None:
     for number in range(20):
         put(source, str(number), None, run(number))
     assert copy(source, target) == Totals(conversations=22, runs=98 + 36 + 20)
-    assert small.commits == 2 * 3 + (1 + 9 * 3) + (1 + 2 * 3 + 2)  # each refused one is followed by its two halves
+    # Batches are as large as the target's commits: of so small a one, a conversation each. A refused one is divided.
+    assert small.commits == 20 + (1 + 9 * 3) + (1 + 2 * 3 + 2)
     assert snapshot(target) == snapshot(source)
     for _ in range(30):
         do(source, lambda uow: uow.runs.append("3", run("more")))
