@@ -9,13 +9,24 @@ from memory.domain.values import new_id
 from tests.servers import Server
 
 
-@pytest.fixture
-def table_name(dynamodb_server: Server) -> str:
-    """A table for each test: some look at all of it."""
+def make_table(server: Server) -> str:
+    """Create a table, and return its name."""
     name = f"adapter-{new_id()}"
-    with closing(DynamoDbRepository(name, endpoint=dynamodb_server.url)) as repository:
+    with closing(DynamoDbRepository(name, endpoint=server.url)) as repository:
         repository.migrate()
     return name
+
+
+@pytest.fixture(scope="session")
+def shared_table(dynamodb_server: Server) -> str:
+    return make_table(dynamodb_server)
+
+
+@pytest.fixture
+def table_name(request: pytest.FixtureRequest, shared_table: str, dynamodb_server: Server) -> str:
+    """The table that tests share, with a namespace each; a table of its own for a test whose module scans it."""
+    scans = vars(request.module).keys() & {"check_tidy", "items_of"}
+    return make_table(dynamodb_server) if scans else shared_table
 
 
 @pytest.fixture

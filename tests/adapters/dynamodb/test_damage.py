@@ -12,8 +12,10 @@ from memory import Conversation, Run, Store, where
 from memory.adapters.dynamodb import DynamoDbRepository, keys
 from memory.errors import CorruptRecordError, PersistenceError
 from memory.testing.base import run, walk
+from tests.adapters.dynamodb.conftest import make_table
 from tests.adapters.dynamodb.watching import before_each
 from tests.rounds import rounds
+from tests.servers import Server
 
 Item = dict[str, dict[str, Any]]
 
@@ -64,6 +66,12 @@ USES: tuple[Callable[[Store], object], ...] = (
     lambda store: store.run(lambda uow: uow.runs.append("c", run("new"))),
     Store.purge_expired,
 )
+
+
+@pytest.fixture
+def table_name(dynamodb_server: Server) -> str:
+    """A table of its own: all of its items are damaged in turn."""
+    return make_table(dynamodb_server)
 
 
 @pytest.fixture

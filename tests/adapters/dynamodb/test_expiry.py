@@ -101,4 +101,4 @@ def test_purging_many(repository: DynamoDbRepository, store: Store, other: Dynam
     assert store.purge_expired() == 30
     assert [one.id for one in walk(store)] == ["lasting"]
     check_tidy(repository, namespace)
-    assert store.namespaces() == [namespace]
+    assert namespace in store.namespaces()

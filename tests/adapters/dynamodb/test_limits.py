@@ -165,11 +165,13 @@ def test_namespaces_are_listed_by_their_counters(repository: DynamoDbRepository,
     for each in (first, store, last):
         put(each, "a", {}, *(Run("x" * 300_000, "") for _ in range(10)))
     with watched(repository.client) as calls:
-        assert store.namespaces() == sorted([namespace, first.namespace_name, last.namespace_name])
+        listed = store.namespaces()
     assert calls.counted() == {"Query": 1}
+    mine = sorted([namespace, first.namespace_name, last.namespace_name])
+    assert [name for name in listed if name.startswith(namespace)] == mine
     with last.begin() as uow:
         uow.conversations.remove("a")
-    assert store.namespaces() == [namespace, first.namespace_name]
+    assert [name for name in store.namespaces() if name.startswith(namespace)] == [namespace, first.namespace_name]
 
 
 def test_the_longest_keys(repository: DynamoDbRepository, store: Store) -> None:
