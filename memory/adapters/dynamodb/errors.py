@@ -208,7 +208,8 @@ def _can_never_be(cause: BaseException) -> bool:
     """Return whether a connection failed for a permanent reason: unknown host, untrusted certificate, no TLS."""
     unknown, insecure = _within(cause, socket.gaierror), _within(cause, ssl.SSLError)
     return (unknown is not None and unknown.errno in _NO_SUCH_HOST) or (
-        insecure is not None and (isinstance(insecure, ssl.SSLCertVerificationError) or insecure.reason in _NO_TLS)
+        insecure is not None
+        and (isinstance(insecure, ssl.SSLCertVerificationError) or getattr(insecure, "reason", None) in _NO_TLS)
     )
 
 

@@ -70,7 +70,8 @@ def test_a_server_that_never_answers_is_given_up_in_time(proxy: Proxy, behind: S
     proxy.cuts = ["never answers"] * 1_000
     seconds, error = seconds_of(USES[name], behind)
     assert seconds < 2 * TIMEOUT
-    assert isinstance(error, CommitInDoubtError if "append" in name else StoreUnavailableError)
+    # Of many runs, nothing is visible before the last transaction: there is no doubt.
+    assert isinstance(error, CommitInDoubtError if name == "append" else StoreUnavailableError)
     assert error.__cause__ is not None
 
 
