@@ -7,6 +7,7 @@ import pytest
 import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from memory.testing.planning import Planning
 from tests.servers import Server, postgres
 
 
@@ -16,7 +17,7 @@ def postgresql(postgres_server: Server) -> Iterator[Repository]:
         yield store.repository
 
 
-class TestPostgresql(RepositoryContract):
+class TestPostgresql(Planning, RepositoryContract):
     @pytest.fixture
     def repository(self, postgresql: Repository) -> Repository:
         return postgresql

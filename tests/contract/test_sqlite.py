@@ -8,16 +8,17 @@ import pytest
 import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from memory.testing.planning import Planning
 
 
-class TestSqliteFile(RepositoryContract):
+class TestSqliteFile(Planning, RepositoryContract):
     @pytest.fixture
     def repository(self, tmp_path: Path) -> Iterator[Repository]:
         with memory.connect(f"sqlite:///{tmp_path}/contract.db") as store:
             yield store.repository
 
 
-class TestSqliteInMemory(RepositoryContract):
+class TestSqliteInMemory(Planning, RepositoryContract):
     @pytest.fixture
     def repository(self) -> Iterator[Repository]:
         with memory.connect("sqlite://") as store:

@@ -1,16 +1,17 @@
 """The commit of a change set: what each change does to the tables, inside one transaction."""
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+from zlib import crc32
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from memory.adapters.sql.statements import Statements
+from memory.adapters.sql.statements import Statements, record_of
 from memory.domain.records import ConversationRecord, RunRecord, check_record, decode_metadata
 from memory.domain.values import LARGEST
 from memory.errors import CorruptRecordError
 from memory.port.changes import (
-    ALL_RUNS,
     Change,
     ChangeSet,
     Receipt,
@@ -21,6 +22,12 @@ from memory.port.changes import (
 )
 from memory.port.index import Entry, entries
 from memory.port.outbox import dump, resolved
+
+_FORGET_EVERY: Final = 1_000
+"""One commit of so many, by chance, forgets old receipts: processes of few commits do so too."""
+
+_SHARDS: Final = 16
+"""Rows that count the conversations of a namespace. Keys rise by one: creations at one time count in different rows."""
 
 
 class Writer:
@@ -44,21 +51,40 @@ class Writer:
         self._replicas = replicas
         self._run_rows: list[tuple[object, ...]] = []
         self._entry_rows: list[tuple[object, ...]] = []
+        self._counts: Counter[int] = Counter()
 
     def write(self, changes: ChangeSet) -> Receipt:
         """Write everything, the receipt last: its token is what a second commit of the same change set stumbles over."""
         written = {
             change.id: self._append(change, changes.at) or self._apply(change, changes.at) for change in changes.changes
         }
-        if self._run_rows:
-            self._statements.execute_many(self._cursor, "add_run", self._run_rows)
-        if self._entry_rows:
-            self._statements.execute_many(self._cursor, "add_entry", self._entry_rows)
         receipt = Receipt(changes.token, written)
-        self._execute("add_receipt", namespace=self._namespace, token=changes.token, receipt=receipt.dump())
+        self._statements.execute_many(self._cursor, "add_run", self._run_rows)
+        self._statements.execute_many(self._cursor, "add_entry", self._entry_rows)
+        self._write_counts()
+        self._send("add_receipt", namespace=self._namespace, token=changes.token, receipt=receipt.dump(), now=self._now)
         if self._replicas:
             self._add_parcels(changes, receipt)
+        if crc32(changes.token.encode()) % _FORGET_EVERY == 0:
+            self.forget_receipts()
         return receipt
+
+    def purge(self, limit: int) -> int:
+        """Remove at most so many expired conversations; return how many that were."""
+        expired = self._execute("expired", namespace=self._namespace, now=self._now, limit=limit).fetchall()
+        for (key,) in expired:
+            self._remove(key)
+        self._write_counts()
+        return len(expired)
+
+    def forget_receipts(self) -> None:
+        """Remove some receipts that nobody will ask for any more, of all namespaces."""
+        self._send("forget_receipts", now=self._now)
+
+    def _write_counts(self) -> None:
+        """Count what was created and removed, after all conversations are locked; the rows are locked in their order."""
+        rows = [(self._namespace, shard, count) for shard, count in sorted(self._counts.items()) if count]
+        self._statements.execute_many(self._cursor, "count", rows)
 
     def _add_parcels(self, changes: ChangeSet, receipt: Receipt) -> None:
         """Write what the replicas are to get. Numbers are given while all the conversations are locked: that orders them."""
@@ -68,6 +94,9 @@ class Writer:
 
     def _execute(self, name: str, **values: object) -> Any:
         return self._statements.execute(self._cursor, name, values)
+
+    def _send(self, name: str, **values: object) -> None:
+        self._statements.send(self._cursor, name, values)
 
     def _append(self, change: Change, at: int) -> Written | None:
         """Append in one update and one insert, where nothing else is wanted; None where that is not all, or did not go."""
@@ -102,7 +131,7 @@ class Writer:
         present = None if stored is None or _is_expired(stored, self._now) else stored
         check_preconditions(change, present)
         if stored is not None and (change.remove or change.create):  # an expired one makes way too
-            remove_conversation(self._statements, self._cursor, int(stored.incarnation))
+            self._remove(int(stored.incarnation))
         if change.create is not None:
             return self._create(change, change.create)
         if present is None or change.remove:
@@ -113,9 +142,15 @@ class Writer:
         runs, last_position = assign_positions(change, record.last_position)
         record = record._replace(run_count=len(runs), last_position=last_position)
         (key,) = self._execute("create", namespace=self._namespace, **record._asdict()).fetchone()
+        self._counts[key % _SHARDS] += 1
         self._add_runs(key, runs)
         self._add_entries(key, _entries(record))
         return Written(record.version, str(key), record.run_count, last_position)
+
+    def _remove(self, key: int) -> None:
+        for name in ("clear_runs", "remove_entries", "remove"):
+            self._send(name, key=key)
+        self._counts[key % _SHARDS] -= 1
 
     def _edit(self, change: Change, record: ConversationRecord, at: int) -> Written:
         key = int(record.incarnation)
@@ -123,11 +158,11 @@ class Writer:
         runs, last_position = assign_positions(change, record.last_position)
         self._add_runs(key, runs)
         after = change.applied(record, record.run_count - removed + len(runs), last_position, at)
-        self._execute("update", key=key, **after._asdict())
+        self._send("update", key=key, **after._asdict())
         if change.metadata is not None:
             before, wanted = _entries(record), _entries(after)
             for entry in before - wanted:
-                self._execute("remove_entry", key=key, path=entry.path, value=entry.key)
+                self._send("remove_entry", key=key, path=entry.path, value=entry.key)
             self._add_entries(key, wanted - before)
         return Written(after.version, after.incarnation, after.run_count, after.last_position)
 
@@ -135,13 +170,13 @@ class Writer:
         """Remove and replace stored runs; return how many were removed."""
         removed = len(change.remove_runs)
         if change.remove_before:
-            removed += self._execute("remove_runs_before", key=key, before=change.remove_before).rowcount
+            removed += len(self._execute("remove_runs_before", key=key, before=change.remove_before).fetchall())
         for position in change.remove_runs:
-            if not self._execute("remove_run", key=key, position=position).rowcount:
+            if not self._execute("remove_run", key=key, position=position).fetchall():
                 raise missing_runs(change, position)
         for run in change.replace_runs:
             new = {f"new_{name}": value for name, value in run._asdict().items()}
-            if not self._execute("replace_run", key=key, position=run.position, **new).rowcount:
+            if not self._execute("replace_run", key=key, position=run.position, **new).fetchall():
                 raise missing_runs(change, run.position)
         return removed
 
@@ -152,21 +187,8 @@ class Writer:
         self._entry_rows += [(key, path, value, self._namespace) for path, value in new]
 
 
-def remove_conversation(statements: Statements, cursor: DBAPICursor, key: int) -> None:
-    """Remove a conversation's rows from every table."""
-    statements.execute(cursor, "remove_runs_before", {"key": key, "before": ALL_RUNS})
-    for name in ("remove_entries", "remove"):
-        statements.execute(cursor, name, {"key": key})
-
-
 def _is_expired(record: ConversationRecord, now: int) -> bool:
     return record.expires_at is not None and record.expires_at <= now
-
-
-def record_of(row: Sequence[Any]) -> ConversationRecord:
-    """Return the record that a row of `RECORD_COLUMNS` is."""
-    record = ConversationRecord(*row)
-    return record._replace(incarnation=str(record.incarnation))
 
 
 def _entries(record: ConversationRecord) -> set[Entry]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
-from itertools import count
 from typing import Final, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine
@@ -11,7 +10,6 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
 
 from memory.adapters.sql import schema
-from memory.adapters.sql.committing import Writer
 from memory.adapters.sql.connections import (
     Connections,
     check_file,
@@ -33,7 +31,6 @@ from memory.port.urls import redact
 T = TypeVar("T")
 
 _LOST_AT_MOST: Final = 20  # connections one after the other: all in a pool have died when a server was restarted
-_FORGET_EVERY: Final = 500  # commits between two removals of old receipts
 
 
 def open_url(url: str) -> "SqlRepository":
@@ -73,7 +70,6 @@ class SqlRepository(SqlCommits):
         self._connections = Connections(engine, timeout, keeps=owns_engine)
         self._is_shared = isinstance(engine.pool, (SingletonThreadPool, StaticPool))
         self._owns_engine = owns_engine
-        self._commits = count(1)
 
     @property
     def url(self) -> URL:
@@ -161,11 +157,6 @@ class SqlRepository(SqlCommits):
                 raise
             driver.invalidate()
             raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from error
-
-    def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
-        if next(self._commits) % _FORGET_EVERY == 0:
-            self._forget_receipts(cursor, namespace)
-        return super()._writer(cursor, namespace, careful=careful)
 
     @limited
     def waiting(self) -> Mapping[str, ReplicaLag]:

@@ -5,7 +5,7 @@ than sqlite itself (measured: 57 us for an append through `Connection.execute`'s
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
@@ -19,23 +19,48 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    extract,
     func,
     insert,
     or_,
     select,
     true,
+    tuple_,
     update,
 )
+from sqlalchemy import (
+    cast as cast_,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from memory.adapters.sql.tables import commits, conversations, entries, outbox, runs
+from memory.adapters.sql.tables import commits, conversations, counts, entries, outbox, runs
 from memory.domain.records import ConversationRecord
 
-_c, _r, _m, _k, _o = conversations.c, runs.c, entries.c, commits.c, outbox.c
+_c, _r, _m, _k, _n, _o = conversations.c, runs.c, entries.c, commits.c, counts.c, outbox.c
 
 RECORD_COLUMNS: Final = tuple(_c.key if name == "incarnation" else _c[name] for name in ConversationRecord._fields)
 """A conversation's columns in the order of `ConversationRecord`; the key is the incarnation."""
+
+
+RECEIPTS_KEPT: Final = 24 * 3600 * 1_000_000
+"""Microseconds, at least: as long as a lost answer may be asked for again."""
+
+_FORGOTTEN_AT_ONCE: Final = 5_000
+
+
+def record_of(row: Sequence[Any]) -> ConversationRecord:
+    """Return the record in a row of `RECORD_COLUMNS`."""
+    record = ConversationRecord(*row)
+    return record._replace(incarnation=str(record.incarnation))
+
+
+def counted(namespace: str, now: int) -> Select[tuple[int]]:
+    """Select how many conversations a namespace has, without those that have expired and are not purged yet."""
+    expired = select(func.count()).where(_c.namespace == namespace, _c.expires_at <= now).scalar_subquery()
+    kept = select(func.coalesce(func.sum(_n.conversations), 0)).where(_n.namespace == namespace).scalar_subquery()
+    return select(kept - expired)
 
 
 def not_expired(now: "int | BindParameter[int]") -> ColumnElement[bool]:
@@ -106,6 +131,7 @@ STATEMENTS: Final[dict[str, ClauseElement]] = {
         updated_at=_number("updated_at"),
         expires_at=_number("expires_at"),
     ),
+    "clear_runs": delete(runs).where(_of_conversation),
     "remove": delete(conversations).where(_c.key == _number("key")),
     "remove_entries": delete(entries).where(_m.conversation_key == _number("key")),
     "remove_entry": delete(entries).where(
@@ -114,8 +140,8 @@ STATEMENTS: Final[dict[str, ClauseElement]] = {
     "add_entry": insert(entries).values(
         {column.name: bindparam(column.name, type_=column.type) for column in entries.columns}
     ),
-    "remove_runs_before": delete(runs).where(_of_conversation, _before),
-    "remove_run": delete(runs).where(_of_conversation, _r.position == _number("position")),
+    "remove_runs_before": delete(runs).where(_of_conversation, _before).returning(_r.position),
+    "remove_run": delete(runs).where(_of_conversation, _r.position == _number("position")).returning(_r.position),
     "replace_run": update(runs)
     .where(_of_conversation, _r.position == _number("position"))
     .values(
@@ -123,16 +149,14 @@ STATEMENTS: Final[dict[str, ClauseElement]] = {
             name: bindparam(f"new_{name}", type_=_r[name].type)
             for name in ("id", "input", "output", "metadata", "created_at")
         }
-    ),
+    )
+    .returning(_r.position),
     "add_run": insert(runs).values({column.name: bindparam(column.name, type_=column.type) for column in runs.columns}),
     "expired": select(_c.key)
     .where(_c.namespace == bindparam("namespace", type_=Text), _c.expires_at <= _number("now"))
     .limit(_number("limit"))
     .with_for_update(skip_locked=True),
     "receipt": select(_k.receipt).where(_k.namespace == bindparam("namespace"), _k.token == bindparam("token")),
-    "add_receipt": insert(commits).values(
-        {column.name: bindparam(column.name, type_=Text) for column in commits.columns}
-    ),
     "add_parcel": insert(outbox).values(
         {column.name: bindparam(column.name, type_=column.type) for column in outbox.columns if column is not _o.number}
     ),
@@ -142,51 +166,99 @@ STATEMENTS: Final[dict[str, ClauseElement]] = {
     .limit(_number("limit")),
     "remove_parcel": delete(outbox).where(_o.number == _number("number")),
     "waiting": select(_o.replica, func.count(), func.min(_o.at)).group_by(_o.replica),
-    "forget_receipts": delete(commits).where(_k.namespace == bindparam("namespace"), _k.token < bindparam("token")),
 }
 
 
+def _by_dialect(name: str) -> dict[str, ClauseElement]:
+    """Return the statements that are not the same for all databases. Receipts age by PostgreSQL's clock: clients' differ."""
+    is_sqlite = name == "sqlite"
+    now: ColumnElement[int] = (
+        _number("now") if is_sqlite else cast_(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
+    )
+    values = {name: bindparam(name, type_=Text) for name in ("namespace", "token", "receipt")}
+    old = select(_k.namespace, _k.token).where(_k.at < now - RECEIPTS_KEPT).order_by(_k.at).limit(_FORGOTTEN_AT_ONCE)
+    count = (sqlite.insert if is_sqlite else postgresql.insert)(counts).values(
+        {column.name: bindparam(column.name, type_=column.type) for column in counts.columns}
+    )
+    more = count.on_conflict_do_update(
+        index_elements=[_n.namespace, _n.shard], set_={"conversations": _n.conversations + count.excluded.conversations}
+    )
+    return {
+        "add_receipt": insert(commits).values(values | {"at": now}),
+        "forget_receipts": delete(commits).where(
+            tuple_(_k.namespace, _k.token).in_(old.with_for_update(skip_locked=True))
+        ),
+        "count": more,
+    }
+
+
 SchemaMap: TypeAlias = Mapping[str | None, str | None]
+
+
+class _Compiled(NamedTuple):
+    text: str
+    order: Sequence[str] | None
+    """The names of the parameters by position; None where the driver takes them by name."""
+    names: Sequence[str]
+    constants: Mapping[str, object]
+    """Parameters that the statement itself gives: such as the OFFSET 0 that SQLAlchemy writes behind every LIMIT on sqlite."""
 
 
 class Statements:
     """`STATEMENTS`, compiled for one dialect and one ``schema_translate_map``."""
 
     def __init__(self, dialect: Dialect, schemas: SchemaMap | None = None) -> None:
+        self._is_sqlite = dialect.name == "sqlite"
         self._compiled = {
-            name: cast(
-                SQLCompiler,
-                statement.compile(dialect=dialect, schema_translate_map=schemas, render_schema_translate=bool(schemas)),
-            )
-            for name, statement in STATEMENTS.items()
+            name: _compiled(statement, dialect, schemas)
+            for name, statement in {**STATEMENTS, **_by_dialect(dialect.name)}.items()
         }
 
     @classmethod
     def of(cls, dialect: Dialect, schemas: SchemaMap | None) -> "Statements":
         """Return the statements for a dialect and a map, compiled at the first time."""
-        compiled = _compiled.setdefault(dialect, {})
+        known = _known.setdefault(dialect, {})
         key = tuple(sorted((schemas or {}).items(), key=repr))
-        if key not in compiled:
-            compiled[key] = cls(dialect, schemas)
-        return compiled[key]
+        if key not in known:
+            known[key] = cls(dialect, schemas)
+        return known[key]
 
     def execute(self, cursor: DBAPICursor, name: str, values: Mapping[str, object]) -> DBAPICursor:
         """Run one statement on the driver's cursor; return that."""
-        compiled = self._compiled[name]
-        order = compiled.positiontup
-        # "param_1" is the OFFSET 0 that SQLAlchemy writes behind every LIMIT on sqlite
-        parameters = values if order is None else [0 if name == "param_1" else values[name] for name in order]
-        cursor.execute(compiled.string, parameters)
+        text, order, _, constants = self._compiled[name]
+        if constants:
+            values = {**constants, **values}
+        cursor.execute(text, values if order is None else [values[name] for name in order])
         return cursor
 
+    def send(self, cursor: DBAPICursor, name: str, values: Mapping[str, object]) -> None:
+        """Run one statement of which nobody reads the result.
+
+        In a pipeline of psycopg's, the result may come when the cursor has gone on to another statement: hence another cursor.
+        """
+        self.execute(self._apart(cursor), name, values)
+
     def execute_many(self, cursor: DBAPICursor, name: str, rows: Sequence[Sequence[object]]) -> None:
-        """Run an insert for many rows, each in the order of its table's columns."""
-        compiled = self._compiled[name]
-        if compiled.positiontup is None:
-            names = list(compiled.params)
-            cursor.executemany(compiled.string, [dict(zip(names, row, strict=True)) for row in rows])
+        """Run an insert for many rows, each in the order of its table's columns; nobody reads the result."""
+        if not rows:
+            return
+        text, order, names, _ = self._compiled[name]
+        if order is None:
+            self._apart(cursor).executemany(text, [dict(zip(names, row, strict=True)) for row in rows])
         else:
-            cursor.executemany(compiled.string, rows)
+            cursor.executemany(text, rows)
+
+    def _apart(self, cursor: DBAPICursor) -> DBAPICursor:
+        return cursor if self._is_sqlite else cast(DBAPICursor, cast(Any, cursor).connection.cursor())
 
 
-_compiled: Final[WeakKeyDictionary[Dialect, dict[object, Statements]]] = WeakKeyDictionary()
+_known: Final[WeakKeyDictionary[Dialect, dict[object, Statements]]] = WeakKeyDictionary()
+
+
+def _compiled(statement: ClauseElement, dialect: Dialect, schemas: SchemaMap | None) -> _Compiled:
+    compiled = cast(
+        SQLCompiler,
+        statement.compile(dialect=dialect, schema_translate_map=schemas, render_schema_translate=bool(schemas)),
+    )
+    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    return _Compiled(compiled.string, compiled.positiontup, tuple(compiled.params), constants)

@@ -1,0 +1,45 @@
+"""A count of the conversations of each namespace, and the time of each receipt.
+
+Commits of older code do not count the conversations that they create or remove: let none run after this revision.
+"""
+
+import time
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+_name = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    counts = op.create_table(
+        "memory_counts",
+        sa.Column("namespace", _name, nullable=False),
+        sa.Column("shard", sa.Integer, autoincrement=False, nullable=False),
+        sa.Column("conversations", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("namespace", "shard", name="pk_memory_counts"),
+        sqlite_with_rowid=False,
+    )
+    conversations = sa.table("memory_conversations", sa.column("namespace"))
+    bind = op.get_bind()
+    if bind.dialect.name == "postgresql":  # what is written from here on is counted by newer code
+        schemas = bind.get_execution_options().get("schema_translate_map") or {}
+        locked = sa.table("memory_conversations", schema=schemas.get(None))
+        op.execute(f"LOCK TABLE {bind.dialect.identifier_preparer.format_table(locked)} IN SHARE MODE")
+    counted = sa.select(conversations.c.namespace, sa.literal(0), sa.func.count()).group_by(conversations.c.namespace)
+    op.execute(sa.insert(counts).from_select(["namespace", "shard", "conversations"], counted))
+    op.add_column("memory_commits", sa.Column("at", sa.BigInteger, server_default="0", nullable=False))
+    op.execute(sa.update(sa.table("memory_commits", sa.column("at"))).values(at=time.time_ns() // 1000))
+    op.create_index("ix_memory_commits_at", "memory_commits", ["at"])
+
+
+def downgrade() -> None:
+    op.drop_index("ix_memory_commits_at", "memory_commits")
+    with op.batch_alter_table("memory_commits") as commits:
+        commits.drop_column("at")
+    op.drop_table("memory_counts")
