@@ -2,6 +2,8 @@
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -119,3 +121,22 @@ def begin_writing(driver: PoolProxiedConnection, *, joined: bool = False) -> Non
             connection.execute("COMMIT")
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def transaction(driver: PoolProxiedConnection) -> Iterator[None]:
+    """Do a block in a transaction that is committed at its end, and rolled back if it fails."""
+    if not isinstance(driver.driver_connection, sqlite3.Connection):
+        from memory.adapters.sql import postgresql
+
+        with postgresql.transaction(driver.driver_connection):
+            yield
+        return
+    try:
+        begin_writing(driver)
+        yield
+        driver.commit()
+    except BaseException:  # also what a signal raises between the last statement and the commit
+        if driver.is_valid:
+            driver.rollback()
+        raise

@@ -13,7 +13,7 @@ from math import ceil, inf
 from typing import Any, Final, TypeVar, cast
 
 import psycopg
-from psycopg import IsolationLevel, pq, waiting
+from psycopg import pq, waiting
 from psycopg.conninfo import make_conninfo
 
 from memory.port.deadlines import remaining
@@ -84,22 +84,29 @@ def say_how_to_connect(options: dict[str, Any]) -> None:
 
 
 @contextmanager
-def read_committed(connection: Any) -> Iterator[None]:
-    """Begin a transaction that waits for other writers, and then sees what they wrote.
+def transaction(connection: Any) -> Iterator[None]:
+    """Begin a transaction, and commit it at the end, in two round trips and one for each result that is read.
 
-    Under a stricter default of the database, or of the application's engine, most concurrent appends would be refused.
+    Results that nobody reads are awaited at the end, together: COMMIT is sent before they are known, and the server skips it
+    after an error. At READ COMMITTED a statement waits for other writers, and then sees what they wrote: under a stricter default
+    of the database, or of the application's engine, most concurrent appends would be refused.
     """
-    if connection.autocommit:
-        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        yield
-        return
-    before = connection.isolation_level
-    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    autocommit = connection.autocommit
+    connection.autocommit = True  # psycopg would wait for the answer to its own BEGIN
     try:
-        yield
+        with connection.pipeline():
+            connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            yield
+            connection.execute("COMMIT")
+    except Exception:
+        if not connection.closed:
+            connection.rollback()
+        raise
     finally:
-        if not connection.closed and connection.info.transaction_status == pq.TransactionStatus.IDLE:
-            connection.isolation_level = before
+        if connection.info.transaction_status == pq.TransactionStatus.IDLE:
+            connection.autocommit = autocommit
+        else:  # an interrupt has left it amid a command
+            connection.close()
 
 
 def why_refused(error: Any, host: str | None) -> str | None:

@@ -17,7 +17,7 @@ from memory.adapters.sql.connections import (
     prepare,
     with_cursor,
 )
-from memory.adapters.sql.engine import begin_writing, check_driver, open_engine
+from memory.adapters.sql.engine import check_driver, open_engine, transaction
 from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, is_disconnect, reraise
 from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.operations import SqlCommits
@@ -123,40 +123,23 @@ class SqlRepository(SqlCommits):
                 self._connections.leave()
 
     def _in_transaction(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
-        if not self._is_sqlite:
-            from memory.adapters.sql.postgresql import read_committed
-
-            with read_committed(driver.driver_connection):
-                return self._committed(driver, work)
         if self._is_shared and is_in_transaction(driver):
             raise UnsupportedError(
                 f"{self}: a transaction of the application's is open on the only connection that its pool has: "
                 "join it by begin(connection=...)"
             )
-        return self._committed(driver, work)
-
-    def _committed(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
+        is_done = False
         try:
-            begin_writing(driver)
-            result = with_cursor(driver, work)
-            self._commit_driver(driver)
-        except BaseException as error:  # also what a signal raises between the last statement and the commit
-            # Amid a command, where an interrupt may have struck, PostgreSQL's driver takes no other: `reraise` closes it then.
-            is_free = self._is_sqlite or isinstance(error, Exception)
-            if is_free and driver.is_valid and not is_disconnect(error, self.engine.dialect, driver):
-                driver.rollback()
+            with transaction(driver):
+                result = with_cursor(driver, work)
+                check_file(driver)
+                is_done = True
+        except Exception as error:
+            if is_done and is_disconnect(error, self.engine.dialect, driver):
+                driver.invalidate()
+                raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from error
             raise
         return result
-
-    def _commit_driver(self, driver: PoolProxiedConnection) -> None:
-        check_file(driver)
-        try:
-            driver.commit()
-        except Exception as error:
-            if not is_disconnect(error, self.engine.dialect, driver):
-                raise
-            driver.invalidate()
-            raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from error
 
     @limited
     def waiting(self) -> Mapping[str, ReplicaLag]:

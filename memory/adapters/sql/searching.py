@@ -68,6 +68,7 @@ class SqlSearch(Search):
     """
 
     sorts: ClassVar[bool] = True
+    walk_limit: ClassVar[int] = 2_000
 
     def __init__(self, read: Read, namespace: str, criterion: Criterion, now: int) -> None:
         planned, exact = plan(criterion)
@@ -115,13 +116,13 @@ class SqlSearch(Search):
             found = select(*RECORD_COLUMNS).select_from(source).where(holds, _is_after(order, columns, after))
             if not _finds_by_key(drive):
                 return found
-            # Any `limit` matches bound the page: what comes after the last of them is not sorted. Those made last, or first, are
-            # mostly close to the page, and are found first.
-            some = select(columns[0].label("place")).select_from(source).where(holds, _is_after(order, columns, after))
-            place = _in_order(some, order, [key]).limit(limit).subquery().c.place
-            last = func.min(place) if order.descending else func.max(place)
-            bound = select(last).having(func.count() == limit).scalar_subquery()
-            return found.where(or_(bound.is_(None), columns[0] >= bound if order.descending else columns[0] <= bound))
+            # Any `limit` matches bound the page: nothing beyond the last of them needs to be sorted. Those with the highest keys,
+            # or the lowest, are mostly close to the page, and the index has them at its end.
+            some = select(columns[0]).select_from(source).where(holds, _is_after(order, columns, after))
+            places = [place for (place,) in self._rows(_in_order(some, order, [key]).limit(limit))]
+            if len(places) < limit:
+                return found
+            return found.where(columns[0] >= min(places) if order.descending else columns[0] <= max(places))
 
         return self._pages(page, order, columns, after, wanted)
 

@@ -54,7 +54,7 @@ def test_on_sqlite_the_two_make_the_same_tables_to_the_letter(sqlite_url: str, t
         with engine_of(sqlite_url) as migrated:
             made = words(migrated)
             assert made == words(models)
-    assert sum("WITHOUT ROWID" in sql for sql in made.values()) == 3
+    assert sum("WITHOUT ROWID" in sql for sql in made.values()) == 4
     assert "AUTOINCREMENT" in made["memory_conversations"]
     assert made["ix_memory_conversations_namespace_expires_at"].endswith("WHERE expires_at IS NOT NULL")
 
