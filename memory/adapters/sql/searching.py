@@ -78,6 +78,7 @@ class SqlSearch(Search):
         self._namespace = namespace
         self._now = now
         self._not_expired = not_expired(now)
+        self._large: set[Drive] = set()  # they find more than is sooner sorted than walked around
 
     def walk(
         self, order: Order, after: Place | None, wanted: int, most: int | None
@@ -101,8 +102,9 @@ class SqlSearch(Search):
     def estimate(self, drives: Sequence[Drive], limit: int) -> Sequence[int]:
         found = [self._holders(drive.lookups).limit(limit + 1).subquery() for drive in drives]
         counts = [select(func.count()).select_from(entries_found).scalar_subquery() for entries_found in found]
-        (found_entries,) = self._rows(select(*counts))
-        return tuple(found_entries)
+        (row,) = self._rows(select(*counts))
+        self._large = {drive for drive, found_entries in zip(drives, row, strict=True) if found_entries > limit}
+        return tuple(row)
 
     def drive(self, drive: Drive, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
         source, key, holds = self._driven(drive)
@@ -114,7 +116,7 @@ class SqlSearch(Search):
 
         def page(after: Place | None, limit: int) -> Select[Any]:
             found = select(*RECORD_COLUMNS).select_from(source).where(holds, _is_after(order, columns, after))
-            if not _finds_by_key(drive):
+            if not (drive in self._large and _finds_by_key(drive)):
                 return found
             # Any `limit` matches bound the page: nothing beyond the last of them needs to be sorted. Those with the highest keys,
             # or the lowest, are mostly close to the page, and the index has them at its end.
