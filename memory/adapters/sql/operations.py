@@ -16,7 +16,6 @@ from memory.adapters.sql.searching import SqlSearch
 from memory.adapters.sql.statements import SchemaMap, Statements, record_of
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
-from memory.domain.records import RunRecord
 from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, InvalidValueError, NotFoundError
 from memory.port.changes import ALL_RUNS, ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import limited
@@ -24,6 +23,7 @@ from memory.port.repository import Capabilities, Repository, RunsRead, Window
 
 T = TypeVar("T")
 
+_position: Final = attrgetter("position")
 _ATTEMPTS: Final = 3  # at a commit: a key may be taken at the same moment
 _PURGED_AT_ONCE: Final = 500
 
@@ -84,13 +84,14 @@ class SqlCommits(Repository):
         rows = self._look(lambda cursor: self._statements.execute(cursor, name, values).fetchall())
         if not rows:
             return RunsRead(None, ())
-        key, version, last_position = rows[0][:3]
+        (state,) = [row for row in rows if row[1] is None]
+        key, *_, version, last_position = state
         if not type(version) is type(last_position) is int:
             raise CorruptRecordError(
                 f"conversation {conversation_id!r} is stored but its version or last position is not"
             )
-        read = [Run.from_record(conversation_id, RunRecord(*row[3:])) for row in rows if row[3] is not None]
-        read.sort(key=attrgetter("position"))  # the order of a joined window is not promised
+        read = [Run.from_record(conversation_id, row[:-1]) for row in rows if row is not state]
+        read.sort(key=_position)  # the order of rows in a union is not promised
         return RunsRead(ExpectedVersion(str(key), version), tuple(read), last_position)
 
     @limited

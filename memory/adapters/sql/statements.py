@@ -13,6 +13,7 @@ from sqlalchemy import (
     BindParameter,
     ClauseElement,
     ColumnElement,
+    CompoundSelect,
     Dialect,
     Select,
     Text,
@@ -22,10 +23,11 @@ from sqlalchemy import (
     extract,
     func,
     insert,
+    null,
     or_,
     select,
-    true,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy import (
@@ -82,17 +84,19 @@ _before = _r.position < _number("before")
 _run_columns = (_r.position, _r.id, _r.input, _r.output, _r.metadata, _r.created_at)
 
 
-def _runs(*, from_end: bool) -> Select[Any]:
+def _runs(*, from_end: bool) -> CompoundSelect[Any]:
     """Select a conversation's state and a window of its runs in one statement, so that both are of one moment.
 
-    Without runs there is one row with the state. The key is found twice: joined with all runs, PostgreSQL would sort them.
+    The state is the row without an id; its columns are the key, the version (instead of a time) and the last position. The key
+    is looked up twice: in a join with the runs, sqlite would copy the window, and PostgreSQL would sort all runs.
     """
     order = _r.position.desc() if from_end else _r.position
     key = select(_c.key).where(_present).scalar_subquery()
-    found = select(*_run_columns).where(_r.conversation_key == key, _r.position > _number("after"), _before)
-    window = found.order_by(order).limit(_number("limit")).subquery("window_")
-    state = select(_c.key, _c.version, _c.last_position).where(_present).subquery("state")
-    return select(state, window).select_from(state.outerjoin(window, true()))
+    found = select(*_run_columns, cast_(null(), BigInteger).label("last_position"))
+    window = found.where(_r.conversation_key == key, _r.position > _number("after"), _before)
+    texts = [cast_(null(), Text).label(name) for name in ("id", "input", "output", "metadata")]
+    state = select(_c.key, *texts, _c.version, _c.last_position).where(_present)
+    return union_all(state, select(window.order_by(order).limit(_number("limit")).subquery("window_")))
 
 
 STATEMENTS: Final[dict[str, ClauseElement]] = {
