@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 from zlib import crc32
 
@@ -30,28 +31,30 @@ _SHARDS: Final = 16
 """Rows that count the conversations of a namespace. Keys rise by one: creations at one time count in different rows."""
 
 
+@dataclass(slots=True)
 class Writer:
-    """Writes one change set on one cursor. Rows of runs and of index entries are gathered and written together."""
+    """Writes change sets on one connection. Rows of runs and of index entries are gathered and written together.
 
-    def __init__(
-        self,
-        statements: Statements,
-        cursor: DBAPICursor,
-        namespace: str,
-        now: int,
-        *,
-        careful: bool,
-        replicas: Sequence[str] = (),
-    ) -> None:
-        self._statements = statements
-        self._cursor = cursor
-        self._namespace = namespace
-        self._now = now
-        self._careful = careful
-        self._replicas = replicas
-        self._run_rows: list[tuple[object, ...]] = []
-        self._entry_rows: list[tuple[object, ...]] = []
-        self._counts: Counter[int] = Counter()
+    Attributes:
+        statements: compiled for the connection.
+        cursor: for statements whose result is read at once.
+        unread: for all others. In a pipeline, their results may arrive when their cursor has gone on to another statement.
+        namespace: where to write.
+        now: microseconds since 1970.
+        careful: look before a conversation is created.
+        replicas: the outbox gets a parcel for each.
+    """
+
+    statements: Statements
+    cursor: DBAPICursor
+    unread: DBAPICursor
+    namespace: str
+    now: int
+    careful: bool
+    replicas: Sequence[str] = ()
+    _run_rows: list[tuple[object, ...]] = field(default_factory=list)
+    _entry_rows: list[tuple[object, ...]] = field(default_factory=list)
+    _counts: Counter[int] = field(default_factory=Counter)
 
     def write(self, changes: ChangeSet) -> Receipt:
         """Write everything, the receipt last: its token is what a second commit of the same change set stumbles over."""
@@ -59,11 +62,11 @@ class Writer:
             change.id: self._append(change, changes.at) or self._apply(change, changes.at) for change in changes.changes
         }
         receipt = Receipt(changes.token, written)
-        self._statements.execute_many(self._cursor, "add_run", self._run_rows)
-        self._statements.execute_many(self._cursor, "add_entry", self._entry_rows)
+        self._send_many("add_run", self._run_rows)
+        self._send_many("add_entry", self._entry_rows)
         self._write_counts()
-        self._send("add_receipt", namespace=self._namespace, token=changes.token, receipt=receipt.dump(), now=self._now)
-        if self._replicas:
+        self._send("add_receipt", namespace=self.namespace, token=changes.token, receipt=receipt.dump(), now=self.now)
+        if self.replicas:
             self._add_parcels(changes, receipt)
         if crc32(changes.token.encode()) % _FORGET_EVERY == 0:
             self.forget_receipts()
@@ -71,7 +74,7 @@ class Writer:
 
     def purge(self, limit: int) -> int:
         """Remove at most so many expired conversations; return how many that were."""
-        expired = self._execute("expired", namespace=self._namespace, now=self._now, limit=limit).fetchall()
+        expired = self._execute("expired", namespace=self.namespace, now=self.now, limit=limit).fetchall()
         for (key,) in expired:
             self._remove(key)
         self._write_counts()
@@ -79,24 +82,28 @@ class Writer:
 
     def forget_receipts(self) -> None:
         """Remove some receipts that nobody will ask for any more, of all namespaces."""
-        self._send("forget_receipts", now=self._now)
+        self._send("forget_receipts", now=self.now)
 
     def _write_counts(self) -> None:
         """Count what was created and removed, after all conversations are locked; the rows are locked in their order."""
-        rows = [(self._namespace, shard, count) for shard, count in sorted(self._counts.items()) if count]
-        self._statements.execute_many(self._cursor, "count", rows)
+        rows = [(self.namespace, shard, count) for shard, count in sorted(self._counts.items()) if count]
+        self._send_many("count", rows)
 
     def _add_parcels(self, changes: ChangeSet, receipt: Receipt) -> None:
         """Write what the replicas are to get. Numbers are given while all the conversations are locked: that orders them."""
         text = dump(resolved(changes, receipt))
-        rows = [(replica, self._namespace, changes.at, text) for replica in self._replicas]
-        self._statements.execute_many(self._cursor, "add_parcel", rows)
+        rows = [(replica, self.namespace, changes.at, text) for replica in self.replicas]
+        self._send_many("add_parcel", rows)
 
     def _execute(self, name: str, **values: object) -> Any:
-        return self._statements.execute(self._cursor, name, values)
+        return self.statements.execute(self.cursor, name, values)
 
     def _send(self, name: str, **values: object) -> None:
-        self._statements.send(self._cursor, name, values)
+        self.statements.execute(self.unread, name, values)
+
+    def _send_many(self, name: str, rows: Sequence[tuple[object, ...]]) -> None:
+        if rows:
+            self.statements.execute_many(self.unread, name, rows)
 
     def _append(self, change: Change, at: int) -> Written | None:
         """Append in one update and one insert, where nothing else is wanted; None where that is not all, or did not go."""
@@ -104,7 +111,7 @@ class Writer:
             return None
         size = len(change.append)
         row = self._execute(
-            "append", namespace=self._namespace, id=change.id, now=self._now, count=size, at=at
+            "append", namespace=self.namespace, id=change.id, now=self.now, count=size, at=at
         ).fetchone()
         if row is None:
             return None
@@ -118,17 +125,17 @@ class Writer:
 
     def _apply(self, change: Change, at: int) -> Written | None:
         """Do all that a change says to one conversation, after locking it."""
-        if change.only_creates and change.create is not None and not self._careful:
+        if change.only_creates and change.create is not None and not self.careful:
             check_preconditions(change, None)
             return self._create(change, change.create)
-        row = self._execute("lock", namespace=self._namespace, id=change.id).fetchone()
+        row = self._execute("lock", namespace=self.namespace, id=change.id).fetchone()
         if row is None and change.create is None:
             # PostgreSQL: a statement that waited for one that was removed does not see what was made in its place; the next does.
-            row = self._execute("lock", namespace=self._namespace, id=change.id).fetchone()
+            row = self._execute("lock", namespace=self.namespace, id=change.id).fetchone()
         stored = None if row is None else record_of(row)
         if stored is not None:
             check_record(stored)
-        present = None if stored is None or _is_expired(stored, self._now) else stored
+        present = None if stored is None or _is_expired(stored, self.now) else stored
         check_preconditions(change, present)
         if stored is not None and (change.remove or change.create):  # an expired one makes way too
             self._remove(int(stored.incarnation))
@@ -141,7 +148,7 @@ class Writer:
     def _create(self, change: Change, record: ConversationRecord) -> Written:
         runs, last_position = assign_positions(change, record.last_position)
         record = record._replace(run_count=len(runs), last_position=last_position)
-        (key,) = self._execute("create", namespace=self._namespace, **record._asdict()).fetchone()
+        (key,) = self._execute("create", namespace=self.namespace, **record._asdict()).fetchone()
         self._counts[key % _SHARDS] += 1
         self._add_runs(key, runs)
         self._add_entries(key, _entries(record))
@@ -184,7 +191,7 @@ class Writer:
         self._run_rows += [(key, *run) for run in runs]
 
     def _add_entries(self, key: int, new: set[Entry]) -> None:
-        self._entry_rows += [(key, path, value, self._namespace) for path, value in new]
+        self._entry_rows += [(key, path, value, self.namespace) for path, value in new]
 
 
 def _is_expired(record: ConversationRecord, now: int) -> bool:

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from sqlalchemy import URL, Connection, Dialect
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -36,6 +36,7 @@ class SqlCommits(Repository):
     """For whom the outbox gets a parcel with each commit."""
 
     def __init__(self, dialect: Dialect, schemas: SchemaMap | None) -> None:
+        self._is_sqlite = dialect.name == "sqlite"
         self._statements = Statements.of(dialect, schemas)
 
     @property
@@ -126,7 +127,8 @@ class SqlCommits(Repository):
         return None if row is None else Receipt.load(token, row[0])
 
     def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
-        return Writer(self._statements, cursor, namespace, self.clock(), careful=careful, replicas=self.replicas)
+        unread = cursor if self._is_sqlite else cast(Any, cursor).connection.cursor()
+        return Writer(self._statements, cursor, unread, namespace, self.clock(), careful, self.replicas)
 
     @limited
     def namespaces(self) -> set[str]:

@@ -62,7 +62,6 @@ class SqlRepository(SqlCommits):
         super().__init__(engine.dialect, engine.get_execution_options().get("schema_translate_map"))
         self.engine = engine
         self.timeout = timeout
-        self._is_sqlite = engine.dialect.name == "sqlite"
         # PostgreSQL: without BEGIN and ROLLBACK a read is one round trip, not three. sqlite reads so by itself. A migration
         # must see what another one made while it waited for the lock.
         self._reader = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
