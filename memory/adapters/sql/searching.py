@@ -4,25 +4,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final, TypeAlias
 
-from sqlalchemy import (
-    ColumnElement,
-    CompoundSelect,
-    Connection,
-    FromClause,
-    Select,
-    and_,
-    exists,
-    false,
-    func,
-    literal,
-    not_,
-    null,
-    or_,
-    select,
-    true,
-    tuple_,
-    union_all,
-)
+import sqlalchemy as sa
 
 from memory.adapters.sql.statements import RECORD_COLUMNS, counted, not_expired, record_of
 from memory.adapters.sql.tables import conversations, entries
@@ -33,14 +15,6 @@ from memory.port.paging import Order, Place
 from memory.port.planner import Drive, Search
 
 _c, _e, _placed = conversations.c, entries.c, entries.alias("placed")
-_COMPARE: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
-    "==": operator.eq,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-
 _PARTS_AT_MOST: Final = 400
 """Parts of a plan in one statement: sqlite joins at most 500 SELECTs, and nests expressions at most 1,000 deep."""
 
@@ -53,8 +27,8 @@ _KEYS_AT_MOST: Final = 10_000
 _LARGEST_PAGE: Final = 1_000
 """Records that one statement reads, unless more are wanted at first."""
 
-Columns: TypeAlias = Sequence[ColumnElement[Any]]
-Read: TypeAlias = Callable[[Callable[[Connection], Any]], Any]
+Columns: TypeAlias = Sequence[sa.ColumnElement[Any]]
+Read: TypeAlias = Callable[[Callable[[sa.Connection], Any]], Any]
 
 
 class SqlSearch(Search):
@@ -84,15 +58,15 @@ class SqlSearch(Search):
         self, order: Order, after: Place | None, wanted: int, most: int | None
     ) -> Iterator[ConversationRecord | None]:
         (source, belongs), columns = self._along_index(order), _columns(order)
-        found = select(*RECORD_COLUMNS).select_from(source).where(belongs, self._not_expired, self._holds(self.plan))
+        found = sa.select(*RECORD_COLUMNS).select_from(source).where(belongs, self._not_expired, self._holds(self.plan))
         ends: Sequence[Any] = ()
         if most is not None:
-            beyond = select(*columns).select_from(source).where(belongs, _is_after(order, columns, after))
+            beyond = sa.select(*columns).select_from(source).where(belongs, _is_after(order, columns, after))
             ends = self._rows(_in_order(beyond, order, columns).offset(most).limit(1))
         for end in ends:
-            found = found.where(not_(_is_beyond(order, columns, end)))
+            found = found.where(sa.not_(_is_beyond(order, columns, end)))
 
-        def page(after: Place | None, _: int) -> Select[Any]:
+        def page(after: Place | None, _: int) -> sa.Select[Any]:
             return found.where(_is_after(order, columns, after))
 
         yield from self._pages(page, order, columns, after, wanted)
@@ -101,8 +75,8 @@ class SqlSearch(Search):
 
     def estimate(self, drives: Sequence[Drive], limit: int) -> Sequence[int]:
         found = [self._holders(drive.lookups).limit(limit + 1).subquery() for drive in drives]
-        counts = [select(func.count()).select_from(entries_found).scalar_subquery() for entries_found in found]
-        (row,) = self._rows(select(*counts))
+        counts = [sa.select(sa.func.count()).select_from(entries_found).scalar_subquery() for entries_found in found]
+        (row,) = self._rows(sa.select(*counts))
         self._large = {drive for drive, found_entries in zip(drives, row, strict=True) if found_entries > limit}
         return tuple(row)
 
@@ -110,17 +84,17 @@ class SqlSearch(Search):
         source, key, holds = self._driven(drive)
         if order.path:
             source = source.join(_placed, _placed.c.conversation_key == _c.key)
-            holds = and_(holds, _placed.c.path == order.index_path)
+            holds = sa.and_(holds, _placed.c.path == order.index_path)
         # Likewise: a database may walk an index by them, and look each conversation up among the matches.
-        columns = [func.coalesce(column, null()) for column in _columns(order)]
+        columns = [sa.func.coalesce(column, sa.null()) for column in _columns(order)]
 
-        def page(after: Place | None, limit: int) -> Select[Any]:
-            found = select(*RECORD_COLUMNS).select_from(source).where(holds, _is_after(order, columns, after))
+        def page(after: Place | None, limit: int) -> sa.Select[Any]:
+            found = sa.select(*RECORD_COLUMNS).select_from(source).where(holds, _is_after(order, columns, after))
             if not (drive in self._large and _finds_by_key(drive)):
                 return found
             # Any `limit` matches bound the page: nothing beyond the last of them needs to be sorted. Those with the highest keys,
             # or the lowest, are mostly close to the page, and the index has them at its end.
-            some = select(columns[0]).select_from(source).where(holds, _is_after(order, columns, after))
+            some = sa.select(columns[0]).select_from(source).where(holds, _is_after(order, columns, after))
             places = [place for (place,) in self._rows(_in_order(some, order, [key]).limit(limit))]
             if len(places) < limit:
                 return found
@@ -134,20 +108,20 @@ class SqlSearch(Search):
 
     def count(self, drive: Drive | None, matches: int) -> int:  # noqa: ARG002  # the best drive is best for any number
         if drive is None:
-            source: FromClause = conversations
-            holds = and_(_c.namespace == self._namespace, self._not_expired, self._holds(self.plan))
+            source: sa.FromClause = conversations
+            holds = sa.and_(_c.namespace == self._namespace, self._not_expired, self._holds(self.plan))
         else:
             source, _, holds = self._driven(drive)
-        ((count,),) = self._rows(select(func.count()).select_from(source).where(holds))
+        ((count,),) = self._rows(sa.select(sa.func.count()).select_from(source).where(holds))
         return int(count)
 
-    def _rows(self, statement: Select[Any]) -> Sequence[Any]:
+    def _rows(self, statement: sa.Select[Any]) -> Sequence[Any]:
         rows: Sequence[Any] = self._read(lambda connection: connection.execute(statement).all())
         return rows
 
     def _pages(
         self,
-        page: Callable[[Place | None, int], Select[Any]],
+        page: Callable[[Place | None, int], sa.Select[Any]],
         order: Order,
         columns: Columns,
         after: Place | None,
@@ -162,71 +136,63 @@ class SqlSearch(Search):
                 return
             after, limit = order.place(records[-1]), min(2 * limit, max(limit, _LARGEST_PAGE))
 
-    def _along_index(self, order: Order) -> tuple[FromClause, ColumnElement[bool]]:
+    def _along_index(self, order: Order) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
         """Return what to read for an order, and the condition for what belongs to it."""
         if not order.path:
             return conversations, _c.namespace == self._namespace
         placed = _placed.join(conversations, _c.key == _placed.c.conversation_key)
-        return placed, and_(_placed.c.namespace == self._namespace, _placed.c.path == order.index_path)
+        return placed, sa.and_(_placed.c.namespace == self._namespace, _placed.c.path == order.index_path)
 
-    def _driven(self, drive: Drive) -> tuple[FromClause, ColumnElement[int], ColumnElement[bool]]:
+    def _driven(self, drive: Drive) -> tuple[sa.FromClause, sa.ColumnElement[int], sa.ColumnElement[bool]]:
         """Return what to read for a drive, the key in it that is found first, and the condition for matches.
 
         The condition does not name the namespace, which the entries have: it would suggest another index.
         """
         found = self._holders(drive.lookups)
         if not _finds_each_once(drive):
-            found = select(found.subquery().c.conversation_key).distinct()
+            found = sa.select(found.subquery().c.conversation_key).distinct()
         holders = found.subquery("holders")
         key = holders.c.conversation_key
         # Within a function a column has no index: else a database may go through all conversations, and look up the key of each.
-        source = holders.join(conversations, _c.key == func.coalesce(key, null()))
-        return source, key, and_(self._not_expired, self._holds(drive.rest))
+        source = holders.join(conversations, _c.key == sa.func.coalesce(key, sa.null()))
+        return source, key, sa.and_(self._not_expired, self._holds(drive.rest))
 
-    def _holders(self, lookups: tuple[Lookup, ...]) -> Select[tuple[int]] | CompoundSelect[tuple[int]]:
+    def _holders(self, lookups: tuple[Lookup, ...]) -> sa.Select[tuple[int]] | sa.CompoundSelect[tuple[int]]:
         """Return the keys of the conversations that one of these look-ups finds, through the index by value.
 
         A conversation that several of them find, or a list of which several elements are asked, comes more than once.
         """
         found = [
-            select(_e.conversation_key).where(_e.namespace == self._namespace, _finds(lookup)) for lookup in lookups
+            sa.select(_e.conversation_key).where(_e.namespace == self._namespace, _finds(lookup)) for lookup in lookups
         ]
-        return found[0] if len(found) == 1 else union_all(*found)
+        return found[0] if len(found) == 1 else sa.union_all(*found)
 
-    def _holds(self, plan: Plan) -> ColumnElement[bool]:
+    def _holds(self, plan: Plan) -> sa.ColumnElement[bool]:
         """Return the condition that a plan makes; a look-up probes the conversation's own entries."""
         match plan:
             case KeyIn() | KeyBetween():
-                return exists().where(_e.conversation_key == _c.key, _finds(plan))
+                return sa.exists().where(_e.conversation_key == _c.key, _finds(plan))
             case FieldCompares():
-                return _COMPARE[plan.operator](_c[plan.field], plan.value)
+                return _c[plan.field].bool_op("=" if plan.operator == "==" else plan.operator)(plan.value)
             case Unless():
-                return not_(self._holds(plan.part))
+                return sa.not_(self._holds(plan.part))
             case Every():
-                return and_(true(), *[self._holds(part) for part in plan.parts])
+                return sa.and_(sa.true(), *[self._holds(part) for part in plan.parts])
             case Some():
-                return or_(false(), *[self._holds(part) for part in plan.parts])
+                return sa.or_(sa.false(), *[self._holds(part) for part in plan.parts])
 
 
 def _fits(plan: Plan) -> bool:
     """Whether one statement can hold a plan."""
-    parts, keys, depth = _size(plan)
-    return parts <= _PARTS_AT_MOST and keys <= _KEYS_AT_MOST and depth <= _DEPTH_AT_MOST
+    depths, keys = zip(*_parts(plan, 1), strict=True)
+    return len(depths) <= _PARTS_AT_MOST and max(depths) <= _DEPTH_AT_MOST and sum(keys) <= _KEYS_AT_MOST
 
 
-def _size(plan: Plan) -> tuple[int, int, int]:
-    """Return the number of parts of a plan, of its keys, and of its levels."""
-    match plan:
-        case Every(inner) | Some(inner):
-            sizes = [_size(part) for part in inner]
-        case Unless(part):
-            sizes = [_size(part)]
-        case KeyIn(_, keys_in):
-            return 1, len(keys_in), 1
-        case _:
-            return 1, 1, 1
-    parts, keys, depths = zip(*sizes, strict=True) if sizes else ((), (), ())
-    return 1 + sum(parts), sum(keys), 1 + max(depths, default=0)
+def _parts(plan: Plan, depth: int) -> Iterator[tuple[int, int]]:
+    """Yield the level of each part of a plan, and the number of its keys."""
+    yield depth, len(plan.keys) if isinstance(plan, KeyIn) else 0
+    for part in plan.parts if isinstance(plan, Every | Some) else (plan.part,) if isinstance(plan, Unless) else ():
+        yield from _parts(part, depth + 1)
 
 
 def _finds_each_once(drive: Drive) -> bool:
@@ -240,12 +206,12 @@ def _finds_by_key(drive: Drive) -> bool:
     return _finds_each_once(drive) and isinstance(drive.lookups[0], KeyIn) and drive.rest == Every()
 
 
-def _finds(lookup: Lookup) -> ColumnElement[bool]:
+def _finds(lookup: Lookup) -> sa.ColumnElement[bool]:
     match lookup:
         case KeyIn(path, keys):
-            return and_(_e.path == path, _e.value == keys[0] if len(keys) == 1 else _e.value.in_(keys))
+            return sa.and_(_e.path == path, _e.value == keys[0] if len(keys) == 1 else _e.value.in_(keys))
         case KeyBetween(path, low, high):
-            return and_(_e.path == path, _e.value >= low, _e.value < high)
+            return sa.and_(_e.path == path, _e.value >= low, _e.value < high)
 
 
 def _columns(order: Order) -> Columns:
@@ -255,19 +221,19 @@ def _columns(order: Order) -> Columns:
     return [_c.id] if order.field == "id" else [_c[order.field], _c.id]
 
 
-def _in_order(found: Select[Any], order: Order, columns: Columns) -> Select[Any]:
+def _in_order(found: sa.Select[Any], order: Order, columns: Columns) -> sa.Select[Any]:
     return found.order_by(*[column.desc() if order.descending else column.asc() for column in columns])
 
 
-def _is_after(order: Order, columns: Columns, place: Place | None) -> ColumnElement[bool]:
+def _is_after(order: Order, columns: Columns, place: Place | None) -> sa.ColumnElement[bool]:
     if place is None:
-        return true()
+        return sa.true()
     return _is_beyond(order, columns, (bytes.fromhex(str(place[0])), *place[1:]) if order.path else place)
 
 
-def _is_beyond(order: Order, columns: Columns, end: Sequence[object]) -> ColumnElement[bool]:
+def _is_beyond(order: Order, columns: Columns, end: Sequence[object]) -> sa.ColumnElement[bool]:
     compare = operator.lt if order.descending else operator.gt
-    beyond: ColumnElement[bool] = compare(tuple_(*columns), tuple_(*map(literal, end)))
+    beyond: sa.ColumnElement[bool] = compare(sa.tuple_(*columns), sa.tuple_(*map(sa.literal, end)))
     if order.path:  # the columns are of two tables: an index can begin only at the first of them
-        return and_(columns[0] <= end[0] if order.descending else columns[0] >= end[0], beyond)
+        return sa.and_(columns[0] <= end[0] if order.descending else columns[0] >= end[0], beyond)
     return beyond

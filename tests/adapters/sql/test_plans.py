@@ -57,9 +57,9 @@ def explained(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     execute = Statements.execute
 
     def execute_noted(self: Statements, cursor: Any, name: str, values: Any) -> Any:
-        text, order, _, constants = self._compiled[name]
+        text, names, constants = self._compiled[name]
         every = {**constants, **values}
-        note(cursor, text, every if order is None else [every[key] for key in order])
+        note(cursor, text, [every[key] for key in names] if self._is_sqlite else every)
         return execute(self, cursor, name, values)
 
     def before(_: object, cursor: Any, sql: str, parameters: Any, *__: object) -> None:
