@@ -25,7 +25,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("namespace", "shard", name="pk_memory_counts"),
         sqlite_with_rowid=False,
     )
-    conversations = sa.table("memory_conversations", sa.column("namespace"))
+    metadata = sa.MetaData()
+    conversations = sa.Table("memory_conversations", metadata, sa.Column("namespace", _name))
+    commits = sa.Table("memory_commits", metadata, sa.Column("at", sa.BigInteger))
     bind = op.get_bind()
     if bind.dialect.name == "postgresql":  # what is written from here on is counted by newer code
         schemas = bind.get_execution_options().get("schema_translate_map") or {}
@@ -34,7 +36,7 @@ def upgrade() -> None:
     counted = sa.select(conversations.c.namespace, sa.literal(0), sa.func.count()).group_by(conversations.c.namespace)
     op.execute(sa.insert(counts).from_select(["namespace", "shard", "conversations"], counted))
     op.add_column("memory_commits", sa.Column("at", sa.BigInteger, server_default="0", nullable=False))
-    op.execute(sa.update(sa.table("memory_commits", sa.column("at"))).values(at=time.time_ns() // 1000))
+    op.execute(sa.update(commits).values(at=time.time_ns() // 1000))
     op.create_index("ix_memory_commits_at", "memory_commits", ["at"])
 
 

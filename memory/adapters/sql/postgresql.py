@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from math import ceil, inf
+from traceback import clear_frames
 from typing import Any, Final, TypeVar, cast
 
 import psycopg
@@ -98,7 +99,8 @@ def transaction(connection: Any) -> Iterator[None]:
             connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             yield
             connection.execute("COMMIT")
-    except Exception:
+    except Exception as error:
+        clear_frames(error.__traceback__)  # psycopg's generators keep what they raise, in a cycle
         if not connection.closed:
             connection.rollback()
         raise
