@@ -86,6 +86,8 @@ class Writer:
 
     def _write_counts(self) -> None:
         """Count what was created and removed, after all conversations are locked; the rows are locked in their order."""
+        if not self._counts:
+            return
         rows = [(self.namespace, shard, count) for shard, count in sorted(self._counts.items()) if count]
         self._send_many("count", rows)
 

@@ -2,8 +2,6 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -41,8 +39,13 @@ def open_engine(url: str) -> tuple[Engine, float]:
 
 
 def _open_postgresql(location: URL) -> tuple[Engine, float]:
-    given = location.query.get("timeout", str(DEFAULT_TIMEOUT))
-    timeout = cast(float, options(f"?timeout={given}", {"timeout": seconds})["timeout"])
+    given = location.query.get("timeout", DEFAULT_TIMEOUT)
+    try:
+        timeout = seconds(str(given))
+    except ValueError:
+        timeout = 0
+    if not timeout:  # raised here: no exception that quotes the URL hangs on it
+        raise ConfigurationError("the option timeout of the URL cannot have the value given")
     location = location.difference_update_query(["timeout"])
     return create_engine(location, pool_timeout=timeout, isolation_level="READ COMMITTED"), timeout
 
@@ -115,28 +118,9 @@ def begin_writing(driver: PoolProxiedConnection, *, joined: bool = False) -> Non
     application's own: it is begun only if the driver has not begun it (sqlite would commit at the end of the savepoint else).
     PostgreSQL's driver begins with the first statement.
     """
-    connection = driver.driver_connection
+    connection = driver.dbapi_connection
     if isinstance(connection, sqlite3.Connection):
         if connection.in_transaction and not joined:
             connection.execute("COMMIT")
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
-
-
-@contextmanager
-def transaction(driver: PoolProxiedConnection) -> Iterator[None]:
-    """Do a block in a transaction that is committed at its end, and rolled back if it fails."""
-    if not isinstance(driver.driver_connection, sqlite3.Connection):
-        from memory.adapters.sql import postgresql
-
-        with postgresql.transaction(driver.driver_connection):
-            yield
-        return
-    try:
-        begin_writing(driver)
-        yield
-        driver.commit()
-    except BaseException:  # also what a signal raises between the last statement and the commit
-        if driver.is_valid:
-            driver.rollback()
-        raise

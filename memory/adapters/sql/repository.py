@@ -17,7 +17,7 @@ from memory.adapters.sql.connections import (
     prepare,
     with_cursor,
 )
-from memory.adapters.sql.engine import check_driver, open_engine, transaction
+from memory.adapters.sql.engine import begin_writing, check_driver, open_engine
 from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, is_disconnect, reraise
 from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.operations import SqlCommits
@@ -127,11 +127,26 @@ class SqlRepository(SqlCommits):
                 f"{self}: a transaction of the application's is open on the only connection that its pool has: "
                 "join it by begin(connection=...)"
             )
+        if not self._is_sqlite:
+            return self._in_postgresql(driver, work)
+        try:
+            begin_writing(driver)
+            result = with_cursor(driver, work)
+            check_file(driver)
+            driver.commit()
+        except BaseException:  # also what a signal raises between the last statement and the commit
+            if driver.is_valid:
+                driver.rollback()
+            raise
+        return result
+
+    def _in_postgresql(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
+        from memory.adapters.sql.postgresql import transaction
+
         is_done = False
         try:
-            with transaction(driver):
+            with transaction(driver.driver_connection):
                 result = with_cursor(driver, work)
-                check_file(driver)
                 is_done = True
         except Exception as error:
             if is_done and is_disconnect(error, self.engine.dialect, driver):

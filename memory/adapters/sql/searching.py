@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
@@ -41,8 +41,8 @@ class SqlSearch(Search):
         now: the time, in microseconds since 1970.
     """
 
-    sorts: ClassVar[bool] = True
-    walk_limit: ClassVar[int] = 2_000
+    sorts = True
+    walk_limit = 2_000
 
     def __init__(self, read: Read, namespace: str, criterion: Criterion, now: int) -> None:
         planned, exact = plan(criterion)
