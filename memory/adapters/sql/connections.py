@@ -263,7 +263,7 @@ def with_cursor(driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T])
 
 def is_in_transaction(driver: PoolProxiedConnection) -> bool:
     """Whether sqlite is in a transaction that was begun, and did not end."""
-    connection = driver.dbapi_connection
+    connection = driver.driver_connection
     return isinstance(connection, sqlite3.Connection) and connection.in_transaction
 
 

@@ -118,7 +118,7 @@ def begin_writing(driver: PoolProxiedConnection, *, joined: bool = False) -> Non
     application's own: it is begun only if the driver has not begun it (sqlite would commit at the end of the savepoint else).
     PostgreSQL's driver begins with the first statement.
     """
-    connection = driver.dbapi_connection
+    connection = driver.driver_connection
     if isinstance(connection, sqlite3.Connection):
         if connection.in_transaction and not joined:
             connection.execute("COMMIT")
