@@ -40,7 +40,7 @@ def open_url(url: str) -> "SqlRepository":
 
 
 class SqlRepository(SqlCommits):
-    """Conversations in sqlite or PostgreSQL, in four tables whose names begin with ``memory_``.
+    """Conversations in sqlite or PostgreSQL, in tables whose names begin with ``memory_``.
 
     No transaction is open between two calls. On sqlite a commit takes the write lock at its beginning.
 
@@ -75,40 +75,49 @@ class SqlRepository(SqlCommits):
         return self.engine.url
 
     def _read(self, work: Callable[[Connection], T]) -> T:
-        return _on_living_connection(lambda: self._connected(self._reader, work))
+        return self._operate(lambda: self._connected(self._reader, work))
 
     def _look(self, work: Callable[[DBAPICursor], T]) -> T:
         if not self._is_sqlite:  # its driver begins a transaction to read, unless it is told not to
             return super()._look(work)
-        return _on_living_connection(lambda: self._on_driver(lambda driver: with_cursor(driver, work)))
-
-    def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        driver = None
-        is_outermost = self._connections.enter()
-        try:
-            with ExitStack() as stack:
-                try:
-                    connection = stack.enter_context(engine.connect())
-                    driver = connection.connection
-                    prepare(driver, engine.dialect)
-                    return work(connection)
-                except BaseException as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
-                    reraise(error, self, engine.dialect, driver)
-        finally:
-            if is_outermost:
-                self._connections.leave()
+        return self._operate(lambda: self._on_driver(lambda driver: with_cursor(driver, work)))
 
     def _write(self, work: Callable[[DBAPICursor], T]) -> T:
         try:
-            return _on_living_connection(lambda: self._on_driver(lambda driver: self._in_transaction(driver, work)))
+            return self._operate(lambda: self._on_driver(lambda driver: self._in_transaction(driver, work)))
         except FileGoneError:
             self._connections.close_idle()
             raise
 
+    def _operate(self, work: Callable[[], T]) -> T:
+        """Do something that a fork waits for; do it again as long as it meets a pooled connection that the server has closed."""
+        is_outermost = self._connections.enter()
+        try:
+            for _ in range(_LOST_AT_MOST - 1):
+                try:
+                    return work()
+                except ConnectionLostError:
+                    if remaining(1) <= 0:
+                        raise
+            return work()
+        finally:
+            if is_outermost:
+                self._connections.leave()
+
+    def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        driver = None
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(engine.connect())
+                driver = connection.connection
+                prepare(driver, engine.dialect)
+                return work(connection)
+            except BaseException as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+                reraise(error, self, engine.dialect, driver)
+
     def _on_driver(self, work: Callable[[PoolProxiedConnection], T]) -> T:
         # The pool's connection and the driver's transaction: SQLAlchemy's own would cost a fifth of an append (statements.py).
         driver = None
-        is_outermost = self._connections.enter()
         try:
             driver = self._connections.take()
             prepare(driver, self.engine.dialect)
@@ -118,8 +127,6 @@ class SqlRepository(SqlCommits):
         finally:
             if driver is not None:
                 self._connections.give_back(driver)
-            if is_outermost:
-                self._connections.leave()
 
     def _in_transaction(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
         if self._is_shared and is_in_transaction(driver):
@@ -181,7 +188,7 @@ class SqlRepository(SqlCommits):
     def migrate(self, progress: Progress = no_progress, *, revision: str = "head") -> SchemaStatus:
         """Bring the schema up, or down, to a revision; by default to the newest."""
         progress(f"migrating to {revision}", None)
-        self._connected(self._migrator, lambda connection: schema.migrate(connection, revision))
+        self._operate(lambda: self._connected(self._migrator, lambda connection: schema.migrate(connection, revision)))
         return self.schema_status()
 
     def joining(self, connection: object) -> JoinedSqlRepository:
@@ -201,14 +208,3 @@ class SqlRepository(SqlCommits):
 
     def __repr__(self) -> str:
         return f"SqlRepository({redact(self.engine.url.render_as_string(hide_password=True))})"
-
-
-def _on_living_connection(work: Callable[[], T]) -> T:
-    """Do this again as long as it meets a pooled connection that the server has closed meanwhile."""
-    for _ in range(_LOST_AT_MOST - 1):
-        try:
-            return work()
-        except ConnectionLostError:
-            if remaining(1) <= 0:
-                raise
-    return work()
