@@ -164,6 +164,15 @@ def test_expired_conversations_are_found_through_their_own_index(store: Store, m
     assert "ix_memory_conversations_namespace_expires_at" in plans[0]
 
 
+def test_all_conversations_are_counted_without_reading_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those that have expired, and are not purged, are counted one by one."""
+    (plan,) = plans_of(store, monkeypatch, lambda uow: uow.conversations.count())
+    assert "memory_counts" in plan
+    assert "ix_memory_conversations_namespace_expires_at" in plan
+    assert "Seq Scan on memory_conversations" not in plan
+    assert "SCAN memory_conversations" not in plan
+
+
 def test_namespaces_are_read_from_one_to_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     (plan,) = plans_of(store, monkeypatch, lambda _: store.namespaces())
     assert "memory_conversations USING COVERING INDEX" in plan or "Index Only Scan" in plan
