@@ -8,6 +8,7 @@ import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from memory.testing.planning import Planning
+from tests.rounds import rounds
 from tests.servers import Server, postgres
 
 
@@ -18,6 +19,8 @@ def postgresql(postgres_server: Server) -> Iterator[Repository]:
 
 
 class TestPostgresql(Planning, RepositoryContract):
+    examples = rounds(50)
+
     @pytest.fixture
     def repository(self, postgresql: Repository) -> Repository:
         return postgresql

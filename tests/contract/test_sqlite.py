@@ -9,9 +9,12 @@ import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from memory.testing.planning import Planning
+from tests.rounds import rounds
 
 
 class TestSqliteFile(Planning, RepositoryContract):
+    examples = rounds(50)
+
     @pytest.fixture
     def repository(self, tmp_path: Path) -> Iterator[Repository]:
         with memory.connect(f"sqlite:///{tmp_path}/contract.db") as store:
@@ -19,6 +22,8 @@ class TestSqliteFile(Planning, RepositoryContract):
 
 
 class TestSqliteInMemory(Planning, RepositoryContract):
+    examples = rounds(50)
+
     @pytest.fixture
     def repository(self) -> Iterator[Repository]:
         with memory.connect("sqlite://") as store:

@@ -67,7 +67,7 @@ class Writer:
         self._write_counts()
         self._send("add_receipt", namespace=self.namespace, token=changes.token, receipt=receipt.dump(), now=self.now)
         if self.replicas:
-            self._add_parcels(changes, receipt)
+            self._add_outbox_entries(changes, receipt)
         if crc32(changes.token.encode()) % _FORGET_EVERY == 0:
             self.forget_receipts()
         return receipt
@@ -91,11 +91,11 @@ class Writer:
         rows = [(self.namespace, shard, count) for shard, count in sorted(self._counts.items()) if count]
         self._send_many("count", rows)
 
-    def _add_parcels(self, changes: ChangeSet, receipt: Receipt) -> None:
-        """Write what the replicas are to get. Numbers are given while all the conversations are locked: that orders them."""
+    def _add_outbox_entries(self, changes: ChangeSet, receipt: Receipt) -> None:
+        """Write an entry for each replica. Numbers are assigned while all the conversations are locked, which orders them."""
         text = dump(resolved(changes, receipt))
         rows = [(replica, self.namespace, changes.at, text) for replica in self.replicas]
-        self._send_many("add_parcel", rows)
+        self._send_many("add_outbox_entry", rows)
 
     def _execute(self, name: str, **values: object) -> Any:
         return self.statements.execute(self.cursor, name, values)

@@ -33,7 +33,7 @@ class SqlCommits(Repository):
 
     capabilities: ClassVar[Capabilities] = Capabilities(joins=True)
     replicas: Sequence[str] = ()
-    """For whom the outbox gets a parcel with each commit."""
+    """The replicas for which each commit writes an outbox entry."""
 
     def __init__(self, dialect: Dialect, schemas: SchemaMap | None) -> None:
         self._is_sqlite = dialect.name == "sqlite"

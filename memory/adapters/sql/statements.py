@@ -127,12 +127,15 @@ STATEMENTS: Final[dict[str, sa.ClauseElement]] = {
     "receipt": sa.select(_k.receipt).where(
         _k.namespace == sa.bindparam("namespace"), _k.token == sa.bindparam("token")
     ),
-    "add_parcel": _insert(outbox),
-    "parcels": sa.select(_o.number, _o.namespace, _o.changes)
+    "add_outbox_entry": _insert(outbox),
+    "outbox_entries": sa.select(_o.number, _o.namespace, _o.changes)
     .where(_o.replica == sa.bindparam("replica"))
     .order_by(_o.number)
     .limit(_number("limit")),
-    "remove_parcel": sa.delete(outbox).where(_o.number == _number("number")),
+    "remove_outbox_entry": sa.delete(outbox).where(_o.number == _number("number")),
+    "rename_replica": sa.update(outbox)
+    .where(_o.replica == sa.bindparam("replica"))
+    .values(replica=sa.bindparam("name")),
     "waiting": sa.select(_o.replica, sa.func.count(), sa.func.min(_o.at)).group_by(_o.replica),
 }
 
