@@ -196,7 +196,7 @@ def to_datetime(microseconds: int) -> datetime:
     >>> to_datetime(1_000_001)
     datetime.datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=datetime.timezone.utc)
     """
-    return _EPOCH + _MICROSECOND * microseconds  # half the time of a timedelta of so many
+    return _EPOCH + _MICROSECOND * microseconds  # a multiplication takes half the time of timedelta(...)
 
 
 def to_microseconds(timestamp: object, name: str) -> int:

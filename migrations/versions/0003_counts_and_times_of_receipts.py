@@ -1,6 +1,6 @@
 """A count of the conversations of each namespace, and the time of each receipt.
 
-Commits of older code do not count the conversations that they create or remove: let none run after this revision.
+Older code does not count the conversations that it creates or removes: stop it before this revision runs.
 """
 
 import time
@@ -34,7 +34,7 @@ def upgrade() -> None:
     conversations = sa.Table("memory_conversations", metadata, sa.Column("namespace", _name))
     commits = sa.Table("memory_commits", metadata, sa.Column("at", sa.BigInteger))
     bind = op.get_bind()
-    if bind.dialect.name == "postgresql":  # what is written from here on is counted by newer code
+    if bind.dialect.name == "postgresql":  # no conversation is created between the count and the commit
         locked = sa.table("memory_conversations", schema=_schema())
         op.execute(f"LOCK TABLE {bind.dialect.identifier_preparer.format_table(locked)} IN SHARE MODE")
     counted = sa.select(conversations.c.namespace, sa.literal(0), sa.func.count()).group_by(conversations.c.namespace)

@@ -25,10 +25,10 @@ from memory.port.index import Entry, entries
 from memory.port.outbox import dump, resolved
 
 _FORGET_EVERY: Final = 1_000
-"""One commit of so many, by chance, forgets old receipts: processes of few commits do so too."""
+"""One commit in so many, chosen by the hash of its token, deletes old receipts: short-lived processes do so too."""
 
 _SHARDS: Final = 16
-"""Rows that count the conversations of a namespace. Keys rise by one: creations at one time count in different rows."""
+"""The rows that count a namespace's conversations. Keys rise by one, so concurrent creations update different rows."""
 
 
 @dataclass(slots=True)
@@ -38,11 +38,11 @@ class Writer:
     Attributes:
         statements: compiled for the connection.
         cursor: for statements whose result is read at once.
-        unread: for all others. In a pipeline, their results may arrive when their cursor has gone on to another statement.
+        unread: for all others. In a pipeline, a result may arrive when its cursor already runs another statement.
         namespace: where to write.
         now: microseconds since 1970.
         careful: look before a conversation is created.
-        replicas: the outbox gets a parcel for each.
+        replicas: those for which an outbox entry is written.
     """
 
     statements: Statements
@@ -73,7 +73,7 @@ class Writer:
         return receipt
 
     def purge(self, limit: int) -> int:
-        """Remove at most so many expired conversations; return how many that were."""
+        """Remove expired conversations, at most ``limit``; return how many."""
         expired = self._execute("expired", namespace=self.namespace, now=self.now, limit=limit).fetchall()
         for (key,) in expired:
             self._remove(key)
@@ -81,11 +81,11 @@ class Writer:
         return len(expired)
 
     def forget_receipts(self) -> None:
-        """Remove some receipts that nobody will ask for any more, of all namespaces."""
+        """Delete some of the receipts, in all namespaces, that are older than a day."""
         self._send("forget_receipts", now=self.now)
 
     def _write_counts(self) -> None:
-        """Count what was created and removed, after all conversations are locked; the rows are locked in their order."""
+        """Update the counts. All conversations are locked by now, and the rows are locked in order: no deadlock is possible."""
         if not self._counts:
             return
         rows = [(self.namespace, shard, count) for shard, count in sorted(self._counts.items()) if count]

@@ -86,11 +86,11 @@ def say_how_to_connect(options: dict[str, Any]) -> None:
 
 @contextmanager
 def transaction(connection: Any) -> Iterator[None]:
-    """Begin a transaction, and commit it at the end, in two round trips and one for each result that is read.
+    """Run the block in a transaction: it costs one round trip for each result that the block reads, and one for the commit.
 
-    Results that nobody reads are awaited at the end, together: COMMIT is sent before they are known, and the server skips it
-    after an error. At READ COMMITTED a statement waits for other writers, and then sees what they wrote: under a stricter default
-    of the database, or of the application's engine, most concurrent appends would be refused.
+    The results that the block does not read are awaited together with COMMIT, which the server skips after an error. At READ
+    COMMITTED a statement waits for other writers, and then sees what they wrote: under a stricter default of the database, or of
+    the application's engine, most concurrent appends would be refused.
     """
     autocommit = connection.autocommit
     connection.autocommit = True  # psycopg would wait for the answer to its own BEGIN

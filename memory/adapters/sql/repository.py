@@ -90,7 +90,7 @@ class SqlRepository(SqlCommits):
             raise
 
     def _operate(self, work: Callable[[], T]) -> T:
-        """Do something that a fork waits for; do it again as long as it meets a pooled connection that the server has closed."""
+        """Run one operation, which a fork waits for; repeat it while pooled connections turn out to be closed by the server."""
         is_outermost = self._connections.enter()
         try:
             for _ in range(_LOST_AT_MOST - 1):

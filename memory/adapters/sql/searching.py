@@ -1,4 +1,4 @@
-"""Finding conversations: how SQL does what the planner (memory/port/planner.py) asks for."""
+"""Searching for conversations: the primitives of the planner (memory/port/planner.py) as SQL statements."""
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -16,23 +16,23 @@ from memory.port.planner import Drive, Search
 
 _c, _e, _placed = conversations.c, entries.c, entries.alias("placed")
 _PARTS_AT_MOST: Final = 400
-"""Parts of a plan in one statement: sqlite joins at most 500 SELECTs, and nests expressions at most 1,000 deep."""
+"""The parts of a plan in one statement: sqlite joins at most 500 SELECTs, and nests expressions at most 1,000 deep."""
 
 _DEPTH_AT_MOST: Final = 24
-"""Levels of a plan in one statement: at 36, sqlite's parser overflowed its stack of 100 entries."""
+"""The levels of a plan in one statement: at 36, sqlite's parser overflowed its stack of 100 entries."""
 
 _KEYS_AT_MOST: Final = 10_000
-"""Keys of a plan in one statement, twice: sqlite takes 32,766 parameters, PostgreSQL 65,535."""
+"""The keys of a plan in one statement, which has them twice: sqlite takes 32,766 parameters, PostgreSQL 65,535."""
 
 _LARGEST_PAGE: Final = 1_000
-"""Records that one statement reads, unless more are wanted at first."""
+"""The most records that one statement reads, unless the first page needs more."""
 
 Columns: TypeAlias = Sequence[sa.ColumnElement[Any]]
 Read: TypeAlias = Callable[[Callable[[sa.Connection], Any]], Any]
 
 
 class SqlSearch(Search):
-    """One criterion, in one namespace, at one moment. Each primitive is one statement on a connection of its own.
+    """Searches one namespace by one criterion. Each primitive runs one statement, or one for each page, on its own connection.
 
     Args:
         read: calls a function with a connection, and returns its result.
@@ -52,7 +52,7 @@ class SqlSearch(Search):
         self._namespace = namespace
         self._now = now
         self._not_expired = not_expired(now)
-        self._large: set[Drive] = set()  # they find more than is sooner sorted than walked around
+        self._large: set[Drive] = set()  # those that find more than `drive_limit`
 
     def walk(
         self, order: Order, after: Place | None, wanted: int, most: int | None
@@ -85,15 +85,15 @@ class SqlSearch(Search):
         if order.path:
             source = source.join(_placed, _placed.c.conversation_key == _c.key)
             holds = sa.and_(holds, _placed.c.path == order.index_path)
-        # Likewise: a database may walk an index by them, and look each conversation up among the matches.
+        # As above: a database may scan an index by these columns, and look up each conversation among the matches.
         columns = [sa.func.coalesce(column, sa.null()) for column in _columns(order)]
 
         def page(after: Place | None, limit: int) -> sa.Select[Any]:
             found = sa.select(*RECORD_COLUMNS).select_from(source).where(holds, _is_after(order, columns, after))
             if not (drive in self._large and _finds_by_key(drive)):
                 return found
-            # Any `limit` matches bound the page: nothing beyond the last of them needs to be sorted. Those with the highest keys,
-            # or the lowest, are mostly close to the page, and the index has them at its end.
+            # Any `limit` matches bound the page: what comes after the last of them need not be sorted. Matches with the highest
+            # keys, or the lowest, are usually close to the page, and they are at one end of the index.
             some = sa.select(columns[0]).select_from(source).where(holds, _is_after(order, columns, after))
             places = [place for (place,) in self._rows(_in_order(some, order, [key]).limit(limit))]
             if len(places) < limit:
@@ -127,7 +127,7 @@ class SqlSearch(Search):
         after: Place | None,
         limit: int,
     ) -> Iterator[ConversationRecord]:
-        """Yield what a statement for each page finds, the pages growing: the first one mostly is enough."""
+        """Yield the records that a statement for each page finds. Pages grow, because the first is usually enough."""
         while True:
             statement = _in_order(page(after, limit), order, columns).limit(limit)
             records = [record_of(row) for row in self._rows(statement)]
@@ -137,14 +137,14 @@ class SqlSearch(Search):
             after, limit = order.place(records[-1]), min(2 * limit, max(limit, _LARGEST_PAGE))
 
     def _along_index(self, order: Order) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
-        """Return what to read for an order, and the condition for what belongs to it."""
+        """Return the tables that an order reads, and the condition for conversations that belong to it."""
         if not order.path:
             return conversations, _c.namespace == self._namespace
         placed = _placed.join(conversations, _c.key == _placed.c.conversation_key)
         return placed, sa.and_(_placed.c.namespace == self._namespace, _placed.c.path == order.index_path)
 
     def _driven(self, drive: Drive) -> tuple[sa.FromClause, sa.ColumnElement[int], sa.ColumnElement[bool]]:
-        """Return what to read for a drive, the key in it that is found first, and the condition for matches.
+        """Return the tables that a drive reads, the keys that it finds, and the condition for matches.
 
         The condition does not name the namespace, which the entries have: it would suggest another index.
         """
@@ -153,14 +153,14 @@ class SqlSearch(Search):
             found = sa.select(found.subquery().c.conversation_key).distinct()
         holders = found.subquery("holders")
         key = holders.c.conversation_key
-        # Within a function a column has no index: else a database may go through all conversations, and look up the key of each.
+        # A column inside a function has no index: otherwise a database may scan all conversations, and look up the key of each.
         source = holders.join(conversations, _c.key == sa.func.coalesce(key, sa.null()))
         return source, key, sa.and_(self._not_expired, self._holds(drive.rest))
 
     def _holders(self, lookups: tuple[Lookup, ...]) -> sa.Select[tuple[int]] | sa.CompoundSelect[tuple[int]]:
         """Return the keys of the conversations that one of these look-ups finds, through the index by value.
 
-        A conversation that several of them find, or a list of which several elements are asked, comes more than once.
+        A conversation is repeated if several look-ups, or several elements of a list, find it.
         """
         found = [
             sa.select(_e.conversation_key).where(_e.namespace == self._namespace, _finds(lookup)) for lookup in lookups

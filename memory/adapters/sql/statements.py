@@ -24,7 +24,7 @@ RECORD_COLUMNS: Final = tuple(_c.key if name == "incarnation" else _c[name] for 
 
 
 RECEIPTS_KEPT: Final = 24 * 3600 * 1_000_000
-"""Microseconds, at least: as long as a lost answer may be asked for again."""
+"""Microseconds: after a lost answer, a commit can be repeated for at least this long."""
 
 _FORGOTTEN_AT_ONCE: Final = 5_000
 
@@ -36,7 +36,7 @@ def record_of(row: Sequence[Any]) -> ConversationRecord:
 
 
 def counted(namespace: str, now: int) -> sa.Select[tuple[int]]:
-    """Select how many conversations a namespace has, without those that have expired and are not purged yet."""
+    """Select the number of conversations in a namespace, without those that have expired and are not purged yet."""
     expired = sa.select(sa.func.count()).where(_c.namespace == namespace, _c.expires_at <= now).scalar_subquery()
     kept = (
         sa.select(sa.func.coalesce(sa.func.sum(_n.conversations), 0)).where(_n.namespace == namespace).scalar_subquery()
@@ -54,7 +54,7 @@ def _parameters(*columns: sa.ColumnClause[Any]) -> dict[str, sa.BindParameter[An
 
 
 def _insert(table: sa.Table) -> sa.Insert:
-    """Insert a row of parameters, in the order of the columns; without a key that the database gives."""
+    """Insert a row of parameters in the order of the columns, without a key that the database assigns."""
     return sa.insert(table).values(_parameters(*[column for column in table.c if column.autoincrement is not True]))
 
 
@@ -141,7 +141,7 @@ STATEMENTS: Final[dict[str, sa.ClauseElement]] = {
 
 
 def _by_dialect(name: str) -> dict[str, sa.ClauseElement]:
-    """Return the statements that are not the same for all databases. Receipts age by PostgreSQL's clock: clients' differ."""
+    """Return the statements that differ by database. On PostgreSQL receipts age by the server's clock: clients' clocks differ."""
     now: sa.ColumnElement[int] = _number("now")
     insert: Any = sqlite.insert
     if name == "postgresql":
@@ -167,9 +167,9 @@ SchemaMap: TypeAlias = Mapping[str | None, str | None]
 class _Compiled(NamedTuple):
     text: str
     names: Sequence[str]
-    """Those of the parameters, in their order."""
+    """The names of the parameters, in order."""
     constants: Mapping[str, object]
-    """Parameters that the statement itself gives, as the OFFSET 0 that SQLAlchemy writes behind every LIMIT on sqlite."""
+    """Parameters with values of the statement's own, such as the OFFSET 0 that SQLAlchemy adds to each LIMIT on sqlite."""
 
 
 class Statements:

@@ -81,7 +81,7 @@ commits: Final = Table(
 )
 
 counts: Final = Table(
-    "memory_counts",  # how many conversations a namespace has: the sum of some rows, so that writers seldom wait for one
+    "memory_counts",  # the conversations of a namespace: the sum of its rows, so that writers seldom wait for each other
     metadata,
     Column("namespace", _Name, primary_key=True),
     Column("shard", Integer, primary_key=True, autoincrement=False),
