@@ -431,7 +431,7 @@ def apply(store: Store, edit: tuple[str, str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("short_pieces")
-@settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from(["source", "target", "copy", "replace"]), _edits), max_size=20))
 def test_whatever_was_edited_a_copy_makes_both_the_same(steps: list[tuple[str, tuple[str, str, Any]]]) -> None:
     stores = {"source": objects(), "target": objects()}

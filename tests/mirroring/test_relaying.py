@@ -187,7 +187,7 @@ def test_a_relay_that_died_before_it_could_say_so_delivers_again_to_no_effect(
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 def test_whenever_the_relay_dies_the_replica_ends_equal(data: st.DataObject) -> None:
     mortal = Mortal()
     replica = Store(mortal)
