@@ -1,6 +1,6 @@
 """The entities that an application stores: conversations and their runs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,16 +10,18 @@ from memory.domain.records import (
     check_record,
     check_run,
     decode_metadata,
-    decode_text,
+    decode_object,
     encode_metadata,
 )
 from memory.domain.values import (
     check_id,
+    decode,
     encode,
     new_id,
     to_datetime,
     to_microseconds,
 )
+from memory.errors import CorruptRecordError
 
 
 class Conversation:
@@ -149,16 +151,21 @@ class Run:
         Raises:
             CorruptRecordError: the record cannot be read; the message names the conversation and the position.
         """
-        what = f"run {record.position!r} of conversation {conversation_id!r}"
-        check_run(record, what)
-        return cls(
-            decode_text(record.input, what),
-            decode_text(record.output, what),
-            decode_metadata(record.metadata, what),
-            record.id,
-            to_datetime(record.created_at),
-            record.position or None,
-        )
+        check_run(record, conversation_id)
+        position, id, input, output, metadata, created_at = record
+        run = object.__new__(cls)
+        try:
+            _set_input(run, decode(input))
+            _set_output(run, decode(output))
+            _set_metadata(run, {} if metadata == "{}" else decode_object(metadata))
+        except ValueError as error:  # also UnicodeDecodeError and json.JSONDecodeError
+            raise CorruptRecordError(
+                f"run {position} of conversation {conversation_id!r} is stored but cannot be read: {error}"
+            ) from error
+        _set_id(run, id)
+        _set_created_at(run, to_datetime(created_at))
+        _set_position(run, position or None)
+        return run
 
     def to_record(self, position: int = 0) -> RunRecord:
         """Return the record that a store keeps of this run, with the given position.
@@ -174,3 +181,9 @@ class Run:
             encode_metadata(self.metadata),
             to_microseconds(self.created_at, "the run's created_at"),
         )
+
+
+# The __init__ of a frozen dataclass sets each field by name, which takes three times as long: a third of the time to load runs.
+_set_input, _set_output, _set_metadata, _set_id, _set_created_at, _set_position = [
+    vars(Run)[field.name].__set__ for field in fields(Run)
+]

@@ -56,34 +56,51 @@ def check_record(record: ConversationRecord) -> None:
         CorruptRecordError: the record was damaged, or written by something else.
     """
     id, metadata, version, _, run_count, last_position, created_at, updated_at, expires_at = record
-    if (
-        not (type(id) is type(metadata) is str)
-        or not all(type(n) is int and 0 <= n <= LARGEST for n in (version, run_count, last_position))
-        or not all(type(n) is int and FIRST_TIME <= n <= LAST_TIME for n in (created_at, updated_at))
-        or not (expires_at is None or (type(expires_at) is int and 0 <= expires_at <= LAST_TIME))
+    if not (
+        type(id) is type(metadata) is str
+        and type(version) is type(run_count) is type(last_position) is type(created_at) is type(updated_at) is int
+        and 0 <= version <= LARGEST
+        and 0 <= run_count <= LARGEST
+        and 0 <= last_position <= LARGEST
+        and FIRST_TIME <= created_at <= LAST_TIME
+        and FIRST_TIME <= updated_at <= LAST_TIME
+        and (expires_at is None or (type(expires_at) is int and 0 <= expires_at <= LAST_TIME))
     ):
         raise CorruptRecordError(
             f"conversation {id!r} is stored but cannot be read: {record._replace(metadata='...')!r:.500}"
         )
 
 
-def check_run(record: RunRecord, what: str) -> None:
-    """Check that a run's record holds only values that a store writes; raise `CorruptRecordError` otherwise."""
-    if (
-        not (type(record.position) is int and 0 <= record.position <= LARGEST)
-        or not all(type(text) is str for text in record[1:5])
-        or not (type(record.created_at) is int and FIRST_TIME <= record.created_at <= LAST_TIME)
+def check_run(record: RunRecord, conversation_id: str) -> None:
+    """Check that a run's record holds only values that a store writes.
+
+    Raises:
+        CorruptRecordError: the record was damaged, or written by something else; the message names the run.
+    """
+    position, id, input, output, metadata, created_at = record
+    if not (
+        type(position) is type(created_at) is int
+        and type(id) is type(input) is type(output) is type(metadata) is str
+        and 0 <= position <= LARGEST
+        and FIRST_TIME <= created_at <= LAST_TIME
     ):
-        kinds = {name: type(value).__name__ for name, value in record._asdict().items()}
-        raise CorruptRecordError(f"{what} is stored but cannot be read: {kinds}, created_at {record.created_at!r:.100}")
+        kinds = {name: type(value).__name__ for name, value in zip(RunRecord._fields, record, strict=True)}
+        raise CorruptRecordError(
+            f"run {position!r} of conversation {conversation_id!r} is stored but cannot be read: {kinds}, "
+            f"created_at {created_at!r:.100}"
+        )
 
 
-def decode_text(text: str, what: str) -> Json:
-    """Return the value of stored JSON text; raise `CorruptRecordError` if it cannot be read."""
-    try:
-        return decode(text)
-    except ValueError as error:  # also UnicodeDecodeError and json.JSONDecodeError
-        raise CorruptRecordError(f"{what} is stored but cannot be read: {error}") from error
+def decode_object(text: str) -> dict[str, Json]:
+    """Return the dict of a stored JSON text.
+
+    Raises:
+        ValueError: the text is not one of a dict.
+    """
+    value = decode(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"its metadata is not an object: {text[:40]!r}")  # noqa: TRY004  # the text is bad, not its type
+    return value
 
 
 def decode_metadata(text: str, what: str) -> dict[str, Json]:
@@ -94,7 +111,7 @@ def decode_metadata(text: str, what: str) -> dict[str, Json]:
     """
     if text == "{}":
         return {}
-    metadata = decode_text(text, what)
-    if not isinstance(metadata, dict):
-        raise CorruptRecordError(f"{what} is stored but its metadata is not an object: {text[:40]!r}")
-    return metadata
+    try:
+        return decode_object(text)
+    except ValueError as error:  # also UnicodeDecodeError and json.JSONDecodeError
+        raise CorruptRecordError(f"{what} is stored but cannot be read: {error}") from error

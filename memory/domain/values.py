@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from json.encoder import encode_basestring_ascii
+from json.scanner import make_scanner
 from typing import Final, TypeAlias
 
 from memory.errors import InvalidValueError
@@ -47,6 +48,9 @@ def _refuse_constant(name: str) -> Json:
 
 
 _loads = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_scan: Callable[[str, int], tuple[Json, int]] = make_scanner(
+    json.JSONDecoder(parse_constant=_refuse_constant)  # type: ignore[arg-type]  # typeshed takes it for another class
+)
 _dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
@@ -104,10 +108,18 @@ def decode(text: str) -> Json:
     >>> decode('{"customer":"ada"}')
     {'customer': 'ada'}
     """
+    value: Json
     try:
-        value: Json = _loads(text)
-    except (RecursionError, TypeError) as error:  # TypeError: not a str
+        if text[0] == '"' and text.find('"', 1) == len(text) - 1 and "\\" not in text:
+            return text[1:-1]  # nothing is escaped: no parser is needed
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except StopIteration:  # the text does not begin with a value, but perhaps with a blank
+        pass
+    except (RecursionError, LookupError, TypeError, AttributeError) as error:  # the last three: empty, or not a str
         raise ValueError(f"not readable as JSON: {error}") from error
+    value = _loads(text)
     return _map_strings(value, _from_bytes) if text.startswith(" ") else value
 
 
@@ -184,7 +196,7 @@ def to_datetime(microseconds: int) -> datetime:
     >>> to_datetime(1_000_001)
     datetime.datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=datetime.timezone.utc)
     """
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return _EPOCH + _MICROSECOND * microseconds  # a multiplication takes half the time of timedelta(...)
 
 
 def to_microseconds(timestamp: object, name: str) -> int:

@@ -1,7 +1,8 @@
-"""How fast the sqlite store is, each figure beside a floor measured in the same run: ``python tests/benchmarks/bench_sql.py``.
+"""How fast the SQL store is, each figure beside a floor measured in the same run: ``python tests/benchmarks/bench_sql.py [URL]``.
 
 Absolute times are this machine's; the ratios are what to compare. The floor of an append is hand-written `sqlite3` doing the same
-UPDATE and INSERT with the same durability. Both sides take turns, so that a slow moment hits both.
+UPDATE and INSERT with the same durability, and that of reading is the bare rows. Both sides take turns: a slow moment hits both.
+With the URL of an empty PostgreSQL database, the same is measured there, the floor being hand-written `psycopg`.
 """
 
 import itertools
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import memory
 from memory import Run, Store, where
-from memory.adapters.sql import SqlRepository
 from memory.domain.criteria import Criterion
 from tests.benchmarks.measuring import TEXT, fill, fill_for_queries, in_turns, report, timed
 
@@ -22,6 +22,10 @@ CONVERSATIONS = 100_000
 UPDATE = (
     "UPDATE memory_conversations SET run_count = run_count + 1, last_position = last_position + 1, updated_at = ? "
     "WHERE namespace = 'default' AND id = ? RETURNING key, last_position"
+)
+ROWS = (
+    "SELECT position, id, input, output, metadata, created_at FROM memory_runs WHERE conversation_key = {0} "
+    "ORDER BY position DESC LIMIT {0}"
 )
 INSERT = "INSERT INTO memory_runs VALUES (?, ?, ?, ?, ?, '{}', ?)"
 
@@ -50,10 +54,10 @@ def append_by_us(store: Store, conversation_id: str) -> Callable[[], None]:
     return append
 
 
-def last_twenty(store: Store, conversation_id: str) -> Callable[[], None]:
+def last_runs(store: Store, conversation_id: str, limit: int = 20) -> Callable[[], None]:
     def read() -> None:
         with store.begin() as uow:
-            uow.runs.last(conversation_id, 20)
+            uow.runs.last(conversation_id, limit)
 
     return read
 
@@ -68,14 +72,55 @@ def bench_appends(folder: Path) -> None:
         fill(ours, "short", 10)
         by_hand = append_by_hand(folder / f"floor-{synchronous}.db", synchronous)
         spent, least = in_turns(3000, append_by_us(ours, "short"), by_hand)
-        report(f"append one run, synchronous={synchronous}", spent, least)
+        report(f"append one run, synchronous={synchronous}", spent, least, {"full": 1.45, "normal": 3}[synchronous])
         fill(ours, "ten", 10)
         fill(ours, "long", 100_000)
         long, ten = in_turns(3000, append_by_us(ours, "long"), append_by_us(ours, "ten"))
         report(f"  at 100,000 runs (floor: at 10), synchronous={synchronous}", long, ten)
-        long, ten = in_turns(1000, last_twenty(ours, "long"), last_twenty(ours, "ten"))
+        long, ten = in_turns(1000, last_runs(ours, "long"), last_runs(ours, "ten"))
         report("  last 20 of 100,000 runs (floor: of the short one)", long, ten)
         ours.close()
+
+
+def bench_reads(folder: Path) -> None:
+    with memory.connect(f"sqlite:///{folder}/reads.db") as store:
+        fill(store, "c", 1000)
+        raw = sqlite3.connect(folder / "reads.db", isolation_level=None)
+        for limit, rounds, most in ((20, 3000, 3), (1000, 200, 4)):
+
+            def rows(limit: int = limit) -> None:
+                raw.execute(ROWS.format("?"), (1, limit)).fetchall()
+
+            spent, floor = in_turns(rounds, last_runs(store, "c", limit), rows)
+            report(f"last {limit} runs of 1,000", spent, floor, most)
+
+
+def bench_postgresql(url: str) -> None:
+    import psycopg
+
+    numbers = itertools.count()
+    with memory.connect(url) as store, psycopg.connect(url.replace("+psycopg", "")) as raw:
+        store.migrate()
+        fill(store, "ours", 1000)
+        fill(store, "floor", 1000)
+        ((key,),) = raw.execute("SELECT key FROM memory_conversations WHERE id = 'floor'").fetchall()
+        raw.commit()
+
+        def append() -> None:
+            number = next(numbers)
+            ((key, position),) = raw.execute(UPDATE.replace("?", "%s"), (number, "floor")).fetchall()
+            run = (key, position, f"run-{number}", f'"{TEXT}"', f'"{TEXT}"', number)
+            raw.execute(INSERT.replace("?", "%s"), run)
+            raw.commit()
+
+        spent, floor = in_turns(2000, append_by_us(store, "ours"), append)
+        report("append one run", spent, floor, 1.4)
+        raw.autocommit = True
+
+        def rows() -> None:
+            raw.execute(ROWS.format("%s"), (key, 20)).fetchall()
+
+        report("last 20 runs of 1,000", *in_turns(2000, last_runs(store, "ours"), rows))
 
 
 def bench_queries(store: Store) -> None:
@@ -115,13 +160,14 @@ def bench_queries(store: Store) -> None:
 
 
 def main() -> None:
-    url = None
+    if urls := [argument for argument in sys.argv[1:] if "://" in argument]:
+        bench_postgresql(urls[0])
+        return
     with tempfile.TemporaryDirectory() as folder:
-        if url is None and "--queries" not in sys.argv:
+        if "--queries" not in sys.argv:
+            bench_reads(Path(folder))
             bench_appends(Path(folder))
-        with memory.connect(url or f"sqlite:///{folder}/queries.db") as store:
-            assert isinstance(store.repository, SqlRepository)
-            store.migrate()
+        with memory.connect(f"sqlite:///{folder}/queries.db") as store:
             spent = timed(lambda: fill_for_queries(store, CONVERSATIONS))
             print(f"{CONVERSATIONS:,} conversations made in {spent:.1f} s")
             bench_queries(store)

@@ -7,6 +7,7 @@ import pytest
 import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from memory.testing.planning import Planning
 from tests.rounds import rounds
 from tests.servers import Server, postgres
 
@@ -17,7 +18,7 @@ def postgresql(postgres_server: Server) -> Iterator[Repository]:
         yield store.repository
 
 
-class TestPostgresql(RepositoryContract):
+class TestPostgresql(Planning, RepositoryContract):
     examples = rounds(50)
 
     @pytest.fixture

@@ -8,10 +8,11 @@ import pytest
 import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from memory.testing.planning import Planning
 from tests.rounds import rounds
 
 
-class TestSqliteFile(RepositoryContract):
+class TestSqliteFile(Planning, RepositoryContract):
     examples = rounds(50)
 
     @pytest.fixture
@@ -20,7 +21,7 @@ class TestSqliteFile(RepositoryContract):
             yield store.repository
 
 
-class TestSqliteInMemory(RepositoryContract):
+class TestSqliteInMemory(Planning, RepositoryContract):
     examples = rounds(50)
 
     @pytest.fixture

@@ -7,6 +7,9 @@ from threading import Lock, Thread
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+_FLUSH = b"H\0\0\0\4"
+"""PostgreSQL's: psycopg sends one at the end of a pipeline, also when the answers that it waits for are on their way already."""
+
 Cut = Literal["before", "after", "never answers"]
 
 
@@ -93,7 +96,7 @@ class _Pair:
     def pass_on_questions(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._client.recv(1 << 20):
-                if self._server_spoke:
+                if self._server_spoke and data != _FLUSH:
                     self._proxy.round_trips += 1
                     self._server_spoke = False
                 if self._proxy.is_commit(data) and (cut := self._proxy.next_cut()):

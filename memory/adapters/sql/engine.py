@@ -39,8 +39,13 @@ def open_engine(url: str) -> tuple[Engine, float]:
 
 
 def _open_postgresql(location: URL) -> tuple[Engine, float]:
-    given = location.query.get("timeout", str(DEFAULT_TIMEOUT))
-    timeout = cast(float, options(f"?timeout={given}", {"timeout": seconds})["timeout"])
+    given = location.query.get("timeout", DEFAULT_TIMEOUT)
+    try:
+        timeout = seconds(str(given))
+    except ValueError:
+        timeout = 0
+    if not timeout:  # raised here: no exception that quotes the URL hangs on it
+        raise ConfigurationError("the option timeout of the URL cannot have the value given")
     # A URL without a driver means psycopg2 to SQLAlchemy 2.0, and psycopg from 2.1 on.
     location = location.difference_update_query(["timeout"]).set(drivername="postgresql+psycopg")
     return create_engine(location, pool_timeout=timeout, isolation_level="READ COMMITTED"), timeout

@@ -36,14 +36,13 @@ class TakenError(AlreadyExistsError):
     """A unique key was taken between looking and writing, or a token was written before."""
 
 
-_UNFORESEEN: Final = (PersistenceError, "the database refused the work; nothing was written")
+_NOT_WRITTEN: Final = "; nothing was written"
+_SCHEMA: Final = "run `memory migrate`, or call store.migrate()"
+_UNFORESEEN: Final = (PersistenceError, f"the database refused the work{_NOT_WRITTEN}")
 
 # Result codes of sqlite (https://sqlite.org/rescode.html): an extended one, or that of its low byte.
 _SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
-    sqlite3.SQLITE_ERROR: (
-        SchemaError,
-        "the tables are not as they should be: run `memory migrate`, or call store.migrate()",
-    ),
+    sqlite3.SQLITE_ERROR: (SchemaError, f"the tables are not as they should be: {_SCHEMA}"),
     sqlite3.SQLITE_BUSY: (StoreUnavailableError, "another process kept the database locked; nothing was written"),
     sqlite3.SQLITE_LOCKED: (StoreUnavailableError, "the database is locked; nothing was written"),
     sqlite3.SQLITE_FULL: (StoreUnavailableError, "the disk is full; nothing was written"),
@@ -52,17 +51,14 @@ _SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
     sqlite3.SQLITE_READONLY_DBMOVED: (FileGoneError, FileGoneError.what),
     sqlite3.SQLITE_CANTOPEN: (
         ConfigurationError,
-        "the file cannot be opened or made: look at its directory and permissions",
+        "the file cannot be opened or made: check its directory and permissions",
     ),
-    sqlite3.SQLITE_PERM: (ConfigurationError, "the file may not be read or written: look at its permissions"),
+    sqlite3.SQLITE_PERM: (ConfigurationError, "the file may not be read or written: check its permissions"),
     sqlite3.SQLITE_NOTADB: (ConfigurationError, "the file is not a sqlite database"),
     sqlite3.SQLITE_CORRUPT: (CorruptRecordError, "the database file is damaged"),
     sqlite3.SQLITE_CONSTRAINT: (TakenError, "the key is taken"),
     sqlite3.SQLITE_TOOBIG: (InvalidValueError, "a value is larger than sqlite can keep"),
-    sqlite3.SQLITE_INTERRUPT: (
-        StoreUnavailableError,
-        "the work was interrupted, or took too long; nothing was written",
-    ),
+    sqlite3.SQLITE_INTERRUPT: (StoreUnavailableError, f"the work was interrupted, or took too long{_NOT_WRITTEN}"),
     sqlite3.SQLITE_NOMEM: (StoreUnavailableError, "there was no memory left; nothing was written"),
     sqlite3.SQLITE_PROTOCOL: (StoreUnavailableError, "other processes kept the log locked; nothing was written"),
 }
@@ -82,7 +78,7 @@ _POSTGRESQL: Final[dict[str, tuple[type[PersistenceError], str]]] = {
     "40003": (CommitInDoubtError, "the server cannot tell whether it committed"),
     "40": (StoreUnavailableError, "the transaction was rolled back for the sake of another; nothing was written"),
     "42501": (ConfigurationError, "the user has no right to these tables"),
-    "42P01": (SchemaError, "the tables are not there: run `memory migrate`, or call store.migrate()"),
+    "42P01": (SchemaError, f"the tables are not there: {_SCHEMA}"),
     "53": (StoreUnavailableError, "the server is out of resources; nothing was written"),
     "54": (InvalidValueError, "a value is larger than PostgreSQL can keep"),
     "55": (StoreUnavailableError, "the server is not in the state for it; nothing was written"),
@@ -188,10 +184,7 @@ def _meaning_in_postgresql(error: Any, dialect: Dialect, url: URL, *, connected:
 
         state = why_refused(error, url.host)
         if state is None:
-            return (
-                StoreUnavailableError,
-                "the server could not be reached, or refused the connection; nothing was written",
-            )
+            return StoreUnavailableError, f"the server could not be reached, or refused the connection{_NOT_WRITTEN}"
     if state is None:
         return None
     return next((_POSTGRESQL[key] for key in (state, state[:2]) if key in _POSTGRESQL), _UNFORESEEN)

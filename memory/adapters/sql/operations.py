@@ -1,33 +1,30 @@
 """What a SQL store reads and commits, on whatever connection: its own, or the application's."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from sqlalchemy import URL, Connection, Dialect
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from memory.adapters.sql.committing import Writer, record_of, remove_conversation
+from memory.adapters.sql.committing import Writer
 from memory.adapters.sql.connections import with_cursor
 from memory.adapters.sql.errors import TakenError
-from memory.adapters.sql.searching import Search, fitting
-from memory.adapters.sql.statements import SchemaMap, Statements
+from memory.adapters.sql.searching import SqlSearch
+from memory.adapters.sql.statements import SchemaMap, Statements, record_of
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
-from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, InvalidValueError, NotFoundError
 from memory.port.changes import ALL_RUNS, ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import limited
-from memory.port.index import plan
-from memory.port.paging import Page, Place, Query
 from memory.port.repository import Capabilities, Repository, RunsRead, Window
-from memory.port.searching import collect, count_pages
 
 T = TypeVar("T")
 
+_position: Final = attrgetter("position")
 _ATTEMPTS: Final = 3  # at a commit: a key may be taken at the same moment
-_RECEIPTS_KEPT: Final = 24 * 3600 * 1000  # milliseconds, at least: as long as a lost answer may be asked for again
 _PURGED_AT_ONCE: Final = 500
 
 
@@ -39,6 +36,7 @@ class SqlCommits(Repository):
     """The replicas for which each commit writes an outbox entry."""
 
     def __init__(self, dialect: Dialect, schemas: SchemaMap | None) -> None:
+        self._is_sqlite = dialect.name == "sqlite"
         self._statements = Statements.of(dialect, schemas)
 
     @property
@@ -68,24 +66,9 @@ class SqlCommits(Repository):
         row = self._fetch("get", values)
         return None if row is None else Conversation.from_record(record_of(row))
 
-    @limited
-    def find(self, namespace: str, query: Query) -> Page[Conversation]:
-        planned, exact = fitting(*plan(query.criterion))
-
-        def fetch(after: Place | None, limit: int) -> Sequence[ConversationRecord]:
-            rows = self._read(
-                lambda connection: Search(connection, namespace, planned, self.clock()).page(query.order, after, limit)
-            )
-            return [record_of(row) for row in rows]
-
-        return collect(query, fetch, exact=exact)
-
-    @limited
-    def count(self, namespace: str, criterion: Criterion) -> int:
-        planned, exact = fitting(*plan(criterion))
-        if exact:
-            return self._read(lambda connection: Search(connection, namespace, planned, self.clock()).count())
-        return count_pages(lambda query: self.find(namespace, query), criterion)
+    @contextmanager
+    def searching(self, namespace: str, criterion: Criterion) -> Iterator[SqlSearch]:
+        yield SqlSearch(self._read, namespace, criterion, self.clock())
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
@@ -102,13 +85,14 @@ class SqlCommits(Repository):
         rows = self._look(lambda cursor: self._statements.execute(cursor, name, values).fetchall())
         if not rows:
             return RunsRead(None, ())
-        key, version, last_position = rows[0][:3]
+        (state,) = [row for row in rows if row[1] is None]
+        key, *_, version, last_position = state
         if not type(version) is type(last_position) is int:
             raise CorruptRecordError(
                 f"conversation {conversation_id!r} is stored but its version or last position is not"
             )
-        read = [Run.from_record(conversation_id, RunRecord(*row[3:])) for row in rows if row[3] is not None]
-        read.sort(key=attrgetter("position"))  # the order of a joined window is not promised
+        read = [Run.from_record(conversation_id, row[:-1]) for row in rows if row is not state]
+        read.sort(key=_position)  # the order of rows in a union is not promised
         return RunsRead(ExpectedVersion(str(key), version), tuple(read), last_position)
 
     @limited
@@ -143,7 +127,8 @@ class SqlCommits(Repository):
         return None if row is None else Receipt.load(token, row[0])
 
     def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
-        return Writer(self._statements, cursor, namespace, self.clock(), careful=careful, replicas=self.replicas)
+        unread = cursor if self._is_sqlite else cast(Any, cursor).connection.cursor()
+        return Writer(self._statements, cursor, unread, namespace, self.clock(), careful, self.replicas)
 
     @limited
     def namespaces(self) -> set[str]:
@@ -159,15 +144,6 @@ class SqlCommits(Repository):
 
     @limited
     def _purge_some(self, cursor: DBAPICursor, namespace: str) -> int:
-        values = {"namespace": namespace, "now": self.clock(), "limit": _PURGED_AT_ONCE}
-        expired = self._statements.execute(cursor, "expired", values).fetchall()
-        for (key,) in expired:
-            remove_conversation(self._statements, cursor, key)
-        self._forget_receipts(cursor, namespace)
-        return len(expired)
-
-    def _forget_receipts(self, cursor: DBAPICursor, namespace: str) -> None:
-        oldest = (
-            f"{self.clock() // 1000 - _RECEIPTS_KEPT:012x}"  # a token begins with its time: memory.domain.values.new_id
-        )
-        self._statements.execute(cursor, "forget_receipts", {"namespace": namespace, "token": oldest})
+        writer = self._writer(cursor, namespace, careful=True)
+        writer.forget_receipts()
+        return writer.purge(_PURGED_AT_ONCE)

@@ -10,10 +10,11 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from math import ceil, inf
+from traceback import clear_frames
 from typing import Any, Final, TypeVar, cast
 
 import psycopg
-from psycopg import IsolationLevel, pq, waiting
+from psycopg import pq, waiting
 from psycopg.conninfo import make_conninfo
 
 from memory.port.deadlines import remaining
@@ -84,22 +85,30 @@ def say_how_to_connect(options: dict[str, Any]) -> None:
 
 
 @contextmanager
-def read_committed(connection: Any) -> Iterator[None]:
-    """Begin a transaction that waits for other writers, and then sees what they wrote.
+def transaction(connection: Any) -> Iterator[None]:
+    """Run the block in a transaction: it costs one round trip for each result that the block reads, and one for the commit.
 
-    Under a stricter default of the database, or of the application's engine, most concurrent appends would be refused.
+    The results that the block does not read are awaited together with COMMIT, which the server skips after an error. At READ
+    COMMITTED a statement waits for other writers, and then sees what they wrote: under a stricter default of the database, or of
+    the application's engine, most concurrent appends would be refused.
     """
-    if connection.autocommit:
-        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        yield
-        return
-    before = connection.isolation_level
-    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    autocommit = connection.autocommit
+    connection.autocommit = True  # psycopg would wait for the answer to its own BEGIN
     try:
-        yield
+        with connection.pipeline():
+            connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            yield
+            connection.execute("COMMIT")
+    except Exception as error:
+        clear_frames(error.__traceback__)  # psycopg's generators keep what they raise, in a cycle
+        if not connection.closed:
+            connection.rollback()
+        raise
     finally:
-        if not connection.closed and connection.info.transaction_status == pq.TransactionStatus.IDLE:
-            connection.isolation_level = before
+        if connection.info.transaction_status == pq.TransactionStatus.IDLE:
+            connection.autocommit = autocommit
+        else:  # an interrupt has left it amid a command
+            connection.close()
 
 
 def why_refused(error: Any, host: str | None) -> str | None:

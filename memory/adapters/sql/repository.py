@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
-from itertools import count
 from typing import Final, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine
@@ -11,7 +10,6 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
 
 from memory.adapters.sql import schema
-from memory.adapters.sql.committing import Writer
 from memory.adapters.sql.connections import (
     Connections,
     check_file,
@@ -33,7 +31,6 @@ from memory.port.urls import redact
 T = TypeVar("T")
 
 _LOST_AT_MOST: Final = 20  # connections one after the other: all in a pool have died when a server was restarted
-_FORGET_EVERY: Final = 500  # commits between two removals of old receipts
 
 
 def open_url(url: str) -> "SqlRepository":
@@ -43,7 +40,7 @@ def open_url(url: str) -> "SqlRepository":
 
 
 class SqlRepository(SqlCommits):
-    """Conversations in sqlite or PostgreSQL, in four tables whose names begin with ``memory_``.
+    """Conversations in sqlite or PostgreSQL, in tables whose names begin with ``memory_``.
 
     No transaction is open between two calls. On sqlite a commit takes the write lock at its beginning.
 
@@ -65,7 +62,6 @@ class SqlRepository(SqlCommits):
         super().__init__(engine.dialect, engine.get_execution_options().get("schema_translate_map"))
         self.engine = engine
         self.timeout = timeout
-        self._is_sqlite = engine.dialect.name == "sqlite"
         # PostgreSQL: without BEGIN and ROLLBACK a read is one round trip, not three. sqlite reads so by itself. A migration
         # must see what another one made while it waited for the lock.
         self._reader = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -73,47 +69,55 @@ class SqlRepository(SqlCommits):
         self._connections = Connections(engine, timeout, keeps=owns_engine)
         self._is_shared = isinstance(engine.pool, (SingletonThreadPool, StaticPool))
         self._owns_engine = owns_engine
-        self._commits = count(1)
 
     @property
     def url(self) -> URL:
         return self.engine.url
 
     def _read(self, work: Callable[[Connection], T]) -> T:
-        return _on_living_connection(lambda: self._connected(self._reader, work))
+        return self._operate(lambda: self._connected(self._reader, work))
 
     def _look(self, work: Callable[[DBAPICursor], T]) -> T:
         if not self._is_sqlite:  # its driver begins a transaction to read, unless it is told not to
             return super()._look(work)
-        return _on_living_connection(lambda: self._on_driver(lambda driver: with_cursor(driver, work)))
-
-    def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        driver = None
-        is_outermost = self._connections.enter()
-        try:
-            with ExitStack() as stack:
-                try:
-                    connection = stack.enter_context(engine.connect())
-                    driver = connection.connection
-                    prepare(driver, engine.dialect)
-                    return work(connection)
-                except BaseException as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
-                    reraise(error, self, engine.dialect, driver)
-        finally:
-            if is_outermost:
-                self._connections.leave()
+        return self._operate(lambda: self._on_driver(lambda driver: with_cursor(driver, work)))
 
     def _write(self, work: Callable[[DBAPICursor], T]) -> T:
         try:
-            return _on_living_connection(lambda: self._on_driver(lambda driver: self._in_transaction(driver, work)))
+            return self._operate(lambda: self._on_driver(lambda driver: self._in_transaction(driver, work)))
         except FileGoneError:
             self._connections.close_idle()
             raise
 
+    def _operate(self, work: Callable[[], T]) -> T:
+        """Run one operation, which a fork waits for; repeat it while pooled connections turn out to be closed by the server."""
+        is_outermost = self._connections.enter()
+        try:
+            for _ in range(_LOST_AT_MOST - 1):
+                try:
+                    return work()
+                except ConnectionLostError:
+                    if remaining(1) <= 0:
+                        raise
+            return work()
+        finally:
+            if is_outermost:
+                self._connections.leave()
+
+    def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        driver = None
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(engine.connect())
+                driver = connection.connection
+                prepare(driver, engine.dialect)
+                return work(connection)
+            except BaseException as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+                reraise(error, self, engine.dialect, driver)
+
     def _on_driver(self, work: Callable[[PoolProxiedConnection], T]) -> T:
         # The pool's connection and the driver's transaction: SQLAlchemy's own would cost a fifth of an append (statements.py).
         driver = None
-        is_outermost = self._connections.enter()
         try:
             driver = self._connections.take()
             prepare(driver, self.engine.dialect)
@@ -123,49 +127,40 @@ class SqlRepository(SqlCommits):
         finally:
             if driver is not None:
                 self._connections.give_back(driver)
-            if is_outermost:
-                self._connections.leave()
 
     def _in_transaction(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
-        if not self._is_sqlite:
-            from memory.adapters.sql.postgresql import read_committed
-
-            with read_committed(driver.driver_connection):
-                return self._committed(driver, work)
         if self._is_shared and is_in_transaction(driver):
             raise UnsupportedError(
                 f"{self}: a transaction of the application's is open on the only connection that its pool has: "
                 "join it by begin(connection=...)"
             )
-        return self._committed(driver, work)
-
-    def _committed(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
+        if not self._is_sqlite:
+            return self._in_postgresql(driver, work)
         try:
             begin_writing(driver)
             result = with_cursor(driver, work)
-            self._commit_driver(driver)
-        except BaseException as error:  # also what a signal raises between the last statement and the commit
-            # Amid a command, where an interrupt may have struck, PostgreSQL's driver takes no other: `reraise` closes it then.
-            is_free = self._is_sqlite or isinstance(error, Exception)
-            if is_free and driver.is_valid and not is_disconnect(error, self.engine.dialect, driver):
+            check_file(driver)
+            driver.commit()
+        except BaseException:  # also what a signal raises between the last statement and the commit
+            if driver.is_valid:
                 driver.rollback()
             raise
         return result
 
-    def _commit_driver(self, driver: PoolProxiedConnection) -> None:
-        check_file(driver)
-        try:
-            driver.commit()
-        except Exception as error:
-            if not is_disconnect(error, self.engine.dialect, driver):
-                raise
-            driver.invalidate()
-            raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from error
+    def _in_postgresql(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
+        from memory.adapters.sql.postgresql import transaction
 
-    def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
-        if next(self._commits) % _FORGET_EVERY == 0:
-            self._forget_receipts(cursor, namespace)
-        return super()._writer(cursor, namespace, careful=careful)
+        is_done = False
+        try:
+            with transaction(driver.driver_connection):
+                result = with_cursor(driver, work)
+                is_done = True
+        except Exception as error:
+            if is_done and is_disconnect(error, self.engine.dialect, driver):
+                driver.invalidate()
+                raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from error
+            raise
+        return result
 
     @limited
     def waiting(self) -> Mapping[str, ReplicaLag]:
@@ -193,7 +188,7 @@ class SqlRepository(SqlCommits):
     def migrate(self, progress: Progress = no_progress, *, revision: str = "head") -> SchemaStatus:
         """Bring the schema up, or down, to a revision; by default to the newest."""
         progress(f"migrating to {revision}", None)
-        self._connected(self._migrator, lambda connection: schema.migrate(connection, revision))
+        self._operate(lambda: self._connected(self._migrator, lambda connection: schema.migrate(connection, revision)))
         return self.schema_status()
 
     def joining(self, connection: object) -> JoinedSqlRepository:
@@ -213,14 +208,3 @@ class SqlRepository(SqlCommits):
 
     def __repr__(self) -> str:
         return f"SqlRepository({redact(self.engine.url.render_as_string(hide_password=True))})"
-
-
-def _on_living_connection(work: Callable[[], T]) -> T:
-    """Do this again as long as it meets a pooled connection that the server has closed meanwhile."""
-    for _ in range(_LOST_AT_MOST - 1):
-        try:
-            return work()
-        except ConnectionLostError:
-            if remaining(1) <= 0:
-                raise
-    return work()

@@ -1,224 +1,239 @@
-"""Finding conversations: a plan of index look-ups becomes SQL, driven from whichever side is the smaller.
-
-Two ways lead to a page. *Driven*: the look-up with the fewest matches is read whole, and its conversations are sorted; its cost
-grows with the matches. *Walked*: conversations are read in the order asked for, and each is probed; its cost grows with the
-misses. Counting a look-up's matches, up to a limit, tells which to take; a walk that meets too few gives up and is driven.
-"""
+"""Searching for conversations: the primitives of the planner (memory/port/planner.py) as SQL statements."""
 
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any, Final, TypeAlias, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import (
-    ColumnElement,
-    CompoundSelect,
-    Connection,
-    Row,
-    ScalarSelect,
-    Select,
-    and_,
-    exists,
-    false,
-    func,
-    literal,
-    not_,
-    null,
-    or_,
-    select,
-    true,
-    tuple_,
-    union_all,
-)
+import sqlalchemy as sa
 
-from memory.adapters.sql.statements import RECORD_COLUMNS, not_expired
+from memory.adapters.sql.statements import RECORD_COLUMNS, counted, not_expired, record_of
 from memory.adapters.sql.tables import conversations, entries
-from memory.domain.criteria import FieldCompares
-from memory.port.index import Every, KeyBetween, KeyIn, Lookup, Plan, Some, Unless
+from memory.domain.criteria import Criterion, FieldCompares
+from memory.domain.records import ConversationRecord
+from memory.port.index import Every, KeyBetween, KeyIn, Lookup, Plan, Some, Unless, plan
 from memory.port.paging import Order, Place
+from memory.port.planner import Drive, Search
 
-_c, _e = conversations.c, entries.c
-_COMPARE: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
-    "==": operator.eq,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-
-_DRIVEN_AT_MOST: Final = 2_000
-"""Matches that are sooner sorted than walked around: 2 % of 100,000, where a page of 50 costs about the same either way."""
-
-_WALKED_AT_MOST: Final = 4_000
-"""Conversations that a walk looks at before it gives up."""
-
+_c, _e, _placed = conversations.c, entries.c, entries.alias("placed")
 _PARTS_AT_MOST: Final = 400
-"""Parts of a plan that go into one statement: sqlite joins 500 SELECTs at most, and nests an expression 1,000 deep."""
+"""The parts of a plan in one statement: sqlite joins at most 500 SELECTs, and nests expressions at most 1,000 deep."""
 
 _DEPTH_AT_MOST: Final = 24
-"""Levels of a plan that go into one statement: at 36 sqlite's parser was seen to overflow its stack of 100 entries."""
+"""The levels of a plan in one statement: at 36, sqlite's parser overflowed its stack of 100 entries."""
 
 _KEYS_AT_MOST: Final = 10_000
-"""Keys in a plan that go into one statement, twice: sqlite takes 32,766 parameters, PostgreSQL 65,535."""
+"""The keys of a plan in one statement, which has them twice: sqlite takes 32,766 parameters, PostgreSQL 65,535."""
 
-Columns: TypeAlias = Sequence[ColumnElement[Any]]
-Rows: TypeAlias = Sequence[Row[tuple[object, ...]]]
+_LARGEST_PAGE: Final = 1_000
+"""The most records that one statement reads, unless the first page needs more."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Drive:
-    """Look-ups that together have every match, and what is left to be asked of each."""
-
-    lookups: tuple[Lookup, ...]
-    rest: Plan
+Columns: TypeAlias = Sequence[sa.ColumnElement[Any]]
+Read: TypeAlias = Callable[[Callable[[sa.Connection], Any]], Any]
 
 
-class Search:
-    """One plan, on one connection, in one namespace, at one moment."""
+class SqlSearch(Search):
+    """Searches one namespace by one criterion. Each primitive runs one statement, or one for each page, on its own connection.
 
-    def __init__(self, connection: Connection, namespace: str, plan: Plan, now: int) -> None:
-        self._connection = connection
+    Args:
+        read: calls a function with a connection, and returns its result.
+        namespace: where to search.
+        criterion: what to search for.
+        now: the time, in microseconds since 1970.
+    """
+
+    sorts = True
+    walk_limit = 2_000
+
+    def __init__(self, read: Read, namespace: str, criterion: Criterion, now: int) -> None:
+        planned, exact = plan(criterion)
+        # A plan too large for one statement becomes a walk past every conversation, checked one by one.
+        self.plan, self.exact = (planned, exact) if _fits(planned) else (Every(), False)
+        self._read = read
         self._namespace = namespace
-        self._plan = plan
+        self._now = now
         self._not_expired = not_expired(now)
+        self._large: set[Drive] = set()  # those that find more than `drive_limit`
 
-    def page(self, order: Order, after: Place | None, limit: int) -> Rows:
-        """Return at most so many records after a place, in order."""
-        drive, matches = self._best_drive()
+    def walk(
+        self, order: Order, after: Place | None, wanted: int, most: int | None
+    ) -> Iterator[ConversationRecord | None]:
+        (source, belongs), columns = self._along_index(order), _columns(order)
+        found = sa.select(*RECORD_COLUMNS).select_from(source).where(belongs, self._not_expired, self._holds(self.plan))
+        ends: Sequence[Any] = ()
+        if most is not None:
+            beyond = sa.select(*columns).select_from(source).where(belongs, _is_after(order, columns, after))
+            ends = self._rows(_in_order(beyond, order, columns).offset(most).limit(1))
+        for end in ends:
+            found = found.where(sa.not_(_is_beyond(order, columns, end)))
+
+        def page(after: Place | None, _: int) -> sa.Select[Any]:
+            return found.where(_is_after(order, columns, after))
+
+        yield from self._pages(page, order, columns, after, wanted)
+        if ends:
+            yield None
+
+    def estimate(self, drives: Sequence[Drive], limit: int) -> Sequence[int]:
+        found = [self._holders(drive.lookups).limit(limit + 1).subquery() for drive in drives]
+        counts = [sa.select(sa.func.count()).select_from(entries_found).scalar_subquery() for entries_found in found]
+        (row,) = self._rows(sa.select(*counts))
+        self._large = {drive for drive, found_entries in zip(drives, row, strict=True) if found_entries > limit}
+        return tuple(row)
+
+    def drive(self, drive: Drive, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
+        source, key, holds = self._driven(drive)
+        if order.path:
+            source = source.join(_placed, _placed.c.conversation_key == _c.key)
+            holds = sa.and_(holds, _placed.c.path == order.index_path)
+        # As above: a database may scan an index by these columns, and look up each conversation among the matches.
+        columns = [sa.func.coalesce(column, sa.null()) for column in _columns(order)]
+
+        def page(after: Place | None, limit: int) -> sa.Select[Any]:
+            found = sa.select(*RECORD_COLUMNS).select_from(source).where(holds, _is_after(order, columns, after))
+            if not (drive in self._large and _finds_by_key(drive)):
+                return found
+            # Any `limit` matches bound the page: what comes after the last of them need not be sorted. Matches with the highest
+            # keys, or the lowest, are usually close to the page, and they are at one end of the index.
+            some = sa.select(columns[0]).select_from(source).where(holds, _is_after(order, columns, after))
+            places = [place for (place,) in self._rows(_in_order(some, order, [key]).limit(limit))]
+            if len(places) < limit:
+                return found
+            return found.where(columns[0] >= min(places) if order.descending else columns[0] <= max(places))
+
+        return self._pages(page, order, columns, after, wanted)
+
+    def total(self) -> int:
+        ((total,),) = self._rows(counted(self._namespace, self._now))
+        return int(total)
+
+    def count(self, drive: Drive | None, matches: int) -> int:  # noqa: ARG002  # the best drive is best for any number
         if drive is None:
-            return self._walked(order, after, None, limit)
-        if matches > _DRIVEN_AT_MOST:
-            until = self._place_beyond(order, after)
-            rows = self._walked(order, after, until, limit)
-            if until is None or len(rows) == limit:
-                return rows
-        return self._driven(drive, order, after, limit)
-
-    def count(self) -> int:
-        """Return how many conversations there are."""
-        drive, matches = self._best_drive()
-        if drive is not None and matches <= _DRIVEN_AT_MOST:
-            where = self._are_held(drive)
+            source: sa.FromClause = conversations
+            holds = sa.and_(_c.namespace == self._namespace, self._not_expired, self._holds(self.plan))
         else:
-            among = self._holds(self._plan, lambda lookup: _c.key.in_(self._holders((lookup,))))
-            where = and_(_c.namespace == self._namespace, self._not_expired, among)
-        return self._connection.execute(select(func.count()).select_from(conversations).where(where)).scalar_one()
+            source, _, holds = self._driven(drive)
+        ((count,),) = self._rows(sa.select(sa.func.count()).select_from(source).where(holds))
+        return int(count)
 
-    def _best_drive(self) -> tuple[_Drive | None, int]:
-        """Return the drive with the fewest matches, and how many (one more than the limit stands for all that are more)."""
-        drives = _drives(self._plan)
-        if not drives:
-            return None, 0
-        counts = self._connection.execute(select(*map(self._matches, drives))).one()
-        return min(zip(drives, counts, strict=True), key=itemgetter(1))
+    def _rows(self, statement: sa.Select[Any]) -> Sequence[Any]:
+        rows: Sequence[Any] = self._read(lambda connection: connection.execute(statement).all())
+        return rows
 
-    def _matches(self, drive: _Drive) -> ScalarSelect[int]:
-        limited = self._holders(drive.lookups).limit(_DRIVEN_AT_MOST + 1).subquery()
-        return select(func.count()).select_from(limited).scalar_subquery()
+    def _pages(
+        self,
+        page: Callable[[Place | None, int], sa.Select[Any]],
+        order: Order,
+        columns: Columns,
+        after: Place | None,
+        limit: int,
+    ) -> Iterator[ConversationRecord]:
+        """Yield the records that a statement for each page finds. Pages grow, because the first is usually enough."""
+        while True:
+            statement = _in_order(page(after, limit), order, columns).limit(limit)
+            records = [record_of(row) for row in self._rows(statement)]
+            yield from records
+            if len(records) < limit:
+                return
+            after, limit = order.place(records[-1]), min(2 * limit, max(limit, _LARGEST_PAGE))
 
-    def _place_beyond(self, order: Order, after: Place | None) -> Place | None:
-        """Return the place where a walk is to give up; None if it meets the end before."""
-        columns = _indexed(order)
-        beyond = select(*columns).where(_c.namespace == self._namespace, _is_after(columns, order, after))
-        row = self._connection.execute(_sorted(beyond, columns, order).offset(_WALKED_AT_MOST).limit(1)).first()
-        return None if row is None else cast(Place, tuple(row))
+    def _along_index(self, order: Order) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
+        """Return the tables that an order reads, and the condition for conversations that belong to it."""
+        if not order.path:
+            return conversations, _c.namespace == self._namespace
+        placed = _placed.join(conversations, _c.key == _placed.c.conversation_key)
+        return placed, sa.and_(_placed.c.namespace == self._namespace, _placed.c.path == order.index_path)
 
-    def _walked(self, order: Order, after: Place | None, until: Place | None, limit: int) -> Rows:
-        columns = _indexed(order)
-        found = select(*RECORD_COLUMNS).where(
-            _c.namespace == self._namespace,
-            self._not_expired,
-            self._holds(self._plan),
-            _is_after(columns, order, after),
-            true() if until is None else not_(_is_after(columns, order, until)),
-        )
-        return self._connection.execute(_sorted(found, columns, order).limit(limit)).all()
+    def _driven(self, drive: Drive) -> tuple[sa.FromClause, sa.ColumnElement[int], sa.ColumnElement[bool]]:
+        """Return the tables that a drive reads, the keys that it finds, and the condition for matches.
 
-    def _driven(self, drive: _Drive, order: Order, after: Place | None, limit: int) -> Rows:
-        # In a function a column has no index: else a database may walk one, and look each conversation up among the matches.
-        columns = [func.coalesce(column, null()) for column in _indexed(order)]
-        found = select(*RECORD_COLUMNS).where(self._are_held(drive), _is_after(columns, order, after))
-        return self._connection.execute(_sorted(found, columns, order).limit(limit)).all()
+        The condition does not name the namespace, which the entries have: it would suggest another index.
+        """
+        found = self._holders(drive.lookups)
+        if not _finds_each_once(drive):
+            found = sa.select(found.subquery().c.conversation_key).distinct()
+        holders = found.subquery("holders")
+        key = holders.c.conversation_key
+        # A column inside a function has no index: otherwise a database may scan all conversations, and look up the key of each.
+        source = holders.join(conversations, _c.key == sa.func.coalesce(key, sa.null()))
+        return source, key, sa.and_(self._not_expired, self._holds(drive.rest))
 
-    def _are_held(self, drive: _Drive) -> ColumnElement[bool]:
-        """Hold for what a drive finds. No word of the namespace, which the entries have: it would suggest another index."""
-        return and_(_c.key.in_(self._holders(drive.lookups)), self._not_expired, self._holds(drive.rest))
+    def _holders(self, lookups: tuple[Lookup, ...]) -> sa.Select[tuple[int]] | sa.CompoundSelect[tuple[int]]:
+        """Return the keys of the conversations that one of these look-ups finds, through the index by value.
 
-    def _holders(self, lookups: tuple[Lookup, ...]) -> Select[tuple[int]] | CompoundSelect[tuple[int]]:
-        """Return the keys of the conversations that one of these look-ups finds, through the index by value."""
+        A conversation is repeated if several look-ups, or several elements of a list, find it.
+        """
         found = [
-            select(_e.conversation_key).where(_e.namespace == self._namespace, _finds(lookup)) for lookup in lookups
+            sa.select(_e.conversation_key).where(_e.namespace == self._namespace, _finds(lookup)) for lookup in lookups
         ]
-        return found[0] if len(found) == 1 else union_all(*found)
+        return found[0] if len(found) == 1 else sa.union_all(*found)
 
-    def _holds(self, plan: Plan, finds: "Callable[[Lookup], ColumnElement[bool]] | None" = None) -> ColumnElement[bool]:
-        """Return the condition that a plan makes; a look-up probes the conversation's own entries, unless told otherwise."""
+    def _holds(self, plan: Plan) -> sa.ColumnElement[bool]:
+        """Return the condition that a plan makes; a look-up probes the conversation's own entries."""
         match plan:
             case KeyIn() | KeyBetween():
-                return finds(plan) if finds else exists().where(_e.conversation_key == _c.key, _finds(plan))
+                return sa.exists().where(_e.conversation_key == _c.key, _finds(plan))
             case FieldCompares():
-                return _COMPARE[plan.operator](_c[plan.field], plan.value)
+                return _c[plan.field].bool_op("=" if plan.operator == "==" else plan.operator)(plan.value)
             case Unless():
-                return not_(self._holds(plan.part, finds))
+                return sa.not_(self._holds(plan.part))
             case Every():
-                return and_(true(), *[self._holds(part, finds) for part in plan.parts])
+                return sa.and_(sa.true(), *[self._holds(part) for part in plan.parts])
             case Some():
-                return or_(false(), *[self._holds(part, finds) for part in plan.parts])
+                return sa.or_(sa.false(), *[self._holds(part) for part in plan.parts])
 
 
-def fitting(plan: Plan, exact: bool) -> tuple[Plan, bool]:  # noqa: FBT001  # as `memory.port.index.plan` returns them
-    """Return a plan that one statement can hold: where this one is too large, every conversation, to be looked at one by one."""
-    parts, keys, depth = _size(plan)
-    fits = parts <= _PARTS_AT_MOST and keys <= _KEYS_AT_MOST and depth <= _DEPTH_AT_MOST
-    return (plan, exact) if fits else (Every(), False)
+def _fits(plan: Plan) -> bool:
+    """Whether one statement can hold a plan."""
+    depths, keys = zip(*_parts(plan, 1), strict=True)
+    return len(depths) <= _PARTS_AT_MOST and max(depths) <= _DEPTH_AT_MOST and sum(keys) <= _KEYS_AT_MOST
 
 
-def _size(plan: Plan) -> tuple[int, int, int]:
-    """Return how many parts a plan has, how many keys, and how many levels."""
-    match plan:
-        case Every(inner) | Some(inner):
-            sizes = [_size(part) for part in inner]
-        case Unless(part):
-            sizes = [_size(part)]
-        case KeyIn(_, keys_in):
-            return 1, len(keys_in), 1
-        case _:
-            return 1, 1, 1
-    parts, keys, depths = zip(*sizes, strict=True) if sizes else ((), (), ())
-    return 1 + sum(parts), sum(keys), 1 + max(depths, default=0)
+def _parts(plan: Plan, depth: int) -> Iterator[tuple[int, int]]:
+    """Yield the level of each part of a plan, and the number of its keys."""
+    yield depth, len(plan.keys) if isinstance(plan, KeyIn) else 0
+    for part in plan.parts if isinstance(plan, Every | Some) else (plan.part,) if isinstance(plan, Unless) else ():
+        yield from _parts(part, depth + 1)
 
 
-def _drives(plan: Plan) -> list[_Drive]:
-    """Return the ways to drive a plan: each conjunct that is a look-up, or a choice between look-ups."""
-    conjuncts = plan.parts if isinstance(plan, Every) else (plan,)
-    drives = []
-    for place, part in enumerate(conjuncts):
-        lookups = part.parts if isinstance(part, Some) else (part,)
-        if lookups and all(isinstance(lookup, KeyIn | KeyBetween) for lookup in lookups):
-            rest = conjuncts[:place] + conjuncts[place + 1 :]
-            drives.append(_Drive(cast(tuple[Lookup, ...], lookups), Every(rest)))
-    return drives
+def _finds_each_once(drive: Drive) -> bool:
+    """Whether no conversation is found twice: a path has one value, but a list has many elements."""
+    one = drive.lookups[0]
+    return len(drive.lookups) == 1 and (isinstance(one, KeyBetween) or len(one.keys) == 1)
 
 
-def _finds(lookup: Lookup) -> ColumnElement[bool]:
+def _finds_by_key(drive: Drive) -> bool:
+    """Whether the index lists all matches in the order of their keys: those of one value at one path."""
+    return _finds_each_once(drive) and isinstance(drive.lookups[0], KeyIn) and drive.rest == Every()
+
+
+def _finds(lookup: Lookup) -> sa.ColumnElement[bool]:
     match lookup:
         case KeyIn(path, keys):
-            return and_(_e.path == path, _e.value == keys[0] if len(keys) == 1 else _e.value.in_(keys))
+            return sa.and_(_e.path == path, _e.value == keys[0] if len(keys) == 1 else _e.value.in_(keys))
         case KeyBetween(path, low, high):
-            return and_(_e.path == path, _e.value >= low, _e.value < high)
+            return sa.and_(_e.path == path, _e.value >= low, _e.value < high)
 
 
-def _indexed(order: Order) -> Columns:
+def _columns(order: Order) -> Columns:
+    """Return the columns that an order sorts by."""
+    if order.path:
+        return [_placed.c.value, _c.id]
     return [_c.id] if order.field == "id" else [_c[order.field], _c.id]
 
 
-def _sorted(found: Select[Any], columns: Columns, order: Order) -> Select[Any]:
+def _in_order(found: sa.Select[Any], order: Order, columns: Columns) -> sa.Select[Any]:
     return found.order_by(*[column.desc() if order.descending else column.asc() for column in columns])
 
 
-def _is_after(columns: Columns, order: Order, place: Place | None) -> ColumnElement[bool]:
+def _is_after(order: Order, columns: Columns, place: Place | None) -> sa.ColumnElement[bool]:
     if place is None:
-        return true()
-    stands, given = tuple_(*columns), tuple_(*map(literal, place))
-    return stands < given if order.descending else stands > given
+        return sa.true()
+    return _is_beyond(order, columns, (bytes.fromhex(str(place[0])), *place[1:]) if order.path else place)
+
+
+def _is_beyond(order: Order, columns: Columns, end: Sequence[object]) -> sa.ColumnElement[bool]:
+    compare = operator.lt if order.descending else operator.gt
+    beyond: sa.ColumnElement[bool] = compare(sa.tuple_(*columns), sa.tuple_(*map(sa.literal, end)))
+    if order.path:  # the columns are of two tables: an index can begin only at the first of them
+        return sa.and_(columns[0] <= end[0] if order.descending else columns[0] >= end[0], beyond)
+    return beyond

@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The newest revision in `migrations/versions`; here too, so that opening a store need not import Alembic (260 ms)."""
 
 PREFIX: Final = "memory_"
@@ -75,9 +75,19 @@ commits: Final = Table(
     Column("namespace", _Name, primary_key=True),
     Column("token", _Name, primary_key=True),
     Column("receipt", Text, nullable=False),
+    Column("at", BigInteger, nullable=False, server_default="0"),  # by the server's clock, where it has one
+    Index(None, "at"),
     sqlite_with_rowid=False,
 )
 
+counts: Final = Table(
+    "memory_counts",  # the conversations of a namespace: the sum of its rows, so that writers seldom wait for each other
+    metadata,
+    Column("namespace", _Name, primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("conversations", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 outbox: Final = Table(
     "memory_outbox",  # change sets that wait to be delivered to a replica: memory/transfer/mirroring.py

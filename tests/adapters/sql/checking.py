@@ -4,7 +4,7 @@ from collections import Counter
 
 from sqlalchemy import Engine, func, select
 
-from memory.adapters.sql.tables import conversations, entries, runs
+from memory.adapters.sql.tables import conversations, counts, entries, runs
 from memory.domain.entities import Conversation
 from memory.domain.records import ConversationRecord
 from memory.port.index import entries as entries_of
@@ -28,6 +28,11 @@ def assert_consistent(engine: Engine) -> None:
                 select(entries.c.conversation_key, entries.c.namespace, entries.c.path, entries.c.value)
             )
         )
+        told = connection.execute(
+            select(counts.c.namespace, func.sum(counts.c.conversations)).group_by(counts.c.namespace)
+        ).all()
+    there = Counter(row["namespace"] for row in kept)
+    assert {namespace: count for namespace, count in told if count} == there
     expected = Counter[tuple[object, ...]]()
     for row in kept:
         values = {name: row["key"] if name == "incarnation" else row[name] for name in ConversationRecord._fields}

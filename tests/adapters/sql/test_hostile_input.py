@@ -8,7 +8,8 @@ import pytest
 
 import memory
 from memory import Conversation, InvalidValueError, Run, Store, where
-from memory.adapters.sql import SqlRepository, searching
+from memory.adapters.sql import SqlRepository
+from memory.adapters.sql.searching import SqlSearch
 from memory.domain.criteria import Criterion
 from memory.domain.values import Json
 from tests.adapters.sql.checking import assert_consistent
@@ -49,7 +50,7 @@ def test_namespaces_with_the_same_ids_and_metadata_are_apart(
     store: Store, monkeypatch: pytest.MonkeyPatch, driven_at_most: int
 ) -> None:
     """By every way there is to find something, whichever the store takes."""
-    monkeypatch.setattr(searching, "_DRIVEN_AT_MOST", driven_at_most)
+    monkeypatch.setattr(SqlSearch, "drive_limit", driven_at_most)
     tier, n = where("tier") == "gold", where("n") < 5
     both = {}
     for namespace in ("one", "one ", "other"):

@@ -202,6 +202,10 @@ def test_what_is_written_is_seen_inside_and_not_outside(store: Store, engine: En
         put(store, connection)
         with store.begin(connection=connection) as inside:
             assert inside.conversations.count(where("tier") == "gold") == 1
+            assert inside.conversations.count() == len(inside.conversations.find())
+            assert [one.id for one in inside.conversations.find(order="metadata.tier")] == [
+                one.id for one in inside.conversations.find(where("tier").exists(), order="id")
+            ]
             assert [run.output for run in inside.runs.last("ours", 5)] == ["answer"]
         with store.begin() as outside, pytest.raises(NotFoundError):
             outside.conversations.get("ours")

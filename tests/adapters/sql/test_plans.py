@@ -5,13 +5,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, create_engine, event
 
 import memory
 from memory import Conversation, Run, Store, UnitOfWork, where
-from memory.adapters.sql import SqlRepository, searching
+from memory.adapters.sql import SqlRepository
+from memory.adapters.sql.searching import SqlSearch
 from memory.adapters.sql.statements import Statements
 from memory.domain.records import ConversationRecord, encode_metadata
+from memory.port import index
 from memory.port.changes import Change, ChangeSet
 
 SIZE = 2000
@@ -55,13 +57,9 @@ def explained(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     execute = Statements.execute
 
     def execute_noted(self: Statements, cursor: Any, name: str, values: Any) -> Any:
-        compiled = self._compiled[name]
-        order = compiled.positiontup
-        note(
-            cursor,
-            compiled.string,
-            values if order is None else [0 if key == "param_1" else values[key] for key in order],
-        )
+        text, names, constants = self._compiled[name]
+        every = {**constants, **values}
+        note(cursor, text, [every[key] for key in names] if self._is_sqlite else every)
         return execute(self, cursor, name, values)
 
     def before(_: object, cursor: Any, sql: str, parameters: Any, *__: object) -> None:
@@ -109,6 +107,28 @@ def test_a_page_of_all_is_read_in_its_order(store: Store, monkeypatch: pytest.Mo
         assert "Sort" not in plan
 
 
+@pytest.mark.parametrize("order", ["metadata.n", "-metadata.n"])
+def test_a_page_by_metadata_is_read_along_the_index_of_entries(
+    store: Store, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """From the place of the cursor on; only ties are sorted."""
+
+    def next_page(uow: UnitOfWork) -> None:
+        cursor = uow.conversations.find(order=order, limit=20).cursor
+        assert cursor is not None
+        uow.conversations.find(order=order, limit=20, after=cursor)
+
+    for number, plan in enumerate(plans_of(store, monkeypatch, next_page)):
+        assert "ix_memory_metadata_namespace_path_value_conversation_key" in plan
+        if engine_of(store).dialect.name == "sqlite":
+            sign = ("", ">" if order == "metadata.n" else "<")[number]
+            assert f"(namespace=? AND path=?{sign and f' AND value{sign}?'})" in plan
+            assert plan.count("USE TEMP B-TREE FOR") == plan.count("USE TEMP B-TREE FOR RIGHT PART OF ORDER BY") == 1
+        else:
+            assert "Incremental Sort" in plan
+            assert "Presorted Key: placed.value" in plan
+
+
 def test_a_few_matches_are_found_through_the_index_of_entries(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     _, plan = plans_of(store, monkeypatch, lambda uow: uow.conversations.find(where("n") == 7))
     assert "ix_memory_metadata_namespace_path_value_conversation_key" in plan
@@ -121,7 +141,7 @@ def test_a_few_matches_are_found_through_the_index_of_entries(store: Store, monk
 
 def test_many_matches_are_walked_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Probing each conversation's own entries, by the primary key of those."""
-    monkeypatch.setattr(searching, "_DRIVEN_AT_MOST", 10)
+    monkeypatch.setattr(SqlSearch, "drive_limit", 10)
     *_, plan = plans_of(store, monkeypatch, lambda uow: uow.conversations.find(where("tier") == "gold", limit=20))
     assert "ix_memory_conversations_namespace_updated_at_id" in plan
     assert "TEMP B-TREE FOR ORDER BY" not in plan
@@ -144,6 +164,15 @@ def test_expired_conversations_are_found_through_their_own_index(store: Store, m
     assert "ix_memory_conversations_namespace_expires_at" in plans[0]
 
 
+def test_all_conversations_are_counted_without_reading_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those that have expired, and are not purged, are counted one by one."""
+    (plan,) = plans_of(store, monkeypatch, lambda uow: uow.conversations.count())
+    assert "memory_counts" in plan
+    assert "ix_memory_conversations_namespace_expires_at" in plan
+    assert "Seq Scan on memory_conversations" not in plan
+    assert "SCAN memory_conversations" not in plan
+
+
 def test_namespaces_are_read_from_one_to_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     (plan,) = plans_of(store, monkeypatch, lambda _: store.namespaces())
     assert "memory_conversations USING COVERING INDEX" in plan or "Index Only Scan" in plan
@@ -152,15 +181,15 @@ def test_namespaces_are_read_from_one_to_the_next(store: Store, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("driven", "walked"), [(0, 1), (0, 10**6), (10**6, 1)])
-@pytest.mark.parametrize("order", ["-updated_at", "created_at", "id", "-id"])
+@pytest.mark.parametrize("order", ["-updated_at", "created_at", "id", "-id", "metadata.n", "-metadata.tier"])
 def test_every_way_gives_the_same_pages(
     store: Store, monkeypatch: pytest.MonkeyPatch, driven: int, walked: int, order: str
 ) -> None:
     """Walked to the end, walked until it gives up, or driven: in one order, each match once."""
-    monkeypatch.setattr(searching, "_DRIVEN_AT_MOST", driven)
-    monkeypatch.setattr(searching, "_WALKED_AT_MOST", walked)
+    monkeypatch.setattr(SqlSearch, "drive_limit", driven)
+    monkeypatch.setattr(SqlSearch, "walk_limit", walked)
     criterion = ((where("tier") == "gold") & (where("n") < 50)) | (where("rare") == True)  # noqa: E712
-    for asked in (criterion, where("rare") == True, (where("tier") == "gold") & ~(where("n") < SIZE - 50)):  # noqa: E712
+    for asked in (criterion, where("tier") == "basic", (where("tier") == "gold") & ~(where("n") < SIZE - 50)):
         with store.begin() as uow:
             everything = [found.id for found in uow.conversations.find(order=order, limit=SIZE)]
             matching = {found.id for found in uow.conversations.iterate() if asked.matches(found)}
@@ -172,6 +201,37 @@ def test_every_way_gives_the_same_pages(
                     break
             assert pages == [id for id in everything if id in matching]
             assert uow.conversations.count(asked) == len(pages)
+
+
+@pytest.mark.needs("postgres")
+def test_a_negated_count_ends_when_its_matches_do_not_fit_into_memory(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is negated is probed for each conversation, or joined: a list of all that it finds would be searched for each (S3)."""
+    engine = create_engine(
+        postgres_url, connect_args={"options": "-c work_mem=64kB -c hash_mem_multiplier=1 -c statement_timeout=60s"}
+    )
+    store = Store(SqlRepository(engine))
+    store.migrate()
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO memory_conversations "
+            "(namespace, id, metadata, version, run_count, last_position, created_at, updated_at) "
+            "SELECT 'default', n, '{}', 1, 0, 0, n, n FROM generate_series(1, 100000) AS n"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO memory_metadata (conversation_key, path, value, namespace) "
+            "SELECT key, 'status', %s, 'default' FROM memory_conversations WHERE key %% 3 > 0",
+            (index.key("open"),),
+        )
+        connection.exec_driver_sql("ANALYZE")
+    (plan,) = plans_of(store, monkeypatch, lambda uow: uow.conversations.count(where("status") != "open"))
+    assert "Anti Join" in plan
+    assert "SubPlan" not in plan
+    with store.begin() as uow:
+        assert uow.conversations.count(where("status") != "open") == 33333
+        assert uow.conversations.count((where("status") != "open") | (where("n") == 1)) == 33333
+    engine.dispose()
 
 
 def test_the_statistics_are_not_needed_for_the_last_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,3 +231,22 @@ def test_an_append_and_a_removal_meet(store: Store, *, removes: bool) -> None:
     assert_consistent(engine_of(store))
     if not removes:
         assert not lost
+
+
+def test_many_who_create_and_remove_at_once_are_counted(store: Store) -> None:
+    """Also in commits of several conversations: nobody waits for another in a circle, and none is lost from the count."""
+
+    def work(name: int) -> None:
+        for n in range(6):
+            ids = [f"c{name}-{n}-{m}" for m in range(5)]
+            with store.begin() as uow:
+                for id in ids:
+                    uow.conversations.add(Conversation(id))
+            with store.begin() as uow:
+                for id in ids[n % 3 :]:
+                    uow.conversations.remove(id)
+
+    at_once(*[lambda name=name: work(name) for name in range(8)])
+    with store.begin() as uow:
+        assert uow.conversations.count() == 8 * 2 * (0 + 1 + 2) == len(list(uow.conversations.iterate()))
+    assert_consistent(engine_of(store))

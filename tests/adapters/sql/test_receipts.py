@@ -1,13 +1,17 @@
 """Receipts: a change set that is committed again is answered from them; a day later they are forgotten. And purging."""
 
+import itertools
+from copy import copy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from zlib import crc32
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select, update
 
 import memory
 from memory import Conversation, NotFoundError, Run, Store
-from memory.adapters.sql import SqlRepository, repository
+from memory.adapters.sql import SqlRepository, committing, statements
 from memory.adapters.sql.tables import commits, entries, runs
 from memory.domain.records import ConversationRecord
 from memory.domain.values import now
@@ -36,6 +40,11 @@ def clock() -> Clock:
 def store(store: Store, clock: Clock) -> Store:
     store.repository.clock = clock
     return store
+
+
+def engine_of(store: Store) -> Engine:
+    assert isinstance(store.repository, SqlRepository)
+    return store.repository.engine
 
 
 def rows(store: Store, table: object = commits) -> int:
@@ -75,24 +84,59 @@ def test_a_removal_committed_again_is_answered(store: Store) -> None:
     assert store.commit(removal).written == {"c": None}
 
 
-def test_receipts_are_kept_for_a_day_and_then_forgotten_by_purging(store: Store, clock: Clock) -> None:
+def age_receipts(store: Store, microseconds: int) -> None:
+    """Let time pass for all receipts: by whichever clock they age."""
+    with engine_of(store).begin() as connection:
+        connection.execute(update(commits).values(at=commits.c.at - microseconds))
+
+
+def token(n: int, *, forgets: bool) -> str:
+    """Return a token of which the commit forgets old receipts, or does not."""
+    tries = (f"{n}-{salt}" for salt in itertools.count())
+    return next(one for one in tries if (crc32(one.encode()) % committing._FORGET_EVERY == 0) == forgets)
+
+
+def test_receipts_are_kept_for_a_day_and_then_forgotten_by_purging(store: Store) -> None:
     store.commit(creation())
-    clock.ahead = _DAY - 60_000_000
+    age_receipts(store, _DAY - 60_000_000)
     store.purge_expired()
     assert rows(store) == 1
-    clock.ahead = _DAY + 60_000_000
+    age_receipts(store, 120_000_000)
     store.purge_expired()
     assert rows(store) == 0
 
 
-def test_receipts_are_forgotten_on_the_way_too(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without anybody purging, every so many commits."""
-    monkeypatch.setattr(repository, "_FORGET_EVERY", 3)
-    store.commit(creation())
-    clock.ahead = 2 * _DAY
-    for n in range(6):
-        store.commit(creation(f"c{n}"))
-    assert rows(store) < 7
+def test_receipts_of_all_namespaces_are_forgotten_on_the_way(store: Store) -> None:
+    """600 processes of one commit each, in 300 namespaces, over three days: those of the last day are left (S6)."""
+    for day in range(3):
+        age_receipts(store, _DAY)
+        for n in range(200):
+            process = Store(copy(store.repository))  # without a memory of what the others committed
+            changes = replace(creation(f"c{day}-{n}"), token=token(200 * day + n, forgets=(day, n) == (2, 100)))
+            process.namespace(f"tenant-{n % 150}-{day % 2}").commit(changes)
+    assert rows(store) == 200
+
+
+def test_a_commit_forgets_no_more_receipts_than_so_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statements, "_FORGOTTEN_AT_ONCE", 3)
+    monkeypatch.setattr(statements, "_known", {})
+    other = Store(SqlRepository(engine_of(store)))
+    for n in range(5):
+        other.commit(replace(creation(f"c{n}"), token=token(n, forgets=False)))
+    age_receipts(store, 2 * _DAY)
+    other.commit(replace(creation("last"), token=token(9, forgets=True)))
+    assert rows(store) == 3
+
+
+@pytest.mark.needs("postgres")
+def test_receipts_age_by_the_clock_of_the_server(postgres_url: str) -> None:
+    """A client whose clock is days ahead forgets nothing."""
+    with memory.connect(postgres_url) as store:
+        store.migrate()
+        store.commit(creation())
+        store.repository.clock = lambda: now() + 3 * _DAY
+        store.purge_expired()
+        assert rows(store) == 1
 
 
 def test_purging_removes_runs_and_entries_too(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from memory import (
     StoreUnavailableError,
 )
 from memory.adapters.sql import SqlRepository, schema
+from memory.adapters.sql.tables import HEAD
 from tests.adapters.sql.children import MIGRATES, started
 from tests.adapters.sql.test_races import add_shared, append, assert_all_there, at_once
 from tests.servers import Server, postgres, wait_until
@@ -144,7 +145,7 @@ def test_a_migration_sees_what_another_one_made_while_it_waited(postgres_url: st
         wait_until(check_one_waits, still_possible=lambda: None)
         with psycopg.connect(changed(postgres_url, drivername="postgresql")) as third:  # as the one that has the lock
             third.execute("CREATE TABLE memory_schema_version (version_num varchar(32) PRIMARY KEY)")
-            third.execute("INSERT INTO memory_schema_version VALUES ('0002')")
+            third.execute("INSERT INTO memory_schema_version VALUES (%s)", [HEAD])
         third.close()
         other.execute("SELECT pg_advisory_unlock_all()")
         waiting.join(30)

@@ -17,6 +17,9 @@ import memory
 from memory import Conversation, Run, SchemaError, Store
 from memory.adapters.sql import SqlRepository, not_ours, schema
 from memory.adapters.sql.tables import HEAD, PREFIX, VERSION_TABLE, metadata
+from memory.domain.records import ConversationRecord
+from memory.port.changes import Change, ChangeSet
+from tests.adapters.sql.checking import assert_consistent
 from tests.servers import Server, postgres
 
 
@@ -54,7 +57,7 @@ def test_on_sqlite_the_two_make_the_same_tables_to_the_letter(sqlite_url: str, t
         with engine_of(sqlite_url) as migrated:
             made = words(migrated)
             assert made == words(models)
-    assert sum("WITHOUT ROWID" in sql for sql in made.values()) == 3
+    assert sum("WITHOUT ROWID" in sql for sql in made.values()) == 4
     assert "AUTOINCREMENT" in made["memory_conversations"]
     assert made["ix_memory_conversations_namespace_expires_at"].endswith("WHERE expires_at IS NOT NULL")
 
@@ -174,6 +177,26 @@ def test_down_and_up_again(store: Store) -> None:
     assert inspect(store.repository.engine).get_table_names() == [VERSION_TABLE]
     assert store.repository.migrate(revision=HEAD).is_current
     put(store)
+
+
+def test_a_store_that_counted_nothing_is_counted_when_it_is_migrated(store: Store) -> None:
+    """And what was committed before can still be committed again."""
+    assert isinstance(store.repository, SqlRepository)
+    creations = [Change(f"c{n}", create=ConversationRecord(f"c{n}", "{}", 1, "", 0, 0, 5, 5, None)) for n in range(40)]
+    changes = ChangeSet.of(creations, 5)
+    receipt = store.commit(changes)
+    put(store.namespace("other"))
+    store.repository.migrate(revision="0002")
+    assert "memory_counts" not in inspect(store.repository.engine).get_table_names()
+    store.migrate()
+    for namespace, count in (("default", 40), ("other", 1), ("none", 0)):
+        with store.namespace(namespace).begin() as uow:
+            assert uow.conversations.count() == count
+    assert store.commit(changes) == receipt
+    with store.begin() as uow:
+        uow.conversations.remove("c7")
+    assert store.begin().conversations.count() == 39
+    assert_consistent(store.repository.engine)
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(

@@ -21,7 +21,7 @@ from memory import (
     Store,
     StoreUnavailableError,
 )
-from memory.adapters.sql import SqlRepository
+from memory.adapters.sql import SqlRepository, repository
 from memory.adapters.sql.engine import open_engine
 from tests.adapters.sql.checking import assert_consistent
 from tests.adapters.sql.children import started
@@ -277,7 +277,7 @@ def test_a_commit_that_is_interrupted_leaves_no_transaction_behind(
     with memory.connect(sqlite_url) as store:
         put(store, "a")
         with monkeypatch.context() as patch:
-            patch.setattr(SqlRepository, "_commit_driver", interrupt)
+            patch.setattr(repository, "check_file", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 put(store, "b")
         assert "b" not in store.begin().conversations
