@@ -1,6 +1,6 @@
 """What the classes of the contract have in common: the store they play with, and whole states to compare."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
@@ -45,11 +45,14 @@ class Snapshot(NamedTuple):
     runs: dict[str, tuple[RunRecord, ...]]
 
 
-def requires(capability: str) -> Callable[[Test], Test]:
-    """Expect a test to fail on a store without this capability (a field of `Capabilities`); if it passes, that is an error."""
+def requires(capability: str, *, by_chance: bool = False) -> Callable[[Test], Test]:
+    """Expect a test to fail on a store without this capability, a field of `Capabilities`.
+
+    If it passes there, that is an error, unless ``by_chance`` says that it fails only when threads meet.
+    """
 
     def mark(test: Test) -> Test:
-        test.__dict__["requires"] = capability
+        test.__dict__["requires"] = capability, not by_chance
         return test
 
     return mark
@@ -80,10 +83,10 @@ class Contract:
 
     @pytest.fixture(autouse=True)
     def _capabilities(self, request: pytest.FixtureRequest, repository: Repository) -> None:
-        capability = getattr(request.function, "requires", None)
+        capability, strict = getattr(request.function, "requires", (None, True))
         if capability and not getattr(repository.capabilities, capability):
             reason = f"{repository!r} does not promise the capability {capability!r}"
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=strict))
 
     def profile(self) -> settings:
         """Return how properties are tried: the same examples each time, however slow the store."""
@@ -132,6 +135,16 @@ def put(store: Store, conversation_id: str, metadata: dict[str, Json] | None = N
         uow.conversations.add(conversation)
         uow.runs.append(conversation_id, *runs)
     return conversation
+
+
+def put_all(store: Store, conversations: Mapping[str, dict[str, Json]]) -> None:
+    """Commit new conversations with their metadata: in one commit where the store takes that, else in one each."""
+    capabilities = store.repository.capabilities
+    together = capabilities.many_conversations and capabilities.largest_commit is None
+    for group in [conversations] if together else [{id_: metadata} for id_, metadata in conversations.items()]:
+        with store.begin() as uow:
+            for conversation_id, metadata in group.items():
+                uow.conversations.add(Conversation(conversation_id, metadata))
 
 
 def do(store: Store, *works: Work) -> None:

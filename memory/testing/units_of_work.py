@@ -28,6 +28,7 @@ from memory.testing.base import (
     put,
     read,
     read_runs,
+    requires,
     run,
     run_states,
     states,
@@ -41,6 +42,7 @@ class UnitsOfWork(Contract):
 
     # beginning and end
 
+    @requires("many_conversations")
     def test_it_commits_at_the_end(self, store: Store) -> None:
         """A block that ends writes all of it, over several conversations."""
         with store.begin() as uow:
@@ -112,6 +114,7 @@ class UnitsOfWork(Contract):
 
     # all or nothing
 
+    @requires("many_conversations")
     def test_all_or_nothing(self, store: Store) -> None:
         """When one conversation of a unit of work cannot be written, none is, first or last in any order."""
         for name in "abcd":
@@ -130,6 +133,7 @@ class UnitsOfWork(Contract):
                 with unchanged(store), pytest.raises(error, match=r"missing|'c'"):
                     do(store, *works)
 
+    @requires("many_conversations")
     def test_a_failed_commit_can_be_mended(self, store: Store) -> None:
         """After a commit was refused the changes are still pending, and can be committed when the cause is gone."""
         uow = store.begin()
@@ -277,6 +281,7 @@ class UnitsOfWork(Contract):
             uow.runs.append("a", run(2))
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, 1), (2, 2)]
 
+    @requires("many_conversations")
     def test_changes_while_iterating(self, store: Store) -> None:
         """What is changed in a step of iterate, or later on something still held, is written."""
         for name in "abc":

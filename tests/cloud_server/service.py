@@ -159,7 +159,10 @@ class Service:
                 thread.messages, thread.next_index = [], self.assumptions.first_index
             for message in fields["messages"]:
                 self._add(thread, message)
-        thread.updated_at = self.clock()
+        self._touch(thread)
+
+    def _touch(self, thread: Thread) -> None:
+        thread.updated_at = max(thread.updated_at, self.clock())  # a service's clock does not go back
 
     def _check_alias(self, organization: str, alias: str | None, own: Thread | None) -> None:
         if alias is None or not self.assumptions.unique_alias:
@@ -207,8 +210,7 @@ class Service:
     def _create_message(self, thread: Thread, body: Any) -> Json:
         self._check_messages([body])
         message = self._add(thread, body)
-        if self.assumptions.touches_thread:
-            thread.updated_at = self.clock()
+        self._touch(thread)
         return self._show_message(thread, message)
 
     def _on_message(self, organization: str, method: str, message_id: str, body: Any) -> Json | None:
