@@ -91,7 +91,8 @@ class Commit:
             try:
                 write()
             except PersistenceError as error:
-                self._is_doubtful = self._is_again or isinstance(error, CommitInDoubtError)
+                is_taken = isinstance(error, AlreadyExistsError)  # then nothing of this commit is left
+                self._is_doubtful = isinstance(error, CommitInDoubtError) or (self._is_again and not is_taken)
                 if not (self.is_begun or isinstance(error, MissingError)):
                     raise
                 raise self._explained(error, step) from error

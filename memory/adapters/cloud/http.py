@@ -202,9 +202,11 @@ class Http:
             return {}
         try:
             fields = response.json()
-        except (ValueError, RecursionError) as error:  # not JSON, a number with too many digits, or nested too deep
+        except requests.JSONDecodeError as error:
             kind = self.session.masked(response.headers.get("Content-Type", "no type"))
-            raise UnansweredError(f"the answer of {self.host} to {what}, {kind}, cannot be read as JSON") from error
+            raise UnansweredError(f"the answer of {self.host} to {what}, {kind}, is not JSON") from error
+        except (ValueError, RecursionError) as error:  # a number with too many digits, or nested too deep
+            raise CorruptRecordError(f"the answer of {self.host} to {what} cannot be read: {error}") from error
         if not isinstance(fields, dict):
             raise UnansweredError(f"{self.host} answered {what} with JSON that is not an object")
         return fields

@@ -178,7 +178,7 @@ def test_the_key_is_nowhere(
     assert isinstance(store.repository, GriptapeCloudRepository)
     store.repository._http.sleep = lambda _: None
     put(store, "a", None, run())
-    said = [repr(store), repr(store.repository), repr(store.repository._http), repr(store.repository._http._session)]
+    said = [repr(store), repr(store.repository), repr(store.repository._http), repr(store.repository._http.session)]
     for fault in (Fault(kind="reset"), Fault(kind="status", status=401), Fault(kind="status", status=422)):
         cloud_server.plan = always(fault)
         with pytest.raises(PersistenceError) as caught:
