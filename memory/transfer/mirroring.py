@@ -205,8 +205,10 @@ class _Relay:
 
     def _deliver(self, parcel: OutboxEntry) -> None:
         replica = self.replica.namespace(parcel.namespace)
+        together = replica.repository.capabilities.many_conversations
         try:
-            replica.commit(_for(replica, parcel.changes))
+            for changes in [parcel.changes] if together else parcel.changes.split():
+                replica.commit(_for(replica, changes))
         except _DOES_NOT_FIT:
             primary = self.primary.namespace(parcel.namespace)
             for change in parcel.changes.changes:

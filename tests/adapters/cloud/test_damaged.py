@@ -267,7 +267,7 @@ def test_an_answer_about_another_thread_is_none(
     repository = filled()
     works: list[Callable[[], object]] = [
         lambda: repository.conversation_of(first),
-        *[lambda name=name: READS[name](repository) for name in ("runs", "last")],  # type: ignore[misc]
+        *[lambda name=name: READS[name](repository) for name in ("runs", "last")],
     ]
     for work in works:
         mangled.clear()

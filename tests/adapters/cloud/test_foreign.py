@@ -11,7 +11,7 @@ import pytest
 import requests
 
 import memory
-from memory import ConfigurationError, PersistenceError, Run, Store, where
+from memory import ConfigurationError, CorruptRecordError, PersistenceError, Run, Store, transfer, where
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.testing.base import put, read, read_runs, run
 from tests.cloud_server import CloudServer, Fault
@@ -111,11 +111,14 @@ def test_messages_that_others_delete_move_no_position(store: Store, cloud_server
     uow = store.begin()
     assert uow.runs.get("a", 100).input == 100
     assert [one.position for one in uow.runs.last("a", 3)] == [128, 129, 130]
+    with pytest.raises(CorruptRecordError, match="128"):  # its last position is too low until a run is removed
+        list(transfer.dump(store))
     with store.begin() as uow:
         uow.runs.append("a", run(131))
         uow.runs.remove("a", 130)
     assert [(one.position, one.input) for one in read_runs(store, "a")] == [(n, n) for n in [*left[:-1], 131]]
     assert read(store, "a").last_position == 131
+    assert list(transfer.dump(store))
 
 
 def test_a_message_that_others_changed_is_read_as_it_stands(store: Store, cloud_server: CloudServer) -> None:

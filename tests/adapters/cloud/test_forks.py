@@ -12,9 +12,8 @@ from memory import ConfigurationError, Store
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.adapters.cloud.repository import GriptapeCloudRepository as Repository
 from memory.testing.base import put, read, read_runs, run
-from tests.adapters.cloud.troubles import LOST, append, appending
-from tests.cloud_server import CloudServer, Fault
-from tests.cloud_server.faults import in_turn, no_faults
+from tests.adapters.cloud.troubles import append
+from tests.cloud_server import CloudServer
 
 Connect = Callable[..., GriptapeCloudRepository]
 
