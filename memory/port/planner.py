@@ -14,7 +14,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, cast
+from typing import Final, cast
 
 from memory.domain.criteria import EVERYTHING, Criterion
 from memory.domain.entities import Conversation
@@ -77,9 +77,9 @@ class Search(ABC):
 
     plan: Plan = Every()
     exact: bool = False
-    drive_limit: ClassVar[int] = 1_000
-    walk_limit: ClassVar[int] = 4_000
-    sorts: ClassVar[bool] = False
+    drive_limit: int = 1_000
+    walk_limit: int = 4_000
+    sorts: bool = False
 
     @abstractmethod
     def walk(

@@ -1,6 +1,6 @@
 """The reference, with places to put faults in."""
 
-# ruff: noqa: ARG002  # a fault looks at as much of what it is given as it needs
+# a fault looks at as much of what it is given as it needs
 
 from collections.abc import Iterator
 from contextlib import contextmanager

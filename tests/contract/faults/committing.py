@@ -1,6 +1,6 @@
 """Faults of versions, conflicts and replays."""
 
-# ruff: noqa: ARG002  # a fault looks at as much of what it is given as it needs
+# a fault looks at as much of what it is given as it needs
 
 import time
 from contextlib import AbstractContextManager, nullcontext

@@ -1,6 +1,6 @@
 """Faults of pages and of criteria."""
 
-# ruff: noqa: ARG002  # a fault looks at as much of what it is given as it needs
+# a fault looks at as much of what it is given as it needs
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Faults of expiry, namespaces, runs, conversations and values."""
 
-# ruff: noqa: ARG002  # a fault looks at as much of what it is given as it needs
+# a fault looks at as much of what it is given as it needs
 
 import unicodedata
 from collections.abc import Iterator
