@@ -152,7 +152,7 @@ class Commit:
             self._plan(f"run at {position} replaced", partial(self._replace, there[position].message, run))
         for one in placed if removed else ():  # write down the positions that follow from ranks, which change now
             envelope, position = one.message.envelope, one.position
-            is_certain = envelope is not None and envelope.position == position
+            is_certain = envelope is not None and envelope.run.position == position
             if not (is_certain or one in removed or position in replacing):
                 run = run_of(one.message, position).to_record(position)
                 self._plan(f"position of run at {position} written", partial(self._replace, one.message, run))
@@ -161,7 +161,7 @@ class Commit:
         last = change.append[-1].position if change.gives_positions else self._last + len(change.append)
         if change.edits or change.gives_positions:
             after = change.applied(record, count, last, self._changes.at)
-            self._plan("changed", partial(self._keep, thread, ThreadEnvelope.of(after, state.token, state.place)))
+            self._plan("changed", partial(self._keep, thread, ThreadEnvelope(after, state.token, state.place)))
         for one in removed:
             self._plan(f"run at {one.position} removed", partial(self._messages.delete, one.message))
         self._plan_appends(0)
@@ -173,7 +173,7 @@ class Commit:
             read = self._messages.read(thread)
         elif positions:
             read = self._messages.window(thread, Window(after=min(positions) - 1, before=max(positions) + 1))
-        elif change.append and thread.state.missing:  # the index of the next message does not follow from the count
+        elif change.append and thread.missing:  # the index of the next message does not follow from the count
             read = self._messages.read(thread, max(1, thread.count))
         else:
             return []
@@ -199,7 +199,7 @@ class Commit:
         thread counts and the others are deleted by their writers.
         """
         token, alias = self._changes.token, alias_of(*self._place)
-        metadata = thread_metadata(ThreadEnvelope.of(record, token, self._place if is_digest(alias) else None))
+        metadata = thread_metadata(ThreadEnvelope(record, token, self._place if is_digest(alias) else None))
         bodies = [message_body(run, token, n, 0, self._texts) for n, run in enumerate(self._runs[:_INLINE])]
         create = partial(self._threads.create, alias, metadata)
         try:
@@ -283,4 +283,4 @@ class Commit:
             with suppress(PersistenceError):
                 last = self._appended(len(self._runs) - 1)
             self._count, self._last = (last.rank, last.position) if last else (self._count, UNKNOWN)
-        return Written(self._thread.state.version, self._thread.id, self._count, self._last)
+        return Written(self._thread.state.record.version, self._thread.id, self._count, self._last)

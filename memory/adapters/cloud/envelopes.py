@@ -30,57 +30,37 @@ class ThreadEnvelope(NamedTuple):
     """The exact state of a conversation, in its thread.
 
     Attributes:
-        text: the metadata; the thread also has a copy for other programs.
-        run_count: how many runs there are once the commit that wrote this is complete. While the thread has as many messages,
-            ``updated_at`` is the conversation's; otherwise runs were appended since, and the thread's own time is.
-        missing: how many positions up to the last one have no run.
+        record: as it is once the commit that wrote this is complete. While the thread has ``run_count`` messages, ``updated_at``
+            is the conversation's; otherwise runs were appended since, and the thread's own time is.
         token: of the change set that created the thread.
         place: namespace and id, where the alias is only their digest.
     """
 
-    version: int
-    created_at: int
-    updated_at: int
-    expires_at: int | None = None
-    text: str = "{}"
-    run_count: int = -1
-    missing: int = 0
+    record: ConversationRecord
     token: str | None = None
     place: tuple[str, str] | None = None
-
-    @classmethod
-    def of(cls, record: ConversationRecord, token: str | None, place: tuple[str, str] | None) -> Self:
-        """Return the envelope of a conversation as it will be once its commit is complete."""
-        times, missing = record[6:9], record.last_position - record.run_count
-        return cls(record.version, *times, record.metadata, record.run_count, missing, token, place)
 
     @classmethod
     def load(cls, metadata: Fields) -> Self | None:
         """Return the envelope in a thread's metadata; None if there is none."""
         if (fields := _load(metadata)) is None:
             return None
-        if "gaps" in fields:  # format 1
-            missing = sum(last - first + 1 for first, last in fields["gaps"])
-            fields |= {"missing": missing, "run_count": fields["count"]}
-        if "place" in fields:
-            namespace, id_ = map(str, fields["place"])
-            fields["place"] = namespace, id_
-        one = cls(**{name: fields[name] for name in cls._fields if name in fields})
-        counts = one.run_count, one.missing
-        check_record(
-            ConversationRecord("", one.text, one.version, "", *counts, one.created_at, one.updated_at, one.expires_at)
-        )
-        return one
+        if fields["format"] == 1:
+            count, gaps = fields["count"], fields.get("gaps", ())
+            counts = count, count + sum(last - first + 1 for first, last in gaps)
+            times = fields["created_at"], fields["updated_at"], fields.get("expires_at")
+            fields["record"] = "", fields["text"], fields["version"], "", *counts, *times
+        record, place = ConversationRecord(*fields["record"]), fields.get("place")
+        check_record(record)
+        return cls(record, fields.get("token"), place and (str(place[0]), str(place[1])))
 
 
 class MessageEnvelope(NamedTuple):
     """The exact state of a run, in its message.
 
     Attributes:
-        token: of the change set that appended the run.
-        number: which of that change set's runs it is; with the token, this finds the run again after a lost answer.
-        position: where the writer expected the run.
-        text: the run's metadata.
+        token, number: the change set that appended the run, and which of its runs it is: this finds it after a lost answer.
+        run: its record without input and output, at the position where the writer expected it.
         input, output: how the message holds them, if not as plain text: `JSON_TEXT` or `ARTIFACT`.
         shift: how many positions before this one the writer knew to have no run. If other runs came in between, the message's
             rank in its thread plus this is the true position.
@@ -88,9 +68,7 @@ class MessageEnvelope(NamedTuple):
 
     token: str
     number: int
-    position: int
-    created_at: int
-    text: str = "{}"
+    run: RunRecord
     input: str | None = None
     output: str | None = None
     shift: int = 0
@@ -100,9 +78,13 @@ class MessageEnvelope(NamedTuple):
         """Return the envelope in a message's metadata; None if there is none."""
         if (fields := _load(metadata)) is None:
             return None
-        one = cls(**{name: fields[name] for name in cls._fields if name in fields})
-        for number in (one.position, one.shift):
-            check_run(RunRecord(number, one.token, "", "", one.text, one.created_at), "the run")
+        if fields["format"] == 1:
+            fields["run"] = fields["position"], "", "", "", fields.get("text", "{}"), fields["created_at"]
+        one = cls(**{name: fields[name] for name in cls._fields if name in fields})._replace(
+            run=RunRecord(*fields["run"])
+        )
+        for number in (one.run.position, one.shift):
+            check_run(one.run._replace(position=number), "the run")
         if not {one.input, one.output} <= {None, JSON_TEXT, ARTIFACT}:
             raise ValueError(f"{one.input!r}, {one.output!r}")
         return one
@@ -110,8 +92,7 @@ class MessageEnvelope(NamedTuple):
 
 def dump(envelope: ThreadEnvelope | MessageEnvelope) -> str:
     """Return the text that is kept of an envelope."""
-    defaults = envelope._field_defaults
-    fields = {name: value for name, value in envelope._asdict().items() if defaults.get(name, ...) != value}
+    fields = {name: value for name, value in envelope._asdict().items() if value is not None}
     return compact({"format": _FORMATS[-1], **fields})
 
 

@@ -49,7 +49,7 @@ def doubting(message: str) -> Iterator[None]:
         raise CommitInDoubtError(f"{message}: {error}") from error
 
 
-def meaning_of(error: Exception, host: str, what: str) -> PersistenceError:
+def meaning_of(error: BaseException, host: str, what: str) -> PersistenceError:
     """Return what an exception of requests means, by its type and the types of those it wraps."""
     causes = list(_causes(error))
     kinds = set(map(type, causes))

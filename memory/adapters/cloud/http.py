@@ -11,14 +11,13 @@ import requests
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from memory.adapters.cloud.errors import MissingError, UnansweredError, doubting, meaning_of, refusal
+from memory.adapters.cloud.errors import MissingError, UnansweredError, doubting, refusal
 from memory.adapters.cloud.session import Session
 from memory.errors import (
     CommitInDoubtError,
     ConfigurationError,
     CorruptRecordError,
     InvalidValueError,
-    PersistenceError,
     StoreUnavailableError,
 )
 from memory.port.deadlines import remaining
@@ -28,10 +27,6 @@ Fields: TypeAlias = dict[str, Any]
 
 _LEAST: Final = 0.02  # seconds: with less, a request is not worth sending
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # seconds
-_OF_A_GATEWAY: Final = (
-    requests.codes.bad_gateway,
-    requests.codes.gateway_timeout,
-)  # what it passed on may still be done
 _PAGE_SIZES: Final = (100, 50, 20, 10)  # the largest first: a service may refuse a size beyond its maximum
 
 
@@ -47,19 +42,13 @@ class Page(NamedTuple):
 
 
 class Http:
-    """Sends requests to one host. Safe to use from several threads.
+    """Sends requests to one host, each in at most half of the time that its operation has left: the rest is for a look or a retry.
 
-    A request may take half of the time that its operation has left; the other half is for a look, or another attempt.
-
-    Args:
-        host: scheme, host and port, and the path before ``/api`` if there is one.
-        session: sends single requests.
-        timeout: seconds that a request outside any operation may take.
-        attempts: how often a request is sent at most.
+    Safe to use from several threads. ``timeout`` is for what no operation limits; ``attempts`` is how often a request is sent.
     """
 
     def __init__(self, host: str, session: Session, *, timeout: float, attempts: int) -> None:
-        self.host = host
+        self.host = host  # with scheme and port, and the path before /api if there is one
         self.session = session
         self.sleep: Callable[[float], object] = time.sleep
         self.page_size = _PAGE_SIZES[0]
@@ -72,25 +61,23 @@ class Http:
     ) -> Fields:
         """Send a request and return the answer. A write is sent again only if it certainly was not done.
 
-        Raises:
-            MissingError, TakenError, InvalidValueError, ConfigurationError, StoreUnavailableError: nothing was written.
-            UnansweredError, CorruptRecordError: it may be written.
+        A write may be done after `UnansweredError` or `CorruptRecordError`; every other error means that it was not.
         """
         what, attempt = f"{method} {path}", 0
         while True:
             attempt += 1
             seconds = remaining(self._timeout) / 2
             if seconds < _LEAST:
-                raise StoreUnavailableError(
-                    f"{what} to {self.host}: the operation took longer than {self._timeout:g} s"
-                )
+                raise StoreUnavailableError(f"{what} to {self.host}: the time-out of {self._timeout:g} s is over")
             try:
-                return self._read(self._once(seconds, method, path, params=parameters, json=body), what)
+                return self._read(self.session.request(seconds, method, self.host, path, body, parameters), what)
             except UnansweredError as error:
                 if error.may_be_done and method != "GET":
                     raise
-                if attempt >= self._attempts or not self._pause(error.wait, attempt):
+                wait = error.wait or _delay(attempt)
+                if attempt >= self._attempts or wait >= remaining(self._timeout):
                     raise StoreUnavailableError(f"{error} ({attempt} attempts)") from error.__cause__
+            self.sleep(wait)
 
     def pages(self, path: str, name: str, parameters: Mapping[str, str | int], skip: int = 0) -> Iterator[Page]:
         """Yield the pages of a list, after skipping some: at most, if their size is not known yet.
@@ -143,15 +130,8 @@ class Http:
     def surely(self, send: Callable[[], T], look: Callable[[], T | None] | None, what: str) -> T:
         """Return what a write returns. If its answer is lost, return what a look finds, or send the write again.
 
-        After an attempt that may be done no error claims that nothing was written: a request can be done after the look.
-
-        Args:
-            send: sends the write once.
-            look: returns what was written, None if nothing was. None where sending twice does no harm.
-            what: what is written, in words.
-
-        Raises:
-            CommitInDoubtError: it may be written, or may still be.
+        ``look`` returns None if nothing was written; it is None where sending twice does no harm. After an attempt that may be
+        done no error claims that nothing was written, because a request can be done after the look: `CommitInDoubtError`.
         """
         doubt, attempt = "", 0
         while True:
@@ -166,29 +146,11 @@ class Http:
                 if found is not None:
                     return found
                 if attempt >= self._attempts:
-                    raise CommitInDoubtError(
-                        f"{doubt} ({attempt} times); {what} may be written, or may still be"
-                    ) from error
+                    raise CommitInDoubtError(f"{doubt} ({attempt} times); {what} may be or become written") from error
             except (StoreUnavailableError, ConfigurationError, InvalidValueError) as error:
                 if not doubt:
                     raise
                 raise CommitInDoubtError(f"{doubt}; then {error}. {what} may be written all the same") from error
-
-    def _pause(self, wait: float, attempt: int) -> bool:
-        """Wait before another attempt; return whether there is time for one."""
-        wait = wait or _delay(attempt)
-        if wait >= remaining(self._timeout):
-            return False
-        self.sleep(wait)
-        return True
-
-    def _once(self, seconds: float, method: str, path: str, **options: Any) -> requests.Response:
-        try:
-            return self.session.request(seconds, method, self.host + path, **options)
-        except PersistenceError:
-            raise
-        except Exception as error:  # a session of the application's may raise anything
-            raise meaning_of(error, self.host, f"{method} {path}") from error
 
     def _read(self, response: requests.Response, what: str) -> Fields:
         status = response.status_code

@@ -31,9 +31,7 @@ class Messages:
 
     def __init__(self, http: Http) -> None:
         self._http = http
-        self._ascending: bool | None = (
-            None  # whether the service lists messages by rising index (A4); None: not seen yet
-        )
+        self._ascending: bool | None = None  # whether messages are listed by rising index (A4); None: not seen yet
 
     def read(self, thread: Thread, begin: int = 1, end: int | None = None) -> Read:
         """Read the messages with the ranks from ``begin`` to before ``end``, and perhaps others.
@@ -56,26 +54,26 @@ class Messages:
             if len(found) > 1:
                 self._ascending = self._ascending is not False and ordered == list(found.values())
             is_whole = offset == 0 and stop >= total
-            if offset + len(found) == stop and (self._ascending or is_whole):
+            if offset + len(found) == stop and (is_whole or (self._ascending and total >= thread.count)):
                 break
             skip, end = 0, None  # messages were deleted meanwhile, or are not in order
-        return Read(_place(ordered, offset + 1, thread.state.missing), total)
+        return Read(_place(ordered, offset + 1, thread.missing), total)
 
     def window(self, thread: Thread, window: Window) -> Read:
         """Read the messages of a window of runs, and perhaps others: the caller takes those it wants."""
         total, limit = thread.count, window.limit
         is_last = window.from_end and window.before is None and limit is not None
-        if total <= self._http.page_size or (thread.state.missing and not is_last):
+        if total <= self._http.page_size or (thread.missing and not is_last):
             return self.read(thread)
         begin, end = window.after + 1, total + 1 if window.before is None else min(window.before, total + 1)
         if limit is not None and window.from_end:
-            begin = max(begin, end - limit) if not thread.state.missing else end - limit
+            begin = max(begin, end - limit) if not thread.missing else end - limit
         elif limit is not None:
             end = min(end, begin + limit)
         if begin >= end:
             return Read([], total)
         read = self.read(thread, max(1, begin), None if is_last else end)
-        if not thread.state.missing and any(one.position != one.rank for one in read.placed):
+        if not thread.missing and any(one.position != one.rank for one in read.placed):
             return self.read(thread)  # somebody else has deleted messages: positions do not follow from ranks
         return read
 

@@ -48,7 +48,7 @@ class Threads:
 
     def is_expired(self, thread: Thread) -> bool:
         """Return whether a thread's conversation has expired."""
-        expires_at = thread.state.expires_at
+        expires_at = thread.state.record.expires_at
         return expires_at is not None and expires_at <= self._clock()
 
     def all(self, **filters: str) -> Iterator[Thread]:
@@ -73,7 +73,7 @@ class Threads:
         thread = self.present(namespace, conversation_id)
         if thread is None:
             return RunsRead(None, ())
-        seen = ExpectedVersion(thread.id, thread.state.version)
+        seen = ExpectedVersion(thread.id, thread.state.record.version)
         if window.limit == 0:
             return RunsRead(seen, ())
         try:
@@ -85,7 +85,7 @@ class Threads:
         if window.limit is not None:
             placed = placed[-window.limit :] if window.from_end else placed[: window.limit]
         runs = tuple([run_of(one.message, one.position) for one in placed])
-        return RunsRead(seen, runs, read.total + thread.state.missing)
+        return RunsRead(seen, runs, read.total + thread.missing)
 
     def get(self, thread_id: str) -> Thread | None:
         """Return a thread as it is now."""

@@ -60,22 +60,26 @@ class Thread:
     @cached_property
     def state(self) -> ThreadEnvelope:
         """Our envelope; for a thread of another program, what it would be."""
-        if self.envelope is not None:
-            return self.envelope
-        return ThreadEnvelope(1, self.created_at, self.updated_at, text=encode(only_json(self.metadata), "metadata"))
+        text = encode(only_json(self.metadata), "metadata") if self.envelope is None else ""
+        times = self.created_at, self.updated_at, None
+        return self.envelope or ThreadEnvelope(ConversationRecord("", text, 1, "", -1, -1, *times))
+
+    @property
+    def missing(self) -> int:
+        """How many positions of the conversation have no run."""
+        return self.state.record.last_position - self.state.record.run_count
 
     def record(self, conversation_id: str) -> ConversationRecord:
         """Return the conversation, from the thread alone, as every list of the service has it."""
-        state, count = self.state, self.count
-        updated_at = state.updated_at if count == state.run_count else max(state.updated_at, self.updated_at)
-        times = state.created_at, updated_at, state.expires_at
-        return ConversationRecord(  # the thread's id tells incarnations apart: the service never gives one twice
-            conversation_id, state.text, state.version, self.id, count, count + state.missing, *times
-        )
+        record, count = self.state.record, self.count
+        counts = {"run_count": count, "last_position": count + self.missing}
+        updated_at = record.updated_at if count == record.run_count else max(record.updated_at, self.updated_at)
+        # The thread's id tells incarnations apart: the service never gives one twice.
+        return record._replace(id=conversation_id, incarnation=self.id, updated_at=updated_at, **counts)
 
     def metadata_with(self, envelope: ThreadEnvelope) -> Fields:
         """Return the whole metadata for another envelope; what other programs keep there stays."""
-        ours = plain(decode_metadata(self.state.text, f"the metadata of thread {self.id}"))
+        ours = plain(decode_metadata(self.state.record.metadata, f"the metadata of thread {self.id}"))
         return {key: value for key, value in self.metadata.items() if key not in ours} | thread_metadata(envelope)
 
 
@@ -96,7 +100,7 @@ class Message:
         """Return the run's position; ``rank`` counts the thread's messages from 1, ``missing`` the positions without a run."""
         if self.envelope is None:
             return rank + missing
-        return max(self.envelope.position, rank + self.envelope.shift)
+        return max(self.envelope.run.position, rank + self.envelope.shift)
 
 
 def read_thread(fields: object, asked: str | None = None) -> Thread:
@@ -143,15 +147,14 @@ def _microseconds(fields: object, name: str, what: str) -> int:
 
 def thread_metadata(envelope: ThreadEnvelope) -> Fields:
     """Return the metadata of a new thread: a readable copy of the user's, and our envelope."""
-    return {**plain(decode_metadata(envelope.text, "the metadata to be written")), RESERVED: dump(envelope)}
+    return {**plain(decode_metadata(envelope.record.metadata, "the metadata to be written")), RESERVED: dump(envelope)}
 
 
 def message_body(run: RunRecord, token: str, number: int, shift: int, texts: Texts) -> Fields:
     """Return the message that a run at its position becomes; see `MessageEnvelope`."""
     input_, input_form = _written_text(run.input, f"{run.id}-input", texts)
     output, output_form = _written_text(run.output, f"{run.id}-output", texts)
-    forms = input_form, output_form
-    envelope = MessageEnvelope(token, number, run.position, run.created_at, run.metadata, *forms, shift)
+    envelope = MessageEnvelope(token, number, run._replace(input="", output=""), input_form, output_form, shift)
     beside = plain(cast("dict[str, Json]", decode(run.metadata)), RUN_ID)
     return {"input": input_, "output": output, "metadata": {**beside, RUN_ID: run.id, RESERVED: dump(envelope)}}
 
@@ -172,8 +175,8 @@ def run_of(message: Message, position: int) -> Run:
     if id_ is None:
         raise CorruptRecordError(f"{what} has lost the id of its run")
     values = _read_value(message.input, envelope.input), _read_value(message.output, envelope.output)
-    metadata = decode_metadata(envelope.text, f"the run's metadata in {what}")
-    return Run(*values, metadata, id_, to_datetime(envelope.created_at), position)
+    metadata = decode_metadata(envelope.run.metadata, f"the run's metadata in {what}")
+    return Run(*values, metadata, id_, to_datetime(envelope.run.created_at), position)
 
 
 def _written_text(text: str, name: str, texts: Texts) -> tuple[str, str | None]:

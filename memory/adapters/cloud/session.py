@@ -13,6 +13,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
+from memory.adapters.cloud.errors import UnansweredError, meaning_of
 from memory.errors import ConfigurationError, StoreUnavailableError
 from memory.port.forking import ForkAware, watch
 
@@ -22,7 +23,7 @@ _GRACE: Final = 1.2  # lets requests end by its own time-out, whose exception sa
 _HEADERS: Final = {"User-Agent": f"conversation-memory ({requests.utils.default_user_agent()})"}
 
 
-class Session(ForkAware, AuthBase):
+class Session(ForkAware):
     """Sends requests through the application's session, which stays open, or through one of its own; ``key`` is the API key.
 
     The key is an ``auth``: ``~/.netrc`` would replace a header, and a header of the session would stay in it.
@@ -52,37 +53,35 @@ class Session(ForkAware, AuthBase):
         request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
-    def request(self, seconds: float, method: str, url: str, **options: Any) -> requests.Response:
-        """Send one request; return its answer, read completely.
+    def request(
+        self, seconds: float, method: str, host: str, path: str, body: object, parameters: object
+    ) -> requests.Response:
+        """Send one request; return its answer, read completely. Raises what `meaning_of` makes of an exception of requests.
 
         A thread of its own sends it: a time-out of requests bounds each read of a socket only, neither a slow name server nor
         an answer that comes byte by byte; and an interrupt leaves no connection half read. Redirects are not followed: a POST
         would arrive as a GET, and the key at another host.
-
-        Raises:
-            requests.RequestException, OSError, ValueError, urllib3.exceptions.HTTPError: it failed, or took too long.
-            ConfigurationError: another process uses the same connections.
         """
         if self._is_shared:
             raise ConfigurationError(
                 "this process was forked while its parent had the repository open with a session that has adapters of "
                 "its own kind, which cannot be copied: open the repository, with a new session, after the fork"
             )
-        options |= {"auth": self, "headers": _HEADERS, "allow_redirects": False}
+        options: dict[str, Any] = {"params": parameters, "json": body, "auth": self, "headers": _HEADERS}
         timeout = (min(seconds, _LONGEST_CONNECT), seconds)
-        send = partial(self._session.request, method, url, timeout=timeout, **options)
+        send = partial(self._session.request, method, host + path, timeout=timeout, allow_redirects=False, **options)
         outcomes: SimpleQueue[requests.Response | BaseException] = SimpleQueue()
         try:
             Thread(target=copy_context().run, args=(_send, send, outcomes), daemon=True).start()
         except RuntimeError as error:
-            raise StoreUnavailableError(f"{method} {url} was not sent: {error}") from error
+            raise StoreUnavailableError(f"{method} {path} was not sent to {host}: {error}") from error
         try:
             outcome = outcomes.get(timeout=seconds * _GRACE)
         except Empty:
-            raise requests.Timeout(f"no complete answer within {seconds:.3g} s") from None
+            raise UnansweredError(f"{host} did not answer {method} {path} within {seconds:.3g} s") from None
         if isinstance(outcome, BaseException):
             try:
-                raise outcome
+                raise meaning_of(outcome, host, f"{method} {path}") from outcome
             finally:
                 del outcome  # otherwise its traceback refers to itself
         return outcome

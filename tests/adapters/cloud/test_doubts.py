@@ -65,7 +65,7 @@ class TestAfterAnAttemptThatMayBeDone:
     ) -> None:
         put(store, "a", None, run("1"))
         cloud_server.plan = always(fault, "POST")
-        with pytest.raises(CommitInDoubtError, match="may still be"):
+        with pytest.raises(CommitInDoubtError, match="may be or become written"):
             store.repository.commit("default", appending("2"))
         cloud_server.plan = always(BUSY, "POST")
         with pytest.raises(StoreUnavailableError, match="3600 s"):  # refused before it was done

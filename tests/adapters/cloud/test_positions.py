@@ -159,14 +159,19 @@ def test_threads_of_the_first_format_are_read(store: Store, cloud_server: CloudS
         uow.runs.remove("a", 2)
     expected = read(store, "a").record, read_runs(store, "a")
     (thread,) = cloud_server.service.threads.values()
-    state = json.loads(thread.metadata["conversation_memory"])
-    old = {name: state[name] for name in ("version", "created_at", "updated_at", "text")}
-    old |= {"format": 1, "count": 3, "gaps": [[2, 2]], "hidden": [], "outcomes": [["t", 1, 4, 4]]}
-    thread.metadata["conversation_memory"] = json.dumps(old)
+    stored = read(store, "a").record
+    assert stored is not None
+    thread.metadata["conversation_memory"] = json.dumps(
+        {
+            **{"format": 1, "version": 2, "text": '{"n":1}', "count": 3, "gaps": [[2, 2]], "hidden": []},
+            **{"created_at": stored.created_at, "updated_at": stored.updated_at, "outcomes": [["t", 2, 3, 4]]},
+        }
+    )
     for message in thread.messages:
-        message.metadata["conversation_memory"] = message.metadata["conversation_memory"].replace(
-            '"format":2', '"format":1'
-        )
+        new = json.loads(message.metadata["conversation_memory"])
+        position, *_, created_at = new["run"]
+        old = {"format": 1, "token": "t", "number": 1, "position": position, "created_at": created_at, "input": "json"}
+        message.metadata["conversation_memory"] = json.dumps(old)
     assert (read(store, "a").record, read_runs(store, "a")) == expected
     with store.begin() as uow:
         uow.runs.append("a", Run(5, ""))
