@@ -78,13 +78,7 @@ class Commit:
         return bool(self._todo) and (bool(self._done) or self._is_doubtful)
 
     def run(self) -> Receipt:
-        """Make the writes that are left.
-
-        Raises:
-            PartialCommitError: some are made, and one could not be.
-            CommitInDoubtError: it is not known whether one was made.
-            PersistenceError: none was made.
-        """
+        """Make the writes that are left. Any error but `PartialCommitError` and `CommitInDoubtError` means that none was made."""
         while self._todo:
             step, write = self._todo[0]
             self._is_again, self._is_doubtful = self._is_doubtful, True  # an interrupt leaves it in doubt

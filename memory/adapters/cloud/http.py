@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from math import ceil
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -24,6 +25,8 @@ from memory.port.deadlines import remaining
 
 T = TypeVar("T")
 Fields: TypeAlias = dict[str, Any]
+Filters: TypeAlias = Mapping[str, str | int]
+Path: TypeAlias = tuple[str, ...]  # the parts after /api
 
 _LEAST: Final = 0.02  # seconds: with less, a request is not worth sending
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # seconds
@@ -56,21 +59,20 @@ class Http:
         self._timeout = timeout
         self._attempts = attempts
 
-    def send(
-        self, method: str, path: str, body: Fields | None = None, parameters: Mapping[str, str | int] | None = None
-    ) -> Fields:
+    def send(self, method: str, path: Path, body: Fields | None = None, parameters: Filters | None = None) -> Fields:
         """Send a request and return the answer. A write is sent again only if it certainly was not done.
 
         A write may be done after `UnansweredError` or `CorruptRecordError`; every other error means that it was not.
         """
-        what, attempt = f"{method} {path}", 0
+        url = "/".join(["/api", *[quote(part, safe="") for part in path]])
+        what, attempt = f"{method} {url}", 0
         while True:
             attempt += 1
             seconds = remaining(self._timeout) / 2
             if seconds < _LEAST:
                 raise StoreUnavailableError(f"{what} to {self.host}: the time-out of {self._timeout:g} s is over")
             try:
-                return self._read(self.session.request(seconds, method, self.host, path, body, parameters), what)
+                return self._read(self.session.request(seconds, method, self.host, url, body, parameters), what)
             except UnansweredError as error:
                 if error.may_be_done and method != "GET":
                     raise
@@ -79,34 +81,34 @@ class Http:
                     raise StoreUnavailableError(f"{error} ({attempt} attempts)") from error.__cause__
             self.sleep(wait)
 
-    def pages(self, path: str, name: str, parameters: Mapping[str, str | int], skip: int = 0) -> Iterator[Page]:
+    def pages(self, path: Path, parameters: Filters, skip: int = 0) -> Iterator[Page]:
         """Yield the pages of a list, after skipping some: at most, if their size is not known yet.
 
         Where items are deleted meanwhile, later items move to pages that were read before; such pages come again.
         """
-        page = self._page(path, name, parameters, None if self._first_page is None else self._first_page + skip)
+        page = self._page(path, parameters, None if self._first_page is None else self._first_page + skip)
         yield page
         while page.end < page.total:
             total, number = page.total, page.number + 1
-            page = self._page(path, name, parameters, number)
+            page = self._page(path, parameters, number)
             while page.total < total:
                 number = max(self._first_page or 0, number - ceil((total - page.total) / page.size))
                 total = page.total
-                page = self._page(path, name, parameters, number)
+                page = self._page(path, parameters, number)
             yield page
 
-    def _page(self, path: str, name: str, parameters: Mapping[str, str | int], number: int | None) -> Page:
+    def _page(self, path: Path, parameters: Filters, number: int | None) -> Page:
         """Return the page with this number, or the first one; learn how pages are numbered and how large they may be (A5)."""
         asked = {**parameters, "page_size": self.page_size} | ({} if number is None else {"page": number})
-        what = f"the answer to GET {path}"
+        what = f"the list of {'/'.join(path)}"
         try:
             fields = self.send("GET", path, parameters=asked)
         except InvalidValueError:
             if number is not None or self.page_size == _PAGE_SIZES[-1]:
                 raise
             self.page_size = next(size for size in _PAGE_SIZES if size < self.page_size)
-            return self._page(path, name, parameters, number)
-        items, pagination = member(fields, name, list, what), member(fields, "pagination", dict, what)
+            return self._page(path, parameters, number)
+        items, pagination = member(fields, path[-1], list, what), member(fields, "pagination", dict, what)
         at, size, total = [whole(pagination, key, what) for key in ("page_number", "page_size", "total_count")]
         first = at if number is None or self._first_page is None else self._first_page
         begin = (at - first) * size
@@ -122,10 +124,10 @@ class Http:
         self._first_page, self.page_size = first, min(size, self.page_size)
         return Page(items, at, size, begin, end, total)
 
-    def delete(self, path: str) -> None:
+    def delete(self, *path: str) -> None:
         """Delete something; it may be gone already."""
         with suppress(MissingError):
-            self.surely(lambda: self.send("DELETE", path), None, f"DELETE {path}")
+            self.surely(lambda: self.send("DELETE", path), None, f"the removal of {'/'.join(path)}")
 
     def surely(self, send: Callable[[], T], look: Callable[[], T | None] | None, what: str) -> T:
         """Return what a write returns. If its answer is lost, return what a look finds, or send the write again.

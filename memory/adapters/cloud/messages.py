@@ -2,7 +2,6 @@
 
 from functools import partial
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 from memory.adapters.cloud.http import Fields, Http
 from memory.adapters.cloud.records import Message, Thread, read_message
@@ -45,7 +44,7 @@ class Messages:
         for _ in range(_READS):
             found: dict[str, Message] = {}
             offset = stop = -1
-            for page in self._http.pages(_of(thread.id), "messages", {}, skip):
+            for page in self._http.pages(("threads", thread.id, "messages"), {}, skip):
                 found |= {one.id: one for one in (read_message(item, thread.id) for item in page.items)}
                 offset, stop, total = page.begin if offset < 0 else offset, page.end, page.total
                 if end is not None and stop >= end - 1:
@@ -79,17 +78,17 @@ class Messages:
 
     def add(self, thread_id: str, body: Fields) -> Message:
         """Add a message, in one attempt."""
-        return read_message(self._http.send("POST", _of(thread_id), body), thread_id)
+        return read_message(self._http.send("POST", ("threads", thread_id, "messages"), body), thread_id)
 
     def replace(self, message: Message, body: Fields) -> None:
         """Replace a message's content; raise `MissingError` if it is gone."""
-        send = partial(self._http.send, "PATCH", _at(message.id), body)
+        send = partial(self._http.send, "PATCH", ("messages", message.id), body)
         replaced = lambda: read_message(send(), message.thread_id, message.id)  # noqa: E731
         self._http.surely(replaced, None, f"the replacement of message {message.id}")
 
     def delete(self, message: Message) -> None:
         """Delete a message; it may be gone already."""
-        self._http.delete(_at(message.id))
+        self._http.delete("messages", message.id)
 
 
 def _place(ordered: list[Message], rank: int, missing: int) -> list[Placed]:
@@ -100,11 +99,3 @@ def _place(ordered: list[Message], rank: int, missing: int) -> list[Placed]:
         last = max(message.position(at, missing), last + 1)
         placed.append(Placed(at, last, message))
     return placed
-
-
-def _of(thread_id: str) -> str:
-    return f"/api/threads/{quote(thread_id, safe='')}/messages"
-
-
-def _at(message_id: str) -> str:
-    return f"/api/messages/{quote(message_id, safe='')}"

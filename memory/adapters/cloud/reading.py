@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Final
-from urllib.parse import quote
 
 from memory.adapters.cloud.aliases import alias_of, place_of
 from memory.adapters.cloud.errors import MissingError
@@ -14,7 +13,6 @@ from memory.domain.values import LARGEST
 from memory.port.changes import ExpectedVersion
 from memory.port.repository import RunsRead, Window
 
-_PATH: Final = "/api/threads"
 _AGE: Final = attrgetter("created_at", "id")  # of several threads of one conversation the oldest is used (A3)
 
 
@@ -54,7 +52,7 @@ class Threads:
     def all(self, **filters: str) -> Iterator[Thread]:
         """Yield every thread that passes the filters once: one request for each page of 100."""
         seen: set[str] = set()
-        for page in self._http.pages(_PATH, "threads", filters):
+        for page in self._http.pages(("threads",), filters):
             for thread in map(read_thread, page.items):
                 if thread.id not in seen:  # a new thread moves the others to the next page
                     seen.add(thread.id)
@@ -90,24 +88,20 @@ class Threads:
     def get(self, thread_id: str) -> Thread | None:
         """Return a thread as it is now."""
         try:
-            return read_thread(self._http.send("GET", _at(thread_id)), thread_id)
+            return read_thread(self._http.send("GET", ("threads", thread_id)), thread_id)
         except MissingError:
             return None
 
     def create(self, alias: str, metadata: Fields, messages: list[Fields]) -> Thread:
         """Create a thread, in one attempt."""
         body = {"name": alias, "alias": alias, "metadata": metadata} | ({"messages": messages} if messages else {})
-        return read_thread(self._http.send("POST", _PATH, body))
+        return read_thread(self._http.send("POST", ("threads",), body))
 
     def update(self, thread_id: str, metadata: Fields) -> Thread:
         """Replace a thread's metadata, in one attempt."""
-        return read_thread(self._http.send("PATCH", _at(thread_id), {"metadata": metadata}), thread_id)
+        return read_thread(self._http.send("PATCH", ("threads", thread_id), {"metadata": metadata}), thread_id)
 
     def delete(self, threads: Sequence[Thread]) -> None:
         """Delete threads of one conversation; the one in use goes last, so that no other ever takes its place."""
         for thread in reversed(threads):
-            self._http.delete(_at(thread.id))
-
-
-def _at(thread_id: str) -> str:
-    return f"{_PATH}/{quote(thread_id, safe='')}"
+            self._http.delete("threads", thread.id)

@@ -72,10 +72,9 @@ class Thread:
     def record(self, conversation_id: str) -> ConversationRecord:
         """Return the conversation, from the thread alone, as every list of the service has it."""
         record, count = self.state.record, self.count
-        counts = {"run_count": count, "last_position": count + self.missing}
         updated_at = record.updated_at if count == record.run_count else max(record.updated_at, self.updated_at)
-        # The thread's id tells incarnations apart: the service never gives one twice.
-        return record._replace(id=conversation_id, incarnation=self.id, updated_at=updated_at, **counts)
+        named = record._replace(id=conversation_id, incarnation=self.id)  # the service never gives a thread's id twice
+        return named._replace(run_count=count, last_position=count + self.missing, updated_at=updated_at)
 
     def metadata_with(self, envelope: ThreadEnvelope) -> Fields:
         """Return the whole metadata for another envelope; what other programs keep there stays."""

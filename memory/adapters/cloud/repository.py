@@ -54,10 +54,10 @@ class GriptapeCloudRepository(Repository):
     names what is written. Versions are compared before the first write, not with it. A query reads the list of all threads.
 
     Args:
-        host: scheme, host and port: ``https://cloud.griptape.ai``.
+        host: scheme, host and port.
         key: the API key; by default that of the environment's ``GT_CLOUD_API_KEY``.
-        session: a session of the application's, with its proxies, certificates and adapters; it stays open. In a forked
-            process its adapters are replaced by copies, which requires them to be `requests.adapters.HTTPAdapter` itself.
+        session: the application's, with its proxies, certificates and adapters; it stays open. In a forked process its adapters
+            are replaced by copies, which requires them to be `requests.adapters.HTTPAdapter` itself.
         timeout: seconds that one operation may take, with all its requests, waits and retries.
         attempts: how often a request is sent at most.
         texts: how a run's string is written: ``"plain"``, or ``"artifact"``, which Griptape's own driver can load too.
@@ -109,11 +109,7 @@ class GriptapeCloudRepository(Repository):
         return {thread.place[0] for thread in self._threads.all() if thread.place is not None}
 
     def conversation_of(self, thread_id: str) -> tuple[str, str] | None:
-        """Return the namespace and the id of a thread's conversation; None if it has no alias, and so is none.
-
-        Raises:
-            NotFoundError: there is no such thread.
-        """
+        """Return the namespace and the id of a thread's conversation; None if it has no alias, and so is none."""
         thread = self._threads.get(thread_id)
         if thread is None:
             raise NotFoundError(f"{self._http.host} has no thread {thread_id!r}")
@@ -134,11 +130,7 @@ class GriptapeCloudRepository(Repository):
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         """Write a change set, or continue one that this repository has written in part.
 
-        Raises:
-            CommitTooLargeError: it changes more than one conversation; nothing was written.
-            PartialCommitError: some steps are written, and one could not be.
-            CommitInDoubtError: it is not known whether a step was written.
-            PersistenceError: as `memory.port.repository.Repository.commit`; nothing was written.
+        `CommitTooLargeError`: it changes several conversations. `PartialCommitError`: some steps are written, one could not be.
         """
         if not changes.changes:
             return Receipt(changes.token, {})

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 
 from memory.adapters.cloud.errors import UnansweredError, meaning_of
 from memory.errors import ConfigurationError, StoreUnavailableError

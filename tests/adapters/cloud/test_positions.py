@@ -163,8 +163,15 @@ def test_threads_of_the_first_format_are_read(store: Store, cloud_server: CloudS
     assert stored is not None
     thread.metadata["conversation_memory"] = json.dumps(
         {
-            **{"format": 1, "version": 2, "text": '{"n":1}', "count": 3, "gaps": [[2, 2]], "hidden": []},
-            **{"created_at": stored.created_at, "updated_at": stored.updated_at, "outcomes": [["t", 2, 3, 4]]},
+            "format": 1,
+            "version": 2,
+            "text": '{"n":1}',
+            "count": 3,
+            "gaps": [[2, 2]],
+            "hidden": [],
+            "created_at": stored.created_at,
+            "updated_at": stored.updated_at,
+            "outcomes": [["t", 2, 3, 4]],
         }
     )
     for message in thread.messages:
