@@ -164,17 +164,17 @@ class Commit:
         """Return the messages of runs that are edited; all of them if runs are removed."""
         change, positions = self._change, [run.position for run in self._change.replace_runs]
         if change.remove_before or change.remove_runs:
-            read = self._messages.read(thread)
+            placed, total = self._messages.read(thread)
         elif positions:
-            read = self._messages.window(thread, Window(after=min(positions) - 1, before=max(positions) + 1))
+            placed, total = self._messages.window(thread, Window(after=min(positions) - 1, before=max(positions) + 1))
         elif change.append and thread.missing:  # the index of the next message does not follow from the count
-            read = self._messages.read(thread, max(1, thread.count))
+            placed, total = self._messages.read(thread, max(1, thread.count))
         else:
             return []
-        if read.placed and read.placed[-1].rank == read.total:
-            self._count, self._index = read.total, read.placed[-1].message.index + 1
-            self._last = max(self._last, read.placed[-1].position)
-        return read.placed
+        if placed and placed[-1].rank == total:
+            self._count, self._index = total, placed[-1].message.index + 1
+            self._last = max(self._last, placed[-1].position)
+        return placed
 
     def _plan(self, what: str, write: Callable[[], object]) -> None:
         self._todo.append((Step(self._change.id, what), write))
@@ -262,7 +262,7 @@ class Commit:
 
     def _appended(self, number: int) -> Placed | None:
         """Return the message of a run that this commit has appended."""
-        for one in reversed(self._messages.read(self._thread, max(1, self._count - _MARGIN)).placed):
+        for one in reversed(self._messages.read(self._thread, max(1, self._count - _MARGIN))[0]):
             envelope = one.message.envelope
             if envelope and (envelope.token, envelope.number) == (self._changes.token, number):
                 return one

@@ -45,7 +45,7 @@ class Page(NamedTuple):
 
 
 class Http:
-    """Sends requests to one host, each in at most half of the time that its operation has left: the rest is for a look or a retry.
+    """Sends requests to one host, each in at most half of the time that its operation has left: the rest is for a retry.
 
     Safe to use from several threads. ``timeout`` is for what no operation limits; ``attempts`` is how often a request is sent.
     """
@@ -72,7 +72,9 @@ class Http:
             if seconds < _LEAST:
                 raise StoreUnavailableError(f"{what} to {self.host}: the time-out of {self._timeout:g} s is over")
             try:
-                return self._read(self.session.request(seconds, method, self.host, url, body, parameters), what)
+                return self._read(
+                    self.session.request(seconds, method, self.host, url, json=body, params=parameters), what
+                )
             except UnansweredError as error:
                 if error.may_be_done and method != "GET":
                     raise

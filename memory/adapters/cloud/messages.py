@@ -1,7 +1,7 @@
 """The messages of a thread as runs at positions, and the service's operations on messages."""
 
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from memory.adapters.cloud.http import Fields, Http
 from memory.adapters.cloud.records import Message, Thread, read_message
@@ -18,11 +18,7 @@ class Placed(NamedTuple):
     message: Message
 
 
-class Read(NamedTuple):
-    """Some of a thread's messages, in order, and how many the thread has."""
-
-    placed: list[Placed]
-    total: int
+Read: TypeAlias = tuple[list[Placed], int]  # some of a thread's messages, in order, and how many the thread has
 
 
 class Messages:
@@ -56,7 +52,7 @@ class Messages:
             if offset + len(found) == stop and (is_whole or (self._ascending and total >= thread.count)):
                 break
             skip, end = 0, None  # messages were deleted meanwhile, or are not in order
-        return Read(_place(ordered, offset + 1, thread.missing), total)
+        return _place(ordered, offset + 1, thread.missing), total
 
     def window(self, thread: Thread, window: Window) -> Read:
         """Read the messages of a window of runs, and perhaps others: the caller takes those it wants."""
@@ -70,9 +66,9 @@ class Messages:
         elif limit is not None:
             end = min(end, begin + limit)
         if begin >= end:
-            return Read([], total)
+            return [], total
         read = self.read(thread, max(1, begin), None if is_last else end)
-        if not thread.missing and any(one.position != one.rank for one in read.placed):
+        if not thread.missing and any(one.position != one.rank for one in read[0]):
             return self.read(thread)  # somebody else has deleted messages: positions do not follow from ranks
         return read
 

@@ -75,15 +75,15 @@ class Threads:
         if window.limit == 0:
             return RunsRead(seen, ())
         try:
-            read = self.messages.window(thread, window)
+            placed, total = self.messages.window(thread, window)
         except MissingError:  # somebody deleted the thread since
             return RunsRead(None, ())
         end = LARGEST + 1 if window.before is None else window.before
-        placed = [one for one in read.placed if window.after < one.position < end]
+        placed = [one for one in placed if window.after < one.position < end]
         if window.limit is not None:
             placed = placed[-window.limit :] if window.from_end else placed[: window.limit]
         runs = tuple([run_of(one.message, one.position) for one in placed])
-        return RunsRead(seen, runs, read.total + thread.missing)
+        return RunsRead(seen, runs, total + thread.missing)
 
     def get(self, thread_id: str) -> Thread | None:
         """Return a thread as it is now."""

@@ -159,22 +159,16 @@ def message_body(run: RunRecord, token: str, number: int, shift: int, texts: Tex
 
 
 def run_of(message: Message, position: int) -> Run:
-    """Return the run that a message is, whoever wrote it; a text that another program has edited is returned as it is.
-
-    Raises:
-        CorruptRecordError: the message is ours, and its id or metadata cannot be read.
-    """
+    """Return the run that a message is, whoever wrote it; a text that another program has edited is returned as it is."""
     envelope = message.envelope
-    id_ = first_id(message.metadata.get(RUN_ID))
+    id_ = first_id(message.metadata.get(RUN_ID), envelope and envelope.run.id, message.id[:255]) or "unknown"
     if envelope is None:
         others = {key: value for key, value in message.metadata.items() if key != RUN_ID}
         values = _foreign_value(message.input), _foreign_value(message.output)
-        return Run(*values, only_json(others), id_ or message.id[:255], to_datetime(message.created_at), position)
-    what = f"message {message.id} of thread {message.thread_id}"
-    if id_ is None:
-        raise CorruptRecordError(f"{what} has lost the id of its run")
+        return Run(*values, only_json(others), id_, to_datetime(message.created_at), position)
     values = _read_value(message.input, envelope.input), _read_value(message.output, envelope.output)
-    metadata = decode_metadata(envelope.run.metadata, f"the run's metadata in {what}")
+    what = f"the run's metadata in message {message.id} of thread {message.thread_id}"
+    metadata = decode_metadata(envelope.run.metadata, what)
     return Run(*values, metadata, id_, to_datetime(envelope.run.created_at), position)
 
 

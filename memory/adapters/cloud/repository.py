@@ -33,18 +33,10 @@ _ADDRESS: Final = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?(
 def open_url(url: str) -> "GriptapeCloudRepository":
     """Return the repository of ``griptape+https://host``, with the key that the environment names."""
     scheme, _, rest = url.partition("://")
-    known: dict[str, Callable[[str], object]] = {"timeout": _timeout, "texts": lambda value: _TEXTS[value]}
+    texts: dict[str, Texts] = {"plain": "plain", "artifact": "artifact"}
+    known: dict[str, Callable[[str], object]] = {"timeout": seconds, "texts": lambda value: texts[value]}
     read = cast("dict[str, Any]", options(url, known))
     return GriptapeCloudRepository(f"{scheme.partition('+')[2]}://{rest.partition('?')[0]}", **read)
-
-
-_TEXTS: Final[dict[str, Texts]] = {"plain": "plain", "artifact": "artifact"}
-
-
-def _timeout(text: str) -> float:
-    if (timeout := seconds(text)) >= 3600:  # noqa: PLR2004  # an hour is no time-out
-        raise ValueError(text)
-    return timeout
 
 
 class GriptapeCloudRepository(Repository):
@@ -121,7 +113,7 @@ class GriptapeCloudRepository(Repository):
             is_ours = thread.envelope is None or (thread.place is not None and thread.place[0] == namespace)
             if is_ours and not self._threads.is_expired(thread):
                 try:
-                    placed = self._threads.messages.read(thread).placed
+                    placed, _ = self._threads.messages.read(thread)
                 except MissingError:  # somebody deleted the thread since
                     continue
                 yield thread, [run_of(one.message, one.position) for one in placed]

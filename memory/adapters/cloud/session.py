@@ -52,23 +52,21 @@ class Session(ForkAware):
         request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
-    def request(
-        self, seconds: float, method: str, host: str, path: str, body: object, parameters: object
-    ) -> requests.Response:
+    def request(self, seconds: float, method: str, host: str, path: str, **options: Any) -> requests.Response:
         """Send one request; return its answer, read completely. Raises what `meaning_of` makes of an exception of requests.
 
         A thread of its own sends it: a time-out of requests bounds each read of a socket only, neither a slow name server nor
-        an answer that comes byte by byte; and an interrupt leaves no connection half read. Redirects are not followed: a POST
-        would arrive as a GET, and the key at another host.
+        an answer that comes byte by byte; and an interrupt leaves no connection half read.
         """
         if self._is_shared:
             raise ConfigurationError(
-                "this process was forked while its parent had the repository open with a session that has adapters of "
-                "its own kind, which cannot be copied: open the repository, with a new session, after the fork"
+                "this process was forked while its parent had the repository open with a session whose adapters cannot be "
+                "copied, being of their own kind: open the repository, with a new session, after the fork"
             )
-        options: dict[str, Any] = {"params": parameters, "json": body, "auth": self, "headers": _HEADERS}
-        timeout = (min(seconds, _LONGEST_CONNECT), seconds)
-        send = partial(self._session.request, method, host + path, timeout=timeout, allow_redirects=False, **options)
+        # Redirects are not followed: a POST would arrive as a GET, and the key at another host.
+        options |= {"auth": self, "headers": _HEADERS, "allow_redirects": False}
+        options["timeout"] = (min(seconds, _LONGEST_CONNECT), seconds)
+        send = partial(self._session.request, method, host + path, **options)
         outcomes: SimpleQueue[requests.Response | BaseException] = SimpleQueue()
         try:
             Thread(target=copy_context().run, args=(_send, send, outcomes), daemon=True).start()
