@@ -110,6 +110,7 @@ def test_messages_that_others_delete_move_no_position(store: Store, cloud_server
     assert [(one.position, one.input) for one in read_runs(store, "a")] == [(n, n) for n in left]
     uow = store.begin()
     assert uow.runs.get("a", 100).input == 100
+    assert uow.runs.get("a", 101).input == 101  # on the first page now
     assert [one.position for one in uow.runs.last("a", 3)] == [128, 129, 130]
     with pytest.raises(CorruptRecordError, match="128"):  # its last position is too low until a run is removed
         list(transfer.dump(store))

@@ -12,7 +12,7 @@ from memory.adapters.cloud import GriptapeCloudRepository
 from memory.port.changes import UNKNOWN
 from memory.testing.base import put, read, read_runs, run
 from tests.adapters.cloud.troubles import append, appending, meanwhile, no_looks_after, written
-from tests.cloud_server import Assumptions, CloudServer
+from tests.cloud_server import Assumptions, CloudServer, Request
 from tests.cloud_server.faults import no_faults
 
 Connect = Callable[..., GriptapeCloudRepository]
@@ -134,11 +134,42 @@ def test_windows_of_a_long_conversation_with_missing_runs(order: str) -> None:
 
 def test_two_messages_of_one_position(store: Store, cloud_server: CloudServer) -> None:
     """As a program that copies messages may leave them: the later one moves up, and all are there."""
-    put(store, "a", None, run("1"), run("2"))
+    put(store, "a", None, run("1"), run("2"), run("3"))
+    with store.begin() as uow:
+        uow.runs.remove("a", 1)
     (thread,) = cloud_server.service.threads.values()
-    copy = {"input": "copy", "output": "", "metadata": thread.messages[0].metadata}
+    copy = {"input": "copy", "output": "", "metadata": thread.messages[-1].metadata}
     cloud_server.service.answer("org-a", "POST", ["threads", thread.thread_id, "messages"], {}, copy)
-    assert placed(store) == [(1, "1"), (2, "2"), (3, "copy")]
+    assert placed(store) == [(2, "2"), (3, "3"), (4, "copy")]
+
+
+def test_a_page_that_begins_with_a_run_whose_position_was_expected_by_two() -> None:
+    server = CloudServer(Assumptions(largest_page=10))
+    mine, other = (Store(GriptapeCloudRepository(server.host, "key-of-org-a")) for _ in range(2))
+    put(mine, "a", None, *[run(n) for n in range(1, 11)])
+    with mine.begin() as uow:
+        uow.runs.remove("a", 1)
+    server.plan = meanwhile(server, lambda: append(other, "11"), "POST")
+    append(mine, "12")
+    for store in (mine, other):
+        assert [(one.position, one.input) for one in store.begin().runs.last("a", 1)] == [(12, "12")]
+        store.close()
+    server.stop()
+
+
+def test_the_last_runs_of_a_conversation_that_becomes_shorter_meanwhile(
+    store: Store, cloud_server: CloudServer
+) -> None:
+    put(store, "a", None, *[run(n) for n in range(1, 251)])
+    store.begin().runs.last("a", 1)
+    (thread,) = cloud_server.service.threads.values()
+
+    def plan(request: Request) -> None:
+        if "/messages" in request.path and len(thread.messages) == 250:
+            del thread.messages[:200]
+
+    cloud_server.plan = plan
+    assert [one.input for one in store.begin().runs.last("a", 20)] == list(range(231, 251))
 
 
 def test_a_receipt_without_a_position_where_it_cannot_be_found_out(store: Store, cloud_server: CloudServer) -> None:
