@@ -1,4 +1,4 @@
-"""Conversations and their runs, kept in any store behind one repository interface.
+"""Store conversations and their runs in any store, behind one repository interface.
 
 >>> import memory
 >>> from memory import Conversation, Run, where
@@ -23,6 +23,7 @@ from memory.errors import (
     AlreadyExistsError,
     ClosedError,
     CommitInDoubtError,
+    CommitTooLargeError,
     ConfigurationError,
     ConflictError,
     CorruptRecordError,
@@ -43,6 +44,7 @@ __all__ = [
     "AlreadyExistsError",
     "ClosedError",
     "CommitInDoubtError",
+    "CommitTooLargeError",
     "Committed",
     "ConfigurationError",
     "ConflictError",
@@ -70,7 +72,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what not every application needs when it is asked for."""
+    """Import `mirror` on first use, because most applications do not need it."""
     if name == "mirror":
         from memory.transfer.mirroring import mirror
 

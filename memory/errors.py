@@ -1,33 +1,33 @@
-"""Every error this package raises, under one base.
+"""The errors that this package raises, with a common base class.
 
-    PersistenceError                    the root; ``retryable`` says whether doing it again makes sense
-      NotFoundError (LookupError)       nothing is kept under that id
-      AlreadyExistsError                the id is taken
-      ConflictError                     retryable: it changed since it was read
-      InvalidValueError (ValueError)    a value that no store can keep exactly, with the path to it
-        CommitTooLargeError             a commit that this store cannot write in one step; nothing was written
-      ConfigurationError (ValueError)   a URL, an option, a missing extra; with what to do
-      UnsupportedError                  this store cannot do it; nothing was written
+    PersistenceError                    the base class; ``retryable`` tells whether a retry can succeed
+      NotFoundError (LookupError)       no conversation has this id, or no run this position
+      AlreadyExistsError                a conversation with this id already exists
+      ConflictError                     retryable: the conversation changed since it was read
+      InvalidValueError (ValueError)    no store can keep the value exactly; the message has the path to it
+        CommitTooLargeError             the store cannot write the commit in one step; nothing was written
+      ConfigurationError (ValueError)   a URL, an option or an installation is wrong; the message says what to change
+      UnsupportedError                  this store does not support the operation; nothing was written
       ClosedError (RuntimeError)        the store was closed, or the unit of work has ended
-      SchemaError                       the schema is older or newer than the code; with the command
-      CorruptRecordError                something is stored but cannot be read; never "missing"
-      StoreUnavailableError             retryable: the store did not take the call; nothing was written
-      CommitInDoubtError                the answer to a commit was lost and could not be found out
-      PartialCommitError                a store without transactions wrote a part of a commit; it says which
+      SchemaError                       the schema is older or newer than the code; the message has the command to run
+      CorruptRecordError                a stored record cannot be read; it is never reported as missing
+      StoreUnavailableError             retryable: the store is not reachable or rejected the call; nothing was written
+      CommitInDoubtError                the response to a commit was lost, and its outcome is unknown
+      PartialCommitError                a store without transactions wrote part of a commit; the error says which part
 
-A driver's own exception never leaves an adapter: it is the ``__cause__`` of one of these.
-Misuse of operators (``and`` between criteria) is a plain ``TypeError``.
+Exceptions of drivers never leave an adapter; they are the ``__cause__`` of one of these errors.
+Misuse of operators (``and`` between criteria) raises ``TypeError``.
 """
 
 from typing import Any, NamedTuple
 
 
 class PersistenceError(Exception):
-    """Anything that goes wrong between an application and its store.
+    """Base class of the errors of this package.
 
     Attributes:
-        retryable: whether the same call can succeed when it is made again.
-        conversation_id: of the conversation that stood in the way, where it is one.
+        retryable: whether a retry of the same call can succeed.
+        conversation_id: the id of the conversation that caused the error, if it was a single one.
     """
 
     retryable = False
@@ -35,32 +35,29 @@ class PersistenceError(Exception):
 
 
 class NotFoundError(PersistenceError, LookupError):
-    """There is no such conversation, or no such run in it."""
+    """The conversation, or the run in it, does not exist."""
 
 
 class AlreadyExistsError(PersistenceError):
-    """A conversation with this id exists already; nothing was written."""
+    """A conversation with this id already exists; nothing was written."""
 
 
 class ConflictError(PersistenceError):
-    """The conversation changed since it was read; nothing was written. Read it again and repeat the work.
-
-    `Store.run` does so by itself.
-    """
+    """The conversation changed since it was read; nothing was written. Read it again and retry, as `Store.run` does."""
 
     retryable = True
 
 
 class InvalidValueError(PersistenceError, ValueError):
-    """A value outside what every store keeps exactly; the message names the path to it."""
+    """A value that no store can keep exactly; the message has the path to it."""
 
 
 class CommitTooLargeError(InvalidValueError):
-    """A commit is larger than what this store writes in one step; nothing was written. Split it into several commits.
+    """A commit is too large for this store to write in one step; nothing was written. Split it into several commits.
 
     Attributes:
-        limit: how much the store takes: `Capabilities.largest_commit`.
-        size: how much the commit would be, in the same unit.
+        limit: the store's limit, `Capabilities.largest_commit`.
+        size: the size of the commit, in the same unit.
     """
 
     def __init__(self, message: str, *, limit: int, size: int) -> None:
@@ -70,55 +67,56 @@ class CommitTooLargeError(InvalidValueError):
 
 
 class ConfigurationError(PersistenceError, ValueError):
-    """A URL, an option or an installation that cannot work; the message says what to change."""
+    """A URL, an option or an installation is wrong; the message says what to change."""
 
 
 class UnsupportedError(PersistenceError):
-    """This store cannot do what was asked; nothing was written."""
+    """This store does not support the operation; nothing was written."""
 
 
 class ClosedError(PersistenceError, RuntimeError):
-    """The store was closed, or the unit of work has ended, before it was used; nothing was written."""
+    """A closed store, or a unit of work that has ended, was used; nothing was written."""
 
 
 class SchemaError(PersistenceError):
-    """The store's schema is missing, older or newer than this version of the code; the message names the command."""
+    """The store's schema is missing, or older or newer than the code; the message has the command to run."""
 
 
 class CorruptRecordError(PersistenceError):
-    """A record is stored but cannot be read; the message names it. It is never reported as missing."""
+    """A stored record cannot be read; the message names it. Such a record is never reported as missing."""
 
 
 class StoreUnavailableError(PersistenceError):
-    """The store could not be reached or refused the work for now; nothing was written."""
+    """The store could not be reached, or temporarily rejected the call; nothing was written."""
 
     retryable = True
 
 
 class CommitInDoubtError(PersistenceError):
-    """The store's answer to a commit was lost, and asking again did not tell either.
+    """The store's response to a commit was lost, and repeating the commit did not reveal its outcome.
 
-    The change set is written completely or not at all (or up to some step, on a store whose ``capabilities`` are not
-    ``atomic``). Look before repeating it.
+    The change set was written completely or not at all (on a store whose ``capabilities`` are not ``atomic``, possibly in part).
+    Read the conversation before you repeat the work.
     """
 
 
 class Step(NamedTuple):
-    """One write of a commit, on a store that writes one after the other: to which conversation, and what."""
+    """One write of a commit on a store that writes step by step: the conversation, and a description of the write."""
 
     conversation: str
     what: str
 
 
 class PartialCommitError(PersistenceError):
-    """A store without transactions wrote the first steps of a commit, and could not write the others.
+    """A store without transactions wrote the first steps of a commit, and failed to write the others.
 
-    What is written is visible, and a part of what was to be: no step is half done, none after the first that failed is done.
-    ``store.commit(error.changes)`` goes on where it ended; doing the work again would do the first steps twice.
+    The completed steps are visible and are a prefix of the commit: no step is half done, and no step after the failed one was
+    attempted. ``store.commit(error.changes)`` resumes after the last completed step; repeating the work would write the first
+    steps twice.
 
     Attributes:
-        written: the steps that are done, in their order.
-        unwritten: those that are not.
+        written: the completed steps, in order.
+        unwritten: the remaining steps.
         changes: the change set, to be committed again.
     """
 
@@ -132,5 +130,5 @@ class PartialCommitError(PersistenceError):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the store cannot keep what was to be written next: committing again would end there again."""
+        """Whether the store cannot keep the value of the failed step, so that committing again would fail there again."""
         return isinstance(self.__cause__, InvalidValueError)

@@ -1,1 +1,1 @@
-"""The schema of the SQL store, revision by revision (Alembic)."""
+"""Alembic migrations of the SQL store's schema."""

@@ -1,6 +1,6 @@
-"""Runs the revisions on a connection that `memory.adapters.sql.schema` hands over, inside its transaction and lock.
+"""Run the revisions on the connection that `memory.adapters.sql.schema` passes in, inside its transaction and lock.
 
-To write a revision: ``alembic -x url=sqlite:///scratch.db revision --autogenerate --rev-id 0002 -m "what changes"``.
+To create a revision: ``alembic -x url=sqlite:///scratch.db revision --autogenerate --rev-id 0003 -m "what changes"``.
 """
 
 from alembic import context
@@ -19,7 +19,7 @@ def _run(connection: Connection) -> None:
         connection=connection,
         target_metadata=metadata,
         version_table=VERSION_TABLE,
-        version_table_schema=schemas.get(None),  # Alembic looks for this table without the map
+        version_table_schema=schemas.get(None),  # Alembic does not apply the map to its version table
         include_name=_is_ours,
         render_as_batch=True,
     )
@@ -27,8 +27,8 @@ def _run(connection: Connection) -> None:
         context.run_migrations()
 
 
-if (handed_over := context.config.attributes.get("connection")) is not None:
-    _run(handed_over)
+if (connection := context.config.attributes.get("connection")) is not None:
+    _run(connection)
 else:
     with create_engine(context.get_x_argument(as_dictionary=True)["url"]).begin() as own:
         _run(own)

@@ -1,6 +1,6 @@
 """${message}
 
-Can old code run beside it: say so here, and why.
+State here whether older code can run with this revision, and why.
 """
 
 import sqlalchemy as sa

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from memory.transfer import batching
 from tests.cloud_server import CloudServer
@@ -16,6 +17,10 @@ _SERVERS = tuple(_START)
 _LEFT_OUT = pytest.StashKey[int]()
 
 S = TypeVar("S", bound=Server)
+
+# A busy machine is no failure: how long an example takes is not asserted.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -126,7 +126,7 @@ def test_each_conversation_that_is_copied_or_compared_is_one_state(shared: tuple
     with another_process_writing(url):
         for _ in range(rounds(10)):
             target = objects()
-            assert copy(store, target).failed == 0
+            assert copy(store, target).refused == 0
             for conversation in target.begin().conversations.iterate(order="id"):
                 if "who" in conversation.metadata:
                     runs = target.begin().runs.list(conversation.id)
@@ -175,7 +175,7 @@ def test_what_lacks_runs_cannot_be_exported_and_is_named(tmp_path: Path) -> None
         put(store, "a", {"n": 1}, *[run(n) for n in range(3)])
         with store.repository.engine.begin() as connection:  # type: ignore[attr-defined]
             connection.exec_driver_sql("DELETE FROM memory_runs WHERE position = 2")
-        with pytest.raises(CorruptRecordError, match="conversation 'a' has 2 runs and says that it has 3"):
+        with pytest.raises(CorruptRecordError, match="conversation 'a' has 2 runs, but its record says 3"):
             list(dump(store))
 
 

@@ -192,7 +192,7 @@ def test_a_cursor_that_is_none_is_refused(cursor: str) -> None:
 
 
 def test_criteria_are_combined_with_operators_only() -> None:
-    with pytest.raises(TypeError, match="combine with"):
+    with pytest.raises(TypeError, match="combine criteria with"):
         _ = (where("a") == 1) and (where("b") == 2)
     deep = where("a") == 1
     for _ in range(1000):
@@ -208,16 +208,16 @@ def test_a_mistake_is_refused_with_what_to_write() -> None:
     uow: Any = memory.connect("memory://").begin()
     term: Any = where("a.b")
     mistakes: list[tuple[Callable[[], object], str]] = [
-        (lambda: term.in_("gold"), "takes several values"),
-        (lambda: where.id.in_("abc"), "takes several values"),
-        (lambda: term.in_(3), "takes several values"),
-        (lambda: (term == 1) & True, "made by where"),
-        (lambda: (term == 1) | term, r"where\('a.b'\) is only a term"),
-        (lambda: uow.conversations.find(term), r"where\('a.b'\) is only a term"),
-        (lambda: uow.conversations.find(where(("a.b",))), r"where\(\('a.b',\)\) is only a term"),
-        (lambda: uow.conversations.count(where.id), "where.id is only a term"),
+        (lambda: term.in_("gold"), "takes a list of values"),
+        (lambda: where.id.in_("abc"), "takes a list of values"),
+        (lambda: term.in_(3), "takes a list of values"),
+        (lambda: (term == 1) & True, "make one with where"),
+        (lambda: (term == 1) | term, r"where\('a.b'\) is not a criterion yet"),
+        (lambda: uow.conversations.find(term), r"where\('a.b'\) is not a criterion yet"),
+        (lambda: uow.conversations.find(where(("a.b",))), r"where\(\('a.b',\)\) is not a criterion yet"),
+        (lambda: uow.conversations.count(where.id), "where.id is not a criterion yet"),
         (lambda: uow.runs.append(Conversation("a"), Run(1, 2)), "write conversation.id"),
-        (lambda: ChangeSet.of([Change("a", remove=True), Change("a")], 1), "'a' twice"),
+        (lambda: ChangeSet.of([Change("a", remove=True), Change("a")], 1), "two changes of conversation 'a'"),
     ]
     for mistake, said in mistakes:
         with pytest.raises(InvalidValueError, match=said):
@@ -304,7 +304,7 @@ def test_metadata_of_very_many_values_is_refused() -> None:
     metadata = {"embedding": [0.5] * 10_000}
     store = memory.connect("memory://")
     with (
-        pytest.raises(InvalidValueError, match="'a' holds 10,002 values, and this store takes 10,000"),
+        pytest.raises(InvalidValueError, match="'a' has 10,002 values, but the limit is 10,000"),
         store.begin() as uow,
     ):
         uow.conversations.add(Conversation("a", metadata))

@@ -192,7 +192,9 @@ def test_blank_lines_a_byte_order_mark_and_a_last_line_without_an_end_are_no_tro
         ("{}", "it has no id"),
         (line(id=""), "id must have 1 to 255 characters"),
         ('{"id": 5}', "id must be a str, not int"),
-        (line("a\n"), "id may not hold control characters"),
+        (line("a\n"), "id must not contain control characters"),
+        (line(namespace=""), "namespace must have 1 to 255 characters"),
+        (line(namespace=None), "namespace must be a str, not NoneType"),
         (line("x" * 256), "id must have 1 to 255 characters, not 256"),
         (line(metadat={}), "unknown key 'metadat'; there are: "),
         (line(metadata=[]), "metadata must be an object, not list"),
@@ -201,7 +203,7 @@ def test_blank_lines_a_byte_order_mark_and_a_last_line_without_an_end_are_no_tro
         ('{"id": "a", "metadata": {"x": 1e999}}', "metadata.x is inf"),
         ('{"id": "a", "metadata": {"x": ' + "9" * 4301 + "}}", "4300 digits"),
         ('{"id": "a", "metadata": {"x": ' + "9" * 4300 + "}}", "metadata.x is an integer of more than 4,300 digits"),
-        ('{"id": "a", "metadata": ' + "[" * 100_000, "it nests too deep"),
+        ('{"id": "a", "metadata": ' + "[" * 100_000, "it is nested too deeply"),
         (line(runs={}), "runs must be a list, not dict"),
         (line(runs=[5]), "runs[0]: it must be an object, not int"),
         (line(runs=[{"input": 1, "output": 2}, {"output": 2}]), "runs[1]: it has no input"),
@@ -229,11 +231,11 @@ def test_blank_lines_a_byte_order_mark_and_a_last_line_without_an_end_are_no_tro
         (line(byte_strings=["input"]), "byte_strings must be a sorted list of fields"),
         (
             line(byte_strings=["metadata"], metadata={"x": "\u0100"}),
-            "metadata is in byte_strings, and not all its strings",
+            "metadata is in byte_strings, but not all its strings",
         ),
         (
             line(byte_strings=["metadata"], metadata={"x": "\xff"}),
-            "metadata is in byte_strings, and not all its strings",
+            "metadata is in byte_strings, but not all its strings",
         ),
     ],
 )
@@ -285,7 +287,7 @@ def test_compressed_data_that_breaks_off_is_told_after_what_could_be_read() -> N
         assert read
         assert all(isinstance(one, ParsedConversation) for one in read)
         assert isinstance(last, RejectedConversation)
-        assert "cannot be read on from here" in last.reason
+        assert "cannot be read from here on" in last.reason
 
 
 def priorities(store: Store) -> dict[str, Json]:
@@ -319,7 +321,7 @@ def test_what_exists_is_replaced_with_its_runs(store: Store) -> None:
 def test_what_exists_stops_the_import_after_the_lines_before_it(store: Store) -> None:
     restore(store, numbered(("b", 1)))
     totals = Totals()
-    with pytest.raises(AlreadyExistsError, match="line 2: conversation 'b' exists already"):
+    with pytest.raises(AlreadyExistsError, match="line 2: conversation 'b' already exists"):
         restore(store, numbered(("z", 2), ("b", 2), ("a", 2)), on_conflict="fail", totals=totals)
     assert totals == Totals(conversations=1)
     assert priorities(store) == {"b": 1, "z": 2}
@@ -349,6 +351,55 @@ def test_what_the_store_cannot_keep_is_a_bad_line(store: Store, monkeypatch: pyt
     totals = restore(store, numbered(*((str(n), n) for n in range(20))), on_refusal=told.append)
     assert told == [RejectedConversation(n + 1, f"{n} is too large") for n in (3, 10, 17)]
     assert totals == Totals(conversations=17, refused=3)
+
+
+def test_a_refused_batch_is_divided_rather_than_written_one_by_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, commits = Store.commit, list[int]()
+
+    def refuse_large(self: Store, changes: ChangeSet) -> Receipt:
+        commits.append(len(changes.changes))
+        if len(changes.changes) > 30:
+            raise InvalidValueError("more than this store writes in one commit")
+        return commit(self, changes)
+
+    monkeypatch.setattr(Store, "commit", refuse_large)
+    assert restore(store, numbered(*((str(n), n) for n in range(100)))) == Totals(conversations=100)
+    assert commits == [100, 50, 25, 25, 50, 25, 25]
+    assert list(priorities(store)) == sorted(map(str, range(100)))
+
+
+def test_an_id_that_is_taken_and_cannot_be_read_is_skipped(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Store, changes: ChangeSet) -> Receipt:
+        raise AlreadyExistsError(f"conversation {changes.changes[0].id!r} is damaged")
+
+    monkeypatch.setattr(Store, "commit", refuse)
+    assert restore(store, numbered(("a", 1), ("b", 1), ("c", 1))) == Totals(skipped=3)
+
+
+def test_each_line_goes_to_the_namespace_it_names(store: Store, other: Store) -> None:
+    for name in ("default", "b", "a/b \u00e9"):
+        with store.namespace(name).begin() as uow:
+            for id in ("x", name):
+                uow.conversations.add(Conversation(id, {"of": name}))
+                uow.runs.append(id, Run(name, name))
+    text = "".join(dump(store, all_namespaces=True))
+    restored = restore(other.namespace("of no account"), lines_of(text), all_namespaces=True)
+    assert restored == Totals(conversations=6, runs=6)
+    assert other.namespaces() == store.namespaces()
+    assert "".join(dump(other, all_namespaces=True)) == text
+    again = restore(other, lines_of(text + line("x") + line("x")), all_namespaces=True)
+    assert again == Totals(skipped=8)
+
+
+def test_lines_of_one_namespace_go_wherever_they_are_sent(store: Store, other: Store) -> None:
+    restore(store.namespace("a"), numbered(("x", 1)))
+    text = export(store.namespace("a"))
+    restore(other.namespace("b"), lines_of(text + line("y", namespace="a")))
+    assert (other.namespaces(), priorities(other.namespace("b"))) == (["b"], {"x": 1, "y": None})
+    with pytest.raises(InvalidValueError, match="line 2 is of namespace 'c', earlier ones of 'a'"):
+        restore(other.namespace("d"), lines_of(text + line("x", namespace="c")))
 
 
 def test_a_conversation_is_written_in_one_commit_and_commits_stay_small(store: Store) -> None:

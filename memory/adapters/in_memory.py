@@ -26,12 +26,12 @@ from memory.port.forking import ForkAware, watch
 from memory.port.paging import Order, Place
 from memory.port.planner import Search
 from memory.port.repository import Repository, RunsRead, Window
-from memory.port.urls import options
+from memory.port.urls import options, seconds
 
 
 def open_url(url: str) -> "InMemoryRepository":
-    """Return a new, empty repository for ``memory://``; it waits for nothing, so a ``timeout`` changes nothing."""
-    options(url, {"timeout": float})
+    """Return a new, empty repository for ``memory://``. Its operations wait for nothing, so ``timeout`` is only checked."""
+    options(url, {"timeout": seconds})
     return InMemoryRepository()
 
 

@@ -1,1 +1,1 @@
-"""Frameworks that keep their conversations in a store of ours. Each is imported by its own name only."""
+"""Integrations for frameworks. Each is a module of its own, imported only by its name."""

@@ -1,4 +1,4 @@
-"""The commands: what each takes, and nothing of how it is done."""
+"""The commands and their options."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import typer
 
 from memory.cli.files import STANDARD
 from memory.cli.options import Settings, before_the_command, with_settings
-from memory.cli.reporting import FAILED, MISUSED, complain, visible
+from memory.cli.reporting import FAILED, MISUSED, complain, counted, visible
 from memory.domain.criteria import Criterion
 from memory.domain.expressions import parse
 from memory.errors import InvalidValueError, NotFoundError
@@ -26,11 +26,15 @@ app = typer.Typer(
 
 _Expression = Annotated[
     str | None,
-    typer.Argument(help="Which conversations, as 'domain == \"Restaurants\" and party_size >= 4'; all, when left out."),
+    typer.Argument(
+        metavar="EXPRESSION", help="Only these conversations, such as 'domain == \"Restaurants\" and party_size >= 4'."
+    ),
 ]
-_Where = Annotated[str | None, typer.Option(help="Which conversations, as an expression; all, when left out.")]
-_Order = Annotated[str, typer.Option(help="updated_at, created_at or id; with - before it to descend.")]
-_Json = Annotated[bool, typer.Option("--json", help="Write JSON, one object a line.")]
+_Where = Annotated[str | None, typer.Option(metavar="EXPRESSION", help="Only the conversations that match.")]
+_Order = Annotated[
+    str, typer.Option(metavar="FIELD", help="updated_at, created_at or id; with - before it in descending order.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Write JSON, one object per line.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")]
 
 
@@ -46,10 +50,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         complain("error: aborted")
         return FAILED
     except Exception as error:
-        # What the parser of the command line raises has no public name: it is told by what it can do.
+        # The exceptions of the command line's parser have no public name; this attribute identifies them.
         if not hasattr(error, "format_message"):
             raise
-        complain(f"error: {error.format_message()} (memory --help shows what there is)")
+        context = getattr(error, "ctx", None)
+        complain(f"error: {error.format_message()} (see `{context.command_path if context else 'memory'} --help`)")
         return MISUSED
 
 
@@ -60,16 +65,17 @@ def _criterion(expression: str | None) -> Criterion | None:
 @app.command()
 @with_settings
 def tour(_: Settings) -> None:
-    """Show the main job step by step, on a file that is gone afterwards."""
+    """Show the main functions step by step, on a temporary file."""
     from memory.cli.tour import tour as run_tour
 
     run_tour()
 
 
-_IMPORT_HELP = f"""Import conversations from files or servers: what cannot be read is told, and the rest goes on.
+_IMPORT_HELP = f"""Import conversations from files or servers. Report what cannot be read, and import the rest.
 
-By default a file has a conversation a line, as `export` writes them: {{"id": ..., "metadata": {{...}}, "runs": [{{"input": ...,
-"output": ..., "metadata": {{...}}}}]}}, or more. Formats, what they read, and the options they need or [take]:
+By default a file has one conversation per line, as `export` writes it: {{"id": ..., "metadata": {{...}}, "runs": [{{"input": ...,
+"output": ..., "metadata": {{...}}}}]}}, and optionally more. A conversation goes to the namespace that its line names, else to
+"default"; with --namespace all go to that one. Formats, what they read, and the options they need or [take]:
 
 \b
 {describe()}
@@ -81,25 +87,44 @@ By default a file has a conversation a line, as `export` writes them: {{"id": ..
 def import_(
     settings: Settings,
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Files, plain or gzip, - for stdin; else an address.")
+        list[str],
+        typer.Argument(metavar="SOURCE", help="Files, plain or gzip; - for stdin; or the address of a server."),
     ],
     *,
-    from_: Annotated[str, typer.Option("--from", metavar="FORMAT", help="What they are written in.")] = NATIVE,
-    on_conflict: Annotated[OnConflict, typer.Option(help="What to do where an id is taken.")] = "skip",
-    id: Annotated[str | None, typer.Option(help="The id of the one conversation in the file.")] = None,
-    index: Annotated[str | None, typer.Option(help="The key of the hash.")] = None,
-    partition_key: Annotated[str | None, typer.Option(help="The table's attribute with the id.")] = None,
-    sort_key: Annotated[str | None, typer.Option(help="The attribute that is the second part of the id.")] = None,
-    value_attribute: Annotated[str | None, typer.Option(help="The attribute with the conversation.")] = None,
-    region: Annotated[str | None, typer.Option(help="The table's region; else as AWS is configured.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="URL of a DynamoDB other than Amazon's.")] = None,
-    max_line: Annotated[int, typer.Option(min=1, help="Bytes of one conversation.")] = DEFAULT_LIMITS.line,
-    max_values: Annotated[int, typer.Option(min=1, help="JSON values in one.")] = DEFAULT_LIMITS.values,
-    max_unpacked: Annotated[int, typer.Option(min=1, help="Bytes of a file, unpacked.")] = DEFAULT_LIMITS.unpacked,
-    max_ratio: Annotated[int, typer.Option(min=1, help="How many times its size that is.")] = DEFAULT_LIMITS.ratio,
-    max_refused: Annotated[int, typer.Option(min=1, help="What of it may be refused.")] = DEFAULT_LIMITS.refused,
+    from_: Annotated[str, typer.Option("--from", metavar="FORMAT", help="The format of the sources.")] = NATIVE,
+    on_conflict: Annotated[OnConflict, typer.Option(help="What to do if an id exists.")] = "skip",
+    id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The id of the conversation, if the file holds one.")
+    ] = None,
+    index: Annotated[str | None, typer.Option(metavar="KEY", help="The key of the Redis hash.")] = None,
+    partition_key: Annotated[str | None, typer.Option(metavar="NAME", help="The attribute that holds the id.")] = None,
+    sort_key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The attribute that holds the second part of the id.")
+    ] = None,
+    value_attribute: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The attribute that holds the conversation.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The table's region; by default the configured one.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="A DynamoDB service other than Amazon's.")] = None,
+    max_line: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most bytes of one conversation.")
+    ] = DEFAULT_LIMITS.line,
+    max_values: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most JSON values of one conversation.")
+    ] = DEFAULT_LIMITS.values,
+    max_unpacked: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most bytes that a file unpacks to.")
+    ] = DEFAULT_LIMITS.unpacked,
+    max_ratio: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most times its compressed size that a file unpacks to.")
+    ] = DEFAULT_LIMITS.ratio,
+    max_refused: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Stop reading a file after so many refused conversations.")
+    ] = DEFAULT_LIMITS.refused,
 ) -> None:
-    """Import conversations, as `_IMPORT_HELP` tells."""
+    """Import conversations; `_IMPORT_HELP` is the help text."""
     from memory.cli.transferring import import_sources
 
     given = {
@@ -115,10 +140,11 @@ def import_(
     check_options(from_, options)
     with settings.open() as store:
         limits = Limits(max_line, max_values, max_unpacked, max_ratio, max_refused)
-        totals = import_sources(store, sources, on_conflict, from_, options, limits=limits)
+        everywhere = settings.namespace is None
+        totals = import_sources(store, sources, on_conflict, from_, options, limits=limits, all_namespaces=everywhere)
     if totals.refused:
         if from_ == NATIVE and not totals.conversations + totals.skipped:
-            complain("what other programs wrote comes in with --from: see `memory import --help`")
+            complain("to import files of other programs, name their format with --from: see `memory import --help`")
         raise typer.Exit(FAILED)
 
 
@@ -126,22 +152,30 @@ def import_(
 @with_settings
 def export(
     settings: Settings,
-    file: Annotated[str, typer.Argument(help="Where to; compressed if it ends in .gz; - for stdout.")] = STANDARD,
+    file: Annotated[
+        str, typer.Argument(help="The file to write, compressed if it ends in .gz; - for stdout.")
+    ] = STANDARD,
     where: _Where = None,
     order: _Order = "id",
-    to: Annotated[Target, typer.Option(help="What to write.")] = "memory",
+    to: Annotated[Target, typer.Option(help="The format to write.")] = "memory",
 ) -> None:
-    """Export conversations with all their runs, one a line, so that `import` brings them back exactly.
+    """Export conversations with all their runs, one per line. `import` restores them exactly.
 
-    With --to griptape-local, a file is one conversation that Griptape's LocalConversationMemoryDriver loads (1.13); name a
-    folder, with / at its end, for a file of each.
+    Exports all namespaces, or the one given by --namespace.
+
+    With --to griptape-local, export one namespace for Griptape's LocalConversationMemoryDriver (1.13): one conversation to a
+    file, or each to its own file in a folder, named with / at its end.
     """
-    from memory.cli.transferring import export_file, export_griptape
+    from memory.cli.transferring import check_namespace, export_file, export_griptape
 
     with settings.open_existing() as store:
-        write = export_file if to == "memory" else export_griptape
-        exported = write(store, file, _criterion(where), order)
-    print(f"exported {exported:,} conversations", file=sys.stderr)
+        if settings.namespace is not None:
+            check_namespace(store)
+        if to == "memory":
+            exported = export_file(store, file, _criterion(where), order, all_namespaces=settings.namespace is None)
+        else:
+            exported = export_griptape(store, file, _criterion(where), order)
+    print(f"exported {counted(exported, 'conversation')}", file=sys.stderr)
 
 
 @app.command()
@@ -153,34 +187,36 @@ def copy(
     where: _Where = None,
     *,
     on_conflict: Annotated[
-        OnConflict, typer.Option(help="What to do where the target has something newer, or else, under an id.")
+        OnConflict, typer.Option(help="What to do if the target has something else under an id.")
     ] = "skip",
-    delete: Annotated[bool, typer.Option("--delete", help="Remove from the target what the source lacks.")] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete from the target what the source does not have.")
+    ] = False,
     target_namespace: Annotated[
-        str | None, typer.Option(help="With --namespace: the one in the target, if it is to be another.")
+        str | None, typer.Option(metavar="NAME", help="With --namespace: the target's namespace, if it is another one.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare all contents afterwards.")] = False,
-    verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare all contents, and copy nothing.")] = False,
+    verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare all contents and copy nothing.")] = False,
 ) -> None:
-    """Copy conversations from one store to another, exactly as they are; run it again to go on where it was interrupted.
+    """Copy conversations from one store to another, exactly.
 
-    All namespaces, unless one is given. The exit code is 1 if something was not copied, or is not the same.
+    If it is interrupted, run it again: it resumes. Copies all namespaces, or the one given by --namespace. The exit code is 1
+    if something was not copied, or differs.
     """
     from memory.cli.copying import Stores
+    from memory.cli.transferring import check_namespace
 
     if verify_only and delete:
-        raise InvalidValueError("--verify-only changes nothing, so it cannot --delete")
+        raise InvalidValueError("--verify-only changes nothing, so it excludes --delete")
     if target_namespace is not None and settings.namespace is None:
-        raise InvalidValueError(
-            "--target-namespace is for the conversations of one namespace: name it with --namespace"
-        )
+        raise InvalidValueError("--target-namespace needs --namespace: the namespace to copy from")
     with Stores.opened(
         replace(settings, url=source),
         replace(settings, url=target, namespace=settings.namespace if target_namespace is None else target_namespace),
-        may_make=not verify_only,
+        may_create=not verify_only,
     ) as stores:
-        if not delete:
-            stores.check_source()
+        if settings.namespace is not None and not (delete or verify_only):
+            check_namespace(stores.source)
         is_done = verify_only or stores.copy(_criterion(where), on_conflict, delete=delete)
         is_same = not (verify or verify_only) or stores.verify(_criterion(where))
     if not (is_done and is_same):
@@ -192,25 +228,38 @@ def copy(
 def relay(
     settings: Settings,
     replicas: Annotated[
-        list[str] | None, typer.Argument(metavar="REPLICA_URL...", help="As given to `memory.mirror`.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=URL", help="The replicas, such as search=redis://host, named as in `memory.mirror`."
+        ),
     ] = None,
     *,
-    forget: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Throw away what waits for this one, as `memory stats` names it.")
+    forget: Annotated[str | None, typer.Option(metavar="NAME", help="Discard what waits for a former replica.")] = None,
+    rename: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="OLD NEW", help="Deliver what waits under a former name to NEW.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the process is ended.")] = False,
-    interval: Annotated[float, typer.Option(min=0.0, help="Seconds between two looks, with --follow.")] = 1.0,
+    follow: Annotated[bool, typer.Option("--follow", help="Continue until the process is ended.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="With --follow: the time between two deliveries.")
+    ] = 1.0,
 ) -> None:
-    """Deliver to replicas what was written to a mirrored store (--store), in all namespaces. It may be killed at any moment."""
-    from memory.cli.relaying import relay_on, relay_once
+    """Deliver the changes of a mirrored store to its replicas.
+
+    --store names the primary. The changes of all namespaces are delivered. It can be killed at any moment. `memory stats` lists
+    the names for which changes wait.
+    """
+    from memory.cli.relaying import named_replicas, relay_on, relay_once
     from memory.transfer.mirroring import mirror
 
-    if not replicas and forget is None:
-        raise InvalidValueError("name the replicas, as they were given to `memory.mirror`")
-    with settings.open_existing() as primary, mirror(primary, *(replicas or ())) as store:
+    urls = named_replicas(replicas or [])
+    if not urls and forget is None:
+        raise InvalidValueError("name the replicas, such as search=redis://host, as in `memory.mirror`")
+    with settings.open_existing() as primary, mirror(primary, **urls) as store:
         if forget is not None:
-            print(f"forgot {store.forget(forget):,} change sets")
-        if not replicas:
+            print(f"discarded {counted(store.forget(forget), 'change set')}")
+        if rename is not None:
+            print(f"renamed {counted(store.rename(*rename), 'change set')}")
+        if not urls:
             return
         if follow:
             relay_on(store, interval)
@@ -225,12 +274,19 @@ def find(
     expression: _Expression = None,
     *,
     order: _Order = "-updated_at",
-    limit: Annotated[int, typer.Option(min=1, help="The most that are shown.")] = 20,
-    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on where a page ended.")] = None,
-    explain: Annotated[bool, typer.Option(help="Show how the query is answered, and what each step reads.")] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The most conversations to show.")] = 20,
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Continue after this cursor of a previous page.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show how the query is answered, and what each step reads.")
+    ] = False,
     json: _Json = False,
 ) -> None:
-    """Find conversations by their metadata: a table on a terminal, JSON lines in a pipe."""
+    """Find conversations by their metadata.
+
+    Writes a table on a terminal, else lines of JSON.
+    """
     from memory.cli.showing import show_page
 
     if explain:
@@ -246,16 +302,19 @@ def find(
 def show(
     settings: Settings,
     id: _Id,
-    last: Annotated[int | None, typer.Option(min=0, help="Only so many runs, the last ones.")] = None,
+    last: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only the last N runs.")] = None,
     json: _Json = False,
 ) -> None:
-    """Show a conversation as a transcript, or as the line that `export` writes."""
+    """Show a conversation as a transcript.
+
+    With --json, write the line that `export` writes.
+    """
     from memory.cli.showing import show_transcript
 
     with settings.open_existing() as store, read_whole(store, id, last=last) as read:
         if read is None:
             raise NotFoundError(f"there is no conversation {id!r}")
-        show_transcript(*read, as_json=json)
+        show_transcript(*read, namespace=store.namespace_name, as_json=json)
 
 
 @app.command()
@@ -269,7 +328,7 @@ def count(settings: Settings, expression: _Expression = None) -> None:
 @app.command()
 @with_settings
 def stats(settings: Settings, json: _Json = False) -> None:
-    """Tell what is in the store."""
+    """Show what is in the store."""
     from memory.cli.maintenance import facts
     from memory.cli.showing import show_facts
 
@@ -280,7 +339,7 @@ def stats(settings: Settings, json: _Json = False) -> None:
 @app.command()
 @with_settings
 def namespaces(settings: Settings) -> None:
-    """List the namespaces, one a line."""
+    """List the namespaces, one per line."""
     with settings.open_existing() as store:
         for name in store.namespaces():
             print(visible(name))
@@ -290,28 +349,31 @@ def namespaces(settings: Settings) -> None:
 @with_settings
 def delete(
     settings: Settings,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The conversations' ids.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The conversations' ids.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete conversations and their runs: all that are named, or none if one is not there."""
+    """Delete conversations with their runs.
+
+    If one of them does not exist, none is deleted.
+    """
     named = set(ids)
     if not yes:
         if not sys.stdin.isatty():
-            raise InvalidValueError("nobody is there to be asked: --yes deletes without asking")
-        typer.confirm(f"Delete {len(named)} conversations with their runs?", abort=True)
+            raise InvalidValueError("stdin is not a terminal, so nobody can confirm: delete without asking by --yes")
+        typer.confirm(f"Delete {counted(len(named), 'conversation')} with all runs?", abort=True)
     with settings.open_existing() as store:
         with store.begin() as uow:
             for conversation_id in named:
                 uow.conversations.remove(conversation_id)
-        print(f"deleted {len(named):,} conversations")
+        print(f"deleted {counted(len(named), 'conversation')}")
 
 
 @app.command()
 @with_settings
 def purge(settings: Settings) -> None:
-    """Remove the conversations that have expired."""
+    """Delete the conversations that have expired."""
     with settings.open_existing() as store:
-        print(f"removed {store.purge_expired():,} expired conversations")
+        print(f"deleted {counted(store.purge_expired(), 'expired conversation')}")
 
 
 @app.command()
@@ -319,10 +381,15 @@ def purge(settings: Settings) -> None:
 def migrate(
     settings: Settings,
     *,
-    status: Annotated[bool, typer.Option("--status", help="Change nothing; exit code 1 if not current.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would be done.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Change nothing; exit code 1 if the schema is not current.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would be done.")] = False,
 ) -> None:
-    """Bring the store's schema to the one this version needs, keeping all data."""
+    """Create or upgrade the store's schema.
+
+    All data is kept.
+    """
     from memory.cli.maintenance import migrate_watched
 
     with settings.open_existing() if status or dry_run else settings.open() as store:

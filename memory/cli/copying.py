@@ -1,4 +1,4 @@
-"""Copying from one store to another, and comparing them, with a progress bar where somebody watches."""
+"""`memory copy`: copy from one store to another and compare them, with a progress bar on a terminal."""
 
 import gc
 import time
@@ -9,19 +9,19 @@ from typing import Self
 
 from memory.cli.options import Settings
 from memory.cli.progress import progress
-from memory.cli.reporting import complain, visible
-from memory.cli.transferring import SELDOM, count
+from memory.cli.reporting import complain, counted, visible
+from memory.cli.transferring import GC_THRESHOLD, count
 from memory.core.store import Store
 from memory.domain.criteria import Criterion
-from memory.errors import ConfigurationError, SchemaError
+from memory.errors import SchemaError
 from memory.port.urls import redact
-from memory.transfer import CopyTotals, OnConflict, copy
-from memory.transfer.verifying import Compared, Side, has_any, verify
+from memory.transfer import Compared, OnConflict, Totals, copy, verify
+from memory.transfer.verifying import Side
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The two stores of a command, open; of each one namespace, or all."""
+    """The two open stores of a command: one namespace of each, or all."""
 
     source: Store
     target: Store
@@ -29,19 +29,19 @@ class Stores:
 
     @classmethod
     @contextmanager
-    def opened(cls, source: Settings, target: Settings, *, may_make: bool) -> Iterator[Self]:
+    def opened(cls, source: Settings, target: Settings, *, may_create: bool) -> Iterator[Self]:
         """Open both stores while inside.
 
         Args:
-            source: where it is.
-            target: likewise.
-            may_make: the target may be a file that is not there yet.
+            source: the settings of the store to copy from.
+            target: the settings of the store to copy to.
+            may_create: whether to create the target if it is a file that does not exist.
 
         Raises:
-            PersistenceError: one of them cannot be used.
+            PersistenceError: a store cannot be used.
         """
-        gc.set_threshold(SELDOM)
-        with source.open_existing() as here, target.open() if may_make else target.open_existing() as there:
+        gc.set_threshold(GC_THRESHOLD)
+        with source.open_existing() as here, target.open() if may_create else target.open_existing() as there:
             for settings, store in ((source, here), (target, there)):
                 try:
                     store.ensure_ready()
@@ -49,21 +49,9 @@ class Stores:
                     raise SchemaError(f"{redact(settings.url)}: {error}") from error
             yield cls(here, there, source.namespace is not None)
 
-    def check_source(self) -> None:
-        """Raise where one namespace is named that has nothing: a mistyped name must not look like an empty one.
-
-        Raises:
-            ConfigurationError: so it is.
-        """
-        if self.one_namespace and not has_any(self.source):
-            raise ConfigurationError(
-                f"the source has nothing in the namespace {self.source.namespace_name!r}: "
-                "`memory namespaces` lists the namespaces that it has"
-            )
-
     def copy(self, criterion: Criterion | None, on_conflict: OnConflict, *, delete: bool) -> bool:
-        """Copy, tell what could not be, and in the end what has been, whatever happens; return whether all is copied."""
-        totals = CopyTotals()
+        """Copy; report failures as they occur and a summary at the end, even on error. Return True if everything was copied."""
+        totals = Totals()
         begin = time.monotonic()
         try:
             with progress("copying", lambda: self._count(criterion), "conversations") as advance:
@@ -75,15 +63,15 @@ class Stores:
                     on_conflict=on_conflict,
                     delete=delete,
                     on_not_copied=lambda one: complain(str(one)),
-                    progress=lambda totals: advance(totals.seen, f"{totals.runs:,} runs"),
+                    progress=lambda totals: advance(totals.seen, counted(totals.runs, "run")),
                     totals=totals,
                 )
         finally:
-            print(_told(totals, time.monotonic() - begin))
-        return not (totals.kept or totals.failed)
+            print(_summary(totals, time.monotonic() - begin))
+        return not (totals.skipped or totals.refused)
 
     def verify(self, criterion: Criterion | None) -> bool:
-        """Compare, and tell what is not the same and what was compared; return whether all is."""
+        """Compare; report the differences and what was compared. Return True if both sides are equal."""
         compared = Compared()
         with progress("comparing", lambda: self._count(criterion), "conversations") as advance:
             for difference in verify(
@@ -91,31 +79,30 @@ class Stores:
                 self.target,
                 criterion,
                 all_namespaces=not self.one_namespace,
-                progress=lambda compared: advance(compared.source.conversations, f"{compared.source.runs:,} runs"),
+                progress=lambda compared: advance(compared.source.conversations, counted(compared.source.runs, "run")),
                 compared=compared,
             ):
                 print(visible(str(difference)))
         print(f"source: {_side(compared.source)}\ntarget: {_side(compared.target)}")
-        print(f"{compared.differing:,} conversations differ" if compared.differing else "both are the same")
+        differ = "1 conversation differs" if compared.differing == 1 else f"{compared.differing:,} conversations differ"
+        print(differ if compared.differing else "both are the same")
         return not compared.differing
 
     def _count(self, criterion: Criterion | None) -> int:
-        if self.one_namespace:
-            return count(self.source, criterion)
-        return sum(count(self.source.namespace(name), criterion) for name in self.source.namespaces())
+        return count(self.source, criterion, all_namespaces=not self.one_namespace)
 
 
-def _told(totals: CopyTotals, seconds: float) -> str:
+def _summary(totals: Totals, seconds: float) -> str:
     parts = [
-        f"copied {totals.conversations:,} conversations and {totals.runs:,} runs in {seconds:,.1f} s, "
+        f"copied {counted(totals.conversations, 'conversation')} and {counted(totals.runs, 'run')} in {seconds:,.1f} s, "
         f"{totals.conversations / max(seconds, 0.001):,.0f} conversations/s"
     ]
-    parts += [f"{totals.equal:,} were the same already"] if totals.equal else []
-    parts += [f"removed {totals.removed:,}"] if totals.removed else []
-    parts += [f"skipped {totals.kept:,} that the target has otherwise"] if totals.kept else []
-    parts += [f"failed at {totals.failed:,}"] if totals.failed else []
+    parts += [f"equal before: {totals.equal:,}"] if totals.equal else []
+    parts += [f"deleted: {totals.removed:,}"] if totals.removed else []
+    parts += [f"skipped, different in the target: {totals.skipped:,}"] if totals.skipped else []
+    parts += [f"failed: {totals.refused:,}"] if totals.refused else []
     return "; ".join(parts)
 
 
 def _side(side: Side) -> str:
-    return f"{side.conversations:,} conversations and {side.runs:,} runs, sha256 {side.digest}"
+    return f"{counted(side.conversations, 'conversation')} and {counted(side.runs, 'run')}, sha256 {side.digest}"

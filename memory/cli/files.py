@@ -1,4 +1,4 @@
-"""Files that conversations come from and go to: plain or gzip, by name or ``-`` for the standard streams."""
+"""The files of import and export: plain or gzip, by name, or ``-`` for the standard streams."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ from memory.transfer import Limits, uncompressed
 
 STANDARD = "-"
 _SQLITE = b"SQLite format 3\x00"
-_SHORT: Final = 50  # characters of up to 4 bytes: a name of 255 bytes leaves no room for an ending
+_SHORT: Final = 50  # characters of up to 4 bytes each: a name of 255 bytes leaves no room for an ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Source:
 
     Attributes:
         lines: its bytes, uncompressed.
-        size: where it has one.
-        position: how much of that is read.
-        modified_at: when it was written last, in microseconds since 1970; now, if that is not known.
+        size: its size in bytes; None if unknown.
+        position: returns how many of these bytes have been read.
+        modified_at: when it was last written, in microseconds since 1970; the current time if unknown.
     """
 
     lines: IO[bytes]
@@ -38,23 +38,23 @@ class Source:
 
 @contextmanager
 def open_input(name: str, limits: Limits) -> Iterator[Source]:
-    """Open a file for reading; gzip is told by the first bytes, whatever the name."""
+    """Open a file for reading; gzip is recognized by its first bytes, whatever the name."""
     if name == STANDARD:
         yield Source(
             uncompressed(cast("io.BufferedReader[Any]", sys.stdin.buffer), limits=limits), None, lambda: 0, now()
         )
         return
     with Path(name).open("rb", buffering=0) as raw, io.BufferedReader(raw, 2**16) as stream:
-        told = os.fstat(raw.fileno())
-        size = told.st_size if Path(name).is_file() else None
+        status = os.fstat(raw.fileno())
+        size = status.st_size if Path(name).is_file() else None
         yield Source(
-            uncompressed(stream, limits=limits), size, raw.tell, now() if size is None else told.st_mtime_ns // 1000
+            uncompressed(stream, limits=limits), size, raw.tell, now() if size is None else status.st_mtime_ns // 1000
         )
 
 
 @contextmanager
 def open_output(name: str) -> Iterator[IO[str]]:
-    """Open a file for writing ASCII text, compressed if its name ends in ``.gz``; it appears when it is complete."""
+    """Open a file for writing ASCII text, compressed if its name ends in ``.gz``. It gets its name when it is complete."""
     if name == STANDARD:
         yield sys.stdout
         return
@@ -81,11 +81,11 @@ def _check_is_no_database(target: Path, name: str) -> None:
     if target.is_file():
         with target.open("rb") as file:
             if file.read(len(_SQLITE)) == _SQLITE:
-                raise ConfigurationError(f"{name} is a database, which this would replace: name another file")
+                raise ConfigurationError(f"{name} is a database, which the export would overwrite: name another file")
 
 
 def _compressed(raw: io.BufferedWriter, name: str) -> io.BufferedWriter:
     if not name.endswith(".gz"):
         return raw
-    # No name and no time in it: equal conversations make equal files. Buffered: gzip is slow with small pieces.
+    # No name and no time inside: equal conversations give equal files. Buffered, because gzip is slow with small pieces.
     return io.BufferedWriter(gzip.GzipFile("", "wb", 6, raw, mtime=0), 2**16)

@@ -1,4 +1,4 @@
-"""What there is to tell of a store."""
+"""What `memory stats` and `memory migrate` show."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def facts(settings: Settings, store: Store) -> dict[str, Json]:
 
 
 def _waiting(store: Store) -> dict[str, Json]:
-    """Return how far replicas are behind: of each how many change sets wait, and since when."""
+    """Return how many change sets wait for each replica, and since when."""
     facts: dict[str, Json] = {}
     for replica, waiting in store.repository.waiting().items():
         facts[f"waiting for {replica}"] = waiting.change_sets
@@ -46,7 +46,7 @@ def _waiting(store: Store) -> dict[str, Json]:
 
 
 def migrate_watched(store: Store) -> SchemaStatus:
-    """Migrate; show on stderr what is being done, if that is a terminal."""
+    """Migrate; show the progress on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         return store.migrate()
     from rich.console import Console
@@ -60,6 +60,6 @@ def migrate_watched(store: Store) -> SchemaStatus:
 
 
 def _size(file: Path) -> int:
-    """Return the size of a sqlite file, with what waits beside it to be written to it."""
+    """Return the size of a sqlite file with its write-ahead log."""
     log = file.with_name(f"{file.name}-wal")
     return file.stat().st_size + (log.stat().st_size if log.exists() else 0)

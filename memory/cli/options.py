@@ -1,4 +1,4 @@
-"""Which store a command works on: options that stand before the command or after it."""
+"""The options of all commands, which can be given before the command or after it: which store it uses, and how."""
 
 import inspect
 from collections.abc import Callable
@@ -12,55 +12,61 @@ import typer
 
 from memory.cli.reporting import reported
 from memory.core.connect import connect
-from memory.core.store import Store
+from memory.core.store import MAX_METADATA_VALUES, Store
 from memory.errors import ConfigurationError
+from memory.port.urls import sqlite_file
 
 P = ParamSpec("P")
 
 DEFAULT_URL: Final = "sqlite:///conversations.db"
 
-_STORE_HELP = f"URL of the store; else the environment variable MEMORY_URL; else {DEFAULT_URL}."
-_NAMESPACE_HELP = 'Namespace in it; else "default", or all where the command says so.'
+_STORE_HELP = f"URL of the store; by default the environment variable MEMORY_URL, else {DEFAULT_URL}."
+_NAMESPACE_HELP = 'Namespace; by default "default", or all if the command says so.'
+_VALUES_HELP = "Most values in one conversation's metadata."
 _DEBUG_HELP = "Show the traceback of an error."
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the options say."""
+    """The values of these options."""
 
     url: str = DEFAULT_URL
     namespace: str | None = None
+    max_metadata_values: int = MAX_METADATA_VALUES
     debug: bool = False
 
     def open(self) -> Store:
-        """Open the store; a file is made if there is none.
+        """Open the store; a missing file is created.
 
         Raises:
             PersistenceError: as `memory.connect`.
         """
-        return connect(self.url, namespace="default" if self.namespace is None else self.namespace)
+        namespace = "default" if self.namespace is None else self.namespace
+        return connect(self.url, namespace=namespace, max_metadata_values=self.max_metadata_values)
 
     def open_existing(self) -> Store:
-        """Open the store; a file has to be there already: a mistyped name must not look like an empty store.
+        """Open the store; a file has to exist: a mistyped name must not look like an empty store.
 
         Raises:
             PersistenceError: as `memory.connect`.
-            ConfigurationError: there is no such file.
+            ConfigurationError: the file does not exist.
         """
         if self.file is not None and not self.file.exists():
             if not self.file.parent.exists():
                 raise ConfigurationError(f"there is no folder {self.file.parent}")
-            raise ConfigurationError(f"there is no file {self.file}: `memory import` makes it, --store names another")
+            raise ConfigurationError(
+                f"there is no file {self.file}: create it by `memory import`, or name another store by --store"
+            )
         return self.open()
 
     @property
     def file(self) -> Path | None:
-        """The file that the store is, if it is one of sqlite's."""
-        scheme, _, path = self.url.partition("?")[0].partition(":///")
-        return Path(path) if scheme.partition("+")[0] == "sqlite" and path and not path.startswith(":memory:") else None
+        """The store's file, if it is a sqlite file."""
+        file = sqlite_file(self.url)
+        return None if file is None else Path(file)
 
 
-def _tell_version(asked: bool) -> None:
+def _show_version(asked: bool) -> None:
     if asked:
         print(version("conversation-memory"))
         raise typer.Exit
@@ -68,28 +74,33 @@ def _tell_version(asked: bool) -> None:
 
 def before_the_command(
     context: typer.Context,
-    store: Annotated[str, typer.Option(help=_STORE_HELP, envvar="MEMORY_URL", show_envvar=False)] = DEFAULT_URL,
-    namespace: Annotated[str | None, typer.Option(help=_NAMESPACE_HELP)] = None,
+    store: Annotated[
+        str, typer.Option(metavar="URL", help=_STORE_HELP, envvar="MEMORY_URL", show_envvar=False, show_default=False)
+    ] = DEFAULT_URL,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help=_NAMESPACE_HELP)] = None,
+    max_metadata_values: Annotated[int, typer.Option(min=1, metavar="N", help=_VALUES_HELP)] = MAX_METADATA_VALUES,
     debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
     _: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_tell_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Keep conversations and their runs: in a local file, or in any store that a URL names."""
-    context.obj = Settings(store, namespace, debug)
+    """Manage conversations and their runs, in a local file or in any store that a URL names."""
+    context.obj = Settings(store, namespace, max_metadata_values, debug)
 
 
 def _after_the_command(
     *,
     context: typer.Context,
     store_url: Annotated[str | None, typer.Option("--store", metavar="URL", help=_STORE_HELP)] = None,
-    namespace: Annotated[str | None, typer.Option(help=_NAMESPACE_HELP)] = None,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help=_NAMESPACE_HELP)] = None,
+    max_metadata_values: Annotated[int | None, typer.Option(min=1, metavar="N", help=_VALUES_HELP)] = None,
     debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
 ) -> Settings:
     before = cast("Settings", context.obj)
     return Settings(
         before.url if store_url is None else store_url,
         before.namespace if namespace is None else namespace,
+        before.max_metadata_values if max_metadata_values is None else max_metadata_values,
         debug or before.debug,
     )
 
@@ -97,11 +108,11 @@ def _after_the_command(
 def with_settings(
     command: Callable[Concatenate[Settings, P], None], *, names_stores: bool = False
 ) -> Callable[..., None]:
-    """Give a command the options of `Settings`, and them to it as its first argument; report its errors.
+    """Add the options of `Settings` to a command, pass a `Settings` as its first argument, and report its errors.
 
     Args:
         command: the function that Typer will call.
-        names_stores: its arguments say which stores: it has no ``--store``.
+        names_stores: the command's arguments name the stores, so it has no ``--store``.
     """
     options = dict(inspect.signature(_after_the_command).parameters)
     if names_stores:

@@ -1,4 +1,4 @@
-"""A bar on stderr for what takes long, where somebody watches."""
+"""A progress bar on stderr, if that is a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,20 +7,20 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """What moves a bar on: to how much is done, with a note on it."""
+    """A function that updates the bar: how much is done, and a note."""
 
     def __call__(self, completed: int, note: str = "") -> None:
-        """Show this."""
+        """Update the bar."""
 
 
 @contextmanager
 def progress(description: str, total: Callable[[], int | None], unit: str = "") -> Iterator[Advance]:
-    """Show a bar on stderr while inside, if that is a terminal; yield what moves it on.
+    """Show a progress bar while inside, if stderr is a terminal; yield the function that updates it.
 
     Args:
         description: what is being done.
-        total: says how much there is, if anybody watches; None where that cannot be known.
-        unit: of what is done, if a rate is to be shown: ``"conversations"``.
+        total: returns how much there is to do, None if unknown; called only if the bar is shown.
+        unit: the unit of the rate, for example ``"conversations"``; no rate is shown if left out.
     """
     if not sys.stderr.isatty():
         yield lambda completed, note="": None  # noqa: ARG005

@@ -1,54 +1,72 @@
-"""Delivering what waits for replicas, once or for good."""
+"""`memory relay`: deliver what waits for replicas, once or continuously."""
 
 import time
+from collections.abc import Iterable
 from typing import Final
 
-from memory.cli.reporting import complain, visible
-from memory.port.urls import redact
+from memory.cli.reporting import complain, counted, visible
+from memory.errors import InvalidValueError
 from memory.transfer.mirroring import MirroredStore, Relayed
 
-_LONGEST: Final = 60.0  # seconds between two tries of what fails
+_LONGEST: Final = 60.0  # seconds between two tries after failures
+
+
+def named_replicas(arguments: Iterable[str]) -> dict[str, str]:
+    """Return the URLs of arguments such as ``search=redis://host``, by name.
+
+    Raises:
+        InvalidValueError: a name is missing, or is given twice.
+    """
+    urls: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, url = argument.partition("=")
+        if not (equals and name) or "://" in name:
+            raise InvalidValueError("write a replica as NAME=URL, such as search=redis://host, as in `memory.mirror`")
+        if name in urls:
+            raise InvalidValueError(f"the replica {name!r} is named twice")
+        urls[name] = url
+    return urls
 
 
 def relay_once(store: MirroredStore) -> bool:
-    """Deliver all there is, tell of it, and return whether nothing is left."""
+    """Deliver everything, report it, and return whether nothing is left."""
     relayed = store.relay()
     for done in relayed:
-        _tell(done)
+        _report(done)
         if done.busy:
             complain(f"{done.replica}: another relay is at work on it")
         if done.failure is not None:
-            complain(f"error: {done.failure}")
-    named = {done.replica for done in relayed}
-    left = {replica: waiting.change_sets for replica, waiting in store.lag().items() if waiting.change_sets}
+            complain(f"error: {done.replica}: {done.failure}")
+    left = {replica: lag.change_sets for replica, lag in store.lag().items() if lag.change_sets}
     for replica, change_sets in left.items():
-        unnamed = "" if replica in named else ", which is none of those that were named: --forget throws them away"
-        complain(f"{change_sets:,} change sets wait for {replica}{unnamed}")
+        is_unknown = replica not in store.replicas
+        advice = ", which is not named here: see --rename and --forget" if is_unknown else ""
+        complain(f"{replica}: {counted(change_sets, 'change set')} left{advice}")
     return not left
 
 
 def relay_on(store: MirroredStore, interval: float) -> None:
-    """Deliver what comes, until the process is ended: that may be at any moment.
+    """Deliver continuously, until the process is ended, which may happen at any moment.
 
     Args:
-        store: whose replicas.
-        interval: seconds between two looks when there was nothing, and at first when something failed.
+        store: the mirrored store.
+        interval: seconds to wait when there was nothing to deliver. After failures the wait doubles each time, up to a minute.
     """
-    delay, told = interval, ""
+    delay, reported = interval, ""
     while True:
         relayed = store.relay()
         for done in relayed:
             if done.delivered:
-                _tell(done)
-        failures = "; ".join(str(done.failure) for done in relayed if done.failure is not None)
-        if failures and failures != told:  # once, not every time
+                _report(done)
+        failures = "; ".join(f"{done.replica}: {done.failure}" for done in relayed if done.failure is not None)
+        if failures and failures != reported:  # the same failures are reported once
             complain(f"error: {failures}")
         delay = min(2 * delay, _LONGEST) if failures else interval
-        told = failures
+        reported = failures
         if failures or not any(done.delivered for done in relayed):
             time.sleep(delay)
 
 
-def _tell(done: Relayed) -> None:
-    repaired = f", copied {done.repaired:,} conversations anew" if done.repaired else ""
-    print(visible(redact(f"{done.replica}: delivered {done.delivered:,} change sets{repaired}")), flush=True)
+def _report(done: Relayed) -> None:
+    repaired = f", repaired {counted(done.repaired, 'conversation')}" if done.repaired else ""
+    print(visible(f"{done.replica}: delivered {counted(done.delivered, 'change set')}{repaired}"), flush=True)

@@ -1,4 +1,4 @@
-"""What goes wrong, as one line on stderr and an exit code; and text that is safe to show on a terminal."""
+"""Errors as one line on stderr and an exit code; and text that is safe to show on a terminal."""
 
 import os
 import re
@@ -15,25 +15,34 @@ from memory.port.urls import redact
 
 FAILED: Final = 1
 MISUSED: Final = 2
-INTERRUPTED: Final = 130  # what a shell makes of SIGINT
-_PIPE_CLOSED: Final = 141  # and of SIGPIPE
+INTERRUPTED: Final = 130  # a shell's exit code for SIGINT
+_PIPE_CLOSED: Final = 141  # and for SIGPIPE
 
-# Control characters, what breaks lines or turns the direction of text, and lone surrogates.
+# Control characters, characters that break lines or change the direction of text, and lone surrogates.
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _URL: Final = re.compile(r"[a-zA-Z][\w+.-]*://[^\s'\"]+")
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""Return the text with escapes for whatever a terminal would obey rather than show.
+    r"""Return the text with escapes for the characters that a terminal would execute instead of showing.
 
     Args:
-        text: anything that somebody stored.
-        keep: characters to leave, such as ``"\n"``.
+        text: any stored text.
+        keep: characters that are not escaped, such as ``"\n"``.
 
     >>> print(visible("\x1b[2Jgone"))
     \x1b[2Jgone
     """
     return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text)
+
+
+def counted(number: int, thing: str) -> str:
+    """Return a number with a noun.
+
+    >>> counted(1, "run"), counted(1_000, "run")
+    ('1 run', '1,000 runs')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def complain(message: str) -> None:
@@ -42,23 +51,23 @@ def complain(message: str) -> None:
 
 
 def _without_passwords(text: str) -> str:
-    """Redact each URL in a traceback: errors of drivers may quote one, ours never do."""
+    """Redact each URL in a traceback: errors of drivers may quote one; ours never do."""
     return _URL.sub(lambda found: redact(found[0]), text)
 
 
 @contextmanager
 def reported(*, debug: bool) -> Iterator[None]:
-    """Turn what goes wrong inside into a line on stderr, and `typer.Exit` with a code that is not 0.
+    """Report an exception as one line on stderr, and raise `typer.Exit` with its exit code.
 
     Args:
-        debug: write the traceback too.
+        debug: also write the traceback.
     """
     try:
         yield
         sys.stdout.flush()
     except (typer.Exit, typer.Abort):
         raise
-    except BrokenPipeError as error:  # `memory find ... | head`: whoever read has had enough
+    except BrokenPipeError as error:  # `memory find ... | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(_PIPE_CLOSED) from error
     except KeyboardInterrupt as error:
@@ -76,4 +85,4 @@ def _describe(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {error} (this should not happen; --debug shows where it did)"
+    return f"{type(error).__name__}: {error} (this is a fault of the program; --debug shows where)"

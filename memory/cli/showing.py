@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from memory.cli.reporting import visible
+from memory.cli.reporting import counted, visible
 from memory.domain.entities import Conversation, Run
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.timestamps import format_timestamp
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _INDENT: Final = "    "
 _LONGEST_ID: Final = 40  # characters in a table
-_LONGEST_CELL: Final = 500  # characters of metadata that are worth handing to a table
+_LONGEST_CELL: Final = 500  # characters of metadata that a table may need
 
 
 def show_page(page: Page[Conversation], *, as_json: bool) -> None:
-    """Write a page to stdout: a table on a terminal, else lines of JSON; and to stderr where the next one begins."""
+    """Write a page to stdout, as a table on a terminal, else as lines of JSON; write the cursor of the next page to stderr."""
     if as_json or not sys.stdout.isatty():
         for record in [conversation.record for conversation in page if conversation.record]:
             print(f'{{{write_head(record)},"run_count":{record.run_count}}}')
@@ -32,7 +32,7 @@ def show_page(page: Page[Conversation], *, as_json: bool) -> None:
         _show_table(page)
     if page.cursor is not None:
         sys.stdout.flush()
-        print(f"there is more: --after {page.cursor}", file=sys.stderr)
+        print(f"next page: --after {page.cursor}", file=sys.stderr)
 
 
 def _show_table(page: Page[Conversation]) -> None:
@@ -44,7 +44,7 @@ def _show_table(page: Page[Conversation]) -> None:
     table.add_column("id", no_wrap=True, overflow="ellipsis", min_width=width, max_width=_LONGEST_ID)
     table.add_column("updated", no_wrap=True, min_width=len("2026-01-31 12:00:00"))
     table.add_column("runs", no_wrap=True, min_width=len("runs"), justify="right")
-    table.add_column("metadata", no_wrap=True, overflow="ellipsis", ratio=1)  # what is left of the line
+    table.add_column("metadata", no_wrap=True, overflow="ellipsis", ratio=1)  # the rest of the line
     for conversation in page:
         table.add_row(
             _text(conversation.id),
@@ -55,10 +55,10 @@ def _show_table(page: Page[Conversation]) -> None:
     Console().print(table)
 
 
-def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, as_json: bool) -> None:
+def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, namespace: str, as_json: bool) -> None:
     """Write a conversation and these of its runs to stdout, run by run."""
     if as_json:
-        sys.stdout.writelines(write_line(record, runs))
+        sys.stdout.writelines(write_line(record, runs, namespace=namespace))
         return
     from rich.console import Console
 
@@ -68,7 +68,7 @@ def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, as
     console.print(
         f"created {format_timestamp(record.created_at)}, updated {format_timestamp(record.updated_at)}{expiry}"
     )
-    console.print(f"version {record.version}, {record.run_count:,} runs")
+    console.print(f"version {record.version}, {counted(record.run_count, 'run')}")
     console.print(_text(f"metadata {_compact(Conversation.from_record(record).metadata)}"))
     for run in (Run.from_record(record.id, run) for run in runs):
         console.print()
@@ -80,7 +80,7 @@ def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, as
 
 
 def show_facts(facts: dict[str, Json], *, as_json: bool) -> None:
-    """Write names and values to stdout, one a line."""
+    """Write names and values to stdout, one per line."""
     if as_json:
         print(json.dumps(facts))
         return
@@ -90,7 +90,7 @@ def show_facts(facts: dict[str, Json], *, as_json: bool) -> None:
 
 
 def _said(mark: str, value: Json, style: str) -> "Text":
-    """Return what was said, or the structure that it is, with a mark before it."""
+    """Return an input or output as text or indented JSON, with a mark before it."""
     text = text_of(value)
     if text is None:
         text = json.dumps(value, ensure_ascii=False, indent=2)
@@ -103,7 +103,7 @@ def _compact(value: Json) -> str:
 
 
 def _text(text: str, style: str = "", *, keep: str = "") -> "Text":
-    """Return text that is shown as it is: no markup in it is obeyed, no control character either."""
+    """Return text that is shown literally, without markup and control characters."""
     from rich.text import Text
 
     return Text(visible(text, keep=keep), style)

@@ -1,4 +1,4 @@
-"""The main job, step by step, on a file that is gone afterwards. What is shown is the code that runs."""
+"""`memory tour`: the main functions step by step, on a temporary file. The code that is shown is the code that runs."""
 
 import inspect
 import sys
@@ -26,7 +26,7 @@ def add_a_conversation(store: Store) -> object:
 
 
 def append_runs(store: Store) -> object:
-    """Append a run, and read the last two. This costs the same after a million of them."""
+    """Append a run, and read the last two. This takes as long in a conversation of a million runs."""
     with store.begin() as uow:
         uow.runs.append("support-42", Run(input="Monday was a holiday.", output="Then it was Tuesday."))
     with store.begin() as uow:
@@ -44,7 +44,7 @@ def find_by_metadata(store: Store) -> object:
 
 
 def change_it(store: Store) -> object:
-    """Change what was read: the unit of work notices, and writes it when its block ends."""
+    """Change a conversation that was read: the unit of work notices the change, and writes it at the end of its block."""
     with store.begin() as uow:
         conversation = uow.conversations.get("support-42")
         conversation.metadata["priority"] = 1
@@ -52,7 +52,7 @@ def change_it(store: Store) -> object:
 
 
 def conflict(store: Store) -> object:
-    """Two at once change the same conversation: nobody's change is lost, the second one is told."""
+    """Two units of work change the same conversation: the second commit raises an error, so no change is lost."""
     mine = store.begin()
     conversation = mine.conversations.get("support-42")
     with store.begin() as theirs:
@@ -66,7 +66,7 @@ def conflict(store: Store) -> object:
 
 
 def run_again(store: Store) -> object:
-    """`store.run` does the work, and does it again when it met a conflict."""
+    """`store.run` calls a function, and calls it again after a conflict."""
     tries = []
 
     def work(uow: memory.UnitOfWork) -> None:
@@ -81,7 +81,7 @@ def run_again(store: Store) -> object:
 
 
 def schema(store: Store) -> object:
-    """The schema is the one this version needs; `memory migrate` brings an older one to it."""
+    """The schema is the one this version needs; `memory migrate` upgrades an older one."""
     return store.schema_status()
 
 
@@ -97,13 +97,13 @@ STEPS: Final[tuple[_Step, ...]] = (
 
 
 def tour() -> None:
-    """Run the steps, and tell each: what it is about, its code, what came of it."""
+    """Run the steps; show for each its description, code and result."""
     from rich.console import Console
 
     console = Console(highlight=False)
     with TemporaryDirectory(prefix="memory-tour-") as folder:
         url = f"sqlite:///{Path(folder).as_posix()}/conversations.db"
-        console.print("[bold]A store is opened by its URL; the file and its schema are made on first use.[/]")
+        console.print("[bold]A store is opened by its URL; the file and its schema are created on first use.[/]")
         console.print(_code('store = memory.connect("sqlite:///conversations.db")'))
         with memory.connect(url) as store:
             for number, step in enumerate(STEPS, 1):
@@ -111,7 +111,9 @@ def tour() -> None:
                 console.print(_code(_body(step)))
                 console.print(f"→ {step(store)}", style="green", markup=False, soft_wrap=True)
                 sys.stdout.flush()
-    console.print("\nThe file is gone again. Yours: [bold]memory import FILE[/], or five lines of Python as above.")
+    console.print(
+        "\nThe file is deleted. Start your own: [bold]memory import FILE[/], or five lines of Python as above."
+    )
 
 
 def _code(text: str) -> "Syntax":
@@ -121,6 +123,6 @@ def _code(text: str) -> "Syntax":
 
 
 def _body(step: _Step) -> str:
-    """Return a function's code without its first line and its docstring."""
+    """Return the code of a function without its signature and docstring."""
     _, _, body = inspect.getsource(step).split('"""', 2)
     return textwrap.dedent(body.strip("\n"))

@@ -1,11 +1,12 @@
-"""Import and export, with a progress bar where somebody watches."""
+"""`memory import` and `memory export`, with a progress bar on a terminal."""
 
 import errno
 import gc
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ import typer
 
 from memory.cli.files import STANDARD, open_input, open_output
 from memory.cli.progress import progress
-from memory.cli.reporting import FAILED, complain, visible
+from memory.cli.reporting import FAILED, complain, counted, visible
 from memory.core.store import Store
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
@@ -26,13 +27,14 @@ from memory.formats.griptape_local import ENDING, stem_of
 from memory.formats.registry import FORMATS, NATIVE
 from memory.port.urls import redact
 from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, RejectedConversation, Totals, dump, read_whole, restore
+from memory.transfer.verifying import has_any
 
-_NAMED: Final = 3  # conversations that were skipped
-SELDOM: Final = 200_000
-"""Objects until the cycle collector runs: records are in no cycles, and at 700 it took a sixth of the time."""
+_NAMED: Final = 3  # skipped conversations that are named
+GC_THRESHOLD: Final = 200_000
+"""Objects until the garbage collector runs: records form no cycles, and at Python's 700 it took a sixth of the time."""
 
 _UNNAMEABLE: Final = frozenset([errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR])
-"""What a file system says to a name it cannot give to a file: of this conversation, not of the next one."""
+"""Errors of a file system that refuses a file's name: the files of other conversations can still be written."""
 
 
 def import_sources(
@@ -43,92 +45,105 @@ def import_sources(
     options: Mapping[str, str] | None = None,
     *,
     limits: Limits = DEFAULT_LIMITS,
+    all_namespaces: bool = False,
 ) -> Totals:
-    """Import files, or what addresses name; tell what cannot be read, and in the end what has been written, whatever happens.
+    """Import from files or servers; report what cannot be read as it occurs, and a summary at the end, even on error.
 
     Args:
-        store: where to.
-        names: of files, ``-`` for stdin; or addresses, where the format is read from a server.
-        on_conflict: as `restore`.
+        store: the store to write to.
+        names: names of files, ``-`` for stdin; or addresses, if the format is that of a server.
+        on_conflict: as for `restore`.
         format: a name in `memory.formats.registry.FORMATS`.
-        options: the format's.
-        limits: what is refused.
+        options: the options of the format.
+        limits: what to reject.
+        all_namespaces: as for `restore`.
 
     Raises:
-        ConfigurationError: an option or an address cannot work.
-        PersistenceError: as `restore`; or a source could not be read on.
+        ConfigurationError: an option or an address is invalid.
+        PersistenceError: as `restore`; or reading from a server failed.
     """
     options = options or {}
     if "id" in options and len(names) > 1:
-        raise ConfigurationError(f"--id names one conversation, and there are {len(names)} files")
+        raise ConfigurationError(f"--id is for one conversation, and there are {len(names)} files")
     totals, skipped = Totals(), list[str]()
-    gc.set_threshold(SELDOM)
-    store.ensure_ready()  # a store that cannot be used is told before anything is read
-    try:
-        for name in names:
-            _import_one(store, name, format, options, limits, on_conflict=on_conflict, totals=totals, skipped=skipped)
-    finally:
-        what = "lines" if format == NATIVE else "conversations"
-        refused = f", refused {totals.refused:,} {what}" if totals.refused else ""
-        told = f"imported {totals.conversations:,} conversations and {totals.runs:,} runs"
-        print(visible(told + _skipped(totals.skipped, skipped) + refused))
-    return totals
-
-
-def _skipped(count: int, first: list[str]) -> str:
-    more = f" and {count - len(first):,} more" if count > len(first) else ""
-    return f", skipped {count:,} that exist already ({', '.join(first)}{more})" if count else ""
-
-
-def _import_one(
-    store: Store,
-    name: str,
-    format: str,
-    options: Mapping[str, str],
-    limits: Limits,
-    *,
-    on_conflict: OnConflict,
-    totals: Totals,
-    skipped: list[str],
-) -> None:
-    is_file = FORMATS[format].is_file
 
     def skip(id: str) -> None:
         if len(skipped) < _NAMED:
             skipped.append(id)
 
-    def tell(refusal: RejectedConversation) -> None:
-        complain(f"{name if is_file else format}:{refusal.number}: {refusal.reason}")  # an address may hold a password
-
-    with ExitStack() as stack:
-        if is_file:
-            opened = stack.enter_context(open_input(name, limits))
-            stem = "stdin" if name == STANDARD else formats.name_of(name)
-            source = formats.Source(stem, opened.modified_at, opened.lines, options, limits)
-            size, position = opened.size, opened.position
-        else:
-            source = formats.Source(name, now(), None, options, limits)
-            size, position = None, int
-        advance = stack.enter_context(progress(redact(name), lambda: size))
-        try:
-            restore(
-                store,
-                formats.read(format, source),
-                on_conflict=on_conflict,
-                on_refusal=tell,
-                on_skipped=skip,
-                progress=lambda _: advance(position()),
-                totals=totals,
-            )
-        except AlreadyExistsError as error:
-            raise AlreadyExistsError(f"{name if is_file else format}: {error}") from error
+    gc.set_threshold(GC_THRESHOLD)
+    store.ensure_ready()  # a store that cannot be used is reported before anything is read
+    try:
+        for name in names:
+            shown = name if FORMATS[format].is_file else format  # an address may contain a password
+            with _opened(name, format, options, limits) as (source, advance):
+                try:
+                    restore(
+                        store,
+                        formats.read(format, source),
+                        all_namespaces=all_namespaces,
+                        on_conflict=on_conflict,
+                        on_refusal=partial(_report_refusal, shown),
+                        on_skipped=skip,
+                        progress=lambda _, advance=advance: advance(),  # type: ignore[misc]
+                        totals=totals,
+                    )
+                except AlreadyExistsError as error:
+                    raise AlreadyExistsError(f"{shown}: {error}") from error
+    finally:
+        print(visible(_summary(totals, skipped, "line" if format == NATIVE else "conversation")))
+    return totals
 
 
-def export_file(store: Store, name: str, criterion: Criterion | None, order: str) -> int:
-    """Export what matches, and return how many conversations that are."""
+@contextmanager
+def _opened(
+    name: str, format: str, options: Mapping[str, str], limits: Limits
+) -> Iterator[tuple[formats.Source, Callable[[], object]]]:
+    """Open a source while inside, with a function that updates its progress bar."""
+    if not FORMATS[format].is_file:
+        with progress(redact(name), lambda: None):
+            yield formats.Source(name, now(), None, options, limits), lambda: None
+        return
+    with open_input(name, limits) as file, progress(name, lambda: file.size) as advance:
+        stem = "stdin" if name == STANDARD else formats.name_of(name)
+        source = formats.Source(stem, file.modified_at, file.lines, options, limits)
+        yield source, lambda: advance(file.position())
+
+
+def _report_refusal(source: str, refusal: RejectedConversation) -> None:
+    complain(f"{source}:{refusal.number}: {refusal.reason}")
+
+
+def _summary(totals: Totals, skipped: list[str], unit: str) -> str:
+    parts = [f"imported {counted(totals.conversations, 'conversation')} and {counted(totals.runs, 'run')}"]
+    if totals.skipped:
+        more = f" and {totals.skipped - len(skipped):,} more" if totals.skipped > len(skipped) else ""
+        parts.append(f"skipped {totals.skipped:,} that already exist ({', '.join(skipped)}{more})")
+    if totals.refused:
+        parts.append(f"refused {counted(totals.refused, unit)}")
+    return ", ".join(parts)
+
+
+def check_namespace(store: Store) -> None:
+    """Check that a namespace that was named has conversations: a mistyped name must not look like an empty namespace.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
+    if not has_any(store):
+        raise ConfigurationError(
+            f"there are no conversations in the namespace {store.namespace_name!r}: `memory namespaces` lists the namespaces"
+        )
+
+
+def export_file(
+    store: Store, name: str, criterion: Criterion | None, order: str, *, all_namespaces: bool = False
+) -> int:
+    """Export the conversations that match; return how many."""
     exported = 0
-    with open_output(name) as stream, progress(name, lambda: count(store, criterion)) as advance:
-        for piece in dump(store, criterion, order=order):
+    total = partial(count, store, criterion, all_namespaces=all_namespaces)
+    with open_output(name) as stream, progress(name, total) as advance:
+        for piece in dump(store, criterion, all_namespaces=all_namespaces, order=order):
             stream.write(piece)
             if piece.endswith("\n"):
                 exported += 1
@@ -138,12 +153,12 @@ def export_file(store: Store, name: str, criterion: Criterion | None, order: str
 
 
 def export_griptape(store: Store, name: str, criterion: Criterion | None, order: str) -> int:
-    """Export what matches for Griptape's local driver: one conversation to a file, or each to one of its own in a folder.
+    """Export for Griptape's local driver: one conversation to a file, or each conversation to its own file in a folder.
 
-    A conversation whose file cannot be named so is told, and the rest goes on.
+    A conversation whose id cannot be the name of a file is reported; the others are exported.
 
     Raises:
-        InvalidValueError: a file is named, and not just one conversation matches.
+        InvalidValueError: a file is named, and not exactly one conversation matches.
         typer.Exit: there were such conversations; all others are exported.
     """
     if name != STANDARD and (name.endswith(os.sep) or Path(name).is_dir()):
@@ -152,7 +167,7 @@ def export_griptape(store: Store, name: str, criterion: Criterion | None, order:
         found = list(islice(uow.conversations.iterate(criterion, order=order), 2))
     if len(found) != 1:
         raise InvalidValueError(
-            f"{'several conversations match' if found else 'no conversation matches'}, and a file is one: "
+            f"{'several conversations match' if found else 'no conversation matches'}, but a file holds one: "
             "choose it by --where 'id == \"...\"', or name a folder, with / at its end"
         )
     return int(_export_griptape(store, found[0], name))
@@ -179,14 +194,14 @@ def _export_folder(store: Store, folder: Path, criterion: Criterion | None, orde
         is_complete = True
     finally:
         if refused or not is_complete:
-            print(f"exported {exported:,} conversations, refused {refused:,}", file=sys.stderr)
+            print(f"exported {counted(exported, 'conversation')}, refused {refused:,}", file=sys.stderr)
     if refused:
         raise typer.Exit(FAILED)
     return exported
 
 
 def _export_griptape(store: Store, found: Conversation, name: str) -> bool:
-    """Write the file of a conversation; return False, and write none, if it is gone by now."""
+    """Write the file of a conversation; return False, without writing, if the conversation no longer exists."""
     with read_whole(store, found.id, found.record) as read:
         if read is None:
             return False
@@ -198,7 +213,7 @@ def _export_griptape(store: Store, found: Conversation, name: str) -> bool:
     return True
 
 
-def count(store: Store, criterion: Criterion | None) -> int:
+def count(store: Store, criterion: Criterion | None, *, all_namespaces: bool = False) -> int:
     """Return how many conversations match."""
-    with store.begin() as uow:
-        return uow.conversations.count(criterion)
+    stores = map(store.namespace, store.namespaces()) if all_namespaces else [store]
+    return sum(each.begin().conversations.count(criterion) for each in stores)

@@ -1,1 +1,1 @@
-"""What an application uses: the store and its units of work, written once over the port."""
+"""The store and its units of work, implemented once for all repositories."""

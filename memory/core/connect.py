@@ -1,4 +1,4 @@
-"""From a URL to a repository: which module serves which scheme, imported only then."""
+"""Open a store by its URL. The module of an adapter is imported when its scheme is used."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, cast
 from memory.core.store import MAX_METADATA_VALUES, Store
 from memory.errors import ConfigurationError
 from memory.port.repository import Repository
-from memory.port.urls import has_stray_at
+from memory.port.urls import has_stray_at, is_sqlite
 
 
 class _Adapter(NamedTuple):
@@ -26,16 +26,16 @@ _ADAPTERS: Final = {
     "griptape": _Adapter("memory.adapters.cloud", "cloud"),
 }
 ENTRY_POINTS: Final = "memory.adapters"
-"""The group of entry points by which other packages add schemes: a name, and a function from a URL to a `Repository`."""
+"""Group of the entry points by which other packages add schemes: named by the scheme, a function from a URL to a `Repository`."""
 
 
 def open_repository(url: str) -> Repository:
     """Open the repository that a URL names.
 
-    Errors never quote the URL: whatever is wrong with it, a part of it may be a password.
+    Errors never quote the URL: any part of a wrong URL may be a password.
 
     Raises:
-        ConfigurationError: the URL cannot be one, or its store needs an extra that is not installed.
+        ConfigurationError: the URL is invalid, or its store needs an extra that is not installed.
     """
     if not isinstance(url, str) or "://" not in url:
         raise ConfigurationError(
@@ -43,12 +43,12 @@ def open_repository(url: str) -> Repository:
         )
     if not url.isprintable() or url != url.strip():
         raise ConfigurationError(
-            "the URL begins or ends with a blank, or holds a control character such as a line break"
+            "the URL begins or ends with a blank, or contains a control character such as a line break"
         )
     scheme = url.split("://", 1)[0].split("+", 1)[0]
-    if scheme != "sqlite" and has_stray_at(url):
+    if not is_sqlite(scheme) and has_stray_at(url):
         raise ConfigurationError(
-            "the URL has an @ behind a / ? or #: in a user name or password write %2F, %3F and %23 for these, elsewhere %40 for @"
+            "the URL has an @ after a / ? or #: write %2F, %3F and %23 for these in a user name or password, elsewhere %40 for @"
         )
     adapter = _ADAPTERS.get(scheme)
     try:
@@ -66,14 +66,14 @@ def open_repository(url: str) -> Repository:
 def _find_opener(scheme: str) -> Callable[[str], Repository]:
     for entry_point in entry_points(group=ENTRY_POINTS, name=scheme):
         return cast(Callable[[str], Repository], entry_point.load())
-    raise ConfigurationError(f"there is no store for the URL's scheme; there are: {', '.join(sorted(_ADAPTERS))}")
+    raise ConfigurationError(f"no store has the scheme of this URL; there are: {', '.join(sorted(_ADAPTERS))}")
 
 
 def connect(url: str, *, namespace: str = "default", max_metadata_values: int = MAX_METADATA_VALUES) -> Store:
     """Open the store that a URL names.
 
     ==================================  ====================================================================
-    ``sqlite:///conversations.db``      a local file, made on first use; ``?synchronous=full`` or ``normal``
+    ``sqlite:///conversations.db``      a local file, created on first use; ``?synchronous=full`` or ``normal``
     ``sqlite://``                       sqlite in memory
     ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it
     ``redis://host``                    Redis with search; ``rediss://`` with TLS; ``?prefix=memory`` and others: `open_url`
@@ -82,15 +82,16 @@ def connect(url: str, *, namespace: str = "default", max_metadata_values: int = 
     ``memory://``                       Python objects: the reference, for tests
     ==================================  ====================================================================
 
-    Every URL takes ``?timeout=``: the seconds that one operation may take, 30 when left out. Other packages add schemes by an
-    entry point of the group ``memory.adapters``.
+    Every URL takes ``?timeout=``, the number of seconds that one operation may take (default: 30). In the path of a file, write
+    ``%25`` for a percent sign and ``%3F`` for a question mark. Other packages add schemes by entry points of the group
+    ``memory.adapters``.
 
     Args:
-        url: names the store.
-        namespace: its part of the store.
+        url: the store's URL.
+        namespace: the namespace to use in the store.
         max_metadata_values: as for `Store`.
 
     Raises:
-        ConfigurationError: the URL cannot be one, or its store needs an extra that is not installed.
+        ConfigurationError: the URL is invalid, or its store needs an extra that is not installed.
     """
     return Store(open_repository(url), namespace, max_metadata_values=max_metadata_values)

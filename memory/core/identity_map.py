@@ -1,4 +1,4 @@
-"""The identity map of a unit of work: what it has read of each conversation, and its pending changes."""
+"""The identity map of a unit of work: the conversations that it has read, and their pending changes."""
 
 from collections.abc import Callable
 from weakref import WeakValueDictionary
@@ -12,7 +12,7 @@ from memory.port.repository import Repository
 
 
 class TrackedConversation:
-    """One conversation in a unit of work: as it was read, and what is pending."""
+    """State of one conversation in a unit of work: what was read, and the pending changes."""
 
     __slots__ = (
         "_added",
@@ -34,30 +34,30 @@ class TrackedConversation:
         self.id = conversation_id
         self.conversation: Conversation | None = None
         self.seen: ExpectedVersion | None = None
-        self._last_position: int | None = None  # as it was when ``seen`` was read
+        self._last_position: int | None = None  # when ``seen`` was read
         self._added = False
-        self._removed = False  # the stored one is to go; another may be added after it
+        self._removed = False  # the stored conversation; another one may be added afterwards
         self._remove_after: int | None = None
-        self.was_absent = False  # looked for, and not found
-        self._forget_runs()
+        self.was_absent = False  # `get` did not find it
+        self._discard_run_changes()
 
-    def _forget_runs(self) -> None:
+    def _discard_run_changes(self) -> None:
         self._after: int | None = None
         self._append: list[RunRecord] = []
         self._replace: dict[int, RunRecord] = {}
         self.removed_before = 0
         self.removed_runs: set[int] = set()
 
-    # what is known
+    # state
 
     @property
     def is_removed(self) -> bool:
-        """Whether the conversation is gone, as far as this unit of work sees."""
+        """Whether this unit of work has removed the conversation."""
         return self._removed and not self._added
 
     @property
     def is_stored(self) -> bool:
-        """Whether runs in the store are runs of this conversation."""
+        """Whether the runs in the store belong to this conversation."""
         return not self._added and not self._removed
 
     @property
@@ -65,25 +65,26 @@ class TrackedConversation:
         """The pending runs."""
         return [Run.from_record(self.id, record) for record in self._append]
 
-    def loaded(self, conversation: Conversation) -> None:
+    def attach(self, conversation: Conversation) -> None:
+        """Make this object the one for the conversation in this unit of work."""
         self.conversation = conversation
         if conversation.record is not None:
             record = conversation.record
-            self.saw(ExpectedVersion(record.incarnation, record.version), record.last_position)
+            self.record_read(ExpectedVersion(record.incarnation, record.version), record.last_position)
 
-    def met(self, conversation: Conversation) -> Conversation:
-        """Return the object that stands for this conversation here: the first one that was met."""
+    def resolve(self, conversation: Conversation) -> Conversation:
+        """Return the unit of work's object for this conversation; attach the given one if it is the first."""
         if self.conversation is None and not self._removed:
-            self.loaded(conversation)
+            self.attach(conversation)
         return self.conversation or conversation
 
-    def saw(self, seen: ExpectedVersion | None, last_position: int | None) -> None:
-        """Remember the first state that was read: what was read later may have changed since."""
+    def record_read(self, seen: ExpectedVersion | None, last_position: int | None) -> None:
+        """Record the version that was read, unless one was recorded before: the commit expects the first one."""
         if self.seen is None and seen is not None:
             self.seen, self._last_position = seen, last_position
 
     def overlay(self, runs: tuple[Run, ...]) -> list[Run]:
-        """Return stored runs as they will be."""
+        """Return stored runs with the pending changes applied."""
         if not (self.removed_before or self.removed_runs or self._replace):
             return list(runs)
         return [
@@ -92,38 +93,35 @@ class TrackedConversation:
             if (position := run.position or 0) >= self.removed_before and position not in self.removed_runs
         ]
 
-    # what is wanted
+    # pending changes
 
     def add(self, conversation: Conversation) -> None:
         if self.conversation is not None:
-            raise AlreadyExistsError(f"conversation {self.id!r} exists already")
+            raise AlreadyExistsError(f"conversation {self.id!r} already exists")
         encode_metadata(conversation.metadata)
         _expiry(conversation)
-        pending, after = (
-            self._append,
-            self._after,
-        )  # appended before it was added: runs of this conversation all the same
-        self._forget_runs()
+        pending, after = self._append, self._after  # runs may be appended before their conversation is added
+        self._discard_run_changes()
         self._append, self._after = pending, after
         self.conversation, self._added = conversation, True
 
     def remove(self) -> None:
         self._check_present()
         if not self._added:
-            # What was read, and is removed for what was read, is not to take along a run that somebody appends meanwhile.
+            # The removal conflicts with a run that someone appends after the conversation was read.
             self._removed = True
             self._remove_after = self._last_position
         self.conversation, self._added = None, False
-        self._forget_runs()
+        self._discard_run_changes()
 
     def append(self, records: list[RunRecord], after: int | None) -> None:
         self._check_present()
         if after is not None and self._after not in (None, after):
             raise InvalidValueError(
-                f"runs are appended to conversation {self.id!r} after {self._after} here: not also after {after}"
+                f"this unit of work already appends to conversation {self.id!r} with after={self._after}, not {after}"
             )
         if not records and after is not None and not self._added:
-            self._last_position = after  # of nothing: tells what was seen, for a removal
+            self._last_position = after  # only sets the expected last position, for a removal
             return
         self._append += records
         self._after = self._after if after is None else after
@@ -133,7 +131,7 @@ class TrackedConversation:
         self._check_has_positions(record.position)
         if record.position < self.removed_before or record.position in self.removed_runs:
             raise NotFoundError(
-                f"conversation {self.id!r} has no run at position {record.position}: it is removed here"
+                f"conversation {self.id!r} has no run at position {record.position}: this unit of work has removed it"
             )
         self._replace[record.position] = record
 
@@ -160,21 +158,21 @@ class TrackedConversation:
 
     def _check_present(self) -> None:
         if self.is_removed:
-            raise NotFoundError(f"conversation {self.id!r} is removed in this unit of work")
+            raise NotFoundError(f"conversation {self.id!r} was removed in this unit of work")
 
     def _check_has_positions(self, position: int) -> None:
         if self._added:
-            raise NotFoundError(f"conversation {self.id!r} has no run at position {position}: it is not committed yet")
+            raise NotFoundError(f"conversation {self.id!r} is not committed yet, and has no run at position {position}")
 
-    # what is to be written
+    # commit
 
     def change(self, at: int) -> Change | None:
-        """Return all that is to happen to this conversation at this time; None if nothing is.
+        """Return the change of this conversation with this timestamp; None if nothing is pending.
 
         Raises:
-            InvalidValueError: its metadata or expiry cannot be stored.
+            InvalidValueError: the metadata or the expiry cannot be stored.
         """
-        create, metadata, expires_at = self._wanted(at)
+        create, metadata, expires_at = self._conversation_changes(at)
         edits = metadata is not None or expires_at is not None
         edits_runs = bool(self.removed_before or self.removed_runs or self._replace)
         if not (edits or edits_runs or create or self._removed or self._append):
@@ -194,15 +192,15 @@ class TrackedConversation:
         )
 
     def _expected_last_position(self) -> int | None:
-        """Return `Change.after`. Nothing is removed, or cleared, that was appended since it was read."""
+        """Return `Change.after`. A removal or a clear expects the position that was read, to keep later appends."""
         if self._removed:
             return self._remove_after
         if self._after is None and self.removed_before == ALL_RUNS:
             return self._last_position
         return self._after
 
-    def _wanted(self, at: int) -> tuple[ConversationRecord | None, str | None, int | None]:
-        """Return what to create, or the new metadata and the new expiry: None where nothing is new."""
+    def _conversation_changes(self, at: int) -> tuple[ConversationRecord | None, str | None, int | None]:
+        """Return the record to create, the new metadata and the new expiry, each None if it does not change."""
         if self.conversation is None:
             return None, None, None
         metadata, expires_at = encode_metadata(self.conversation.metadata), _expiry(self.conversation)
@@ -216,9 +214,9 @@ class TrackedConversation:
         )
 
     def committed(self, change: Change, written: Written | None, at: int) -> None:
-        """Take over what a commit made of it, and go on with nothing pending."""
+        """Update the state after a commit; nothing is pending then."""
         self._added = self._removed = self.was_absent = False
-        self._forget_runs()
+        self._discard_run_changes()
         if written is None:
             self.seen = self._last_position = None
         elif change.create is not None:
@@ -229,25 +227,27 @@ class TrackedConversation:
         elif self.seen is not None:
             if change.edits:
                 self.seen = ExpectedVersion(self.seen.incarnation, written.version)
-            if self._last_position == written.last_position - len(change.append):  # else others appended too: not seen
+            if self._last_position == written.last_position - len(
+                change.append
+            ):  # otherwise others appended unseen runs
                 self._last_position = written.last_position
         if self.conversation is not None and written is not None:
-            # A version somebody else made of it meanwhile was not read here: it must still conflict with the next change.
+            # If another writer edited the conversation, its version was not read here and must conflict with the next change.
             self.conversation.written(change.outcome(self.conversation.record, written, at))
 
 
 class Session:
-    """What one unit of work has read and changed so far."""
+    """The conversations of one unit of work."""
 
-    __slots__ = ("_check_store", "_ended", "_let_go", "_tracked", "is_in_doubt", "namespace", "repository")
+    __slots__ = ("_check_store", "_ended", "_released", "_tracked", "is_in_doubt", "namespace", "repository")
 
     def __init__(self, repository: Repository, namespace: str, check_store: Callable[[], object]) -> None:
         self.repository = repository
         self.namespace = namespace
         self._check_store = check_store
         self._tracked: dict[str, TrackedConversation] = {}
-        # What `iterate` has passed by, as long as the application holds on to it: it may still be changed.
-        self._let_go: WeakValueDictionary[str, Conversation] | None = None
+        # Conversations from earlier steps of `iterate`, which may still be changed while the application references them.
+        self._released: WeakValueDictionary[str, Conversation] | None = None
         self._ended = False
         self.is_in_doubt = False
 
@@ -257,40 +257,40 @@ class Session:
         self._check_store()
 
     def tracked(self, conversation_id: str) -> TrackedConversation:
-        """Return what is known of this conversation here; nothing yet, if it was not met before."""
+        """Return the state of a conversation in this unit of work; a new one, if it was not used before."""
         self.check_open()
-        if type(conversation_id) is not str:  # which may not even be hashable
+        if type(conversation_id) is not str:  # may not even be hashable
             check_id(conversation_id, "the conversation's id")
         if (tracked := self._tracked.get(conversation_id)) is None:
             tracked = self._tracked[conversation_id] = TrackedConversation(
                 check_id(conversation_id, "the conversation's id")
             )
-            if self._let_go and (conversation := self._let_go.pop(conversation_id, None)) is not None:
-                tracked.loaded(conversation)
+            if self._released and (conversation := self._released.pop(conversation_id, None)) is not None:
+                tracked.attach(conversation)
         return tracked
 
     def is_tracked(self, conversation_id: str) -> bool:
         return conversation_id in self._tracked
 
     def all_tracked(self) -> list[TrackedConversation]:
-        for conversation_id in list(self._let_go or ()):
+        for conversation_id in list(self._released or ()):
             self.tracked(conversation_id)
         return list(self._tracked.values())
 
-    def let_go(self, tracked: TrackedConversation) -> None:
-        """Keep a conversation no longer than the application does, if nothing of it has changed."""
+    def release(self, tracked: TrackedConversation) -> None:
+        """Keep only a weak reference to an unchanged conversation."""
         if tracked.conversation is not None and tracked.change(0) is None:
-            if self._let_go is None:
-                self._let_go = WeakValueDictionary()
-            self._let_go[tracked.id] = tracked.conversation
+            if self._released is None:
+                self._released = WeakValueDictionary()
+            self._released[tracked.id] = tracked.conversation
             del self._tracked[tracked.id]
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self._tracked.clear()
-        self._let_go = None
+        self._released = None
 
     def end(self, *, in_doubt: bool = False) -> None:
-        self.forget()
+        self.clear()
         self._ended = True
         self.is_in_doubt = in_doubt
 
@@ -298,6 +298,5 @@ class Session:
 def _expiry(conversation: Conversation) -> int | None:
     if conversation.expires_at is None:
         return None
-    return max(
-        0, to_microseconds(conversation.expires_at, "the conversation's expires_at")
-    )  # negative would be `NEVER`
+    # At least 0, because a negative value could be `NEVER`.
+    return max(0, to_microseconds(conversation.expires_at, "the conversation's expires_at"))

@@ -1,4 +1,4 @@
-"""`Store`: what an application opens once and begins its units of work from; and `connect`, which opens it."""
+"""`Store`, which an application opens once and from which it begins units of work."""
 
 import logging
 import random
@@ -39,15 +39,15 @@ _NOT_WRITTEN = (AlreadyExistsError, ConflictError, InvalidValueError, NotFoundEr
 """Errors from replaying a change set that prove it was not written, or was written in part."""
 
 MAX_METADATA_VALUES: Final = 10_000
-"""Values in one conversation's metadata, unless the store is opened with another number."""
+"""The default limit of values in one conversation's metadata."""
 
-_DOUBT_RETRIES = 10  # two seconds on average: a server comes back in that time, or another takes over
+_DOUBT_RETRIES = 10  # two seconds on average, enough for a server to restart or to fail over
 _FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a handler of `Store.subscribe` is told: a change set that is written, where, and what became of it."""
+    """A committed change set, as handlers of `Store.subscribe` receive it: its namespace, its changes and its receipt."""
 
     namespace: str
     changes: ChangeSet
@@ -59,7 +59,7 @@ Handler = Callable[[Committed], None]
 
 @dataclass(slots=True)
 class _Shared:
-    """What a store and its other namespaces have in common."""
+    """State shared by a store and its other namespaces."""
 
     repository: Repository
     max_metadata_values: int
@@ -72,10 +72,10 @@ class Store:
     """Conversations and their runs in one namespace of a repository. Safe to use from several threads.
 
     Args:
-        repository: where everything is kept.
-        namespace: its name.
-        max_metadata_values: how many values one conversation's metadata may hold, lists and dicts included. Each costs an
-            index entry.
+        repository: the repository that stores the conversations.
+        namespace: the name of the namespace.
+        max_metadata_values: the most values that one conversation's metadata may contain, including lists and dicts. Each value
+            needs an index entry.
 
     >>> import memory
     >>> from memory import Conversation, Run, where
@@ -96,7 +96,7 @@ class Store:
 
     @property
     def repository(self) -> Repository:
-        """The repository everything is kept in."""
+        """The repository that stores the conversations."""
         return self._shared.repository
 
     @property
@@ -104,18 +104,23 @@ class Store:
         """The name of the namespace."""
         return self._namespace
 
+    @property
+    def max_metadata_values(self) -> int:
+        """How many values one conversation's metadata may hold."""
+        return self._shared.max_metadata_values
+
     def namespace(self, name: str) -> Self:
-        """Return a store of another namespace in the same repository: nothing of one is ever seen in the other.
+        """Return a store for another namespace of the same repository. Namespaces are isolated from each other.
 
         Raises:
-            InvalidValueError: the name cannot be one: 1 to 255 characters, no control characters.
+            InvalidValueError: the name is not valid: it needs 1 to 255 characters, and no control characters.
         """
         other = copy(self)
-        other._namespace = check_id(name, "the namespace")  # noqa: SLF001  # one of our own
+        other._namespace = check_id(name, "the namespace")  # noqa: SLF001  # another Store
         return other
 
     def namespaces(self) -> list[str]:
-        """Return the names of all namespaces that have a conversation, sorted; those in which all have expired may be among them.
+        """Return the sorted names of all namespaces with a conversation, possibly including some where all have expired.
 
         >>> import memory
         >>> store = memory.connect("memory://")
@@ -129,15 +134,15 @@ class Store:
         return sorted(self.repository.namespaces())
 
     def begin(self, *, connection: object = None) -> UnitOfWork:
-        """Begin a unit of work; as a ``with`` block it commits at the end, and rolls back when the block raises.
+        """Begin a unit of work. Used in a ``with`` block, it commits at the end, and rolls back if the block raises.
 
         Args:
-            connection: a SQLAlchemy ``Connection`` or ``Session`` of the application's, for a SQL store in the same database:
-                what is written becomes part of its transaction, and counts when the application commits that.
+            connection: the application's own SQLAlchemy ``Connection`` or ``Session``, for a SQL store in the same database. The
+                writes become part of its transaction, and take effect when the application commits it.
 
         Raises:
-            SchemaError: the store's schema is not the one this code needs.
-            UnsupportedError: a connection was given, and this store cannot join it.
+            SchemaError: the store's schema is not the version that this code needs.
+            UnsupportedError: this store cannot join a connection.
         """
         self.ensure_ready()
         if connection is None:
@@ -150,15 +155,15 @@ class Store:
     def run(
         self, work: Callable[[UnitOfWork], T], retries: int = 5, sleep: Callable[[float], object] = time.sleep
     ) -> T:
-        """Run a function of a unit of work, commit, and return what it returned; all of it again where that makes sense.
+        """Call a function with a unit of work, commit, and return its result. Retry after retryable errors.
 
         Args:
-            work: called with a new unit of work each time; what else it does, it may do more than once.
-            retries: how often to repeat after an error that is ``retryable`` (a conflict, a store out of reach).
-            sleep: waits for so many seconds between two tries: up to 10 ms at first, doubling up to 1 s, with jitter.
+            work: called with a new unit of work in each attempt. Its other side effects may happen more than once.
+            retries: how often to retry after a ``retryable`` error (a conflict, an unavailable store).
+            sleep: called with the seconds to wait between attempts: up to 10 ms at first, doubling up to 1 s, with jitter.
 
         Raises:
-            PersistenceError: the last try's error.
+            PersistenceError: the error of the last attempt.
         """
         for delay in _delays(retries):
             try:
@@ -174,16 +179,16 @@ class Store:
             return work(uow)
 
     def commit(self, changes: ChangeSet) -> Receipt:
-        """Write a change set, find out where the answer was lost, and tell the subscribers.
+        """Write a change set, resolve its outcome if the response is lost, and notify the subscribers.
 
-        Units of work do this; it is here for those who make change sets themselves (import, copy).
+        Units of work call this. Call it yourself only for change sets that you make yourself, as import and copy do.
 
         Raises:
-            PersistenceError: as `Repository.commit`.
+            PersistenceError: as for `Repository.commit`.
         """
         self.ensure_ready()
         self._check_metadata(changes)
-        receipt = self._commit_surely(changes)
+        receipt = self._commit(changes)
         self._publish(Committed(self._namespace, changes, receipt))
         return receipt
 
@@ -193,21 +198,21 @@ class Store:
             text = change.metadata or (change.create.metadata if change.create else "")
             if (count := count_values(text, most)) > most:
                 raise InvalidValueError(
-                    f"the metadata of conversation {change.id!r} holds {count:,} values, and this store takes {most:,}: keep "
-                    "large state in runs, or open the store with max_metadata_values="
+                    f"the metadata of conversation {change.id!r} has {count:,} values, but the limit is {most:,}: keep large "
+                    "state in runs, or raise the limit: connect(..., max_metadata_values=...), or --max-metadata-values"
                 )
 
-    def _commit_surely(self, changes: ChangeSet) -> Receipt:
+    def _commit(self, changes: ChangeSet) -> Receipt:
         with within(self.repository.timeout):
             try:
                 return self.repository.commit(self._namespace, changes)
             except CommitInDoubtError:
-                if (receipt := self._find_out(changes)) is not None:
+                if (receipt := self._resolve_doubt(changes)) is not None:
                     return receipt
                 raise
 
-    def _find_out(self, changes: ChangeSet) -> Receipt | None:
-        """Commit again what may be written: its token makes that safe. None: the store did not tell before the deadline."""
+    def _resolve_doubt(self, changes: ChangeSet) -> Receipt | None:
+        """Commit again a change set that may be written; its token makes that safe. Return None if the deadline passes first."""
         for delay in _delays(_DOUBT_RETRIES):
             if delay >= remaining(inf):
                 return None
@@ -217,7 +222,7 @@ class Store:
             except _NOT_WRITTEN:
                 raise
             except PersistenceError:
-                continue  # the store is not what it was, perhaps for now: that says nothing of the first commit
+                continue  # this error does not tell whether the first commit was written
         return None
 
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Receipt:
@@ -227,14 +232,14 @@ class Store:
         return receipt
 
     def subscribe(self, handler: Handler) -> Callable[[], None]:
-        """Call a handler after each commit made through this store, in any namespace, in the thread that committed.
+        """Call a handler after each commit through this store, in any namespace, in the thread of the commit.
 
-        What a handler raises is logged and goes no further: the commit has happened.
+        Exceptions of a handler are logged and not propagated, because the commit is already written.
 
         Returns:
-            A function that ends the subscription; calling it again does nothing.
+            A function that ends the subscription. Calling it again has no effect.
         """
-        subscription = partial(handler)  # an object of its own: a handler may subscribe twice
+        subscription = partial(handler)  # a distinct object, because a handler may subscribe twice
         self._shared.handlers.append(subscription)
 
         def end() -> None:
@@ -247,8 +252,8 @@ class Store:
         for handler in tuple(self._shared.handlers):
             try:
                 handler(committed)
-            except Exception:  # noqa: BLE001  # whatever it is, the commit has happened
-                _log.exception("a subscriber failed; the commit %s is written all the same", committed.receipt.token)
+            except Exception:  # noqa: BLE001  # the commit is already written
+                _log.exception("a subscriber failed after the commit %s, which is written", committed.receipt.token)
 
     def explain(
         self,
@@ -258,13 +263,13 @@ class Store:
         limit: int = 50,
         after: str | None = None,
     ) -> Explanation:
-        """Answer a query as `find` does, and return how: the steps that were taken, and what each read.
+        """Run a query as `find` does, and return the steps that the planner took, with the number of reads of each.
 
         Args:
-            criterion: made by `where`; all conversations, when left out.
+            criterion: made with `where`; default: all conversations.
             order: as for `find`.
-            limit: the most conversations of the page, from 1.
-            after: the ``cursor`` of the page before.
+            limit: the most conversations in the page, at least 1.
+            after: the ``cursor`` of the previous page.
 
         >>> import memory
         >>> store = memory.connect("memory://")
@@ -276,31 +281,31 @@ class Store:
         return self.repository.explain(self._namespace, Query.parse(criterion, order, limit, after))
 
     def purge_expired(self) -> int:
-        """Remove the expired conversations of this namespace, with their runs; return how many there were."""
+        """Delete the expired conversations of this namespace and their runs. Return the number of conversations."""
         self.ensure_ready()
         return self.repository.purge_expired(self._namespace)
 
     def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
-        """Bring the store's schema to the one this code needs, keeping all data; return what it is then."""
+        """Migrate the store's schema to the version that this code needs, and keep all data. Return the new status."""
         self._check_open()
         status = self.repository.migrate(progress)
         self._shared.schema_checked = status.is_current
         return status
 
     def schema_status(self) -> SchemaStatus:
-        """Return the schema that is there and the one this code needs."""
+        """Return the version of the store's schema and the version that this code needs."""
         self._check_open()
         return self.repository.schema_status()
 
     def _check_open(self) -> None:
         if self._shared.closed:
-            raise ClosedError(f"{self} was closed: open another with memory.connect()")
+            raise ClosedError(f"{self} was closed: open a new one with memory.connect()")
 
     def ensure_ready(self) -> None:
-        """Check the schema at the first use, and create it in a new file of our own. Every operation does this by itself.
+        """Check the schema on first use, and create it in a new local file. Every operation calls this.
 
         Raises:
-            SchemaError: the store's schema is not the one this code needs.
+            SchemaError: the store's schema is not the version that this code needs.
             ClosedError: the store was closed.
         """
         self._check_open()
@@ -312,7 +317,7 @@ class Store:
         self._shared.schema_checked = True
 
     def close(self) -> None:
-        """Release what `connect` opened; what was handed in stays open. The store and its other namespaces take no more calls."""
+        """Close the store and its other namespaces, and the connections that `connect` opened. Yours stay open."""
         if not self._shared.closed:
             self._shared.closed = True
             self.repository.close()
@@ -330,4 +335,4 @@ class Store:
 
 
 def _delays(times: int) -> list[float]:
-    return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter is no secret
+    return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter needs no secure random numbers

@@ -1,7 +1,6 @@
-"""The unit of work: what an application reads and changes between `Store.begin` and the commit.
+"""The unit of work, with an identity map and dirty checking, implemented once for all repositories.
 
-Written once, over the port: identity map, dirty checking, own changes visible before the commit. No database transaction is
-open while an application thinks.
+Reads see the unit of work's own pending changes. No database transaction is open before the commit.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,18 +23,19 @@ from memory.port.changes import ALL_RUNS, ChangeSet, Receipt
 from memory.port.paging import Order, Page, Query
 from memory.port.repository import Repository, Window
 
-RunList: TypeAlias = list[Run]  # in `Runs`, `list` is a method
-_PAGE = 200  # conversations or runs that `iterate` holds at a time
+RunList: TypeAlias = list[Run]  # because `list` is a method of `Runs`
+_PAGE = 200  # conversations or runs that `iterate` reads at a time
 
 
 class UnitOfWork:
-    """All of it is written, or none. Begin one with `Store.begin`; it commits when its block ends without an exception.
+    """A unit of work, which writes all of its changes or none. `Store.begin` returns one.
 
-    Not for use by several threads at once. Nothing is locked: what others write meanwhile is noticed at the commit.
+    In a ``with`` block it commits when the block ends without an exception. It locks nothing: the commit detects writes of
+    others. It is not thread-safe.
 
     Attributes:
-        conversations: the `Conversations` of this unit of work.
-        runs: their `Runs`.
+        conversations: the conversations, as a collection.
+        runs: their runs, by conversation.
     """
 
     def __init__(
@@ -51,17 +51,18 @@ class UnitOfWork:
         self.runs = Runs(self._session)
 
     def commit(self) -> Receipt:
-        """Write all changes so far, and go on; conversations are told their new versions.
+        """Write all pending changes, and update the conversations' versions. The unit of work can be used further.
 
         Raises:
-            ConflictError: a conversation that was read and changed here was changed by somebody else too.
-            NotFoundError: runs were appended to a conversation that is not there, or runs edited that are not.
-            AlreadyExistsError: the id of an added conversation is taken; `ConflictError`, if this unit of work looked for it
-                before, and found none.
-            InvalidValueError: metadata holds something that is not JSON; the message has the path.
-            StoreUnavailableError: the store could not be reached. Nothing was written; this holds for all of the above.
-            CommitInDoubtError: the store's answer was lost and could not be found out. The unit of work has ended.
-            PartialCommitError: a store without transactions wrote a part; ``store.commit(error.changes)`` goes on. Ended too.
+            ConflictError: someone else changed a conversation that was read and changed here.
+            NotFoundError: a changed conversation, or an edited run, does not exist.
+            AlreadyExistsError: the id of an added conversation exists; `ConflictError` instead, if this unit of work looked for
+                it before and did not find it.
+            InvalidValueError: the metadata contains something that is not JSON; the message has the path.
+            StoreUnavailableError: the store could not be reached. After this and all errors above, nothing was written.
+            CommitInDoubtError: the store's response was lost, and the outcome is unknown. The unit of work has ended.
+            PartialCommitError: a store without transactions wrote a part; ``store.commit(error.changes)`` resumes it. The unit
+                of work has ended.
         """
         session = self._session
         session.check_open()
@@ -73,21 +74,22 @@ class UnitOfWork:
         try:
             receipt = self._write(changes)
         except (CommitInDoubtError, PartialCommitError):
-            session.end(in_doubt=True)  # some of it may be written: it is not to be written again under another token
+            session.end(in_doubt=True)  # parts may be written, and must not be written again with another token
             raise
         except AlreadyExistsError as error:
             if not any(tracked.was_absent and tracked.id == error.conversation_id for _, tracked in pending):
                 raise
             raise ConflictError(
-                f"conversation {error.conversation_id!r} was added since this unit of work found none: repeat the work"
+                f"conversation {error.conversation_id!r} was added by someone else since this unit of work looked for it: "
+                "repeat the work"
             ) from error
         for change, tracked in pending:
             tracked.committed(change, receipt.written[change.id], at)
         return receipt
 
     def rollback(self) -> None:
-        """Forget every change and everything read."""
-        self._session.forget()
+        """Discard all pending changes and everything that was read."""
+        self._session.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -114,18 +116,18 @@ class Conversations:
         """Add a new conversation.
 
         Raises:
-            InvalidValueError: its metadata is not JSON, or ``expires_at`` no aware ``datetime``.
-            AlreadyExistsError: its id is in this unit of work already; if it is in the store only, the commit says so.
+            InvalidValueError: its metadata is not JSON, or ``expires_at`` is not an aware ``datetime``.
+            AlreadyExistsError: this unit of work has already read or added its id. If only the store has it, the commit raises.
         """
         if not isinstance(conversation, Conversation):
-            raise InvalidValueError(f"add() takes a Conversation, not {type(conversation).__name__}")
+            raise InvalidValueError(f"add() takes a Conversation, not a {type(conversation).__name__}")
         self._session.tracked(conversation.id).add(conversation)
 
     def get(self, conversation_id: str) -> Conversation:
-        """Return the conversation; within a unit of work always the same object. Its changes are written at the commit.
+        """Return the conversation, always the same object in this unit of work. The commit writes changes of it.
 
         Raises:
-            NotFoundError: there is none, or it has expired.
+            NotFoundError: the conversation does not exist or has expired.
         """
         tracked = self._session.tracked(conversation_id)
         if tracked.conversation is None and not tracked.is_removed:
@@ -133,7 +135,7 @@ class Conversations:
             if found is None:
                 tracked.was_absent = True
             else:
-                tracked.loaded(found)
+                tracked.attach(found)
         if tracked.conversation is None:
             raise NotFoundError(f"there is no conversation {conversation_id!r}")
         return tracked.conversation
@@ -146,52 +148,51 @@ class Conversations:
         limit: int = 50,
         after: str | None = None,
     ) -> Page[Conversation]:
-        """Return a page of the committed conversations that match; pending changes of this unit of work do not count.
+        """Return a page of the committed conversations that match; pending changes of this unit of work are ignored.
 
-        A conversation that was read before in this unit of work is the same object, with its pending changes.
+        A conversation that this unit of work read before is returned as the same object, with its pending changes.
 
         Args:
-            criterion: made by `where`; all conversations, when left out.
-            order: ``updated_at``, ``created_at``, ``id``, or a metadata path such as ``metadata.priority``, with ``-`` before
-                it to descend; ties are broken by id. Only conversations that have the path are in the order of a path.
-            limit: the most conversations of the page, from 1.
-            after: the ``cursor`` of the page before.
+            criterion: made with `where`; default: all conversations.
+            order: ``updated_at``, ``created_at``, ``id``, or a metadata path such as ``metadata.priority``, with a ``-`` in front
+                for descending order; ties are broken by id. An order by a path returns only conversations that have the path.
+            limit: the most conversations in the page, at least 1.
+            after: the ``cursor`` of the previous page.
 
         Raises:
-            InvalidValueError: an argument is none of this, or the cursor belongs to another order.
+            InvalidValueError: an argument is not valid, or the cursor belongs to another order.
         """
         session = self._session
         session.check_open()
         page = session.repository.find(session.namespace, Query.parse(criterion, order, limit, after))
-        return Page(tuple([session.tracked(found.id).met(found) for found in page.items]), page.cursor)
+        return Page(tuple([session.tracked(found.id).resolve(found) for found in page.items]), page.cursor)
 
     def iterate(self, criterion: Criterion | None = None, *, order: str = "id") -> Iterator[Conversation]:
-        """Yield all committed conversations that match, in constant memory; each that is there all the while comes once.
+        """Yield all committed conversations that match, in constant memory. Each that exists throughout is yielded once.
 
-        A change made to a conversation in its step of the loop is written at the commit, and so is a later one if the
-        application still holds the conversation. Everything else about it is forgotten after its step: hold the conversation
-        if you edit its runs later.
+        The commit writes changes made to a conversation in its step of the loop, and later ones if the application still
+        references the object. Otherwise the conversation is released after its step: keep a reference if you edit its runs
+        later.
 
         Args:
-            criterion: made by `where`; all conversations, when left out.
-            order: as for `find`. Conversations move within an order by ``updated_at`` while others write. It therefore takes
-                the memory of all their ids, and a descending one ends with those that moved ahead of the loop.
+            criterion: made with `where`; default: all conversations.
+            order: as for `find`. In an order by ``updated_at``, conversations move while others write. All ids are therefore
+                held in memory, and a descending iteration ends with the conversations that moved to its front.
 
         Raises:
-            InvalidValueError: as `find`.
+            InvalidValueError: as for `find`.
         """
         if Order.parse(order).field != "updated_at":
             yield from self._walk(criterion, order, None)
             return
         seen: set[str] = set()
         yield from self._walk(criterion, order, seen)
-        if order.startswith(
-            "-"
-        ):  # what was written meanwhile moved to where the walk had been: upwards nothing escapes it
+        if order.startswith("-"):
+            # Conversations written meanwhile moved behind this walk. An ascending walk cannot miss any.
             yield from self._walk(criterion, "updated_at", seen)
 
     def _walk(self, criterion: Criterion | None, order: str, seen: set[str] | None) -> Iterator[Conversation]:
-        """Yield page by page, leaving out the ids that were seen."""
+        """Yield page by page, and skip ids already seen."""
         session, cursor = self._session, None
         while True:
             session.check_open()
@@ -201,34 +202,34 @@ class Conversations:
                     if found.id in seen:
                         continue
                     seen.add(found.id)
-                is_passing = not session.is_tracked(found.id)  # else something of it was read before, and counts
-                yield session.tracked(found.id).met(found)
-                if is_passing:
-                    session.let_go(session.tracked(found.id))
+                is_new = not session.is_tracked(found.id)  # otherwise the version read before must be kept
+                yield session.tracked(found.id).resolve(found)
+                if is_new:
+                    session.release(session.tracked(found.id))
             if (cursor := page.cursor) is None:
                 return
 
     def count(self, criterion: Criterion | None = None) -> int:
-        """Return how many committed conversations match; all, without a criterion.
+        """Return the number of committed conversations that match; without a criterion, of all.
 
         Raises:
-            InvalidValueError: the criterion is none.
+            InvalidValueError: the criterion is not valid.
         """
         self._session.check_open()
         query = Query.parse(criterion, "id", 1, None)
         return self._session.repository.count(self._session.namespace, query.criterion)
 
     def remove(self, conversation: Conversation | str) -> None:
-        """Remove a conversation and its runs, by id or as it was read.
+        """Remove a conversation, given as an id or an object, and its runs.
 
-        If anything of it was read in this unit of work, the commit raises `ConflictError` where it was changed since, or a run
-        was appended to it.
+        If this unit of work has read anything of it, the commit raises `ConflictError` if it was changed since, or if a run was
+        appended.
 
         Raises:
-            NotFoundError: it was removed in this unit of work already; if it is not in the store, the commit says so.
+            NotFoundError: this unit of work has already removed it. If it is not in the store, the commit raises.
         """
         if isinstance(conversation, Conversation):
-            self._session.tracked(conversation.id).met(conversation)
+            self._session.tracked(conversation.id).resolve(conversation)
             conversation = conversation.id
         self._session.tracked(conversation).remove()
 
@@ -241,10 +242,10 @@ class Conversations:
 
 
 class Runs:
-    """The runs of conversations, by the conversation's id. Reading sees the unit of work's own pending changes.
+    """The runs of conversations, by the conversation's id. Reads include the unit of work's own pending changes.
 
-    Runs come in the order of their positions; those that are not committed yet come last and have no position. Reading the
-    runs of a conversation that is not there gives none.
+    Runs are ordered by position. Pending runs come last and have no position yet. A conversation that does not exist has no
+    runs.
     """
 
     __slots__ = ("_session",)
@@ -253,27 +254,27 @@ class Runs:
         self._session = session
 
     def append(self, conversation_id: str, *runs: Run, after: int | None = None) -> None:
-        """Append runs; they get their positions at the commit, which never conflicts with other appends.
+        """Append runs. They get their positions at the commit, and never conflict with other appends.
 
         Args:
-            conversation_id: of a conversation in the store, or added in this unit of work.
-            runs: in their order; any position they have is ignored.
-            after: only if this is the position given last (0: no run yet); else the commit raises `ConflictError`. Without runs
-                it says what was seen, for a removal: see `Conversations.remove`.
+            conversation_id: the id of a conversation in the store, or added in this unit of work.
+            runs: the runs in order; their positions are ignored.
+            after: the expected last position (0: no run yet); if the conversation has another one, the commit raises
+                `ConflictError`. Without runs, it is the expected last position for a removal: see `Conversations.remove`.
 
         Raises:
-            InvalidValueError: a run is, or holds, something that cannot be stored.
-            NotFoundError: the conversation was removed here; if it is not in the store, the commit says so.
+            InvalidValueError: a run contains something that cannot be stored.
+            NotFoundError: the conversation was removed in this unit of work. If it is not in the store, the commit raises.
         """
         for run in runs:
             if not isinstance(run, Run):
-                raise InvalidValueError(f"append() takes Runs, not {type(run).__name__}")
+                raise InvalidValueError(f"append() takes Runs, not a {type(run).__name__}")
         if after is not None and (type(after) is not int or after < 0):
-            raise InvalidValueError(f"after must be a position, not {after!r}")
+            raise InvalidValueError(f"after must be a position, or 0 for no run, not {after!r}")
         self._session.tracked(conversation_id).append([run.to_record() for run in runs], after)
 
     def last(self, conversation_id: str, n: int) -> RunList:
-        """Return the last ``n`` runs, the oldest of them first."""
+        """Return the last ``n`` runs, oldest first."""
         return self._read(conversation_id, Window(limit=_check_limit(n), from_end=True))
 
     def first(self, conversation_id: str, n: int) -> RunList:
@@ -283,7 +284,7 @@ class Runs:
     def list(
         self, conversation_id: str, *, after: int = 0, before: int | None = None, limit: int | None = None
     ) -> RunList:
-        """Return the first ``limit`` runs (all, when left out) with ``after < position < before``."""
+        """Return the first ``limit`` runs (default: all) with ``after < position < before``."""
         before = None if before is None else _check_bound(before)
         return self._read(conversation_id, Window(after=_check_bound(after), before=before, limit=_check_limit(limit)))
 
@@ -294,7 +295,7 @@ class Runs:
             runs = self.list(conversation_id, after=after, limit=_PAGE)
             yield from runs
             if len(runs) < _PAGE or runs[-1].position is None:
-                # a full page that ends in pending runs has all stored ones behind it
+                # No stored runs are left. A full page may have cut off some pending ones.
                 pending = self._session.tracked(conversation_id).appended
                 yield from pending[sum(run.position is None for run in runs) :]
                 return
@@ -304,7 +305,7 @@ class Runs:
         """Return the run at a position.
 
         Raises:
-            NotFoundError: there is no such run.
+            NotFoundError: the run does not exist.
         """
         _check_position(position)
         runs = self.list(conversation_id, after=position - 1, before=position + 1)
@@ -313,24 +314,24 @@ class Runs:
         return runs[0]
 
     def replace(self, conversation_id: str, run: Run) -> None:
-        """Put this run where another one stands, at ``run.position``; use `dataclasses.replace` to make it from that one.
+        """Replace the run at ``run.position``. Make the new run from the old one with `dataclasses.replace`.
 
-        If anything of the conversation was read in this unit of work, the commit checks that its version is still that one.
+        If this unit of work has read anything of the conversation, the commit raises `ConflictError` if it was changed since.
 
         Raises:
-            InvalidValueError: the run has no position, or holds something that cannot be stored.
-            NotFoundError: the run was removed here; if it is not in the store, the commit says so.
+            InvalidValueError: the run has no position, or contains something that cannot be stored.
+            NotFoundError: the run was removed in this unit of work. If it is not in the store, the commit raises.
         """
         if not isinstance(run, Run):
-            raise InvalidValueError(f"replace() takes a Run, not {type(run).__name__}")
+            raise InvalidValueError(f"replace() takes a Run, not a {type(run).__name__}")
         self._session.tracked(conversation_id).replace_run(run.to_record(_check_position(run.position)))
 
     def remove(self, conversation_id: str, *positions: int, before: int | None = None) -> None:
-        """Remove the runs at these positions, or all before one. Checked at the commit as `replace` is.
+        """Remove the runs at these positions, or all runs before a position. Conflicts are detected as for `replace`.
 
         Raises:
-            InvalidValueError: a position is none.
-            NotFoundError: the conversation was removed here; a run that is not in the store makes the commit say so.
+            InvalidValueError: a position is not valid.
+            NotFoundError: the conversation was removed in this unit of work. If a run is not in the store, the commit raises.
         """
         tracked = self._session.tracked(conversation_id)
         if before is not None:
@@ -338,15 +339,15 @@ class Runs:
         tracked.remove_runs([_check_position(position) for position in positions])
 
     def clear(self, conversation_id: str) -> None:
-        """Remove all runs, those pending here too; positions go on counting. Checked at the commit as `Conversations.remove` is.
+        """Remove all runs, including pending ones. Positions are not reused. Conflicts are as for `Conversations.remove`.
 
         Raises:
-            NotFoundError: the conversation was removed here; if it is not in the store, the commit says so.
+            NotFoundError: the conversation was removed in this unit of work. If it is not in the store, the commit raises.
         """
         self._session.tracked(conversation_id).clear_runs()
 
     def _read(self, conversation_id: str, window: Window) -> RunList:
-        """Read a window and lay the pending changes over it."""
+        """Read a window of the stored runs, and apply the pending changes."""
         tracked = self._session.tracked(conversation_id)
         wanted = window.limit
         pending = tracked.appended if window.before is None else []
@@ -354,13 +355,13 @@ class Runs:
             wanted = max(0, wanted - len(pending))
         stored: RunList = []
         if tracked.is_stored and wanted != 0:
-            # Runs that are removed here would leave gaps in the window: ask for so many more.
+            # Read additional runs in place of those that this unit of work removes.
             after = max(window.after, min(tracked.removed_before, ALL_RUNS) - 1)
             limit = None if wanted is None else wanted + len(tracked.removed_runs)
             read = self._session.repository.runs(
                 self._session.namespace, conversation_id, replace(window, after=after, limit=limit)
             )
-            tracked.saw(read.seen, read.last_position)
+            tracked.record_read(read.seen, read.last_position)
             stored = tracked.overlay(read.runs)
             if wanted is not None:
                 stored = stored[-wanted:] if window.from_end else stored[:wanted]
@@ -372,17 +373,17 @@ class Runs:
 
 def _check_limit(limit: int | None) -> int | None:
     if limit is not None and (type(limit) is not int or limit < 0):
-        raise InvalidValueError(f"a number of runs is an int from 0, not {limit!r}")
-    return None if limit is None else min(limit, ALL_RUNS)  # any store's integers hold it
+        raise InvalidValueError(f"a number of runs must be an int from 0, not {limit!r}")
+    return None if limit is None else min(limit, ALL_RUNS)  # within the integer range of every store
 
 
 def _check_bound(position: int) -> int:
     if type(position) is not int:
-        raise InvalidValueError(f"a position is an int, not {position!r}")
+        raise InvalidValueError(f"a position must be an int, not {position!r}")
     return max(0, min(position, ALL_RUNS))
 
 
 def _check_position(position: object) -> int:
     if type(position) is not int or not 1 <= position <= ALL_RUNS:
-        raise InvalidValueError(f"a position is an int from 1, not {position!r}")
+        raise InvalidValueError(f"a position must be an int from 1, not {position!r}")
     return position

@@ -1,1 +1,1 @@
-"""What conversations, runs and criteria are and mean; knows no store."""
+"""Conversations, runs and query criteria, independent of any store."""

@@ -1,9 +1,9 @@
-"""What a query means: one pure function, `Criterion.matches`. Every store gives the answers it gives.
+"""Query criteria. The pure function `Criterion.matches` defines their meaning, and every store returns the same results.
 
     (where("priority") <= 1) & (where("customer.tier") == "gold") & ~where("closed").exists()
 
 A comparison between different types is false, never an error. Integers and floats compare as numbers, exactly; a bool is
-not a number; strings compare by code point. ``!=`` is exactly ``not ==``, so it holds for conversations that lack the key.
+not a number; strings compare by code point. ``!=`` is exactly ``not ==``, so it also matches conversations without the key.
 """
 
 import operator
@@ -38,12 +38,11 @@ class Criterion(ABC):
 
     @abstractmethod
     def matches(self, conversation: Conversation) -> bool:
-        """Tell whether the condition holds for this conversation."""
+        """Return whether this conversation meets the condition."""
 
     def __and__(self, other: "Criterion") -> "Criterion":
-        return AllOf(
-            (*(self.parts if isinstance(self, AllOf) else (self,)), check_criterion(other))
-        )  # flat, however long
+        # Flat, so that a long chain of `&` does not nest.
+        return AllOf((*(self.parts if isinstance(self, AllOf) else (self,)), check_criterion(other)))
 
     def __or__(self, other: "Criterion") -> "Criterion":
         return AnyOf((*(self.parts if isinstance(self, AnyOf) else (self,)), check_criterion(other)))
@@ -53,7 +52,8 @@ class Criterion(ABC):
 
     def __bool__(self) -> Never:
         raise TypeError(
-            "a criterion has no truth value: combine with & | ~ and parentheses, not with `and`, `or`, `not`, `<=` twice"
+            "a criterion has no truth value: combine criteria with & | ~ and parentheses, not with `and`, `or`, `not` or "
+            "chained comparisons"
         )
 
 
@@ -61,20 +61,20 @@ def check_criterion(value: object) -> Criterion:
     """Return the value if it is a criterion.
 
     Raises:
-        InvalidValueError: it is something else; the message says what to write.
+        InvalidValueError: the value is no criterion; the message says what to write instead.
     """
     if isinstance(value, MetadataTerm | FieldTerm):
         raise InvalidValueError(
-            f"{value!r} is only a term: compare it, as in {value!r} == 1, or write {value!r}.exists()"
+            f"{value!r} is not a criterion yet: compare it, as in {value!r} == 1, or write {value!r}.exists()"
         )
     if not isinstance(value, Criterion):
-        raise InvalidValueError(f"a criterion is made by where(...), not {value!r:.100}")
+        raise InvalidValueError(f"{value!r:.100} is not a criterion: make one with where(...)")
     return value
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf(Criterion):
-    """All parts hold; ``AllOf(())`` holds for every conversation."""
+    """Matches if all parts match; ``AllOf(())`` matches every conversation."""
 
     parts: tuple[Criterion, ...] = ()
 
@@ -83,12 +83,12 @@ class AllOf(Criterion):
 
 
 EVERYTHING: Final = AllOf()
-"""The criterion that every conversation meets."""
+"""The criterion that matches every conversation."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf(Criterion):
-    """At least one part holds; ``AnyOf(())`` holds for none."""
+    """Matches if at least one part matches; ``AnyOf(())`` matches none."""
 
     parts: tuple[Criterion, ...] = ()
 
@@ -98,7 +98,7 @@ class AnyOf(Criterion):
 
 @dataclass(frozen=True, slots=True)
 class Not(Criterion):
-    """The part does not hold."""
+    """Matches if the part does not."""
 
     part: Criterion
 
@@ -111,7 +111,7 @@ class Not(Criterion):
 
 @dataclass(frozen=True, slots=True)
 class FieldCompares(Criterion):
-    """A field of the conversation itself compares with the value; times are microseconds since 1970."""
+    """Compares a field of the conversation itself with a value; times are microseconds since 1970."""
 
     field: FieldName
     operator: Operator
@@ -125,7 +125,7 @@ class FieldCompares(Criterion):
 
 
 class OnMetadata(Criterion):
-    """A condition on what the metadata holds at a path; it never holds where there is nothing."""
+    """A condition on the metadata value at a path; it never matches if the path does not exist."""
 
     __slots__ = ()
     path: Path
@@ -136,43 +136,43 @@ class OnMetadata(Criterion):
             if not isinstance(value, dict) or key not in value:
                 return False
             value = value[key]
-        return self.holds(value)
+        return self.matches_value(value)
 
     @abstractmethod
-    def holds(self, value: Json) -> bool:
-        """Tell whether the condition holds for the value at the path."""
+    def matches_value(self, value: Json) -> bool:
+        """Return whether the value at the path meets the condition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exists(OnMetadata):
-    """There is something at the path, be it ``None`` or empty."""
+    """Matches if the path exists, even if its value is ``None`` or empty."""
 
     path: Path
 
-    def holds(self, value: Json) -> bool:  # noqa: ARG002  # whatever it is
+    def matches_value(self, value: Json) -> bool:  # noqa: ARG002  # any value matches
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf(OnMetadata):
-    """The value at the path equals one of these."""
+    """Matches if the value at the path equals one of these values."""
 
     path: Path
     values: tuple[Json, ...]
 
-    def holds(self, value: Json) -> bool:
-        return any(_equal(value, one) for one in self.values)
+    def matches_value(self, value: Json) -> bool:
+        return any(_equal(value, expected) for expected in self.values)
 
 
 @dataclass(frozen=True, slots=True)
 class Orders(OnMetadata):
-    """The value at the path is a number, or a string, as the bound is, and lies on this side of it."""
+    """Compares the value at the path with a bound; never matches unless both are numbers or both are strings."""
 
     path: Path
     operator: Literal["<", "<=", ">", ">="]
     bound: Scalar
 
-    def holds(self, value: Json) -> bool:
+    def matches_value(self, value: Json) -> bool:
         if isinstance(value, bool) or not isinstance(value, str if isinstance(self.bound, str) else int | float):
             return False
         return _COMPARE[self.operator](value, self.bound)
@@ -180,24 +180,24 @@ class Orders(OnMetadata):
 
 @dataclass(frozen=True, slots=True)
 class StartsWith(OnMetadata):
-    """The value at the path is a string with this beginning."""
+    """Matches if the value at the path is a string with this prefix."""
 
     path: Path
     prefix: str
 
-    def holds(self, value: Json) -> bool:
+    def matches_value(self, value: Json) -> bool:
         return isinstance(value, str) and value.startswith(self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
 class Contains(OnMetadata):
-    """The value at the path is a list, and one of its elements equals this."""
+    """Matches if the value at the path is a list and one of its elements equals this one."""
 
     path: Path
     element: Json
 
-    def holds(self, value: Json) -> bool:
-        return isinstance(value, list) and any(_equal(one, self.element) for one in value)
+    def matches_value(self, value: Json) -> bool:
+        return isinstance(value, list) and any(_equal(item, self.element) for item in value)
 
 
 def _equal(left: Json, right: Json) -> bool:
@@ -211,10 +211,10 @@ def _equal(left: Json, right: Json) -> bool:
 
 
 class MetadataTerm:
-    """What ``where(path)`` returns: compare it, and you have a criterion."""
+    """A metadata path, as ``where(path)`` returns it. Comparing it makes a criterion."""
 
     __slots__ = ("_path",)
-    __hash__ = None  # type: ignore[assignment]  # `==` makes a criterion
+    __hash__ = None  # type: ignore[assignment]  # `==` returns a criterion
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -238,11 +238,11 @@ class MetadataTerm:
         return Orders(self._path, ">=", _bound(value))
 
     def in_(self, values: Iterable[object]) -> Criterion:
-        """Hold where the value equals one of these; never, if there are none."""
-        return OneOf(self._path, tuple(_operand(value) for value in _several(values)))
+        """Match if the value equals one of these; without values, never match."""
+        return OneOf(self._path, tuple(_operand(value) for value in _check_values(values)))
 
     def between(self, low: Scalar, high: Scalar) -> Criterion:
-        """Hold where ``low <= value <= high``."""
+        """Match if ``low <= value <= high``."""
         return (self >= low) & (self <= high)
 
     def __repr__(self) -> str:
@@ -250,25 +250,25 @@ class MetadataTerm:
         return f"where({(dotted if tuple(dotted.split('.')) == self._path else self._path)!r})"
 
     def exists(self) -> Criterion:
-        """Hold where there is anything at the path, ``None`` included."""
+        """Match if the path exists, even if its value is ``None``."""
         return Exists(self._path)
 
     def startswith(self, prefix: str) -> Criterion:
-        """Hold where the value is a string with this beginning."""
+        """Match if the value is a string with this prefix."""
         if not isinstance(prefix, str):
             raise InvalidValueError(f"startswith() takes a str, not {type(prefix).__name__}")
         return StartsWith(self._path, prefix)
 
     def contains(self, element: object) -> Criterion:
-        """Hold where the value is a list with an element equal to this."""
+        """Match if the value is a list that contains an equal element."""
         return Contains(self._path, _operand(element))
 
 
 class FieldTerm:
-    """What ``where.created_at`` and its siblings are: compare it, and you have a criterion."""
+    """A field of the conversation itself, such as ``where.created_at``. Comparing it makes a criterion."""
 
     __slots__ = ("_field",)
-    __hash__ = None  # type: ignore[assignment]  # `==` makes a criterion
+    __hash__ = None  # type: ignore[assignment]  # `==` returns a criterion
 
     def __init__(self, field: FieldName) -> None:
         self._field = field
@@ -298,11 +298,11 @@ class FieldTerm:
         return self._compares(">=", value)
 
     def in_(self, values: Iterable[object]) -> Criterion:
-        """Hold where the field equals one of these; never, if there are none."""
-        return AnyOf(tuple(self == value for value in _several(values)))
+        """Match if the field equals one of these; without values, never match."""
+        return AnyOf(tuple(self == value for value in _check_values(values)))
 
     def between(self, low: Scalar | datetime, high: Scalar | datetime) -> Criterion:
-        """Hold where ``low <= field <= high``."""
+        """Match if ``low <= field <= high``."""
         return (self >= low) & (self <= high)
 
 
@@ -318,10 +318,10 @@ class Where:
         """Return the term for a metadata path.
 
         Args:
-            path: keys with dots between them, or a tuple of keys where a key has a dot in it.
+            path: keys separated by dots, or a tuple of keys if a key contains a dot.
 
         Raises:
-            InvalidValueError: the path is neither.
+            InvalidValueError: the path is neither of these.
 
         >>> where("customer.tier") == "gold"
         OneOf(path=('customer', 'tier'), values=('gold',))
@@ -330,22 +330,22 @@ class Where:
         """
         keys = tuple(path.split(".")) if isinstance(path, str) else path
         if not isinstance(keys, tuple) or not keys or not all(isinstance(key, str) for key in keys):
-            raise InvalidValueError(f"a path is a str or a tuple of str, not {path!r}")
+            raise InvalidValueError(f"a path must be a str or a non-empty tuple of str, not {path!r}")
         return MetadataTerm(keys)
 
 
 where: Final = Where()
-"""The beginning of every criterion; see `Where`."""
+"""The entry point for making criteria; see `Where`."""
 
 
 def check_depth(criterion: Criterion) -> Criterion:
-    """Return the criterion, if it does not nest so deep that Python could not walk it.
+    """Return the criterion if its nesting is within Python's recursion limit.
 
     Raises:
-        InvalidValueError: it does.
+        InvalidValueError: the criterion nests too deep.
     """
     level = [criterion]
-    for _ in range(MAX_DEPTH + 2):  # so many combinations of negations of something
+    for _ in range(MAX_DEPTH + 2):  # + 2: the outermost combination, and a negated leaf
         level = [inner for part in level for inner in _inside(part)]
         if not level:
             return criterion
@@ -358,21 +358,21 @@ def _inside(criterion: Criterion) -> tuple[Criterion, ...]:
     return (criterion.part,) if isinstance(criterion, Not) else ()
 
 
-def _several(values: Iterable[object]) -> Iterable[object]:
+def _check_values(values: Iterable[object]) -> Iterable[object]:
     if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
-        raise InvalidValueError(f"in_() takes several values, as in in_([{values!r:.60}])")
+        raise InvalidValueError(f"in_() takes a list of values, as in in_([{values!r:.60}])")
     return values
 
 
 def _operand(value: object) -> Json:
-    """Return a copy of the value that nobody can change, or refuse it as a store would."""
+    """Return a deep copy of the value, which the caller cannot change; raise `InvalidValueError` if no store can keep it."""
     return decode(encode(cast(Json, value), "the value to compare with"))
 
 
 def _bound(value: object) -> Scalar:
     bound = _operand(value)
     if isinstance(bound, bool) or not isinstance(bound, int | float | str):
-        raise InvalidValueError(f"only numbers and strings have an order: {value!r}")
+        raise InvalidValueError(f"only numbers and strings can be ordered, not {value!r}")
     return bound
 
 
@@ -381,7 +381,7 @@ def _field_operand(field: FieldName, value: object) -> Scalar:
         return to_microseconds(value, f"the value to compare {field} with")
     expected = str if field == "id" else int
     if not isinstance(value, expected) or isinstance(value, bool):
-        raise InvalidValueError(f"{field} compares with a {expected.__name__}, not with {value!r}")
-    if isinstance(value, str):  # no id has other characters, and not every database can compare with them
+        raise InvalidValueError(f"{field} can only be compared with a {expected.__name__}, not with {value!r}")
+    if isinstance(value, str):  # an id cannot contain other characters, and some databases cannot compare with them
         return check_id_characters(value, "the value to compare the id with")
-    return max(-1, min(value, 2**53))  # beyond any number of runs either way, and an integer to every database
+    return max(-1, min(value, 2**53))  # clamped beyond every possible run count, so that it fits any database's integer

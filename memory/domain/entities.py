@@ -1,4 +1,4 @@
-"""What an application keeps: conversations and their runs."""
+"""The entities that an application stores: conversations and their runs."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,18 +23,18 @@ from memory.domain.values import (
 
 
 class Conversation:
-    """A conversation: an id, the metadata an application finds it by, and what the store says of it.
+    """A conversation: an id, metadata that queries search, and fields that the store maintains.
 
-    Two conversations are equal when all they hold is equal. Changes of ``metadata`` and ``expires_at`` are noticed by the unit
-    of work it came from; all else is given by the store and read-only.
+    The unit of work that loaded a conversation detects changes of ``metadata`` and ``expires_at``. All other fields are set by
+    the store and read-only. Two conversations are equal if all their fields are.
 
     Args:
-        id: 1 to 255 characters, no control characters; a new unique id when left out.
+        id: 1 to 255 characters without control characters; default: a new unique id.
         metadata: a dict of JSON values.
-        expires_at: an aware ``datetime``; from then on the conversation is hidden, with its runs. Never, when left out.
+        expires_at: an aware ``datetime`` after which the conversation and its runs are hidden; default: never.
 
     Raises:
-        InvalidValueError: the id cannot be one.
+        InvalidValueError: the id is not valid.
 
     >>> conversation = Conversation("support-42", metadata={"customer": "ada"})
     >>> conversation.version, conversation.run_count, conversation.created_at
@@ -54,10 +54,10 @@ class Conversation:
 
     @classmethod
     def from_record(cls, record: ConversationRecord) -> "Conversation":
-        """Return the conversation that a store's record describes.
+        """Return the conversation for a store's record.
 
         Raises:
-            CorruptRecordError: a field of it cannot be what the store wrote.
+            CorruptRecordError: the record holds a value that no store writes.
         """
         check_record(record)
         metadata = decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}")
@@ -66,42 +66,42 @@ class Conversation:
         return conversation
 
     def written(self, record: ConversationRecord) -> None:
-        """Take over what the store now keeps; for the unit of work, after a commit."""
+        """Set the record that is now stored. The unit of work calls this after a commit."""
         self._record = record
 
     @property
     def id(self) -> str:
-        """The id, unique in its namespace."""
+        """The id, unique within the namespace."""
         return self._id
 
     @property
     def record(self) -> ConversationRecord | None:
-        """What the store keeps, as it was read or written last; None before the first commit."""
+        """The stored record as last read or written; None before the first commit."""
         return self._record
 
     @property
     def version(self) -> int:
-        """How often the conversation itself was written: 1 after the first commit, 0 before. An append leaves it alone."""
+        """The version: 0 before the first commit, 1 after it, then one more per edit. Appends do not change it."""
         return self._record.version if self._record else 0
 
     @property
     def run_count(self) -> int:
-        """How many runs there were when it was read or written."""
+        """The number of runs when the conversation was last read or written."""
         return self._record.run_count if self._record else 0
 
     @property
     def last_position(self) -> int:
-        """The position the store gave last; it stays when that run is removed. 0 before the first run."""
+        """The last position that the store assigned, even if that run was removed since; 0 before the first run."""
         return self._record.last_position if self._record else 0
 
     @property
     def created_at(self) -> datetime | None:
-        """When it was first committed (UTC, microseconds)."""
+        """When the conversation was first committed (UTC, in microseconds)."""
         return to_datetime(self._record.created_at) if self._record else None
 
     @property
     def updated_at(self) -> datetime | None:
-        """When it, or any of its runs, was last written (UTC, microseconds)."""
+        """When the conversation or one of its runs was last written (UTC, in microseconds)."""
         return to_datetime(self._record.updated_at) if self._record else None
 
     def __eq__(self, other: object) -> bool:
@@ -120,15 +120,15 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One input and the output that answered it. Immutable: to change a stored run, `replace` it by another.
+    """An input and the output that answered it. Immutable: to change a stored run, `replace` it with another one.
 
     Args:
         input: any JSON value: a string, or a framework's own structure.
-        output: likewise.
+        output: any JSON value, like the input.
         metadata: a dict of JSON values.
-        id: the caller's own handle, 1 to 255 characters; it need not be unique. A new unique id when left out.
-        created_at: when it was made; now, when left out.
-        position: given by the store: counts up from 1 in its conversation, never given twice. None until it is committed.
+        id: the application's own identifier, 1 to 255 characters; it need not be unique. Default: a new unique id.
+        created_at: when the run was made; default: now.
+        position: assigned by the store at the commit, counting from 1 in each conversation and never reused; None before.
 
     >>> run = Run(input="Where is my refund?", output="It left on Monday.")
     >>> run.position is None
@@ -144,10 +144,10 @@ class Run:
 
     @classmethod
     def from_record(cls, conversation_id: str, record: RunRecord) -> "Run":
-        """Return the run that a store's record describes.
+        """Return the run for a store's record.
 
         Raises:
-            CorruptRecordError: it cannot be read; the message names its conversation and position.
+            CorruptRecordError: the record cannot be read; the message names the conversation and the position.
         """
         what = f"run {record.position!r} of conversation {conversation_id!r}"
         check_run(record, what)
@@ -161,10 +161,10 @@ class Run:
         )
 
     def to_record(self, position: int = 0) -> RunRecord:
-        """Return what a store keeps of this run, at the position given.
+        """Return the record that a store keeps of this run, with the given position.
 
         Raises:
-            InvalidValueError: a part of it is not JSON, or its id or time cannot be one.
+            InvalidValueError: a value is not JSON, or the id or the time is not valid.
         """
         return RunRecord(
             position,

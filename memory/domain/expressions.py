@@ -1,24 +1,24 @@
-"""A criterion as text, in a small part of Python's own syntax: it is parsed and translated, never evaluated.
+"""Criteria as text, in a subset of Python's syntax. The text is parsed and translated, never evaluated.
 
     domain == "Restaurants" and party_size >= 4
     1 <= priority <= 5 and not (closed == True or customer.tier in ["gold", "silver"])
     "Hotels_1" in services or startswith(customer.name, "A") or exists(metadata["a.b"])
     created_at >= "2026-01-31" and run_count > 10
 
-A path is names with dots between them, or subscripts where a key is no name: ``customer.tier``,
+A path is a series of names separated by dots, or of subscripts for keys that are no Python names: ``customer.tier``,
 ``customer["odd key"]``. ``id``, ``created_at``, ``updated_at`` and ``run_count`` are the conversation's own fields
-(times as ISO 8601 text, in UTC where they name no zone); ``metadata.id`` or ``metadata["id"]`` is what the metadata has
-under such a name. On the other side stands a value: a string, a number, ``True``, ``False``, ``None`` (or
-``true``, ``false``, ``null``, as JSON writes them), or a list or dict of values.
+(times as ISO 8601 text, in UTC unless they have a time zone); write ``metadata.id`` or ``metadata["id"]`` for a metadata key
+of that name. A value is a string, a number, ``True``, ``False``, ``None`` (or JSON's ``true``, ``false``, ``null``), or a
+list or dict of values.
 
 ==============================================  =======================================================
-``and``  ``or``  ``not``  parentheses           combine
-``path == value``, also ``!= < <= > >=``        compare; either way round, and in chains
-``path in [a, b]``, ``path not in [a, b]``      equals one of these, or none
-``value in path``, ``value not in path``        is an element of the list there, or is not
-``contains(path, value)``                       the same; also written ``path.contains(value)``
-``startswith(path, "ab")``                      begins so; also written ``path.startswith("ab")``
-``exists(path)``                                there is something; also written ``path.exists()``
+``and``  ``or``  ``not``  parentheses           combine conditions
+``path == value``, also ``!= < <= > >=``        compare; in either order, and in chains
+``path in [a, b]``, ``path not in [a, b]``      the value equals one of these, or none of them
+``value in path``, ``value not in path``        the list at the path contains the value, or does not
+``contains(path, value)``                       like ``value in path``; also ``path.contains(value)``
+``startswith(path, "ab")``                      the string has this prefix; also ``path.startswith("ab")``
+``exists(path)``                                the path exists; also ``path.exists()``
 ==============================================  =======================================================
 """
 
@@ -33,10 +33,10 @@ from memory.domain.values import MAX_DEPTH
 from memory.errors import InvalidValueError
 
 LONGEST: Final = 10_000
-"""Characters that an expression may have."""
+"""The most characters that an expression may have."""
 
 DEEPEST: Final = 50
-"""Levels that an expression may nest."""
+"""The most levels that an expression may nest."""
 
 _Term: TypeAlias = MetadataTerm | FieldTerm
 
@@ -65,7 +65,7 @@ _MIRRORED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.GtE: ast.LtE,
 }
 _CONSTANTS: Final = {"true": True, "false": False, "null": None}  # as JSON writes them
-_FUNCTIONS: Final[dict[str, tuple[int, Callable[..., Criterion]]]] = {  # how many arguments, the path included
+_FUNCTIONS: Final[dict[str, tuple[int, Callable[..., Criterion]]]] = {  # number of arguments, including the path
     "exists": (1, MetadataTerm.exists),
     "startswith": (2, MetadataTerm.startswith),
     "contains": (2, MetadataTerm.contains),
@@ -73,10 +73,10 @@ _FUNCTIONS: Final[dict[str, tuple[int, Callable[..., Criterion]]]] = {  # how ma
 
 
 def parse(text: str) -> Criterion:
-    """Return the criterion that an expression means; the grammar is in the module's docstring.
+    """Return the criterion for an expression; the module's docstring describes the syntax.
 
     Raises:
-        InvalidValueError: it is none; the message says what is wrong, and at which column.
+        InvalidValueError: the expression is not valid; the message says what is wrong, and at which column.
 
     >>> parse('domain == "Restaurants" and not priority > 2')  # doctest: +NORMALIZE_WHITESPACE
     AllOf(parts=(OneOf(path=('domain',), values=('Restaurants',)),
@@ -87,14 +87,14 @@ def parse(text: str) -> Criterion:
     memory.errors.InvalidValueError: there is no function system(), only exists(), startswith(), contains(), at column 1
     """
     if not isinstance(text, str):
-        raise InvalidValueError(f"an expression is a str, not {text!r:.60}")
+        raise InvalidValueError(f"an expression must be a str, not {text!r:.60}")
     if len(text) > LONGEST:
-        raise InvalidValueError(f"an expression has at most {LONGEST:,} characters, not {len(text):,}")
+        raise InvalidValueError(f"an expression may have at most {LONGEST:,} characters, not {len(text):,}")
     return _Translation(text).criterion()
 
 
 class _Translation:
-    """From the text of one expression to its criterion."""
+    """Translates the text of one expression into a criterion."""
 
     def __init__(self, text: str) -> None:
         self._text = text.lstrip()
@@ -107,19 +107,19 @@ class _Translation:
         try:
             return ast.parse(self._text, mode="eval").body
         except SyntaxError as error:
-            if not error.offset:  # the end came too early
+            if not error.offset:  # the text ended too early
                 raise InvalidValueError(f"{error.msg}, at the end") from error
             at_equals = (error.text or "")[error.offset - 1 : error.offset] == "="
             reason = "write == to compare" if at_equals else error.msg
             raise self._error_at(error.lineno or 1, error.offset - 1, reason) from error
-        except ValueError as error:  # a NUL, or a surrogate
+        except ValueError as error:  # a NUL or a surrogate
             raise InvalidValueError(f"the expression cannot be read: {error}") from error
         except (RecursionError, MemoryError) as error:
             raise InvalidValueError("the expression nests too deep") from error
 
     def _condition(self, node: ast.expr, depth: int) -> Criterion:
         if depth == 0:
-            raise self._error(node, f"more than {DEEPEST} levels")
+            raise self._error(node, f"the expression nests deeper than {DEEPEST} levels")
         if isinstance(node, ast.BoolOp):
             parts = tuple([self._condition(value, depth - 1) for value in node.values])
             return AllOf(parts) if isinstance(node.op, ast.And) else AnyOf(parts)
@@ -133,19 +133,19 @@ class _Translation:
             return self._call(node)
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
             name = ".".join(self._path(node))
-            raise self._error(node, f"{name} alone is no condition: write {name} == True, or exists({name})")
+            raise self._error(node, f"{name} is a path, not a condition: write {name} == True, or exists({name})")
         if isinstance(node, ast.BinOp | ast.UnaryOp):
-            raise self._error(node, "only `and`, `or`, `not` and comparisons make a condition, no other operators")
+            raise self._error(node, "only `and`, `or`, `not` and comparisons are allowed, no other operators")
         raise self._error(
-            node, "a condition compares a path with a value, or calls exists(), startswith() or contains()"
+            node, "a condition must compare a path with a value, or call exists(), startswith() or contains()"
         )
 
     def _pair(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Criterion:
         """Translate one comparison of a chain."""
         if isinstance(op, ast.Is | ast.IsNot):
-            raise self._error(right, "write == and != in place of `is` and `is not`")
+            raise self._error(right, "use == and != instead of `is` and `is not`")
         if _is_path(left) and _is_path(right):
-            raise self._error(right, "two paths cannot be compared; a string is written in quotes")
+            raise self._error(right, "two paths cannot be compared; write a string in quotes")
         if not _is_path(left) and not _is_path(right):
             raise self._error(left, "two values cannot be compared: one side must be a path")
         if isinstance(op, ast.In | ast.NotIn):
@@ -161,7 +161,7 @@ class _Translation:
             contains, element = self._metadata_term(right).contains, self._value(left)
             return self._make(left, lambda: contains(element))
         if not isinstance(right, ast.List | ast.Tuple | ast.Set):
-            raise self._error(right, "after `in` comes a list of values, or a path")
+            raise self._error(right, "`in` must be followed by a list of values, or a path")
         term, values = self._term(left), [self._operand(left, value) for value in right.elts]
         return self._make(right, lambda: term.in_(values))
 
@@ -198,40 +198,42 @@ class _Translation:
         path = self._path(node)
         if path[0] in _FIELDS:
             raise self._error(
-                node, f"{path[0]} is the conversation's own field, which can only be compared; see metadata.{path[0]}"
+                node,
+                f"{path[0]} is a field of the conversation itself and can only be compared; for the metadata key, write "
+                f"metadata.{path[0]}",
             )
         if path[0] == "metadata":
             path = path[1:]
         if not path:
-            raise self._error(node, "metadata alone is no path: write metadata.name or metadata[name]")
+            raise self._error(node, 'metadata alone is not a path: write metadata.name or metadata["name"]')
         return where(path)
 
     def _path(self, node: ast.expr) -> tuple[str, ...]:
         keys: list[str] = []
         while not isinstance(node, ast.Name):
-            if len(keys) == MAX_DEPTH:  # nor can metadata
-                raise self._error(node, f"a path cannot have more than {MAX_DEPTH} levels")
+            if len(keys) == MAX_DEPTH:  # the limit for metadata too
+                raise self._error(node, f"a path may have at most {MAX_DEPTH} levels")
             if isinstance(node, ast.Attribute):
                 keys.append(self._name(node, node.attr))
             elif isinstance(node, ast.Subscript):
                 if not isinstance(node.slice, ast.Constant) or not isinstance(node.slice.value, str):
-                    raise self._error(node.slice, "only a string can be between the brackets of a path")
+                    raise self._error(node.slice, "only a string may be used as a subscript in a path")
                 keys.append(node.slice.value)
             else:
-                raise self._error(node, "a path begins with a name")
+                raise self._error(node, "a path must begin with a name")
             node = node.value
         keys.append(self._name(node, node.id))
         return tuple(reversed(keys))
 
     def _name(self, node: ast.expr, name: str) -> str:
-        """Return a name as it is written: Python's parser takes some characters for others (NFKC)."""
+        """Return the name if it is written as Python parsed it: the parser replaces some characters by others (NFKC)."""
         end_line, end = (node.end_lineno or 1) - 1, node.end_col_offset
         if not self._lines[end_line][:end].endswith(name.encode()):
-            raise self._error(node, f'a name with such characters must be written as a string: metadata["{name}"]')
+            raise self._error(node, f'Python changes characters of this name: write it as a string, metadata["{name}"]')
         return name
 
     def _operand(self, path: ast.expr, node: ast.expr) -> object:
-        """Return the value that a path is compared with: a moment, if it is one of the times."""
+        """Return the value that a path is compared with: a ``datetime`` for ``created_at`` and ``updated_at``."""
         value = self._value(node)
         if isinstance(path, ast.Name) and path.id in _TIMES:
             try:
@@ -241,9 +243,9 @@ class _Translation:
         return value
 
     def _value(self, node: ast.expr, depth: int = DEEPEST) -> object:
-        """Return what a literal stands for."""
+        """Return the value of a literal."""
         if depth == 0:
-            raise self._error(node, f"more than {DEEPEST} levels")
+            raise self._error(node, f"the expression nests deeper than {DEEPEST} levels")
         if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, str | int | float)):
             return node.value
         if _is_constant(node):
@@ -259,12 +261,12 @@ class _Translation:
                 self._key(node, key): self._value(item, depth - 1)
                 for key, item in zip(node.keys, node.values, strict=True)
             }
-        raise self._error(node, "a value is a string, a number, True, False, None, or a list or dict of values")
+        raise self._error(node, "a value must be a string, a number, True, False, None, or a list or dict of values")
 
     def _key(self, node: ast.Dict, key: ast.expr | None) -> str:
         if isinstance(key, ast.Constant) and isinstance(key.value, str):
             return key.value
-        raise self._error(key or node, "the keys of a dict are strings")
+        raise self._error(key or node, "the keys of a dict must be strings")
 
     def _error(self, node: ast.expr, reason: str) -> InvalidValueError:
         characters = self._lines[node.lineno - 1][: node.col_offset].decode()
@@ -276,7 +278,7 @@ class _Translation:
 
     @property
     def _lines(self) -> list[bytes]:
-        """The lines as Python's parser counts them, in the encoding in which it counts columns."""
+        """The lines as Python's parser counts them, as bytes because it counts columns in UTF-8."""
         return self._text.encode(errors="replace").splitlines(keepends=True)
 
 

@@ -1,4 +1,4 @@
-"""Records: what a store keeps of a conversation and of a run, as texts and integers."""
+"""Records: the stored form of conversations and runs, as strings and integers."""
 
 from typing import NamedTuple, cast
 
@@ -7,10 +7,10 @@ from memory.errors import CorruptRecordError, InvalidValueError
 
 
 class ConversationRecord(NamedTuple):
-    """A conversation as a store keeps it: texts and integers, times in microseconds since 1970.
+    """The stored form of a conversation: strings and integers, times in microseconds since 1970.
 
-    ``incarnation`` tells a conversation from another one that was made later under the same id: any text that the store
-    never gives twice.
+    ``incarnation`` distinguishes a conversation from one created later under the same id. It is any string that the store
+    never assigns twice.
     """
 
     id: str
@@ -25,9 +25,9 @@ class ConversationRecord(NamedTuple):
 
 
 class RunRecord(NamedTuple):
-    """A run as a store keeps it: texts and integers, its time in microseconds since 1970.
+    """The stored form of a run: strings and integers, the time in microseconds since 1970.
 
-    ``position`` is 0 until a store has given one.
+    ``position`` is 0 until a store has assigned one.
     """
 
     position: int
@@ -39,10 +39,10 @@ class RunRecord(NamedTuple):
 
 
 def encode_metadata(metadata: object) -> str:
-    """Return the text of a metadata dict.
+    """Return a metadata dict as JSON text.
 
     Raises:
-        InvalidValueError: it is no dict, or holds something else than JSON.
+        InvalidValueError: the metadata is no dict, or contains something that is not JSON.
     """
     if type(metadata) is not dict:
         raise InvalidValueError(f"metadata must be a dict, not {type(metadata).__name__}")
@@ -50,10 +50,10 @@ def encode_metadata(metadata: object) -> str:
 
 
 def check_record(record: ConversationRecord) -> None:
-    """Refuse a record that somebody else than the store has written, or damaged.
+    """Check that a record holds only values that a store writes.
 
     Raises:
-        CorruptRecordError: a field of it cannot be what the store wrote.
+        CorruptRecordError: the record was damaged, or written by something else.
     """
     id, metadata, version, _, run_count, last_position, created_at, updated_at, expires_at = record
     if (
@@ -68,7 +68,7 @@ def check_record(record: ConversationRecord) -> None:
 
 
 def check_run(record: RunRecord, what: str) -> None:
-    """Raise `CorruptRecordError` if a field of a run's record cannot be what a store wrote."""
+    """Check that a run's record holds only values that a store writes; raise `CorruptRecordError` otherwise."""
     if (
         not (type(record.position) is int and 0 <= record.position <= LARGEST)
         or not all(type(text) is str for text in record[1:5])
@@ -79,7 +79,7 @@ def check_run(record: RunRecord, what: str) -> None:
 
 
 def decode_text(text: str, what: str) -> Json:
-    """Return the value of a stored text; raise `CorruptRecordError` if it cannot be read."""
+    """Return the value of stored JSON text; raise `CorruptRecordError` if it cannot be read."""
     try:
         return decode(text)
     except ValueError as error:  # also UnicodeDecodeError and json.JSONDecodeError
@@ -87,10 +87,10 @@ def decode_text(text: str, what: str) -> Json:
 
 
 def decode_metadata(text: str, what: str) -> dict[str, Json]:
-    """Return the metadata dict of a text.
+    """Return the metadata dict of stored JSON text.
 
     Raises:
-        CorruptRecordError: it is none; ``what`` says whose.
+        CorruptRecordError: the text is not a JSON object; the message begins with ``what``.
     """
     if text == "{}":
         return {}

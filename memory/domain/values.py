@@ -1,7 +1,7 @@
-"""The values every store keeps exactly, and the one text they are stored as.
+"""The values that every store keeps exactly, and the JSON text they are stored as.
 
 A value is JSON: ``None``, ``bool``, ``int``, finite ``float``, ``str``, ``list`` and ``dict`` with ``str`` keys, of exactly
-these types. What goes in comes out equal and of the same type: ``1`` is not ``1.0``, and ``2**70`` stays ``2**70``.
+these types. Reading returns an equal value of the same type: ``1`` does not become ``1.0``, and ``2**70`` stays ``2**70``.
 """
 
 import json
@@ -21,14 +21,14 @@ from memory.errors import InvalidValueError
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 MAX_DEPTH = 100
-"""How deep lists and dicts may nest. Far above any message format, far below Python's recursion limit."""
+"""How deep lists and dicts may nest: far deeper than any message format, far below Python's recursion limit."""
 
 LARGEST: Final = 2**53 - 1
-"""The largest position, version or count: the largest integer that every store keeps exactly, Lua's numbers included."""
+"""The largest position, version or count: the largest integer that every store keeps exactly (Lua's numbers are doubles)."""
 
 _MAX_INT_BITS = 14_283
-# Python reads and writes integers of up to 4,300 digits (sys.set_int_max_str_digits, CVE-2020-10735): 2**14283 < 10**4300.
-_LONG_INT = re.compile(r"[0-9]{4300}")  # one that may be too large
+# Python converts integers of up to 4,300 digits (sys.set_int_max_str_digits, CVE-2020-10735): 2**14283 < 10**4300.
+_LONG_INT = re.compile(r"[0-9]{4300}")  # an integer that may be too large
 
 _ID_LENGTH = 255
 _KINDS = frozenset({type(None), bool, int, float, str, list, dict})
@@ -36,10 +36,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 FIRST_TIME: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 LAST_TIME: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-"""The years 1 to 9999, in microseconds since 1970: what a `datetime` can be."""
+"""The range of a `datetime`, years 1 to 9999, in microseconds since 1970."""
 
 compact: Final = json.JSONEncoder(separators=(",", ":")).encode
-"""Makes JSON without blanks, ASCII only, of what needs no checking: texts and numbers of our own."""
+"""Encode as ASCII JSON without spaces, without checks: only for strings and numbers of our own."""
 
 
 def _refuse_constant(name: str) -> Json:
@@ -51,17 +51,17 @@ _dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=Fal
 
 
 def encode(value: Json, name: str) -> str:
-    """Return the text a value is stored as: compact ASCII JSON, keys in their own order.
+    """Return the text that a value is stored as: compact ASCII JSON, with the keys in their original order.
 
-    A document with a surrogate *pair* in a string (two code points that JSON would join into one character) is marked by a
-    leading space, and its strings hold their bytes one by one; it is still valid JSON.
+    JSON would join a surrogate *pair* in a string (two code points) into one character. A document with such a string
+    therefore begins with a space, and each of its strings is encoded byte by byte; it is still valid JSON.
 
     Args:
         value: any JSON value.
-        name: what the value is called in an error, as ``"metadata"``.
+        name: the name of the value in error messages, such as ``"metadata"``.
 
     Raises:
-        InvalidValueError: the value is, or holds, something else; the message has the path to it.
+        InvalidValueError: the value is not JSON; the message has the path to the offending part.
 
     >>> encode({"customer": "ada", "priority": 3}, "metadata")
     '{"customer":"ada","priority":3}'
@@ -76,19 +76,19 @@ def encode(value: Json, name: str) -> str:
 
 
 def encode_parsed(value: Json, name: str) -> str:
-    """Return what `encode` returns, in a third of the time, for a value that `json.loads` made of valid UTF-8.
+    """Return the same as `encode`, in a third of the time, for a value that `json.loads` parsed from valid UTF-8.
 
-    Such a value has no other types than JSON's, no cycle and no surrogate pair; only its numbers and its depth are in doubt.
+    Such a value contains only JSON types, no cycle and no surrogate pair; only its numbers and its depth need a check.
 
     Raises:
-        InvalidValueError: as `encode`.
+        InvalidValueError: as for `encode`.
     """
     if isinstance(value, str):
         return encode_basestring_ascii(value)
     try:
         text = _dumps(value)
     except (ValueError, RecursionError):
-        return encode(value, name)  # names the path
+        return encode(value, name)  # its error names the path
     if len(text) <= 2 * MAX_DEPTH:
         return text
     may_be_deep = text.count("[") + text.count("{") > MAX_DEPTH
@@ -96,28 +96,30 @@ def encode_parsed(value: Json, name: str) -> str:
 
 
 def decode(text: str) -> Json:
-    """Return the value that `encode` made a text of.
+    """Return the value of text that `encode` wrote.
 
     Raises:
-        ValueError: the text is not one that `encode` writes.
+        ValueError: `encode` does not write such text.
 
     >>> decode('{"customer":"ada"}')
     {'customer': 'ada'}
     """
     try:
         value: Json = _loads(text)
-    except (RecursionError, TypeError) as error:  # TypeError: it is no text at all
-        raise ValueError(f"not JSON that can be read: {error}") from error
+    except (RecursionError, TypeError) as error:  # TypeError: not a str
+        raise ValueError(f"not readable as JSON: {error}") from error
     return _map_strings(value, _from_bytes) if text.startswith(" ") else value
 
 
 def count_values(text: str, most: int) -> int:
-    """Return how many values a text of `encode` holds, containers included; no more than an estimate up to ``most``.
+    """Return the number of values, including containers, in text that `encode` wrote.
+
+    The result is exact above ``most``, and an upper bound otherwise.
 
     >>> count_values('{"tags":["a","b"]}', 0)
     4
     """
-    estimate = 1 + text.count(",") + text.count("{") + text.count("[")  # too high where strings have such characters
+    estimate = 1 + text.count(",") + text.count("{") + text.count("[")  # too high if strings contain these characters
     return estimate if estimate <= most else _count(decode(text))
 
 
@@ -128,15 +130,15 @@ def _count(value: Json) -> int:
 
 
 def new_id() -> str:
-    """Return a new unique id: 32 hexadecimal digits, the first 12 of them the time in milliseconds, so that ids sort by age."""
+    """Return a new unique id: 32 hexadecimal digits, starting with the time in milliseconds, so that ids sort by age."""
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 def check_id(value: object, name: str) -> str:
-    """Return the value if it can be an id: 1 to 255 characters, no control characters, no lone surrogates.
+    """Return the value if it is a valid id: 1 to 255 characters, no control characters, no lone surrogates.
 
     Raises:
-        InvalidValueError: it cannot.
+        InvalidValueError: the value is no valid id.
     """
     if type(value) is not str:
         hint = ": write conversation.id" if type(value).__name__ == "Conversation" else ""
@@ -147,7 +149,7 @@ def check_id(value: object, name: str) -> str:
 
 
 def first_id(*candidates: object) -> str | None:
-    """Return the first of these values that can be an id, None if none can: for ids that others have given.
+    """Return the first of these values that is a valid id, or None: for ids from outside this package.
 
     >>> first_id(None, "", "support-42")
     'support-42'
@@ -161,23 +163,23 @@ def first_id(*candidates: object) -> str | None:
 
 
 def check_id_characters(value: str, name: str) -> str:
-    """Return the text if ids are written with such characters.
+    """Return the text if an id may contain its characters.
 
     Raises:
-        InvalidValueError: it has control characters or lone surrogates.
+        InvalidValueError: the text contains control characters or lone surrogates.
     """
     if not (value.isascii() and value.isprintable()) and any(unicodedata.category(c) in ("Cc", "Cs") for c in value):
-        raise InvalidValueError(f"{name} may not hold control characters or lone surrogates: {value[:40]!r}")
+        raise InvalidValueError(f"{name} must not contain control characters or lone surrogates: {value[:40]!r}")
     return value
 
 
 def now() -> int:
-    """Return the time in microseconds since 1970, the unit every store keeps times in."""
+    """Return the current time in microseconds since 1970, the unit in which stores keep times."""
     return time.time_ns() // 1000
 
 
 def to_datetime(microseconds: int) -> datetime:
-    """Return the moment as an aware UTC ``datetime``.
+    """Return microseconds since 1970 as an aware ``datetime`` in UTC.
 
     >>> to_datetime(1_000_001)
     datetime.datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=datetime.timezone.utc)
@@ -185,27 +187,27 @@ def to_datetime(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def to_microseconds(moment: object, name: str) -> int:
-    """Return the moment in microseconds since 1970.
+def to_microseconds(timestamp: object, name: str) -> int:
+    """Return a ``datetime`` in microseconds since 1970.
 
     Raises:
-        InvalidValueError: it is not a ``datetime``, has no time zone, or lies outside the years 1 to 9999 in UTC.
+        InvalidValueError: the value is not a ``datetime``, has no time zone, or is outside the years 1 to 9999 in UTC.
     """
-    if not isinstance(moment, datetime):
-        raise InvalidValueError(f"{name} must be a datetime, not {type(moment).__name__}")
-    if moment.tzinfo is None or moment.utcoffset() is None:
-        raise InvalidValueError(f"{name} has no time zone: write datetime.now(UTC), not datetime.now()")
-    microseconds = (moment - _EPOCH) // _MICROSECOND
+    if not isinstance(timestamp, datetime):
+        raise InvalidValueError(f"{name} must be a datetime, not {type(timestamp).__name__}")
+    if timestamp.tzinfo is None or timestamp.utcoffset() is None:
+        raise InvalidValueError(f"{name} has no time zone: use datetime.now(UTC), not datetime.now()")
+    microseconds = (timestamp - _EPOCH) // _MICROSECOND
     try:
         to_datetime(microseconds)
     except OverflowError as error:
-        raise InvalidValueError(f"{name} lies outside the years 1 to 9999 in UTC: {moment}") from error
+        raise InvalidValueError(f"{name} is outside the years 1 to 9999 in UTC: {timestamp}") from error
     return microseconds
 
 
 def _check(value: object, path: str, depth: int) -> bool:
-    """Raise at the first part that is not JSON; tell whether a string holds a surrogate pair."""
-    if type(value) not in _KINDS:  # exactly: a subclass (an IntEnum, a numpy.float64) would come back as another type
+    """Raise at the first part that is not JSON. Return whether a string contains a surrogate pair."""
+    if type(value) not in _KINDS:  # exactly: a subclass (an IntEnum, a numpy.float64) would be read as another type
         kinds = "str, bool, None, int, float, list, dict"
         raise InvalidValueError(f"{path} is a {type(value).__name__}: only JSON values can be stored ({kinds})")
     if isinstance(value, str):

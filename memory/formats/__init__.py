@@ -1,1 +1,1 @@
-"""Conversations as other programs write them: what they keep becomes conversations and runs, and nothing of it is lost."""
+"""Import formats of other programs. Everything in them becomes conversations and runs; nothing is lost."""

@@ -1,4 +1,4 @@
-"""Griptape's artifacts: what one looks like, what a value of ours is as one, and what Griptape 1.13 can load."""
+"""Griptape's artifacts: recognize them, convert other values to them, and make them loadable by Griptape 1.13."""
 
 import base64
 import binascii
@@ -11,33 +11,33 @@ from memory.domain.values import Json
 _Fits: TypeAlias = Callable[[Json], bool]
 
 _COMMON: Final = frozenset(["type", "id", "reference", "meta", "name", "value"])
-_SAYING: Final = frozenset(["ErrorArtifact", "InfoArtifact", "TextArtifact"])
+_TEXT_CLASSES: Final = frozenset(["ErrorArtifact", "InfoArtifact", "TextArtifact"])
 _REFERENCE: Final = frozenset(["type", "id", "title", "authors", "source", "year", "url"])
 
 
 def is_artifact(value: Json) -> TypeGuard[dict[str, Json]]:
-    """Tell whether a value looks like the JSON of an artifact, of any class and any release."""
+    """Return whether a value looks like the JSON of an artifact, of any class and release."""
     if not isinstance(value, dict):
         return False
     return isinstance(value.get("type"), str) and isinstance(value.get("id"), str) and "value" in value
 
 
 def text_of(value: Json) -> str | None:
-    """Return the text that a value is, or that is what an artifact says; None for anything else, as a picture.
+    """Return the text of a string or a text artifact; None for anything else, such as a picture.
 
     >>> text_of("Hello"), text_of({"type": "TextArtifact", "id": "1", "value": "Hello"}), text_of(["Hello"])
     ('Hello', 'Hello', None)
     """
-    if is_artifact(value) and value["type"] in _SAYING:
+    if is_artifact(value) and value["type"] in _TEXT_CLASSES:
         value = value["value"]
     return value if isinstance(value, str) else None
 
 
 def artifact_of(value: Json, id: str) -> dict[str, Json]:
-    """Return an artifact as it is, and any other value as one that Griptape 1.13 loads, with this id.
+    """Return an artifact unchanged, and any other value as an artifact that Griptape 1.13 loads, with this id.
 
-    A string is a TextArtifact, a boolean a BooleanArtifact, an object or null a JsonArtifact; the others are a GenericArtifact,
-    because Griptape's JsonArtifact makes texts of numbers and fails on lists with null.
+    A string becomes a TextArtifact, a boolean a BooleanArtifact, an object or null a JsonArtifact. Numbers and lists become a
+    GenericArtifact, because Griptape's JsonArtifact turns numbers into strings and fails on lists that contain null.
     """
     if is_artifact(value):
         return value
@@ -52,15 +52,15 @@ def artifact_of(value: Json, id: str) -> dict[str, Json]:
 
 
 def loadable_artifact(value: Json, id: str) -> dict[str, Json]:
-    """Return the artifact that a value is, or is to become, as Griptape 1.13 can load it.
+    """Return a value as an artifact that Griptape 1.13 can load.
 
-    Keys that its class does not know (those of older releases, ``module_name``, which makes Griptape import what it names) are
-    left out if they are null, and else go into ``meta``, which Griptape does not look into. A class that it does not have,
-    or a value that is not of the class, is carried whole as the value of a GenericArtifact.
+    Keys that the artifact's class does not have (those of older releases, and ``module_name``, which makes Griptape import that
+    module) are dropped if null, and otherwise moved into ``meta``, which Griptape does not interpret. An artifact of an unknown
+    class, or with a value that does not fit its class, is wrapped as the value of a GenericArtifact.
 
     Args:
         value: an artifact of any release, or any JSON value.
-        id: for an artifact that is made.
+        id: the id of a new artifact.
     """
     artifact = artifact_of(value, id)
     if artifact["type"] == "JsonArtifact" and not _is_json_value(artifact["value"]):
@@ -68,11 +68,11 @@ def loadable_artifact(value: Json, id: str) -> dict[str, Json]:
     kind = artifact["type"]
     fields = CLASSES.get(kind) if isinstance(kind, str) else None
     loadable = None if fields is None else _fitted(artifact, fields, id)
-    return _carried(artifact, id) if loadable is None else loadable
+    return _wrapped(artifact, id) if loadable is None else loadable
 
 
 def _fitted(artifact: dict[str, Json], fields: dict[str, _Fits], id: str) -> dict[str, Json] | None:
-    """Return the artifact without what its class does not take; None where that is not all it needs."""
+    """Return the artifact without the keys that its class does not have; None if it is still not loadable."""
     meta = artifact.get("meta", {})
     if not isinstance(meta, dict) or not _is_text(artifact.get("name", "")):
         return None
@@ -99,7 +99,7 @@ def _fit_items(fitted: dict[str, Json], id: str) -> None:
         fitted["validate_uniform_types"] = False
 
 
-def _carried(artifact: dict[str, Json], id: str) -> dict[str, Json]:
+def _wrapped(artifact: dict[str, Json], id: str) -> dict[str, Json]:
     name = artifact["id"] if isinstance(artifact["id"], str) else id
     return {"type": "GenericArtifact", "id": name, "reference": None, "meta": {}, "name": name, "value": artifact}
 
@@ -127,7 +127,7 @@ def _is_list(value: Json) -> bool:
     return isinstance(value, list)
 
 
-def _is_there(value: Json) -> bool:
+def _is_present(value: Json) -> bool:
     return value is not None
 
 
@@ -166,15 +166,15 @@ CLASSES: Final[dict[str, dict[str, _Fits]]] = {
     "BlobArtifact": {"value": _is_bytes},
     "BooleanArtifact": {"value": _is_bool},
     "ErrorArtifact": {"value": _is_text},
-    "GenericArtifact": {"value": _is_there},
+    "GenericArtifact": {"value": _is_present},
     "ImageArtifact": {"value": _is_bytes, "format": _is_text, "width": _is_integer, "height": _is_integer},
     "ImageUrlArtifact": {"value": _is_text},
     "InfoArtifact": {"value": _is_text},
     "JsonArtifact": {"value": _is_json_value},
     "ListArtifact": {"value": _is_list, "item_separator": _is_text, "validate_uniform_types": _is_bool},
-    "ModelArtifact": {"value": _is_there},
+    "ModelArtifact": {"value": _is_present},
     "TextArtifact": {"value": _is_text},
     "UrlArtifact": {"value": _is_text},
     "VideoUrlArtifact": {"value": _is_text},
 }
-"""The classes of Griptape 1.13: what each writes beyond the common keys, and what of that it can load."""
+"""The classes of Griptape 1.13, with the keys that each has beyond the common ones, and a check of the values it can load."""

@@ -1,4 +1,4 @@
-"""What a format has read, as what `memory.transfer.restore` writes."""
+"""Build the changes that `memory.transfer.restore` writes."""
 
 from collections.abc import Sequence
 
@@ -13,17 +13,17 @@ _LATEST = 253_402_300_799  # seconds: the end of the year 9999
 def conversation(
     id: Json, metadata: dict[str, Json], runs: Sequence[Run], created_at: int, updated_at: int | None = None
 ) -> Change:
-    """Return the change that makes a conversation with these runs, at the positions from 1 on.
+    """Return the change that creates a conversation with these runs, at positions from 1.
 
     Args:
-        id: what is to be its id.
-        metadata: of the conversation.
-        runs: in their order.
-        created_at: in microseconds since 1970.
-        updated_at: likewise; ``created_at``, when left out.
+        id: the conversation's id.
+        metadata: the conversation's metadata.
+        runs: the runs in order.
+        created_at: when the conversation was created, in microseconds since 1970.
+        updated_at: when it was last changed; default: ``created_at``.
 
     Raises:
-        InvalidValueError: the id cannot be one, or a part is not what stores keep.
+        InvalidValueError: the id is not valid, or no store can keep a value.
     """
     id_ = check_id(id, "id")
     records = tuple([run.to_record(position) for position, run in enumerate(runs, 1)])
@@ -42,7 +42,7 @@ def conversation(
 
 
 def microseconds(seconds: Json, default: int) -> int:
-    """Return a time given in seconds since 1970 in microseconds; the default where it is no time that stores keep.
+    """Convert seconds since 1970 to microseconds; return the default if the value is not a valid time.
 
     >>> microseconds(1700000000.25, 0), microseconds("yesterday", 7)
     (1700000000250000, 7)

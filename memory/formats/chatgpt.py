@@ -1,4 +1,4 @@
-"""ChatGPT's data export: ``conversations.json``, where each conversation is a tree of messages, as it comes or in its zip."""
+"""Read ChatGPT's data export: ``conversations.json``, plain or in its zip. Each conversation is a tree of messages."""
 
 import os
 import re
@@ -15,15 +15,15 @@ from memory.formats import extras
 from memory.formats.builders import conversation, microseconds
 from memory.formats.json_stream import elements
 from memory.formats.registry import Source
-from memory.formats.turns import REST, Role, Said, messages_of, rest_of, turns, values_of
+from memory.formats.turns import REST, Message, Role, messages_of, rest_of, turns, values_of
 from memory.port.changes import Change
 from memory.transfer import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
 
 KEY: Final = "chatgpt"
-"""The key in the metadata of runs and conversations that holds what they have no place for."""
+"""The metadata key of runs and conversations for fields without an equivalent in this package."""
 
 _FIELDS: Final = frozenset(["fields"])
-_QUERIED: Final = {"title": "title", "default_model_slug": "model"}  # fields that are metadata under these names
+_QUERIED: Final = {"title": "title", "default_model_slug": "model"}  # fields that become metadata under these names
 _ZIP: Final = b"PK\x03\x04"
 _UNREADABLE: Final = (
     *BROKEN_STREAM,
@@ -34,20 +34,20 @@ _UNREADABLE: Final = (
     struct.error,
     zipfile.BadZipFile,
 )
-"""What `zipfile` raises for an archive that is damaged, or in a way it does not know."""
+"""The exceptions that `zipfile` raises for a damaged or unsupported archive."""
 
 _MEMBER: Final = re.compile(r"(.*/)?conversations(-\d+)?\.json")
 
 
 def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield the conversations of an export, one by one; memory is that of the largest."""
+    """Yield the conversations of an export one by one; only one at a time is held in memory."""
     number = 0
     try:
         is_archive = hasattr(source.file, "peek") and source.file.peek(4)[:4] == _ZIP
         for found in _read_archive(source) if is_archive else _read_stream(source.file, source, 0):
             number = found.number
             yield found
-    except _UNREADABLE as error:  # cut, damaged, encrypted, from a pipe, or too much
+    except _UNREADABLE as error:  # truncated, damaged, encrypted, not seekable, or too large
         yield broken_off(number + 1, error)
 
 
@@ -56,12 +56,14 @@ def _read_archive(source: Source) -> Iterator[ParsedConversation | RejectedConve
     with zipfile.ZipFile(source.file) as archive:
         members = sorted([each for each in archive.infolist() if _MEMBER.fullmatch(each.filename)], key=_name_of)
         if not members:
-            yield RejectedConversation(1, "there is no conversations.json in the archive")
-        # No member gives more bytes than it says, but many can be the same ones of the file.
+            yield RejectedConversation(1, "the archive has no conversations.json")
+        # `zipfile` never yields more bytes than a member declares, but members may overlap in the file (a zip bomb).
         source.limits.check_unpacked(sum(each.file_size for each in members), source.file.seek(0, os.SEEK_END))
         for member in members:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise NotImplementedError(f"{member.filename} is compressed in another way than ChatGPT's archives are")
+                raise NotImplementedError(
+                    f"{member.filename} has a compression method that ChatGPT's export does not use"
+                )
             with archive.open(member) as stream:
                 for found in _read_stream(stream, source, number):
                     number = found.number
@@ -86,37 +88,36 @@ def _read_tree(id: str, at: int, value: Any) -> Change:
 
 
 def read_tree(id: str, value: Any, at: int) -> Change:
-    """Return the conversation that an element of the export is.
+    """Return the conversation for an element of the export.
 
-    Its runs are the messages from the root of the tree to ``current_node``: what the user saw last. Other branches (of an
-    edited question, of an answer made again) are kept in the metadata of the run where they fork, under
-    ``chatgpt.branches``. ``title`` and ``model`` are metadata of the conversation, all other fields stand under
-    ``chatgpt.fields``.
-    `conversation_json` gives the value back, but for the order of the nodes in ``mapping``.
+    The runs are the messages from the root of the tree to ``current_node``, which is what the user saw last. Other branches
+    (from an edited question or a regenerated answer) are kept in the metadata of the run where they fork, under
+    ``chatgpt.branches``. ``title`` and ``model`` become metadata of the conversation; all other fields are kept under
+    ``chatgpt.fields``. `conversation_json` restores the value, except for the order of the nodes in ``mapping``.
 
     Args:
-        id: for a conversation that has none.
-        value: what ``json.loads`` made of it.
-        at: the time of what has none, in microseconds since 1970.
+        id: the id for a conversation without one.
+        value: the parsed JSON of the element.
+        at: the timestamp, in microseconds since 1970, for conversations and messages without one.
 
     Raises:
-        InvalidValueError: it has no tree.
+        InvalidValueError: the value has no tree of messages.
     """
     mapping = value.get("mapping") if isinstance(value, dict) else None
     if not isinstance(mapping, dict):
-        raise InvalidValueError('it is no conversation of ChatGPT\'s: that is an object with a "mapping"')
+        raise InvalidValueError('not a conversation of ChatGPT, which is an object with a "mapping"')
     created_at = microseconds(value.get("create_time"), at)
     path = _path(mapping, value.get("current_node"))
-    said = [_said(key, mapping[key]) for key in path]
-    parts = turns([one.role for one in said])
+    messages = [_parse_node(key, mapping[key]) for key in path]
+    parts = turns([message.role for message in messages])
     branches = _branches(mapping, path, parts)
     runs = []
     for number, turn in enumerate(parts):
-        part = said[turn.start : turn.stop]
-        asked = next((index for index in turn if said[index].role == "question"), turn.start)
+        part = messages[turn.start : turn.stop]
+        asked = next((index for index in turn if messages[index].role == "question"), turn.start)
         rest = {**rest_of(part), **({"branches": branches[number]} if number in branches else {})}
-        moment = to_datetime(microseconds(_message_of(mapping[path[asked]]).get("create_time"), created_at))
-        runs.append(Run(*values_of(part), {KEY: rest}, first_id(path[asked]) or new_id(), moment))
+        asked_at = to_datetime(microseconds(_message_of(mapping[path[asked]]).get("create_time"), created_at))
+        runs.append(Run(*values_of(part), {KEY: rest}, first_id(path[asked]) or new_id(), asked_at))
     fields = {name: None if name == "mapping" or name in _QUERIED else part for name, part in value.items()}
     metadata: dict[str, Json] = {name: value[field] for field, name in _QUERIED.items() if field in value}
     id = first_id(value.get("conversation_id"), value.get("id")) or id
@@ -125,13 +126,12 @@ def read_tree(id: str, value: Any, at: int) -> Change:
 
 
 def _path(mapping: dict[str, Any], current: object) -> list[str]:
-    """Return the nodes from the root to the current one; where that is not told, to the leaf made last."""
+    """Return the nodes from the root to the current one or, if it is unknown, to the newest leaf."""
     if not isinstance(current, str) or current not in mapping:
         parents = {_parent_of(node) for node in mapping.values()}
         leaves = [key for key in mapping if key not in parents] or list(mapping)
-        # of equal ones the last
         current = max(
-            reversed(leaves),
+            reversed(leaves),  # the last one in the file wins a tie
             key=lambda key: microseconds(_message_of(mapping[key]).get("create_time"), 0),
             default=None,
         )
@@ -143,7 +143,7 @@ def _path(mapping: dict[str, Any], current: object) -> list[str]:
 
 
 def _branches(mapping: dict[str, Any], path: list[str], parts: list[range]) -> dict[int, list[Json]]:
-    """Return the nodes that are not on the path, by the number of the turn where their branch forks."""
+    """Return the nodes that are not on the path, by the number of the turn where their branch forks off."""
     on_path = {path[index]: number for number, turn in enumerate(parts) for index in turn}
     homes = dict(on_path)
     branches: dict[int, list[Json]] = {}
@@ -153,10 +153,10 @@ def _branches(mapping: dict[str, Any], path: list[str], parts: list[range]) -> d
         while above is not None and above in mapping and above not in homes and above not in trail:
             trail[above] = None
             above = _parent_of(mapping[above])
-        home = homes.get(above, 0) if above is not None else 0  # what hangs in the air, at the beginning
+        home = homes.get(above, 0) if above is not None else 0  # a branch without a parent belongs to the first turn
         homes |= dict.fromkeys(trail, home)
         if key not in on_path:
-            branches.setdefault(homes[key], []).append(_kept(key, node))
+            branches.setdefault(homes[key], []).append(_pack(key, node))
     return branches
 
 
@@ -170,19 +170,19 @@ def _message_of(node: Any) -> dict[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _said(key: str, node: Any) -> Said:
+def _parse_node(key: str, node: Any) -> Message:
     message = _message_of(node)
     content = message.get("content")
-    whole = _kept(key, node)
+    whole = _pack(key, node)
     if not isinstance(content, dict):
-        return Said("context", None, whole, whole)
+        return Message("context", None, whole, whole)
     value = _value_of(content)
     role = _role_of(message, content, value)
-    return Said(role, value, _kept(key, {**node, "message": {**message, "content": None}}), whole)
+    return Message(role, value, _pack(key, {**node, "message": {**message, "content": None}}), whole)
 
 
 def _role_of(message: dict[str, Any], content: dict[str, Any], value: Json) -> Role:
-    """Tell what a message is: not a part of the dialogue, if it is hidden, or said to or by a tool, or thought."""
+    """Return a message's role. Hidden messages, messages to or from tools, and reasoning are context."""
     author, details = message.get("author"), message.get("metadata")
     if isinstance(details, dict) and details.get("is_visually_hidden_from_conversation") is True:
         return "context"
@@ -196,7 +196,7 @@ def _role_of(message: dict[str, Any], content: dict[str, Any], value: Json) -> R
 
 
 def _value_of(content: dict[str, Any]) -> Json:
-    """Return the text of a content that is nothing else, and any other content as it is."""
+    """Return the text of pure text content, and any other content unchanged."""
     parts = content.get("parts")
     is_text = list(content) == ["content_type", "parts"] and content["content_type"] == "text"
     return cast(
@@ -204,26 +204,27 @@ def _value_of(content: dict[str, Any]) -> Json:
     )
 
 
-def _kept(key: str, node: Any) -> Json:
+def _pack(key: str, node: Any) -> Json:
+    """Return a node together with its key in the mapping, which is nearly always its ``id``."""
     return node if isinstance(node, dict) and node.get("id") == key else {"key": key, "node": node}
 
 
-def _unkept(kept: Any) -> tuple[str, Any]:
-    return (kept["id"], kept) if "id" in kept else (kept["key"], kept["node"])
+def _unpack(packed: Any) -> tuple[str, Any]:
+    return (packed["id"], packed) if "id" in packed else (packed["key"], packed["node"])
 
 
-def _fill(kept: Any, value: Any) -> Any:
-    key, node = _unkept(kept)
+def _fill(packed: Any, value: Any) -> Any:
+    key, node = _unpack(packed)
     content = {"content_type": "text", "parts": [value]} if isinstance(value, str) else value
-    return _kept(key, {**node, "message": {**node["message"], "content": content}})
+    return _pack(key, {**node, "message": {**node["message"], "content": content}})
 
 
 def conversation_json(conversation: Conversation, runs: list[Run]) -> dict[str, Any]:
-    """Return the element of the export that a conversation was read from, equal but for the order of its nodes."""
+    """Return the element of the export that a conversation was imported from, equal except for the order of its nodes."""
     mapping: dict[str, Any] = {}
     for run in runs:
         _, rest = extras.split(run.metadata, KEY, REST)
-        mapping |= map(_unkept, [*messages_of(run, rest, _fill), *rest.get("branches", [])])
+        mapping |= map(_unpack, [*messages_of(run, rest, _fill), *rest.get("branches", [])])
     metadata, kept = extras.split(conversation.metadata, KEY, _FIELDS)
     fields = {**kept.get("fields", {}), "mapping": mapping}
     return {**fields, **{field: metadata.get(name) for field, name in _QUERIED.items() if field in fields}}

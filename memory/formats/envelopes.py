@@ -1,4 +1,4 @@
-"""Griptape's conversations, as its drivers keep them: one JSON object with all the runs."""
+"""Convert Griptape's conversations in the form that its drivers store: one JSON object with all the runs."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -17,48 +17,48 @@ _REST: Final = frozenset(["attributes", "envelope", "key", "text", "thread"])
 _SUMMARY: Final = ("summary", "summary_index")  # fields of the memory up to 0.30, metadata since
 
 
-def read_envelope(id: Json, value: Any, at: int, beside: dict[str, Json] | None = None) -> Change:
-    """Return the conversation that an object of Griptape's is, of any release.
+def read_envelope(id: Json, value: Any, at: int, extra: dict[str, Json] | None = None) -> Change:
+    """Return the conversation for the JSON object of a Griptape conversation, of any release.
 
-    Its ``metadata`` is the conversation's. What else there is beside the runs (``type``, ``max_runs``, ``summary`` of the
-    releases up to 0.30) is kept in the metadata under ``griptape.envelope``; metadata that no store can keep,
-    as ``griptape.text``.
+    Its ``metadata`` becomes the conversation's. Other fields besides the runs (``type``, ``max_runs``, ``summary`` of the
+    releases up to 0.30) are kept in the metadata under ``griptape.envelope``. If no store can keep them, all of them are kept
+    as JSON text under ``griptape.text``.
 
     Args:
-        id: of the conversation.
-        value: what ``json.loads`` made of it.
-        at: when it was made, in microseconds since 1970; Griptape does not write that.
-        beside: what else the place it comes from says; kept under ``griptape`` too.
+        id: the conversation's id.
+        value: the parsed JSON.
+        at: when the conversation was made, in microseconds since 1970; Griptape does not write it.
+        extra: further fields from the source, also kept under ``griptape``.
 
     Raises:
-        InvalidValueError: it is no such object, or the id cannot be one.
+        InvalidValueError: the value is not such an object, or the id is not valid.
     """
     if not isinstance(value, dict) or not ("runs" in value or "metadata" in value):
-        raise InvalidValueError("it is no conversation of Griptape's: that is an object with runs and metadata")
+        raise InvalidValueError("not a conversation of Griptape, which is an object with runs and metadata")
     runs = value.get("runs", [])
     if not isinstance(runs, list):
         raise InvalidValueError(f"runs must be a list, not {type(runs).__name__}")
     created_at = to_datetime(at)
-    metadata = metadata_of({name: part for name, part in value.items() if name != "runs"}, beside or {})
+    metadata = metadata_of({name: part for name, part in value.items() if name != "runs"}, extra or {})
     return conversation(id, metadata, [run_record(run, created_at) for run in runs], at)
 
 
-def metadata_of(fields: dict[str, Any], beside: dict[str, Json]) -> dict[str, Json]:
-    """Return a conversation's metadata: that among the fields of an envelope, and the other fields under ``griptape``."""
+def metadata_of(fields: dict[str, Any], extra: dict[str, Json]) -> dict[str, Json]:
+    """Return a conversation's metadata: the envelope's ``metadata``, with its other fields under ``griptape``."""
     given = fields.get("metadata")
     metadata = given if isinstance(given, dict) else {}
     others = {name: part for name, part in fields.items() if name != "metadata" or part is not metadata}
-    rest: dict[str, Json] = {**beside, **({"envelope": others} if others else {})}
+    rest: dict[str, Json] = {**extra, **({"envelope": others} if others else {})}
     together = extras.join(metadata, KEY, rest)
     try:
         encode_metadata(together)
     except InvalidValueError:
-        return {KEY: {**beside, "text": json.dumps(fields)}}
+        return {KEY: {**extra, "text": json.dumps(fields)}}
     return together
 
 
 def write_envelope(metadata: dict[str, Any], runs: Iterable[Run]) -> Iterator[str]:
-    """Yield, in pieces, the text of a conversation that Griptape 1.13 loads; it is Griptape's own text where that wrote it."""
+    """Yield, in pieces, a conversation as JSON that Griptape 1.13 loads; Griptape's own conversations are written unchanged."""
     yield '{"runs": ['
     comma = ""
     for run in runs:
@@ -68,7 +68,7 @@ def write_envelope(metadata: dict[str, Any], runs: Iterable[Run]) -> Iterator[st
 
 
 def metadata_json(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the metadata that Griptape is to have: what it read of its own comes back, a summary where 1.13 looks for it."""
+    """Return the metadata in Griptape's form: its own is restored, with the summary where Griptape 1.13 expects it."""
     others, rest = extras.split(metadata, KEY, _REST)
     envelope = rest.get("envelope")
     if isinstance(rest.get("text"), str):

@@ -1,14 +1,14 @@
-"""What a format knows and this package does not: kept beside the metadata, under one key that is named after the format."""
+"""Format-specific fields without an equivalent here, stored in the metadata under one key named after the format."""
 
 from typing import Any, Final
 
 from memory.domain.values import Json
 
-_SHADOWED: Final = "shadowed"  # what stood under the format's key before
+_SHADOWED: Final = "shadowed"  # the application's own value under the format's key
 
 
 def join(metadata: dict[str, Json], key: str, rest: dict[str, Json]) -> dict[str, Json]:
-    """Return metadata with a format's rest under its key, in the place of what stood there.
+    """Return metadata with a format's fields under its key; a value already under this key is kept among them.
 
     >>> join({"customer": "ada"}, "griptape", {"keys": ["id", "input", "output"]})
     {'customer': 'ada', 'griptape': {'keys': ['id', 'input', 'output']}}
@@ -19,12 +19,12 @@ def join(metadata: dict[str, Json], key: str, rest: dict[str, Json]) -> dict[str
 
 
 def split(metadata: dict[str, Any], key: str, known: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what `join` put together: the metadata, and the rest; all of it is metadata where the key is somebody else's.
+    """Undo `join`: return the metadata and the format's fields. If `join` did not write the key, it counts as metadata.
 
     Args:
-        metadata: of a conversation or a run.
-        key: the format's.
-        known: the names that the rest can have.
+        metadata: the metadata of a conversation or a run.
+        key: the format's key.
+        known: the names that the format's fields may have.
 
     >>> split({"customer": "ada", "griptape": {"keys": ["id"]}}, "griptape", frozenset(["keys"]))
     ({'customer': 'ada'}, {'keys': ['id']})

@@ -1,6 +1,6 @@
-"""Griptape's runs, as the JSON of every release, and ours: one becomes the other and comes back as it was.
+"""Convert Griptape's runs, in the JSON of any release, to our runs and back, without loss.
 
-Nothing of griptape is imported here, and no module that data names: Griptape's own ``from_dict`` would do that.
+This module imports nothing of griptape. It never imports a module that the data names, as Griptape's ``from_dict`` does.
 """
 
 import json
@@ -16,30 +16,30 @@ from memory.formats import extras
 from memory.formats.artifacts import artifact_of, is_artifact, loadable_artifact
 
 KEY: Final = "griptape"
-"""The key in the metadata of runs and conversations that holds what Griptape kept and neither of them has a place for."""
+"""The metadata key of runs and conversations for Griptape's fields without an equivalent in this package."""
 
 SHOWN_FROM: Final = "griptape:shown_from"
-"""The key in a run's metadata by which `memory.bridges.griptape` hides those before it; Griptape itself is not to see it."""
+"""The key in a run's metadata by which `memory.bridges.griptape` hides the runs before it. It is not passed to Griptape."""
 
-_WRITTEN: Final = ("type", "id", "meta", "input", "output")  # the keys of a run, as Griptape 1.13 writes them
+_KEYS: Final = ("type", "id", "meta", "input", "output")  # of a run, in the order in which Griptape 1.13 writes them
 _ARTIFACTS: Final = ("input", "output")
 _REST: Final = frozenset(["keys", "values", "texts", "run", "text"])
 
 
 def run_record(value: Json, created_at: datetime | None = None) -> Run:
-    """Return the run that a value of Griptape's is; every JSON value is one, and `run_json` gives it back.
+    """Return the run for the JSON of a Griptape run. Every JSON value is accepted, and `run_json` restores it.
 
-    Input and output are the artifacts' JSON as it is. The id and ``meta`` become the run's where they can be; what else
-    there is, is kept under ``griptape`` in the run's metadata: ``keys`` it had, and ``values`` of those that the run has no place
-    for. A value that is no object is kept as ``run``.
+    Input and output are the artifacts' JSON, unchanged. The id and ``meta`` become the run's id and metadata if they are valid.
+    The rest is kept in the run's metadata under ``griptape``: ``keys`` has the original keys, ``values`` the values without a
+    field in `Run`. A value that is not an object is kept as ``run``.
 
-    A part that no store can keep (NaN in it, say) is kept as its JSON text, where it would have stood or among the ``values``,
-    and ``texts`` has its name; the parts of a ``meta`` that can be kept are metadata all the same. A value that is no
-    object and cannot be kept is ``text``.
+    A part that no store can keep (it contains NaN, for example) is replaced by its JSON text, and its name is added to
+    ``texts``; the storable entries of such a ``meta`` still become metadata. A value that is not an object and cannot be stored
+    is kept as ``text``.
 
     Args:
-        value: what ``json.loads`` made of a run.
-        created_at: when it was made, which Griptape does not write; now, when left out.
+        value: the parsed JSON of a run.
+        created_at: when the run was made, which Griptape does not write; default: now.
 
     >>> run = run_record({"type": "Run", "id": "r1", "meta": {"user": "ada"}, "input": "Hi", "output": "Hello"})
     >>> run.id, run.input, run.metadata["user"]
@@ -56,7 +56,7 @@ def run_record(value: Json, created_at: datetime | None = None) -> Run:
 
 
 def texts_of(run: Run) -> list[str]:
-    """Return the names of the parts that `run_record` kept as their text, because no store can keep them as they are.
+    """Return the names of the parts that `run_record` kept as JSON text, because no store can keep their values.
 
     >>> texts_of(run_record({"type": "Run", "id": "r1", "meta": {"cost": float("nan")}, "input": "Hi", "output": "Hello"}))
     ['meta']
@@ -74,7 +74,7 @@ def _can_be_kept(run: Run) -> bool:
 
 
 def _read(value: Json, created_at: datetime, texts: Sequence[str] = ()) -> Run:
-    """Return the run that a value is, where stores can keep it; the parts that ``texts`` names are kept as their text."""
+    """Return the run for a value; the parts named by ``texts`` are kept as JSON text."""
     if not isinstance(value, dict):
         return Run(None, None, {KEY: {"run": value}}, created_at=created_at)
     meta = value.get("meta")
@@ -82,18 +82,18 @@ def _read(value: Json, created_at: datetime, texts: Sequence[str] = ()) -> Run:
     run = Run(value.get("input"), value.get("output"), metadata, first_id(value.get("id")) or new_id(), created_at)
     plain = _plain(run)
     values = {name: part for name, part in value.items() if name not in plain or not _is_same(part, plain[name])}
-    written = {name: json.dumps(value[name]) for name in texts}
-    values |= {name: text for name, text in written.items() if name not in _ARTIFACTS}
-    if "meta" in written:
+    dumped = {name: json.dumps(value[name]) for name in texts}
+    values |= {name: text for name, text in dumped.items() if name not in _ARTIFACTS}
+    if "meta" in dumped:
         metadata = {
             name: part for name, part in metadata.items() if _can_be_kept(_read({"meta": {name: part}}, created_at))
         }
-    is_told = tuple(value) == _WRITTEN and is_artifact(run.input) and is_artifact(run.output)
-    rest: dict[str, Json] = {} if is_told and not values and not texts else {"keys": list[Json](value)}
+    is_standard = tuple(value) == _KEYS and is_artifact(run.input) and is_artifact(run.output)
+    rest: dict[str, Json] = {} if is_standard and not values and not texts else {"keys": list[Json](value)}
     rest |= {"values": values} if values else {}
     rest |= {"texts": list[Json](texts)} if texts else {}
-    given = [written.get(name, part) for name, part in (("input", run.input), ("output", run.output))]
-    return Run(given[0], given[1], extras.join(metadata, KEY, rest), run.id, created_at)
+    input, output = dumped.get("input", run.input), dumped.get("output", run.output)
+    return Run(input, output, extras.join(metadata, KEY, rest), run.id, created_at)
 
 
 def _plain(run: Run) -> dict[str, Any]:
@@ -105,10 +105,10 @@ def _is_same(one: Json, other: Json) -> bool:
 
 
 def run_json(run: Run) -> Any:
-    """Return a run as Griptape's JSON: exactly what `run_record` read; of a run of ours, what Griptape 1.13 loads.
+    """Return a run as Griptape's JSON: the exact value that `run_record` read, or for our own runs JSON that Griptape 1.13 loads.
 
-    A string of ours is a TextArtifact, whose id is made of the run's: it is the same every time. What was changed since it was
-    read (input, output, metadata) is as it is now.
+    Our strings become TextArtifacts with an id derived from the run's id, so that it is always the same. Changes of input,
+    output and metadata since the run was read are included.
 
     >>> run_json(Run("Hi", "Hello", id="r1"))["input"]
     {'type': 'TextArtifact', 'id': 'r1-input', 'reference': None, 'meta': {}, 'name': 'r1-input', 'value': 'Hi'}
@@ -127,7 +127,7 @@ def run_json(run: Run) -> Any:
 
 
 def _with_rest(plain: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's parts together with those that were kept aside; what is kept as text is what that says."""
+    """Return a run's parts with those kept in its metadata; parts kept as text are parsed."""
     parts = {**plain, **rest.get("values", {})}
     for name in rest.get("texts", []):
         parts[name] = _parsed(parts[name], name)
@@ -138,7 +138,7 @@ def _with_rest(plain: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(text: Any, name: str) -> Any:
-    """Return the value that `run_record` made a text of; what stands there now, if that is another."""
+    """Return the value that `run_record` kept as text; or the current value, if it was replaced since."""
     if not isinstance(text, str) or not _is_json(text):
         return text
     value = json.loads(text)
@@ -146,16 +146,16 @@ def _parsed(text: Any, name: str) -> Any:
 
 
 def loadable_run_json(run: Run) -> dict[str, Any]:
-    """Return a run as JSON that Griptape 1.13 loads, whatever it was read from.
+    """Return a run as JSON that Griptape 1.13 can load, whatever it was read from.
 
-    It differs from `run_json` where that would not load: a string or an artifact of an older release, a class that Griptape
-    does not have, a key it does not know. Griptape fails the whole conversation for one such run.
+    The result differs from `run_json` only if Griptape could not load that: a string or an artifact of an older release, an
+    unknown class, an unknown key. One such run makes Griptape fail to load the whole conversation.
     """
     metadata, rest = _split(run)
     parts = _with_rest(_plain(replace(run, metadata=metadata)), rest)
     meta = parts["meta"] if isinstance(parts["meta"], dict) else None
     if rest.keys() & {"text", "run"} or rest.get("values", {}).keys() - {"meta", "type"}:
-        meta = {**(meta or {}), KEY: rest}  # Griptape looks at nothing inside of `meta`
+        meta = {**(meta or {}), KEY: rest}  # Griptape does not interpret `meta`
     artifacts = {name: _loadable(parts[name], getattr(run, name), f"{run.id}-{name}") for name in _ARTIFACTS}
     return {"type": "Run", "id": run.id, "meta": meta, **artifacts}
 
@@ -163,12 +163,12 @@ def loadable_run_json(run: Run) -> dict[str, Any]:
 def _loadable(value: Json, kept: Json, id: str) -> dict[str, Json]:
     try:
         return loadable_artifact(value, id)
-    except RecursionError:  # it is kept as text because it nests so deep
+    except RecursionError:  # nests too deep, and is therefore kept as text
         return loadable_artifact(kept, id)
 
 
 def _split(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a run's metadata and what was kept aside, if that is what `run_record` wrote."""
+    """Return a run's metadata and the fields that `run_record` kept in it, if it did."""
     if SHOWN_FROM in run.metadata:
         run = replace(run, metadata={name: value for name, value in run.metadata.items() if name != SHOWN_FROM})
     metadata, rest = extras.split(run.metadata, KEY, _REST)
@@ -182,7 +182,7 @@ def _is_rest(run: Run, metadata: dict[str, Any], rest: dict[str, Any]) -> bool:
     keys, values, texts = rest.get("keys"), rest.get("values", {}), rest.get("texts", [])
     if not isinstance(keys, list) or not isinstance(values, dict) or not isinstance(texts, list):
         return False
-    known = {*values, *_WRITTEN}
+    known = {*values, *_KEYS}
     return all(isinstance(name, str) and name in known for name in [*keys, *texts])
 
 

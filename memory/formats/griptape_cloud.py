@@ -1,11 +1,11 @@
-"""Threads of Griptape Cloud, whoever wrote them: each is a conversation, under its alias or its own id."""
+"""Read the threads of Griptape Cloud, by any author. Each is a conversation whose id is the thread's alias or own id."""
 
 from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.adapters.cloud.aliases import DEFAULT_NAMESPACE
+from memory.adapters.cloud.names import DEFAULT_NAMESPACE
 from memory.adapters.cloud.records import Thread
 from memory.domain.entities import Run
 from memory.domain.records import decode_metadata
@@ -24,12 +24,12 @@ _MEMORY_FIELDS: Final = frozenset(["type", "max_runs", "autoload", "autoprune", 
 def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     """Yield the conversations of an organization.
 
-    Threads that this package has written in other namespaces are left out: they come with ``memory copy``. Of a thread
-    without an alias, or with one that another has too, the id is the thread's own.
+    Threads that this package wrote in other namespaces are skipped: use ``memory copy`` for them. A thread without an alias,
+    or with an alias that another thread has too, gets its own id as the conversation's id.
     """
     host = source.name if "://" in source.name else f"https://{source.name}"
     if not host.startswith(("https://", "http://")) or "@" in host or "?" in host:
-        raise ConfigurationError(f"{redact(source.name)} is no host: it looks like https://cloud.griptape.ai")
+        raise ConfigurationError(f"{redact(source.name)} is not a host: write one such as https://cloud.griptape.ai")
     repository = GriptapeCloudRepository(host)
     try:
         ids: set[str] = set()
@@ -47,7 +47,7 @@ def _read(id: str, thread: Thread, runs: list[Run]) -> Change:
     stored = thread.state.record
     metadata = decode_metadata(stored.metadata, f"the metadata of thread {thread.id}")
     if thread.envelope is None:
-        # Up to 0.30 the thread's metadata is the memory without its runs.
+        # Up to Griptape 0.30, the thread's metadata is the memory without its runs.
         is_memory = metadata.get("type") in _MEMORIES and metadata.keys() <= _MEMORY_FIELDS
         named = {"thread_id": thread.id, "alias": thread.alias, "name": thread.name}
         metadata = metadata_of(metadata if is_memory else {"metadata": metadata}, {"thread": {**named}})

@@ -1,4 +1,4 @@
-"""Conversations of Griptape's DynamoDB driver: the items of a table, each with the JSON of a conversation in one attribute."""
+"""Read the table of Griptape's DynamoDB driver: each item has the JSON of one conversation in an attribute."""
 
 import base64
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ _TRIES: Final = 7
 
 
 def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield the conversations of a table, read consistently, page by page.
+    """Yield the conversations of a table, page by page, with consistent reads.
 
-    The id is the value of the partition key; with a sort key it is both, as ``partition/sort`` (``/`` and ``%`` in them
-    percent-encoded). What else an item has is kept in the conversation's metadata, under ``griptape``.
+    The conversation's id is the partition key; with a sort key, the id is ``partition/sort`` (each with ``/`` and ``%``
+    percent-encoded). Other attributes of the item are kept in the conversation's metadata, under ``griptape``.
     """
     options = source.options
     where = f"table {source.name!r}"
     try:
-        client = checked(  # a page that is cut off is an error, not the end of the table
+        client = checked(  # a truncated page must be an error, not the end of the table
             boto3.client(
                 "dynamodb",
                 region_name=options.get("region"),
@@ -42,16 +42,16 @@ def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
             for page in client.get_paginator("scan").paginate(TableName=source.name, ConsistentRead=True):
                 for item in page["Items"]:
                     number += 1
-                    yield _arrival(number, item, source)
+                    yield _parse_item(number, item, source)
     except (BotoCoreError, ClientError) as error:
         if code_of(error) == "ResourceNotFoundException":
-            raise ConfigurationError(f"there is no {where} in this region of this account") from error
+            raise ConfigurationError(f"{where} does not exist in this region and account") from error
         raise translate(error, where) or ConfigurationError(f"{where}: {error}") from error
-    except ValueError as error:  # botocore's own: an endpoint that is no URL
+    except ValueError as error:  # from botocore: the endpoint is not a URL
         raise ConfigurationError(f"{where}: {error}") from error
 
 
-def _arrival(number: int, item: dict[str, Any], source: Source) -> ParsedConversation | RejectedConversation:
+def _parse_item(number: int, item: dict[str, Any], source: Source) -> ParsedConversation | RejectedConversation:
     options = source.options
     names = [options["partition_key"], *([options["sort_key"]] if "sort_key" in options else [])]
     try:
@@ -62,25 +62,23 @@ def _arrival(number: int, item: dict[str, Any], source: Source) -> ParsedConvers
     attribute = options["value_attribute"]
     text = item.get(attribute, {}).get("S")
     if text is None:
-        return RejectedConversation(number, f"{id!r}: the item has no text in its attribute {attribute!r}")
-    beside: dict[str, Json] = {}
+        return RejectedConversation(number, f"{id!r}: the attribute {attribute!r} of the item is not a string")
+    extra: dict[str, Json] = {}
     if len(keys) > 1:
-        beside["key"] = {name: _json(item[name]) for name in names}
+        extra["key"] = {name: _json(item[name]) for name in names}
     others = {name: _json(value) for name, value in item.items() if name not in (*names, attribute)}
     if others:
-        beside["attributes"] = others
-    arrival = read_json(
-        number, text.encode(), lambda value: read_envelope(id, value, source.at, beside), limits=source.limits
+        extra["attributes"] = others
+    parsed = read_json(
+        number, text.encode(), lambda value: read_envelope(id, value, source.at, extra), limits=source.limits
     )
-    return (
-        RejectedConversation(number, f"{id!r}: {arrival.reason}")
-        if isinstance(arrival, RejectedConversation)
-        else arrival
-    )
+    if isinstance(parsed, RejectedConversation):
+        return RejectedConversation(number, f"{id!r}: {parsed.reason}")
+    return parsed
 
 
 def id_of_keys(keys: list[str]) -> str:
-    """Return the id of the conversation that is kept under these keys.
+    """Return the id of the conversation with these keys.
 
     >>> id_of_keys(["a/b"]), id_of_keys(["a/b", "1"])
     ('a/b', 'a%2Fb/1')
@@ -92,11 +90,11 @@ def _key(item: dict[str, Any], name: str) -> str:
     for kind, value in item.get(name, {}).items():
         if kind in ("S", "N"):
             return str(value)
-    raise InvalidValueError(f"the item has no text or number in its attribute {name!r}")
+    raise InvalidValueError(f"the attribute {name!r} of the item is not a string or number")
 
 
 def _json(value: Any) -> Json:
-    """Return an attribute in DynamoDB's own JSON, where bytes are base64."""
+    """Return an attribute as DynamoDB JSON, with bytes as base64."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, list):

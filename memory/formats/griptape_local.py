@@ -1,4 +1,4 @@
-"""Files of Griptape's local driver: one conversation each, whose id is the file's name."""
+"""Read the files of Griptape's local driver: each holds one conversation, whose id is the file's name."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -10,11 +10,11 @@ from memory.transfer import BROKEN_STREAM, ParsedConversation, RejectedConversat
 
 ENDING = ".json"
 _CHUNK: Final = 2**20
-_AS_IT_IS = " !#$&'()+,;=@[]^`{}~"  # besides letters, digits and "-._~", which are never encoded; not '%' and not '/'
+_SAFE = " !#$&'()+,;=@[]^`{}~"  # not encoded, like letters, digits and "-._~"; '%' and '/' must be encoded
 
 
 def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield the conversation that a file holds."""
+    """Yield the conversation in a file."""
     parts: list[bytes] = []
     try:
         while part := source.file.read(_CHUNK):
@@ -30,7 +30,7 @@ def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
 
 
 def id_of(stem: str) -> str:
-    """Return the id of the conversation in a file of this name, without its ending.
+    """Return the conversation's id for a file name without its suffix.
 
     >>> id_of("support-42"), id_of("a%2Fb"), id_of("100%")
     ('support-42', 'a/b', '100%')
@@ -43,11 +43,11 @@ def id_of(stem: str) -> str:
 
 
 def stem_of(id: str) -> str:
-    """Return a name for the file of a conversation: its id, percent-encoded where file names do not hold it, or would be hidden.
+    """Return the file name for a conversation, without suffix: its id, percent-encoded so that the name is valid and not hidden.
 
     >>> stem_of("support-42"), stem_of("a/b"), stem_of("../v1.2")
     ('support-42', 'a%2Fb', '%2E%2E%2Fv1.2')
     """
-    shown = id.lstrip(".")
-    dots = "%2E" * (len(id) - len(shown))
-    return dots + "".join(part if not part.isascii() else quote(part, safe=_AS_IT_IS) for part in shown)
+    visible = id.lstrip(".")
+    dots = "%2E" * (len(id) - len(visible))
+    return dots + "".join(part if not part.isascii() else quote(part, safe=_SAFE) for part in visible)

@@ -1,4 +1,4 @@
-"""Conversations of Griptape's Redis driver: the fields of one hash, each with the JSON of a conversation."""
+"""Read the hash of Griptape's Redis driver: each field has the JSON of one conversation."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -14,47 +14,45 @@ from memory.formats.registry import Source
 from memory.port.urls import redact
 from memory.transfer import ParsedConversation, RejectedConversation, read_json
 
-_AT_ONCE: Final = 10  # fields in one answer: a conversation can be large
+_PAGE: Final = 10  # fields in one HSCAN response: a conversation can be large
 _TIMEOUT: Final = 30  # seconds
 
 
 def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield the conversations of the hash that ``index`` names; a field's name is the id.
+    """Yield the conversations of the hash named by ``index``; a field's name is the conversation's id.
 
-    Memory is that of some conversations, and of all ids: a server that rearranges the hash meanwhile may tell one twice.
+    All ids are held in memory, because HSCAN may return a field twice when the server rehashes.
     """
     where, index = redact(source.name), source.options["index"]
-    from_url: Any = redis.Redis.from_url  # the stubs that come with redis-om know an older one
+    from_url: Any = redis.Redis.from_url  # the stubs installed with redis-om are for an older version
     try:
         client = from_url(source.name, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT)
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"{where} is no URL of a Redis server: it looks like redis://host:6379/0") from error
+        raise ConfigurationError(f"{where} is not the URL of a Redis server: write redis://host:6379/0") from error
     try:
         with client:
             if not client.exists(index):
                 raise ConfigurationError(
-                    f"{where} has no key {index!r}: --index names the `index` of Griptape's driver"
+                    f"{where} has no key {index!r}: set --index to the `index` of Griptape's driver"
                 )
             seen: set[bytes] = set()
-            for field, text in client.hscan_iter(index, count=_AT_ONCE):
+            for field, text in client.hscan_iter(index, count=_PAGE):
                 if field not in seen:
                     seen.add(field)
-                    yield _arrival(len(seen), field, text, source)
+                    yield _parse_field(len(seen), field, text, source)
     except RedisError as error:
         raise translate(error, where) or ConfigurationError(f"{where}: {error}") from error
 
 
-def _arrival(number: int, field: bytes, text: bytes, source: Source) -> ParsedConversation | RejectedConversation:
+def _parse_field(number: int, field: bytes, text: bytes, source: Source) -> ParsedConversation | RejectedConversation:
     try:
         id = field.decode()
     except UnicodeDecodeError:
-        return RejectedConversation(number, f"the field {field[:40]!r} is no UTF-8: it cannot be an id")
-    arrival = read_json(number, text, partial(_read, id, source.at), limits=source.limits)
-    return (
-        RejectedConversation(number, f"{id!r}: {arrival.reason}")
-        if isinstance(arrival, RejectedConversation)
-        else arrival
-    )
+        return RejectedConversation(number, f"the field name {field[:40]!r} is not UTF-8 and cannot be an id")
+    parsed = read_json(number, text, partial(_read, id, source.at), limits=source.limits)
+    if isinstance(parsed, RejectedConversation):
+        return RejectedConversation(number, f"{id!r}: {parsed.reason}")
+    return parsed
 
 
 def _read(id: str, at: int, value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Large JSON, one value after the other: the elements of an array are read one by one, and a bad one spoils no other.
+"""Read large JSON one value at a time. The elements of an array are read one by one, so a malformed one affects no other.
 
-An element is cut out by its brackets, and what is between them is then parsed by itself.
+Elements are found by matching brackets, and each is then parsed by itself.
 """
 
 import codecs
@@ -13,41 +13,39 @@ from memory.transfer import BROKEN_STREAM, DEFAULT_LIMITS, Limits, RejectedConve
 _CHUNK: Final = 2**16
 _SPACE: Final = re.compile(rb"[\s,]*+")
 _STRING: Final = rb'"(?>[^"\\]++|\\.)*+"'
-_INSIDE: Final = re.compile(
-    rb'(?>[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL
-)  # up to a bracket, or a string that is cut
+_INSIDE: Final = re.compile(rb'(?>[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)  # up to a bracket or incomplete string
 _ATOM: Final = re.compile(_STRING + rb'|[^"\[\]{},\s]++|}', re.DOTALL)
 _OPENING, _QUOTE = b"[{", ord('"')
 
 
 class Element(NamedTuple):
-    """A value of a JSON text: of which array (from 1 on; 0: of none), and its own text."""
+    """A JSON value: the number of its array (from 1; 0 outside any array) and its text."""
 
     array: int
     text: bytes
 
 
 class _EndError(Exception):
-    """The input ends inside of a value, or the value is too long."""
+    """The input ends inside a value, or the value is too long."""
 
 
 def elements(
     stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[tuple[int, Element | RejectedConversation]]:
-    """Yield the elements of the arrays in a stream, and values that stand outside of one, with their numbers.
+    """Yield the elements of the arrays in a stream, and the values outside arrays, numbered from 1.
 
-    There may be several values, one after the other. Memory is that of the largest element. What is not JSON
-    between elements, and an end that comes too early, is a `Refusal`, and ends it.
+    The stream may have several values in sequence. Only the current element is held in memory. Malformed JSON between elements
+    and a truncated stream yield a `RejectedConversation` and end the iteration.
 
     Args:
         stream: JSON in UTF-8.
-        limits: what is refused; an element that is, ends it.
+        limits: the limits for one element; an element beyond them ends the iteration too.
     """
     number = 0
     try:
         for number, element in enumerate(_Reader(stream, limits).elements(), 1):
             too_long = len(element.text) > limits.line
-            yield number, RejectedConversation(number, limits.too_long("it")) if too_long else element
+            yield number, RejectedConversation(number, limits.too_long("the value")) if too_long else element
     except _EndError as error:
         yield number + 1, RejectedConversation(number + 1, str(error))
     except BROKEN_STREAM as error:
@@ -55,7 +53,7 @@ def elements(
 
 
 class _Reader:
-    """A stream, as far as it is needed: from the element that is being read."""
+    """A stream of which only the data from the current element on is held in memory."""
 
     def __init__(self, stream: IO[bytes], limits: Limits) -> None:
         self._stream = stream
@@ -82,25 +80,24 @@ class _Reader:
             else:
                 raise _EndError(f"not JSON: {self._data[self._at : self._at + 20]!r}")
         if is_inside:
-            raise _EndError("the input ends inside of the array")
+            raise _EndError("the input ends inside the array")
 
     def _more(self) -> bool:
-        """Read on; what is before the element that is being read is forgotten."""
+        """Read the next chunk and discard the data before the current element. Return False at the end of the stream."""
         kept = self._data[self._start :]
         if len(kept) > self._limits.line:
-            raise _EndError(self._limits.too_long("it"))
+            raise _EndError(self._limits.too_long("the value"))
         if self._limits.has_too_many_values(kept):
             raise _EndError(self._limits.too_many())
-        read = self._stream.read(
-            max(_CHUNK, len(kept))
-        )  # twice as much each time: a long one is not looked at too often
+        # The chunk doubles each time, so that a long element is not scanned too often.
+        read = self._stream.read(max(_CHUNK, len(kept)))
         self._data = kept + read
         self._at -= self._start
         self._start = 0
         return bool(read)
 
     def _next(self) -> bytes:
-        """Go to what follows blanks and commas, and return its first byte; nothing at the end."""
+        """Skip blanks and commas, and return the next byte; empty at the end of the stream."""
         while True:
             self._start = self._at = _match(_SPACE, self._data, self._at)
             if self._at < len(self._data) or not self._more():
@@ -116,7 +113,7 @@ class _Reader:
                 if depth == 0:
                     return self._data[self._start : self._at]
             elif not self._more():
-                raise _EndError("the input ends inside of it")
+                raise _EndError("the input ends inside the value")
 
     def _atom(self) -> bytes:
         while True:
@@ -126,12 +123,12 @@ class _Reader:
                 return found[0]
             if not self._more():
                 if not found:
-                    raise _EndError("the input ends inside of it")
+                    raise _EndError("the input ends inside the value")
                 self._at = len(self._data)
                 return self._data[self._start :]
 
 
 def _match(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
-    """Return where a pattern ends that matches anywhere, if only nothing."""
+    """Return the end of a pattern's match; the patterns here always match, if only the empty string."""
     found = pattern.match(data, at)
     return found.end() if found else at

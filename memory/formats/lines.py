@@ -1,4 +1,4 @@
-"""This package's own lines of JSON."""
+"""Read this package's own JSON lines."""
 
 from collections.abc import Iterator
 

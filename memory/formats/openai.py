@@ -1,4 +1,4 @@
-"""Lists of messages as OpenAI's interfaces take them: ``{"messages": [{"role": "user", "content": "Hi"}, ...]}``."""
+"""Read lists of messages in OpenAI's format: ``{"messages": [{"role": "user", "content": "Hi"}, ...]}``."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from memory.formats import extras
 from memory.formats.builders import conversation
 from memory.formats.json_stream import Element, elements
 from memory.formats.registry import Source
-from memory.formats.turns import REST, Role, Said, messages_of, rest_of, turns, values_of
+from memory.formats.turns import REST, Message, Role, messages_of, rest_of, turns, values_of
 from memory.port.changes import Change
 from memory.transfer import (
     BROKEN_STREAM,
@@ -30,7 +30,7 @@ from memory.transfer import (
 )
 
 KEY: Final = "openai"
-"""The key in the metadata of runs and conversations that holds what they have no place for."""
+"""The metadata key of runs and conversations for fields without an equivalent in this package."""
 
 _FIELDS: Final = frozenset(["fields"])
 _LONGEST_FIRST_LINE: Final = 2**20
@@ -38,13 +38,13 @@ _ROLES: Final[dict[object, Role]] = {"user": "question", "assistant": "answer"}
 
 
 def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield the conversation of each list of messages: of a line, of an element of an array, or of the whole file."""
+    """Yield one conversation for each list of messages: a line, an element of an array, or the whole file."""
     try:
         first = source.file.readline(_LONGEST_FIRST_LINE)
     except BROKEN_STREAM as error:
         yield broken_off(1, error)
         return
-    stream = cast("IO[bytes]", _Again(first, source.file))
+    stream = cast("IO[bytes]", _PrefixedStream(first, source.file))
     is_lines = len(first) < _LONGEST_FIRST_LINE and not first.strip().endswith((b"[", b"{", b",", b":"))
     is_lines = is_lines and bool(first.strip())
     texts = _lines(stream, source.limits) if is_lines else _texts(elements(stream, limits=source.limits), source.limits)
@@ -52,19 +52,19 @@ def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
         if isinstance(text, RejectedConversation):
             yield replace(text, number=number)
         else:
-            yield from _arrivals(number, text, source)
+            yield from _parse_text(number, text, source)
 
 
 def _lines(stream: IO[bytes], limits: Limits) -> Iterator[tuple[int, bytes | RejectedConversation]]:
-    """Yield the texts of lines; of a file that is one line with an array of conversations, those of its elements."""
+    """Yield each line; if the file is a single line with an array of conversations, yield its elements."""
     lines = split_lines(stream, limits=limits)
     begun = list(islice(lines, 2))
-    if len(begun) == 1 and isinstance(text := begun[0][1], bytes) and _may_be_several(text, limits):
+    if len(begun) == 1 and isinstance(text := begun[0][1], bytes) and _may_be_array_of_conversations(text, limits):
         return _texts(elements(BytesIO(text), limits=limits), limits)
     return chain(begun, lines)
 
 
-def _may_be_several(text: bytes, limits: Limits) -> bool:
+def _may_be_array_of_conversations(text: bytes, limits: Limits) -> bool:
     if not text.lstrip().startswith(b"["):
         return False
     try:
@@ -72,39 +72,36 @@ def _may_be_several(text: bytes, limits: Limits) -> bool:
             return not all(map(_is_message, parse(text)))
     except (ValueError, RecursionError):
         pass
-    _, element = next(
-        elements(BytesIO(text), limits=limits), (0, None)
-    )  # one may be bad; but of a list of messages there is no half
+    # An array of conversations is read even if one is malformed; a malformed list of messages is rejected whole.
+    _, element = next(elements(BytesIO(text), limits=limits), (0, None))
     return isinstance(element, Element) and not _looks_like_message(element.text)
 
 
-def _arrivals(number: int, text: bytes, source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield the conversations of a text: one, or of a list that is no list of messages one for each element."""
+def _parse_text(number: int, text: bytes, source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
+    """Yield the conversation of a text, or, if the text is a list of conversations, one for each element."""
     id = f"{source.name}-{number}"
     several: list[Any] = []
 
     def read_one(value: Any) -> Change:
         if isinstance(value, list) and value and not all(map(_is_message, value)):
             several.extend(value)
-            raise InvalidValueError("it is a list of conversations")
+            raise InvalidValueError("this is a list of conversations")
         return read_messages(id, value, source.at)
 
-    arrival = read_json(number, text, read_one, limits=source.limits)
+    parsed = read_json(number, text, read_one, limits=source.limits)
     if not several:
-        yield arrival
+        yield parsed
     for index, value in enumerate(several, 1):
-        each = arrive(number, len(text) // len(several), partial(read_messages, f"{id}-{index}", value, source.at))
-        yield (
-            RejectedConversation(number, f"element {index}: {each.reason}")
-            if isinstance(each, RejectedConversation)
-            else each
-        )
+        parsed = arrive(number, len(text) // len(several), partial(read_messages, f"{id}-{index}", value, source.at))
+        if isinstance(parsed, RejectedConversation):
+            parsed = RejectedConversation(number, f"element {index}: {parsed.reason}")
+        yield parsed
 
 
 def _texts(
     found: Iterator[tuple[int, Element | RejectedConversation]], limits: Limits
 ) -> Iterator[tuple[int, bytes | RejectedConversation]]:
-    """Yield the texts of elements; those of an array of messages as one."""
+    """Yield the text of each element; the elements of an array of messages are joined into one text."""
     messages: list[bytes] = []
     array = first = size = 0
     for number, element in found:
@@ -116,7 +113,7 @@ def _texts(
             yield number, element
         elif together:
             array, first = element.array, first if messages else number
-            if size <= limits.line and len(messages) <= limits.values:  # else it is refused
+            if size <= limits.line and len(messages) <= limits.values:  # otherwise `_joined` rejects it
                 messages.append(element.text)
                 size += len(element.text)
         else:
@@ -145,11 +142,11 @@ def _is_message(value: Any) -> bool:
 
 
 def read_messages(id: str, value: Any, at: int) -> Change:
-    """Return the conversation that a list of messages is, or an object with one under ``messages``.
+    """Return the conversation for a list of messages, or for an object with such a list under ``messages``.
 
-    A user's content is a run's input, what the assistant answers its output. All other messages, and what else these have,
-    are kept in the run's metadata under ``openai``, where there is more; other fields of the object, in the conversation's
-    under ``openai.fields``. `conversation_json` gives the value back.
+    The content of a user's message becomes a run's input, the assistant's answer its output. Other messages, and other fields
+    of these messages, are kept in the run's metadata under ``openai``; other fields of the object in the conversation's
+    metadata under ``openai.fields``. `conversation_json` restores the value.
 
     Raises:
         InvalidValueError: there is no list of messages.
@@ -157,32 +154,32 @@ def read_messages(id: str, value: Any, at: int) -> Change:
     fields = value if isinstance(value, dict) else {"messages": value}
     messages = fields.get("messages")
     if not isinstance(messages, list):
-        raise InvalidValueError('it is no list of messages, and no object with one under "messages"')
+        raise InvalidValueError('not a list of messages, nor an object with one under "messages"')
     metadata: dict[str, Json] = {}
     if value is messages:
         metadata = {KEY: {"fields": None}}
     elif len(fields) > 1:
-        metadata = {KEY: {"fields": {**fields, "messages": None}}}  # the place of the messages among the others
+        metadata = {KEY: {"fields": {**fields, "messages": None}}}  # None keeps the position of the key
     created_at = to_datetime(at)
-    said = [_said(message) for message in messages]
+    parsed = [_parse_message(message) for message in messages]
     ids = new_id()
     runs = []
-    for number, turn in enumerate(turns([one.role for one in said]), 1):
-        part = said[turn.start : turn.stop]
+    for number, turn in enumerate(turns([message.role for message in parsed]), 1):
+        part = parsed[turn.start : turn.stop]
         run = Run(*values_of(part), {}, f"{ids}-{number}", created_at)
-        is_told = _written(list(_plain(run))) == _written([one.whole for one in part])
-        runs.append(run if is_told else Run(run.input, run.output, {KEY: rest_of(part)}, run.id, created_at))
+        is_plain = _dumps(list(_plain(run))) == _dumps([message.whole for message in part])
+        runs.append(run if is_plain else Run(run.input, run.output, {KEY: rest_of(part)}, run.id, created_at))
     return conversation(id, metadata, runs, at)
 
 
-def _said(message: Json) -> Said:
+def _parse_message(message: Json) -> Message:
     if not isinstance(message, dict) or "content" not in message:
-        return Said("context", None, message, message)
+        return Message("context", None, message, message)
     role, content = message.get("role"), message["content"]
     kind = _ROLES.get(role, "context") if isinstance(role, str) else "context"
-    if kind == "answer" and content is None:  # it calls a tool
+    if kind == "answer" and content is None:  # a tool call
         kind = "context"
-    return Said(kind, content, {**message, "content": None}, message)
+    return Message(kind, content, {**message, "content": None}, message)
 
 
 def _plain(run: Run) -> Iterator[Json]:
@@ -192,12 +189,12 @@ def _plain(run: Run) -> Iterator[Json]:
         yield {"role": "assistant", "content": run.output}
 
 
-def _written(messages: list[Any]) -> str:
-    return json.dumps(messages)  # tells 1 from True, and keys in another order
+def _dumps(messages: list[Any]) -> str:
+    return json.dumps(messages)  # unlike `==`, distinguishes 1 from True, and the order of keys
 
 
 def conversation_json(conversation: Conversation, runs: list[Run]) -> Any:
-    """Return the value that a conversation was read from; of another conversation, its list of messages."""
+    """Return the value that a conversation was imported from; for any other conversation, its list of messages."""
     messages: list[Any] = []
     for run in runs:
         _, rest = extras.split(run.metadata, KEY, REST)
@@ -212,8 +209,8 @@ def _fill(message: Any, value: Any) -> Any:
     return {**message, "content": value}
 
 
-class _Again:
-    """A stream whose first line was read already, and comes again."""
+class _PrefixedStream:
+    """A stream that returns its first line, which was already read, once more."""
 
     def __init__(self, first: bytes, stream: IO[bytes]) -> None:
         self._first = first

@@ -1,4 +1,4 @@
-"""The formats there are: what each reads, which options it takes, and the module that knows it, imported only then."""
+"""The supported formats: their sources, their options, and the module that reads each, imported when it is used."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,15 +12,15 @@ from memory.transfer import DEFAULT_LIMITS, Limits, ParsedConversation, Rejected
 
 
 class Format(NamedTuple):
-    """One format that conversations can come from.
+    """A format that conversations can be imported from.
 
     Attributes:
-        source: what it reads, in a few words.
-        module: has ``read(source)``, which yields an `Arrival` or a `Refusal` for each conversation.
-        is_file: whether it is read from a file; else from what an address names.
-        needs: the options that have to be given.
-        takes: those that can be.
-        extra: the extra whose packages it imports.
+        source: a short description of the source, for the help text.
+        module: a module with ``read(source)``, which yields a `ParsedConversation` or a `RejectedConversation` for each one.
+        is_file: True if the source is a file, False if it is an address.
+        needs: the required options.
+        takes: the optional ones.
+        extra: the extra that installs the packages it imports.
     """
 
     source: str
@@ -33,21 +33,21 @@ class Format(NamedTuple):
 
 NATIVE: Final = "memory"
 FORMATS: Final[Mapping[str, Format]] = {
-    NATIVE: Format("lines of JSON, as `memory export` writes them; plain or gzip", "memory.formats.lines"),
+    NATIVE: Format("JSON lines, as `memory export` writes them; plain or gzip", "memory.formats.lines"),
     "griptape-local": Format(
-        "files of Griptape's LocalConversationMemoryDriver; a file's name is the id",
+        "files of Griptape's LocalConversationMemoryDriver; the file's name is the conversation's id",
         "memory.formats.griptape_local",
         takes=("id",),
     ),
     "griptape-redis": Format(
-        "the hash of Griptape's RedisConversationMemoryDriver in redis://host:port/0",
+        "the hash of Griptape's RedisConversationMemoryDriver, at redis://host:port/0",
         "memory.formats.griptape_redis",
         is_file=False,
         needs=("index",),
         extra="redis",
     ),
     "griptape-dynamodb": Format(
-        "a table of Griptape's AmazonDynamoDbConversationMemoryDriver, by its name",
+        "the table of Griptape's AmazonDynamoDbConversationMemoryDriver, by its name",
         "memory.formats.griptape_dynamodb",
         is_file=False,
         needs=("partition_key", "value_attribute"),
@@ -55,36 +55,35 @@ FORMATS: Final[Mapping[str, Format]] = {
         extra="dynamodb",
     ),
     "griptape-cloud": Format(
-        "the threads of Griptape Cloud, by its host; the key is in GT_CLOUD_API_KEY",
+        "the threads of Griptape Cloud, by its host; set the API key in GT_CLOUD_API_KEY",
         "memory.formats.griptape_cloud",
         is_file=False,
         extra="cloud",
     ),
-    "chatgpt": Format("conversations.json of ChatGPT's data export, or the zip it comes in", "memory.formats.chatgpt"),
+    "chatgpt": Format("ChatGPT's data export: conversations.json, or the whole zip", "memory.formats.chatgpt"),
     "openai": Format(
-        'lists of messages [{"role": ..., "content": ...}], alone or as {"messages": [...]}; JSON or JSON lines',
+        'lists of messages [{"role": ..., "content": ...}], bare or as {"messages": [...]}; JSON or JSON lines',
         "memory.formats.openai",
     ),
 }
-"""By the name that ``memory import --from`` takes. A new format is a module and a line here."""
-
+"""The formats by the name for ``memory import --from``. A new format needs a module and an entry here."""
 
 _ENDING: Final = re.compile(r"(\.json|\.jsonl|\.zip)?(\.gz)?\Z")
 
 Target: TypeAlias = Literal["memory", "griptape-local"]
-"""What ``memory export --to`` writes."""
+"""The formats that ``memory export --to`` writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where conversations come from.
+    """A source of conversations.
 
     Attributes:
-        name: what the conversations of a file are called after, where they have no ids; else an address.
-        at: the time, in microseconds since 1970, of what has none of its own.
-        stream: the file's bytes, uncompressed; None where it is no file.
-        options: the format's, by name.
-        limits: what is refused.
+        name: the file's name, from which conversations without an id get theirs; or the address.
+        at: the timestamp, in microseconds since 1970, for conversations and runs without one.
+        stream: the file's uncompressed bytes; None if the source is an address.
+        options: the format's options, by name.
+        limits: the limits beyond which input is rejected.
     """
 
     name: str
@@ -95,24 +94,24 @@ class Source:
 
     @property
     def file(self) -> IO[bytes]:
-        """The stream, for a format that is read from a file.
+        """The stream, for formats that are read from a file.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: the source is not a file.
         """
         if self.stream is None:
-            raise ConfigurationError(f"{self.name} is no file")
+            raise ConfigurationError(f"{self.name} is not a file")
         return self.stream
 
 
 def check_options(name: str, options: Mapping[str, str]) -> Format:
-    """Return the format of a name, if these options are what it takes.
+    """Return the format with this name, and check its options.
 
     Raises:
-        ConfigurationError: there is no such format, an option is missing, or one is not for this format.
+        ConfigurationError: the format does not exist, or an option is missing or not supported by it.
     """
     if name not in FORMATS:
-        raise ConfigurationError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
+        raise ConfigurationError(f"there is no format {name!r}: use one of {', '.join(FORMATS)}")
     format_ = FORMATS[name]
     missing = [option for option in format_.needs if option not in options]
     if missing:
@@ -124,7 +123,7 @@ def check_options(name: str, options: Mapping[str, str]) -> Format:
 
 
 def name_of(file: str) -> str:
-    """Return what the conversations of a file are called after: its name, without its folder and the endings of formats.
+    """Return the name of a file without its folder and without the suffixes of the formats.
 
     >>> name_of("chats/support-42.json"), name_of("chats.jsonl.gz"), name_of("john.doe")
     ('support-42', 'chats', 'john.doe')
@@ -134,11 +133,11 @@ def name_of(file: str) -> str:
 
 
 def read(name: str, source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield what a source of a format holds, one conversation after the other, as far as the source's limits allow.
+    """Yield the conversations of a source one by one, until a limit of the source stops the import.
 
     Raises:
-        ConfigurationError: the options or the address cannot work, or an extra is not installed.
-        PersistenceError: the source could not be read on.
+        ConfigurationError: the options or the address are not valid, or an extra is not installed.
+        PersistenceError: the source could not be read to its end.
     """
     format_ = check_options(name, source.options)
     try:
@@ -157,18 +156,18 @@ def read(name: str, source: Source) -> Iterator[ParsedConversation | RejectedCon
 def _limited(
     found: Iterator[ParsedConversation | RejectedConversation], limits: Limits
 ) -> Iterator[ParsedConversation | RejectedConversation]:
-    refused = 0
-    for each in found:
-        refused += isinstance(each, RejectedConversation)
-        if refused > limits.refused:
-            what = f"more than {limits.refused:,} hold no conversation: it is not read on from here"
-            yield RejectedConversation(each.number, limits.refusal("refused", what))
+    rejected = 0
+    for parsed in found:
+        rejected += isinstance(parsed, RejectedConversation)
+        if rejected > limits.refused:
+            what = f"more than {limits.refused:,} items were rejected: the rest of the input was not read"
+            yield RejectedConversation(parsed.number, limits.refusal("refused", what))
             return
-        yield each
+        yield parsed
 
 
 def describe() -> str:
-    """Return what there is, a line for each format, for people to read."""
+    """Return a description of all formats for the help text."""
     width = max(map(len, FORMATS)) + 2
     lines = []
     for name, format_ in FORMATS.items():

@@ -1,4 +1,4 @@
-"""Messages as runs: a question and what answered it; every other message is kept beside the run that it belongs to."""
+"""Group messages into runs of a question and its answers; other messages are kept in the metadata of the run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -9,16 +9,16 @@ from memory.domain.values import Json
 Role: TypeAlias = Literal["question", "answer", "context"]
 
 REST: Final = frozenset(["messages", "input", "output", "branches"])
-"""What there can be under a format's key in a run's metadata."""
+"""The keys that may appear under a format's key in a run's metadata."""
 
 
-class Said(NamedTuple):
+class Message(NamedTuple):
     """One message.
 
     Attributes:
-        role: what it is in a run: its input, its output or a part of it, or neither.
-        value: what becomes input or output.
-        rest: the message without that.
+        role: whether the message is a run's input (a question), part of its output (an answer), or neither (context).
+        value: the part of the message that becomes input or output.
+        rest: the message without that part.
         whole: the message with it.
     """
 
@@ -29,9 +29,10 @@ class Said(NamedTuple):
 
 
 def turns(roles: Sequence[Role]) -> list[range]:
-    """Return which messages make one run each: from a question on, to the next one.
+    """Return the range of messages of each run: a run extends from one question to the next.
 
-    What comes before the first question belongs to it (a system's message, say), unless something is answered there.
+    Messages before the first question (a system message, for example) belong to the first run, unless there is an answer among
+    them.
 
     >>> turns(["context", "question", "answer", "question", "question", "context", "answer"])
     [range(0, 3), range(3, 4), range(4, 7)]
@@ -45,30 +46,31 @@ def turns(roles: Sequence[Role]) -> list[range]:
     return [range(start, end) for start, end in zip(starts, [*starts[1:], len(roles)], strict=True)]
 
 
-def values_of(turn: Sequence[Said]) -> tuple[Json, Json]:
-    """Return the input and the output of a turn: of several answers a list, null where there is none."""
-    questions = [said.value for said in turn if said.role == "question"]
-    answers = [said.value for said in turn if said.role == "answer"]
+def values_of(turn: Sequence[Message]) -> tuple[Json, Json]:
+    """Return the input and the output of a turn. The output is a list if there are several answers, and None if there is none."""
+    questions = [message.value for message in turn if message.role == "question"]
+    answers = [message.value for message in turn if message.role == "answer"]
     return questions[0] if questions else None, answers[0] if len(answers) == 1 else list(answers) or None
 
 
-def rest_of(turn: Sequence[Said]) -> dict[str, Json]:
-    """Return all that a turn has beyond input and output, in a form that `messages_of` reads."""
-    rest: dict[str, Json] = {"messages": [said.whole if said.role == "context" else said.rest for said in turn]}
-    for index, said in enumerate(turn):
-        if said.role == "question":
+def rest_of(turn: Sequence[Message]) -> dict[str, Json]:
+    """Return everything in a turn beyond its input and output, in the form that `messages_of` reads."""
+    messages: list[Json] = [message.whole if message.role == "context" else message.rest for message in turn]
+    rest: dict[str, Json] = {"messages": messages}
+    for index, message in enumerate(turn):
+        if message.role == "question":
             rest["input"] = index
-    answers: list[Json] = [index for index, said in enumerate(turn) if said.role == "answer"]
+    answers: list[Json] = [index for index, message in enumerate(turn) if message.role == "answer"]
     return {**rest, "output": answers} if answers else rest
 
 
 def messages_of(run: Run, rest: dict[str, Any], fill: Callable[[Any, Any], Any]) -> Iterator[Any]:
-    """Yield the messages that a run was made of.
+    """Yield the messages that a run was made from.
 
     Args:
         run: the run.
-        rest: what `rest_of` returned.
-        fill: puts a value back into the rest of a message.
+        rest: the result of `rest_of`.
+        fill: called with the rest of a message and its value; returns the whole message.
     """
     answers = rest.get("output", [])
     values = dict(zip(answers, [run.output] if len(answers) == 1 else run.output or [], strict=False))

@@ -1,1 +1,1 @@
-"""What an adapter must do, and what it needs for that."""
+"""The port: the interface that adapters implement, and helpers for implementing it."""

@@ -1,6 +1,6 @@
-"""A write is data: one `ChangeSet` says all that a unit of work changed, and an adapter writes it in one `commit`.
+"""Writes as data: a `ChangeSet` contains all changes of a unit of work, and an adapter writes it in one `commit`.
 
-What every store must refuse, and why, is decided here (`check`), so that all refuse the same.
+`check_preconditions` decides which changes every store must reject, so that all stores behave the same.
 """
 
 import json
@@ -21,17 +21,17 @@ from memory.errors import (
 )
 
 ALL_RUNS: Final = LARGEST
-"""As `Change.remove_before`: every run there is, being beyond any position."""
+"""As `Change.remove_before`: all runs, because no position is higher."""
 
 NEVER: Final = -1
-"""As `Change.expires_at`: the conversation is to lose its expiry."""
+"""As `Change.expires_at`: clear the expiry."""
 
 UNKNOWN: Final = 0
-"""As `Written.last_position`, after an append: it is done, and the store could not find out where."""
+"""As `Written.last_position`: the runs were appended, but the store could not determine their positions."""
 
 
 class ExpectedVersion(NamedTuple):
-    """Which conversation, and which version of it, was read."""
+    """The incarnation and the version of a conversation that was read."""
 
     incarnation: str
     version: int
@@ -39,23 +39,23 @@ class ExpectedVersion(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to happen to one conversation, in the order of the fields.
+    """The change of one conversation. Stores apply the fields in this order.
 
     Attributes:
-        id: the conversation's.
-        seen: refuse with `ConflictError` unless this is what is stored. None: whatever is stored.
-        after: refuse with `ConflictError` unless this is the last position given, to the conversation that is removed where one
-            is. None: whatever it is.
-        remove: the conversation goes, with its runs. Without ``create`` there must be one.
-        create: then it is made; there must be none (left). Its ``incarnation`` and ``run_count`` are not read: the store gives
-            them. Its ``last_position`` is where counting begins.
-        metadata: the text of its new metadata; None leaves it.
-        expires_at: microseconds since 1970, `NEVER`, or None to leave it.
-        remove_before: every run at a lower position goes.
-        remove_runs: the runs at these positions go; `NotFoundError` if one is not there.
-        replace_runs: these stand where runs of their positions stood; `NotFoundError` if one did not.
-        append: these come last, in this order. Where their position is 0 the store gives it; else it is kept
-            (all or none of them, rising, and beyond the last position stored).
+        id: the conversation's id.
+        seen: the expected version: raise `ConflictError` unless the store has exactly this one. None: no check.
+        after: the expected last position, of the removed conversation if ``remove`` is set: raise `ConflictError` unless it is
+            the last one assigned. None: no check.
+        remove: delete the conversation and its runs. Unless ``create`` is set too, the conversation must exist.
+        create: create this conversation, which must not exist (after ``remove``). The store assigns ``incarnation`` and
+            ``run_count`` itself, and starts to count positions after ``last_position``.
+        metadata: the new metadata as JSON text; None to keep it.
+        expires_at: the new expiry in microseconds since 1970, `NEVER`, or None to keep it.
+        remove_before: delete every run at a lower position.
+        remove_runs: delete the runs at these positions; raise `NotFoundError` if one does not exist.
+        replace_runs: replace the runs at the positions of these; raise `NotFoundError` if one does not exist.
+        append: append these runs in this order. The store assigns positions that are 0 and keeps all others. Either all or none
+            of them are given; they must ascend, and be higher than the last stored one.
     """
 
     id: str
@@ -77,41 +77,41 @@ class Change:
 
     @property
     def edits(self) -> bool:
-        """Whether the version counts this change: all but an append, a creation or a removal."""
+        """Whether this change increments the version: anything except an append, a creation or a removal."""
         return self.metadata is not None or self.expires_at is not None or self.edits_runs
 
     def outcome(self, before: ConversationRecord | None, written: "Written", at: int) -> ConversationRecord:
-        """Return what this change made of a conversation as it was read before (None: it is the one created)."""
+        """Return the conversation's record after this change was written; ``before`` is the one read, None for a new one."""
         if self.create is not None or before is None:
             created = cast(ConversationRecord, self.create)
             before = created._replace(version=written.version, incarnation=written.incarnation)
         return self.applied(before, written.run_count, written.last_position, at)
 
     def applied(self, record: ConversationRecord, run_count: int, last_position: int, at: int) -> ConversationRecord:
-        """Return the record of a stored (or just created) conversation after this change, with these counts of its runs."""
+        """Return a stored (or newly created) record after this change, with the given run count and last position."""
         return record._replace(
             metadata=record.metadata if self.metadata is None else self.metadata,
             version=record.version + self.edits,
             run_count=run_count,
             last_position=last_position,
-            updated_at=record.updated_at if self.create else max(record.updated_at, at),  # clocks differ: never back
+            updated_at=record.updated_at if self.create else max(record.updated_at, at),  # clocks differ; never go back
             expires_at=self.expiry(record.expires_at),
         )
 
     def expiry(self, before: int | None) -> int | None:
-        """Return when the conversation expires after this change."""
+        """Return the conversation's expiry after this change."""
         if self.expires_at is None:
             return before
         return None if self.expires_at == NEVER else self.expires_at
 
     @property
     def only_creates(self) -> bool:
-        """Whether a conversation is made, with its runs, and nothing else is to happen."""
+        """Whether this change only creates a conversation with its runs."""
         return self.create is not None and self.after is None and not (self.remove or self.seen or self.edits)
 
     @property
     def only_appends(self) -> bool:
-        """Whether runs are appended, unconditionally, and nothing else is to happen: the change that never conflicts."""
+        """Whether this change only appends runs, without conditions. Such a change never conflicts."""
         return (
             bool(self.append)
             and self.after is None
@@ -120,18 +120,18 @@ class Change:
 
     @property
     def gives_positions(self) -> bool:
-        """Whether the appended runs bring their positions with them."""
+        """Whether the appended runs already have positions."""
         return bool(self.append) and self.append[0].position > 0
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """All that one unit of work changed: written completely, or not at all.
+    """All changes of one unit of work, which are written completely or not at all.
 
     Attributes:
-        changes: one for each conversation, sorted by id (so that two writers lock in the same order).
-        token: unique to this change set. A store that has written a token answers a second `commit` with the first's receipt.
-        at: when, in microseconds since 1970: the ``updated_at`` of what is written.
+        changes: one for each conversation, sorted by id, so that all writers lock in the same order.
+        token: the unique idempotency token. If it was already written, `commit` returns the first receipt and writes nothing.
+        at: the timestamp of the changes in microseconds since 1970, which becomes ``updated_at``.
     """
 
     changes: tuple[Change, ...]
@@ -140,19 +140,19 @@ class ChangeSet:
 
     @classmethod
     def of(cls, changes: Iterable[Change], at: int) -> "ChangeSet":
-        """Return the change set of these changes, each to another conversation.
+        """Return the change set of these changes, one for each conversation.
 
         Raises:
-            InvalidValueError: two of them are to the same conversation.
+            InvalidValueError: two changes have the same conversation.
         """
         return cls(tuple(sorted(changes, key=attrgetter("id"))), at=at)
 
     def __post_init__(self) -> None:
-        """Refuse what stores would understand differently."""
+        """Reject two changes of one conversation, which stores would apply differently."""
         if len({change.id for change in self.changes}) < len(self.changes):
             ids = [change.id for change in self.changes]
             twice = next(id for id in ids if ids.count(id) > 1)
-            raise InvalidValueError(f"the change set changes conversation {twice!r} twice: make it one change")
+            raise InvalidValueError(f"the change set has two changes of conversation {twice!r}: combine them into one")
 
     def split(self) -> list["ChangeSet"]:
         """Return a change set for each conversation, with tokens of their own that follow from this one's.
@@ -164,10 +164,10 @@ class ChangeSet:
 
 
 class Written(NamedTuple):
-    """What a commit made of one conversation; ``run_count`` and ``last_position`` are those after it.
+    """State of one conversation after a commit.
 
-    Where runs were appended, ``last_position`` is that of the last of them, also if others appended at the same moment. A store
-    that is not ``atomic`` may have to leave it `UNKNOWN`, never to guess it; then there are at least ``run_count`` runs.
+    If runs were appended, ``last_position`` is the position of the last of them, even if others appended concurrently. A store
+    that is not ``atomic`` may return `UNKNOWN`, but never a guess; the conversation then has at least ``run_count`` runs.
     """
 
     version: int
@@ -178,21 +178,21 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a commit wrote: for each conversation's id what became of it, None where it was removed."""
+    """The result of a commit: the new state of each conversation by id, None if it was removed."""
 
     token: str
     written: Mapping[str, Written | None]
 
     def dump(self) -> str:
-        """Return what a store keeps of it beside its token."""
+        """Return the receipt as text, for the store to keep with the token."""
         return compact(dict(self.written))
 
     @classmethod
     def load(cls, token: str, text: str) -> "Receipt":
-        """Return the receipt whose text was kept beside the token.
+        """Return the receipt from the stored text.
 
         Raises:
-            CorruptRecordError: the text is none.
+            CorruptRecordError: the text is not a receipt.
         """
         try:
             written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
@@ -202,17 +202,17 @@ class Receipt:
 
 
 def check_preconditions(change: Change, stored: ConversationRecord | None) -> None:
-    """Refuse a change that does not fit what is stored. Adapters call it; that is why all stores refuse alike.
+    """Raise if a change cannot be applied to the stored conversation. Every adapter calls this before it writes.
 
     Args:
-        change: what is to happen.
-        stored: the conversation as it is now; None where there is none, or only an expired one.
+        change: the change to write.
+        stored: the current record; None if the conversation does not exist or has expired.
 
     Raises:
-        ConflictError: it is not what was seen.
-        NotFoundError: there is none to change.
-        AlreadyExistsError: there is one already.
-        InvalidValueError: the appended runs' own positions are not beyond the last.
+        ConflictError: the conversation is not at the expected version or last position.
+        NotFoundError: the conversation to change does not exist.
+        AlreadyExistsError: the conversation to create already exists.
+        InvalidValueError: the given positions of the appended runs do not ascend from the last stored one.
     """
     try:
         _check(change, stored)
@@ -228,30 +228,28 @@ def _check(change: Change, stored: ConversationRecord | None) -> None:
         if stored is None:
             raise ConflictError(f"{what} was removed since it was read: {again}")
         if stored.incarnation != change.seen.incarnation:
-            raise ConflictError(f"{what} was removed and made anew since it was read: {again}")
+            raise ConflictError(f"{what} was removed and created again since it was read: {again}")
         if stored.version != change.seen.version:
             raise ConflictError(
-                f"{what} has version {stored.version}, not {change.seen.version} as it was read: {again}"
+                f"{what} was changed by someone else (version {stored.version}, you read {change.seen.version}): {again}"
             )
     if change.create is None and stored is None:
         raise NotFoundError(f"there is no {what}")
     if change.create is not None and stored is not None and not change.remove:
-        raise AlreadyExistsError(f"{what} exists already")
+        raise AlreadyExistsError(f"{what} already exists")
     base = change.create or stored
     last = base.last_position if base else 0
-    given = stored.last_position if change.remove and stored else last
-    if change.after is not None and given != change.after:
-        raise ConflictError(f"{what} has runs up to position {given}, not {change.after} as was expected: {again}")
+    current = stored.last_position if change.remove and stored else last
+    if change.after is not None and current != change.after:
+        raise ConflictError(f"the last position of {what} is {current}, but {change.after} was expected: {again}")
     if change.gives_positions:
         positions = [0 if change.create else last, *[run.position for run in change.append]]
         if any(map(ge, positions, positions[1:])):
-            raise InvalidValueError(
-                f"the runs appended to {what} do not rise from one position to the next: {positions}"
-            )
+            raise InvalidValueError(f"the positions of the runs appended to {what} do not ascend: {positions}")
 
 
 def missing_runs(change: Change, positions: object) -> NotFoundError:
-    """Return the error for runs that are to be edited and are not there."""
+    """Return the error for edited runs that do not exist."""
     return NotFoundError(f"conversation {change.id!r} has no run at position {positions}")
 
 
@@ -259,8 +257,8 @@ def assign_positions(change: Change, last_position: int) -> tuple[tuple[RunRecor
     """Return the appended runs with their positions, and the conversation's last position after them.
 
     Args:
-        change: what is appended.
-        last_position: the one given last, as it is stored or created.
+        change: the change with the appended runs.
+        last_position: the last position assigned so far.
     """
     if change.gives_positions:
         return change.append, max(last_position, change.append[-1].position)

@@ -1,7 +1,7 @@
-"""One deadline for a whole operation, whatever requests, waits and retries it is made of.
+"""One deadline for a whole operation, including all its requests, waits and retries.
 
-The methods of a repository that read or commit are `limited`; the code below them asks `remaining` for the time that is left
-whenever it sends a request, waits for a lock or pauses before a retry.
+The methods of a repository that read or commit are decorated with `limited`. The code that they call asks `remaining` for the
+time left whenever it sends a request, waits for a lock or pauses before a retry.
 """
 
 import time
@@ -15,13 +15,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_TIMEOUT: Final = 30.0
-"""Seconds that one operation may take, unless the store was opened with another ``timeout``."""
+"""The default ``timeout`` of one operation, in seconds."""
 
 _deadline: ContextVar[float] = ContextVar("memory_deadline", default=inf)  # of time.monotonic()
 
 
-class within:  # noqa: N801  # a context manager that reads as a word
-    """Limit a block to so many seconds. Inside another such block the earlier deadline applies.
+class within:  # noqa: N801  # a context manager that is used like a function
+    """Limit a block to this many seconds. In nested blocks the earliest deadline applies.
 
     >>> with within(30), within(60):
     ...     remaining(5) <= 30
@@ -45,7 +45,7 @@ class within:  # noqa: N801  # a context manager that reads as a word
 
 
 def remaining(otherwise: float) -> float:
-    """Return the seconds left before the deadline, at least 0; ``otherwise`` where no operation sets one."""
+    """Return the seconds left until the deadline, at least 0; ``otherwise`` if there is no deadline."""
     deadline = _deadline.get()
     return otherwise if deadline == inf else max(0.0, deadline - time.monotonic())
 

@@ -1,6 +1,6 @@
-"""What open stores do when their process forks, as under gunicorn's ``--preload`` and `multiprocessing`.
+"""Keep open stores usable when the process forks, as with gunicorn's ``--preload`` and `multiprocessing`.
 
-A connection that two processes share mixes up their answers, so each process opens its own. Windows does not fork.
+Two processes must not share a connection, because their responses would be mixed up. Windows does not fork.
 """
 
 import os
@@ -10,30 +10,30 @@ from weakref import WeakSet
 
 
 class ForkAware:
-    """Something open that a fork concerns; `watch` it, and override what it needs."""
+    """An object with methods that are called around a fork, once it was passed to `watch`."""
 
     def before_fork(self) -> None:
-        """Prepare, in the thread that is about to fork."""
+        """Prepare for the fork. Called in the thread that forks."""
 
     def after_fork_in_parent(self) -> None:
-        """Go on, in the process that forked."""
+        """Resume in the process that forked."""
 
     def after_fork_in_child(self) -> None:
-        """Replace locks, connections and threads, in the new process. The old ones are still the parent's: do not close them."""
+        """Replace locks, connections and threads in the new process. Do not close the old ones: the parent uses them."""
 
 
 _watched: Final[WeakSet[ForkAware]] = WeakSet()
 _prepared: Final[list[ForkAware]] = []
-_one_fork: Final = [Lock()]  # at a time: else what one thread has prepared is undone before the other forks
+_fork_lock: Final = [Lock()]  # one fork at a time, so that one thread does not undo the preparation of another
 
 
-def watch(one: ForkAware) -> None:
-    """Call the methods of an object around each fork, for as long as the object lives."""
-    _watched.add(one)
+def watch(target: ForkAware) -> None:
+    """Call the methods of an object around each fork, as long as the object exists."""
+    _watched.add(target)
 
 
 class FreshLock(ForkAware):
-    """A lock that is free in a new process, whatever thread had it at the fork."""
+    """A lock that is free in a forked process, even if another thread held it at the fork."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -43,11 +43,11 @@ class FreshLock(ForkAware):
         self._lock = Lock()
 
     def acquire(self, *, blocking: bool = True) -> bool:
-        """Take the lock; return whether it was to be had."""
+        """Acquire the lock. Return whether it was acquired."""
         return self._lock.acquire(blocking)
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
     def __enter__(self) -> None:
@@ -58,23 +58,23 @@ class FreshLock(ForkAware):
 
 
 def _before() -> None:
-    _one_fork[0].acquire()
+    _fork_lock[0].acquire()
     _prepared[:] = _watched
-    for one in _prepared:
-        one.before_fork()
+    for target in _prepared:
+        target.before_fork()
 
 
 def _in_parent() -> None:
-    for one in _prepared:
-        one.after_fork_in_parent()
+    for target in _prepared:
+        target.after_fork_in_parent()
     _prepared.clear()
-    _one_fork[0].release()
+    _fork_lock[0].release()
 
 
 def _in_child() -> None:
-    _one_fork[0] = Lock()
-    for one in _prepared:
-        one.after_fork_in_child()
+    _fork_lock[0] = Lock()
+    for target in _prepared:
+        target.after_fork_in_child()
     _prepared.clear()
 
 

@@ -1,4 +1,4 @@
-"""Change sets on their way to replicas: with what the primary assigned, and as text to be kept until they are delivered."""
+"""The outbox: change sets that wait to be delivered to replicas, with the values that the primary assigned, stored as text."""
 
 import json
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from memory.port.changes import Change, ChangeSet, ExpectedVersion, Receipt, Wri
 
 
 class OutboxEntry(NamedTuple):
-    """A change set that waits to be delivered to a replica, as `memory.port.outbox.settled` made it; numbers rise."""
+    """A change set that waits to be delivered to a replica, as `resolved` returned it. Later entries have greater numbers."""
 
     number: int
     namespace: str
@@ -19,35 +19,40 @@ class OutboxEntry(NamedTuple):
 
 
 class ReplicaLag(NamedTuple):
-    """How far behind a replica is: how many change sets wait, and when the oldest was made (microseconds since 1970)."""
+    """How far a replica is behind: how many change sets wait, and when the oldest was committed (microseconds since 1970)."""
 
     change_sets: int
     oldest: int
 
 
 class Outbox(ABC):
-    """The parcels for one replica, in the hands of the only one who may deliver them."""
+    """The outbox of one replica, locked by the only relay that may deliver its entries."""
 
     @abstractmethod
-    def parcels(self, limit: int) -> list[OutboxEntry]:
-        """Return the first parcels: of those with a conversation in common, the one written first comes first."""
+    def first(self, limit: int) -> list[OutboxEntry]:
+        """Return the first entries. Entries with a conversation in common come in the order of their commits."""
 
     @abstractmethod
-    def delivered(self, parcels: Iterable[OutboxEntry]) -> None:
-        """Forget these parcels."""
+    def remove(self, entries: Iterable[OutboxEntry]) -> None:
+        """Remove these entries."""
+
+    @abstractmethod
+    def rename(self, replica: str) -> int:
+        """Move all entries to the outbox of another name; return how many."""
 
 
 def resolved(changes: ChangeSet, receipt: Receipt) -> ChangeSet:
-    """Return a written change set with what the store assigned, so that it means the same on a store in the same state.
+    """Return a committed change set with the values that the store assigned, so that a replica in the same state ends equal.
 
-    Appended runs have their positions, and come after the run they came after; an edit has ``seen`` with the version it met.
-    That one's incarnation is empty: it is each store's own.
+    Appended runs get their positions, and ``after`` the position they follow; an edit gets ``seen`` with the version it met. Its
+    incarnation is empty, because that differs between stores.
     """
-    settled_changes = [_settled(change, receipt.written[change.id]) for change in changes.changes]
-    return ChangeSet(tuple(settled_changes), changes.token, changes.at)
+    return ChangeSet(
+        tuple([_resolved(change, receipt.written[change.id]) for change in changes.changes]), changes.token, changes.at
+    )
 
 
-def _settled(change: Change, written: Written | None) -> Change:
+def _resolved(change: Change, written: Written | None) -> Change:
     if written is None:
         return Change(change.id, remove=True)
     last = written.last_position - len(change.append)
@@ -77,7 +82,7 @@ def dump(changes: ChangeSet) -> str:
 
 
 def load(text: str) -> ChangeSet:
-    """Return the change set that `dump` made a text of."""
+    """Return the change set of a text that `dump` returned."""
     token, at, changes = json.loads(text)
     return ChangeSet(tuple([_load(fields) for fields in changes]), token, at)
 

@@ -191,23 +191,25 @@ class Repository(ABC):
         )
 
     def with_outbox(self, replicas: Sequence[str]) -> "Repository":
-        """Return a repository of the same store that writes with each commit a parcel for each replica, in one transaction.
+        """Return a repository of the same store whose commits also write, in one transaction, an outbox entry for each replica.
 
         Raises:
             UnsupportedError: this store has no such thing.
         """
-        raise UnsupportedError(f"{self} keeps no outbox for {', '.join(replicas)}: only a SQL store can be mirrored")
+        raise UnsupportedError(
+            f"{self} has no outbox for the replicas {', '.join(replicas)}: only a SQL store can be mirrored"
+        )
 
     def relaying(self, replica: str) -> AbstractContextManager["Outbox | None"]:
-        """Hold the outbox of a replica, for one relay at a time, until the block or the process ends; None: another has it.
+        """Lock the outbox of a replica until the block or the process ends; yield None if another relay has locked it.
 
         Raises:
             UnsupportedError: as `with_outbox`.
         """
-        raise UnsupportedError(f"{self} keeps no outbox for {replica}: only a SQL store can be mirrored")
+        raise UnsupportedError(f"{self} has no outbox for the replica {replica}: only a SQL store can be mirrored")
 
     def waiting(self) -> Mapping[str, ReplicaLag]:
-        """Return by name the replicas for which parcels wait in the outbox."""
+        """Return the lag of each replica that has entries in the outbox, by name."""
         return {}
 
     def close(self) -> None:  # noqa: B027  # most have nothing to release

@@ -1,19 +1,20 @@
-"""URLs of stores: reading their options, and showing them without secrets."""
+"""URLs of stores: their options, the files that they name, and how they are shown without secrets."""
 
 import re
 from collections.abc import Callable
 from math import inf
+from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, unquote
 
 from memory.errors import ConfigurationError
 
 
 def seconds(text: str) -> float:
-    """Return a time-out that is given as an option.
+    """Return the time-out in an option's text.
 
     Raises:
-        ValueError: it is no positive, finite number.
+        ValueError: it is not a positive, finite number.
 
     >>> seconds("2.5")
     2.5
@@ -24,11 +25,42 @@ def seconds(text: str) -> float:
     return read
 
 
+def sqlite_file(url: str) -> str | None:
+    """Return the path of the file that a sqlite URL names; None for sqlite in memory, and for URLs of other stores.
+
+    >>> sqlite_file("sqlite:///my%20chats.db"), sqlite_file("sqlite:////var/chats.db?synchronous=full")
+    ('my chats.db', '/var/chats.db')
+    >>> sqlite_file("sqlite://"), sqlite_file("redis://host")
+    (None, None)
+    """
+    scheme, _, path = url.partition("?")[0].partition(":///")
+    return unquote(path) if is_sqlite(scheme) and path not in ("", ":memory:") else None
+
+
+def sqlite_url(file: Path) -> str:
+    """Return the URL of a sqlite file.
+
+    >>> sqlite_url(Path("my chats.db"))
+    'sqlite:///my%20chats.db'
+    """
+    return f"sqlite:///{quote(str(file))}"
+
+
+def is_temporary(url: str) -> bool:
+    """Whether each store that is opened by this URL is a new one, in memory."""
+    return url.startswith("memory://") or (is_sqlite(url) and sqlite_file(url) is None)
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether a URL, or its scheme, is sqlite's."""
+    return re.split("[+:]", url, maxsplit=1)[0] == "sqlite"
+
+
 def redact(url: str) -> str:
     """Return the URL without passwords, keys and tokens.
 
-    Everything before the last ``@`` counts as credentials. Where an ``@`` stands behind the host, what is what cannot be told,
-    and nothing is shown.
+    Everything before the last ``@`` counts as credentials. If an ``@`` comes after the host, the parts cannot be distinguished,
+    and nothing but the scheme is shown.
 
     >>> redact("postgresql://ada:secret@localhost/app?sslpassword=secret")
     'postgresql://ada:***@localhost/app?sslpassword=***'
@@ -36,7 +68,7 @@ def redact(url: str) -> str:
     ('griptape+https://***@host', 'redis://***', 'redis://:***')
     """
     scheme, mark, rest = url.partition("://")
-    if scheme.partition("+")[0] != "sqlite" and has_stray_at(url):
+    if not is_sqlite(scheme) and has_stray_at(url):
         return f"{scheme}{mark}***"
     credentials, at, place = rest.rpartition("@")
     user, _, password = credentials.partition(":")
@@ -68,17 +100,17 @@ def _without_secret(name: str, equals: str, value: str) -> str:
 
 
 def options(url: str, known: dict[str, Callable[[str], object]]) -> dict[str, object]:
-    """Return the options of a URL's query, each read by its function.
+    """Return the options of a URL's query, each parsed by its function.
 
     Raises:
-        ConfigurationError: an option is not known, or its value cannot be read. Neither is quoted: a password with a question
-            mark in it looks like an option.
+        ConfigurationError: an option is unknown, or its value is invalid. The message quotes neither, because part of a password
+            with a question mark looks like an option.
     """
     read: dict[str, object] = {}
     for number, (name, value) in enumerate(parse_qsl(url.partition("?")[2], keep_blank_values=True), 1):
         if name not in known:
             raise ConfigurationError(
-                f"option {number} of the URL is not known here; there are: {', '.join(known) or 'none'}"
+                f"option {number} of the URL is unknown to this store; it takes {', '.join(known) or 'none'}"
             )
         try:
             read[name] = known[name](value)
@@ -86,6 +118,6 @@ def options(url: str, known: dict[str, Callable[[str], object]]) -> dict[str, ob
             is_valid = False
         else:
             is_valid = True
-        if not is_valid:  # raised here, so that no exception that quotes the value hangs on it
-            raise ConfigurationError(f"the option {name} of the URL cannot have the value given")
+        if not is_valid:  # raised here, so that it has no context that quotes the value
+            raise ConfigurationError(f"the value of the option {name} in the URL is invalid")
     return read

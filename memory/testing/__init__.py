@@ -1,4 +1,4 @@
-"""The contract that every repository keeps, as tests: for those who write an adapter.
+"""The contract of repositories as a test suite, for authors of adapters.
 
     class TestMyStore(RepositoryContract):
         @pytest.fixture
@@ -6,8 +6,8 @@
             with closing(MyRepository(...)) as repository:
                 yield repository
 
-One repository may serve all tests: each works in a namespace of its own. `RepositoryContract.examples` says how many random
-examples each property is tried with. This needs pytest and hypothesis; nothing else of the package imports it.
+The tests may share one repository, because each works in its own namespace. `RepositoryContract.examples` sets the number of
+random examples for each property. The suite needs pytest and hypothesis; the rest of the package does not import it.
 """
 
 import pytest
@@ -56,13 +56,13 @@ class RepositoryContract(
     RandomQueries,
     SameAsTheReference,
 ):
-    """All that a repository promises. Subclass it, and give it a fixture ``repository``; override nothing else.
+    """Every promise of a repository. Subclass it and define the fixture ``repository``; override nothing else.
 
-    What a store cannot do is read from `Repository.capabilities`: the tests of it are expected to fail.
+    Tests of capabilities that `Repository.capabilities` denies are expected to fail.
     """
 
     def __init_subclass__(cls) -> None:
-        """Refuse a subclass that leaves a test out by putting another in its place."""
+        """Raise `TypeError` if the subclass overrides a test."""
         super().__init_subclass__()
         if overridden := sorted(
             name for name in vars(cls) if name.startswith("test_") and hasattr(RepositoryContract, name)

@@ -1,4 +1,4 @@
-"""What the classes of the contract have in common: the store they play with, and whole states to compare."""
+"""Shared by all classes of the contract: fixtures, helpers, and snapshots of the stored state."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,22 +24,22 @@ Test = TypeVar("Test", bound=Callable[..., object])
 
 
 class Clock:
-    """A clock that stands still until it is moved on; it tells microseconds since 1970."""
+    """A clock, in microseconds since 1970, that only moves when a test advances it."""
 
     def __init__(self) -> None:
         self.time = 1_700_000_000_000_000
 
     def __call__(self) -> int:
-        """Return the time."""
+        """Return the current time."""
         return self.time
 
     def advance(self, microseconds: int = 1_000_000) -> None:
-        """Move the clock on, by a second when nothing is said."""
+        """Advance the clock, by one second by default."""
         self.time += microseconds
 
 
 class Snapshot(NamedTuple):
-    """All that is kept in a namespace, as texts and numbers: nothing passes for equal that is of another type."""
+    """Everything stored in a namespace, as strings and numbers, so that values of different types never compare as equal."""
 
     conversations: tuple[ConversationRecord, ...]
     runs: dict[str, tuple[RunRecord, ...]]
@@ -48,7 +48,7 @@ class Snapshot(NamedTuple):
 def requires(capability: str, *, by_chance: bool = False) -> Callable[[Test], Test]:
     """Expect a test to fail on a store without this capability, a field of `Capabilities`.
 
-    If it passes there, that is an error, unless ``by_chance`` says that it fails only when threads meet.
+    If it passes, that is an error, unless ``by_chance`` says that it only fails if threads meet.
     """
 
     def mark(test: Test) -> Test:
@@ -62,21 +62,21 @@ class Contract:
     """The fixtures of every class of the contract."""
 
     examples: ClassVar[int] = 50
-    """How many random examples each property is tried with."""
+    """The number of random examples for each property."""
 
     @pytest.fixture
     def repository(self) -> Iterator[Repository]:
-        """Yield the repository to test: the one fixture that a subclass writes."""
+        """Yield the repository to test. Subclasses define this fixture, and no other."""
         raise NotImplementedError(f"{type(self).__name__} needs a fixture `repository`")
 
     @pytest.fixture
     def store(self, repository: Repository) -> Store:
-        """Return a store in a namespace of its own."""
+        """Return a store in a new namespace."""
         return new_store(repository)
 
     @pytest.fixture
     def clock(self, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Clock:
-        """Return the clock of the repository: it moves when the test says so."""
+        """Return the clock of the repository, which the test advances."""
         clock = Clock()
         monkeypatch.setattr(repository, "clock", clock)
         return clock
@@ -85,11 +85,11 @@ class Contract:
     def _capabilities(self, request: pytest.FixtureRequest, repository: Repository) -> None:
         capability, strict = getattr(request.function, "requires", (None, True))
         if capability and not getattr(repository.capabilities, capability):
-            reason = f"{repository!r} does not promise the capability {capability!r}"
+            reason = f"{repository!r} does not have the capability {capability!r}"
             request.applymarker(pytest.mark.xfail(reason=reason, strict=strict))
 
     def profile(self) -> settings:
-        """Return how properties are tried: the same examples each time, however slow the store."""
+        """Return the hypothesis settings: the same examples in each run, and no deadline for slow stores."""
         return settings(
             max_examples=self.examples,
             stateful_step_count=20,
@@ -101,7 +101,7 @@ class Contract:
         )
 
     def for_all(self, strategy: SearchStrategy[T], holds: Callable[[T], None]) -> None:
-        """Try a property, which is a function that asserts, with examples of the strategy."""
+        """Test a property, given as a function with assertions, with examples of the strategy."""
 
         @self.profile()
         @given(strategy)
@@ -112,14 +112,14 @@ class Contract:
 
 
 def new_store(repository: Repository) -> Store:
-    """Return a store in a new namespace, its schema made."""
+    """Create the schema, and return a store in a new namespace."""
     store = Store(repository, new_id())
     store.migrate()
     return store
 
 
-def beside(store: Store) -> Store:
-    """Return a store in another new namespace of the same repository."""
+def sibling(store: Store) -> Store:
+    """Return a store in a new namespace of the same repository."""
     return store.namespace(new_id())
 
 
@@ -129,7 +129,7 @@ def run(text: Json = "in", output: Json = "out") -> Run:
 
 
 def put(store: Store, conversation_id: str, metadata: dict[str, Json] | None = None, *runs: Run) -> Conversation:
-    """Commit a new conversation with these runs, and return it as the unit of work left it."""
+    """Commit a new conversation with these runs. Return the committed object."""
     conversation = Conversation(conversation_id, metadata)
     with store.begin() as uow:
         uow.conversations.add(conversation)
@@ -138,7 +138,7 @@ def put(store: Store, conversation_id: str, metadata: dict[str, Json] | None = N
 
 
 def put_all(store: Store, conversations: Mapping[str, dict[str, Json]]) -> None:
-    """Commit new conversations with their metadata: in one commit where the store takes that, else in one each."""
+    """Commit new conversations with their metadata: in one commit if the store can do that, otherwise in one each."""
     capabilities = store.repository.capabilities
     together = capabilities.many_conversations and capabilities.largest_commit is None
     for group in [conversations] if together else [{id_: metadata} for id_, metadata in conversations.items()]:
@@ -148,40 +148,40 @@ def put_all(store: Store, conversations: Mapping[str, dict[str, Json]]) -> None:
 
 
 def do(store: Store, *works: Work) -> None:
-    """Do some work in one unit of work, and commit it."""
+    """Run functions in one unit of work, and commit it."""
     with store.begin() as uow:
         for work in works:
             work(uow)
 
 
 def read(store: Store, conversation_id: str) -> Conversation:
-    """Return a conversation as it is stored."""
+    """Return a conversation from the store."""
     return store.begin().conversations.get(conversation_id)
 
 
 def read_runs(store: Store, conversation_id: str) -> list[Run]:
-    """Return the runs of a conversation as they are stored."""
+    """Return the runs of a conversation from the store."""
     return store.begin().runs.list(conversation_id)
 
 
 def committed(store: Store, work: Work) -> Committed:
-    """Do some work in a unit of work, and return what its commit wrote, to be written again."""
-    told: list[Committed] = []
-    unsubscribe = store.subscribe(told.append)
+    """Run a function in a unit of work, and return its commit, so that the test can replay the change set."""
+    commits: list[Committed] = []
+    unsubscribe = store.subscribe(commits.append)
     try:
         do(store, work)
     finally:
         unsubscribe()
-    return told[0]
+    return commits[0]
 
 
 def text_of(value: Json) -> str:
-    """Return the one text of a value: equal only for values that are equal and of the same types throughout."""
+    """Return a value as text. Texts are equal only if the values are equal and of the same types throughout."""
     return encode(value, "value")
 
 
 def states(conversations: list[Conversation]) -> tuple[ConversationRecord, ...]:
-    """Return conversations to be compared between stores: all but the incarnation, which is each store's own."""
+    """Return the records of conversations, for comparison between stores: without incarnations, which differ between stores."""
     return tuple([_state(conversation) for conversation in conversations])
 
 
@@ -192,12 +192,12 @@ def _state(conversation: Conversation) -> ConversationRecord:
 
 
 def run_states(runs: list[Run]) -> tuple[RunRecord, ...]:
-    """Return runs to be compared: with positions, and values told from equal ones of other types."""
+    """Return the records of runs, in which values of different types never compare as equal."""
     return tuple([run.to_record(run.position or 0) for run in runs])
 
 
 def outcome_of(receipt: Receipt) -> dict[str, tuple[int, int, int] | None]:
-    """Return what a receipt says became of each conversation: version, number of runs, last position."""
+    """Return the version, number of runs and last position of each conversation in a receipt."""
     return {
         conversation_id: written and (written.version, written.run_count, written.last_position)
         for conversation_id, written in receipt.written.items()
@@ -205,7 +205,7 @@ def outcome_of(receipt: Receipt) -> dict[str, tuple[int, int, int] | None]:
 
 
 def snapshot(store: Store) -> Snapshot:
-    """Return all that is kept in the store's namespace."""
+    """Return everything stored in the store's namespace."""
     uow = store.begin()
     conversations = uow.conversations.find(order="id", limit=1_000).items
     return Snapshot(
@@ -216,14 +216,14 @@ def snapshot(store: Store) -> Snapshot:
 
 @contextmanager
 def unchanged(*stores: Store) -> Iterator[None]:
-    """Assert that the block leaves all that is kept as it was."""
+    """Assert that the block changes nothing in these stores."""
     before = [snapshot(store) for store in stores]
     yield
     assert [snapshot(store) for store in stores] == before
 
 
 def walk(store: Store, criterion: Criterion | None = None, *, order: str = "id", limit: int = 50) -> list[Conversation]:
-    """Return all conversations found, page by page; assert that every page but the last is full."""
+    """Find conversations page by page, and return all. Assert that every page but the last is full."""
     pages = []
     cursor = None
     while True:
@@ -232,6 +232,8 @@ def walk(store: Store, criterion: Criterion | None = None, *, order: str = "id",
         if (cursor := page.cursor) is None:
             break
     sizes = [len(page) for page in pages]
-    assert all(size == limit for size in sizes[:-1]), f"a page before the last is not full: {sizes}, of {limit} each"
-    assert len(pages) == 1 or 0 < sizes[-1] <= limit, f"there was a cursor to a page of {sizes[-1]}"
+    assert all(size == limit for size in sizes[:-1]), (
+        f"a page before the last is not full: sizes {sizes}, limit {limit}"
+    )
+    assert len(pages) == 1 or 0 < sizes[-1] <= limit, f"a cursor led to a page of {sizes[-1]} conversations"
     return [conversation for page in pages for conversation in page]

@@ -1,4 +1,4 @@
-"""Writers that meet: no update is lost, no append stands in the way, and nothing is written twice."""
+"""Concurrent writers: no update is lost, appends never conflict, and nothing is written twice."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -17,7 +17,6 @@ from memory.testing.base import (
     Clock,
     Contract,
     Work,
-    beside,
     committed,
     do,
     new_store,
@@ -27,13 +26,16 @@ from memory.testing.base import (
     read_runs,
     requires,
     run,
+    sibling,
     snapshot,
     unchanged,
 )
 
 T = TypeVar("T")
 THREADS, ROUNDS = 4, 5
-A_MOMENT = 0.0001  # s, between two looks: a reader without pauses keeps the interpreter, and sqlite://, from the writer
+PAUSE = (
+    0.0001  # seconds between two reads: a reader without pauses would block the writer (the GIL, and sqlite://'s lock)
+)
 LATER = to_datetime(4_000_000_000_000_000)
 
 
@@ -64,7 +66,7 @@ def _remove(uow: UnitOfWork) -> None:
     uow.conversations.remove(uow.conversations.get("a"))
 
 
-def _make_anew(uow: UnitOfWork) -> None:
+def _recreate(uow: UnitOfWork) -> None:
     uow.conversations.remove("a")
     uow.conversations.add(Conversation("a"))
     uow.runs.append("a", run(1), run(2))
@@ -102,12 +104,12 @@ def _clear_after(uow: UnitOfWork) -> None:
     uow.runs.clear("a")
 
 
-def _clear_what_was_got(uow: UnitOfWork) -> None:
+def _clear_after_get(uow: UnitOfWork) -> None:
     uow.conversations.get("a")
     uow.runs.clear("a")
 
 
-def _replace_what_was_got(uow: UnitOfWork) -> None:
+def _recreate_after_get(uow: UnitOfWork) -> None:
     uow.conversations.remove(uow.conversations.get("a"))
     uow.conversations.add(Conversation("a"))
 
@@ -119,19 +121,19 @@ REMOVALS: tuple[Work, ...] = (
     _remove_after,
     _clear_runs,
     _clear_after,
-    _clear_what_was_got,
-    _replace_what_was_got,
+    _clear_after_get,
+    _recreate_after_get,
 )
 
 
 class Conflicts(Contract):
-    """What one unit of work has read, another changes before it commits."""
+    """Another unit of work changes what one has read, before that one commits."""
 
-    def test_a_lost_update_is_a_conflict(self, store: Store) -> None:
-        """Whatever of a conversation was read and is changed, another's edit meanwhile makes it a ConflictError."""
-        for theirs in (*EDITS, _make_anew):
+    def test_lost_update_is_a_conflict(self, store: Store) -> None:
+        """A change of anything that was read raises ConflictError if another writer edited the conversation since."""
+        for theirs in (*EDITS, _recreate):
             for mine in EDITS:
-                _put_anew(store)
+                _reset(store)
                 uow = store.begin()
                 mine(uow)
                 with store.begin() as other:
@@ -139,31 +141,31 @@ class Conflicts(Contract):
                 with unchanged(store), pytest.raises(ConflictError, match="'a'"):
                     uow.commit()
 
-    def test_a_value_read_early_is_held_against_the_last_write(self, store: Store) -> None:
-        """What was read first counts, though the conversation is found or iterated over again after another's edit."""
-        looks: tuple[Work, ...] = (
+    def test_first_version_read_is_expected(self, store: Store) -> None:
+        """The version that was read first is expected at the commit, even if the conversation is read again after an edit."""
+        reads: tuple[Work, ...] = (
             lambda uow: uow.conversations.find(),
             lambda uow: list(uow.conversations.iterate()),
             lambda uow: uow.conversations.get("a"),
             lambda uow: uow.runs.list("a"),
         )
-        for look in looks:
-            _put_anew(store)
+        for read_again in reads:
+            _reset(store)
             uow = store.begin()
             first = uow.runs.get("a", 1)
-            look(uow)
+            read_again(uow)
             with store.begin() as other:
                 _edit_runs(other)
-            look(uow)
+            read_again(uow)
             uow.runs.replace("a", replace(first, output="mine"))
             with unchanged(store), pytest.raises(ConflictError, match="'a'"):
                 uow.commit()
 
-    def test_an_append_is_no_conflict(self, store: Store) -> None:
-        """Appends conflict neither with edits nor with appends, on either side."""
+    def test_appends_never_conflict(self, store: Store) -> None:
+        """An append conflicts neither with an edit nor with another append, whichever is committed first."""
         for edit in EDITS[:-2]:
             for first, second in ((edit, _append), (_append, edit)):
-                _put_anew(store)
+                _reset(store)
                 uow, other = store.begin(), store.begin()
                 first(uow)
                 second(other)
@@ -172,26 +174,26 @@ class Conflicts(Contract):
                 assert read_runs(store, "a")[-1].input == "appended"
                 assert (read(store, "a").version, read(store, "a").last_position) == (2, 3)
 
-    def test_a_run_appended_meanwhile_is_not_removed(self, store: Store) -> None:
-        """Removing a conversation that was read, or clearing its runs, conflicts with an append since it was read."""
+    def test_removal_conflicts_with_a_concurrent_append(self, store: Store) -> None:
+        """Removing a conversation, or clearing its runs, raises ConflictError if a run was appended since it was read."""
         for remove in REMOVALS:
-            _put_anew(store)
+            _reset(store)
             uow = store.begin()
             remove(uow)
             with store.begin() as other:
                 _append(other)
             with unchanged(store), pytest.raises(ConflictError, match="'a'"):
                 uow.commit()
-            _put_anew(store)
+            _reset(store)
             with store.begin() as uow:
                 remove(uow)
             with store.begin() as uow:
                 assert "a" not in uow.conversations or not uow.runs.list("a")
 
-    def test_own_appends_are_removed(self, store: Store) -> None:
-        """A unit of work removes what it has appended and committed itself, but not what came between."""
+    def test_own_appends_can_be_removed(self, store: Store) -> None:
+        """A unit of work may remove runs that it appended and committed itself, but not runs appended by others in between."""
         for between, works in ((False, True), (True, False)):
-            _put_anew(store)
+            _reset(store)
             uow = store.begin()
             conversation = uow.conversations.get("a")
             if between:
@@ -206,8 +208,8 @@ class Conflicts(Contract):
                 with unchanged(store), pytest.raises(ConflictError):
                     uow.commit()
 
-    def test_writing_blindly_is_no_conflict(self, store: Store) -> None:
-        """A unit of work that has read nothing of a conversation writes over what is there."""
+    def test_blind_writes_never_conflict(self, store: Store) -> None:
+        """A unit of work that has read nothing of a conversation overwrites it without a conflict."""
         writes: tuple[Work, ...] = (
             lambda uow: uow.runs.replace("a", replace(run(), position=2)),
             lambda uow: uow.runs.remove("a", 2),
@@ -215,15 +217,15 @@ class Conflicts(Contract):
             lambda uow: uow.conversations.remove("a"),
         )
         for write in writes:
-            _put_anew(store)
+            _reset(store)
             uow = store.begin()
             write(uow)
             with store.begin() as other:
                 _edit(other)
             uow.commit()
 
-    def test_own_commits_are_no_conflict(self, store: Store) -> None:
-        """A unit of work goes on after its own commits, but another's edit between them is a conflict."""
+    def test_own_commits_never_conflict(self, store: Store) -> None:
+        """A unit of work can be used after its own commits, but an edit by another writer between them is a conflict."""
         put(store, "a", {"n": 0})
         uow = store.begin()
         conversation = uow.conversations.get("a")
@@ -238,8 +240,8 @@ class Conflicts(Contract):
         with unchanged(store), pytest.raises(ConflictError):
             uow.commit()
 
-    def test_a_conditional_append(self, store: Store) -> None:
-        """An append with after= goes through only if no run came after that position, wherever the runs are now."""
+    def test_conditional_append(self, store: Store) -> None:
+        """An append with after= succeeds only if after is the last position assigned, even if runs were removed since."""
         put(store, "a")
         for after, works in ((1, False), (0, True), (0, False), (1, True), (3, False)):
             uow = store.begin()
@@ -265,8 +267,8 @@ class Conflicts(Contract):
             uow.runs.append("b", run(), after=0)
         assert read(store, "b").run_count == 1
 
-    def test_work_is_run_again(self, store: Store) -> None:
-        """Store.run repeats the work after a conflict, as often as it may, and returns what it returned."""
+    def test_run_repeats_the_work(self, store: Store) -> None:
+        """Store.run repeats the work after a conflict, up to its number of retries, and returns the work's result."""
         put(store, "a", {"n": 0})
         tries: list[int] = []
 
@@ -288,7 +290,7 @@ class Conflicts(Contract):
             store.run(lambda uow: uow.conversations.get("missing"), sleep=lambda _: None)
 
     def test_threads_append(self, store: Store) -> None:
-        """Runs appended by several threads at once are all there, at the positions 1 to n without a gap."""
+        """Concurrent appends from several threads are all stored, at positions 1 to n without gaps."""
         put(store, "a")
 
         def append(thread: int) -> None:
@@ -305,7 +307,7 @@ class Conflicts(Contract):
 
     @requires("detects_conflicts", by_chance=True)
     def test_threads_count(self, store: Store) -> None:
-        """A counter in the metadata that several threads increase through Store.run counts every one of them."""
+        """A counter in the metadata that several threads increment through Store.run loses no increment."""
         put(store, "a", {"n": 0})
 
         def increase(uow: UnitOfWork) -> None:
@@ -321,8 +323,8 @@ class Conflicts(Contract):
         assert (stored.metadata, stored.version) == ({"n": THREADS * ROUNDS}, 1 + THREADS * ROUNDS)
 
     @requires("atomic")
-    def test_nobody_sees_half_of_a_commit(self, store: Store) -> None:
-        """What a commit appends to several conversations, a reader finds in the first and the last of them, or in neither."""
+    def test_no_reader_sees_half_of_a_commit(self, store: Store) -> None:
+        """A reader sees the appends of one commit in both the first and the last conversation, or in neither."""
         names = "abcdefgh"
         with store.begin() as uow:
             for name in names:
@@ -333,25 +335,25 @@ class Conflicts(Contract):
                 uow.runs.append(name, run())
 
         def is_half() -> bool:
-            """Read the first and the last, either way round: what is read second may be ahead, never behind."""
+            """Read the first and the last, in both orders: the one that is read second may be ahead, never behind."""
             pairs = (names[0], names[-1]), (names[-1], names[0])
             return any(read(store, first).run_count > read(store, second).run_count for first, second in pairs)
 
         with ThreadPoolExecutor(1) as pool:
             for _ in range(2 * ROUNDS):
-                writing, looks = pool.submit(do, store, append), list[bool]()
-                while wait([writing], timeout=A_MOMENT).not_done:
-                    looks.append(is_half())
+                writing, reads = pool.submit(do, store, append), list[bool]()
+                while wait([writing], timeout=PAUSE).not_done:
+                    reads.append(is_half())
                 writing.result()
-                assert not any(looks)
+                assert not any(reads)
 
     def test_threads_create(self, store: Store) -> None:
-        """Of several threads that add a conversation under one id exactly one does, and the others are told."""
+        """If several threads add a conversation under one id, exactly one succeeds; the others get AlreadyExistsError."""
 
         def create(thread: int) -> str:
             try:
                 put(store, "a", {"by": thread}, run(thread))
-            except Exception as error:  # noqa: BLE001  # any other than the one promised fails the test
+            except Exception as error:  # noqa: BLE001  # the assertion below rejects any other error
                 return type(error).__name__
             return "created"
 
@@ -360,22 +362,22 @@ class Conflicts(Contract):
 
 
 class Replays(Contract):
-    """The same change set, committed again because its answer was lost."""
+    """A change set that is committed again because its response was lost."""
 
-    def test_a_replay_writes_nothing(self, store: Store) -> None:
-        """A change set committed again writes nothing and gives the same receipt, whatever it did."""
-        for work in (*EDITS, _make_anew, _append, _create):
-            other = beside(store)
-            _put_anew(other)
+    def test_replay_writes_nothing(self, store: Store) -> None:
+        """Committing a change set again writes nothing and returns the same receipt, whatever it contains."""
+        for work in (*EDITS, _recreate, _append, _create):
+            other = sibling(store)
+            _reset(other)
             first = committed(other, work)
             with unchanged(other):
                 assert other.commit(first.changes) == first.receipt
 
-    def test_a_replay_after_others(self, store: Store) -> None:
-        """So it is when other commits came between, to the same conversation too; positions go on without a gap."""
+    def test_replay_after_other_commits(self, store: Store) -> None:
+        """A replay after other commits, also to the same conversation, writes nothing; positions continue without gaps."""
         for work in (*EDITS[:-1], _append, _create):
-            other = beside(store)
-            _put_anew(other)
+            other = sibling(store)
+            _reset(other)
             first = committed(other, work)
             then = [committed(other, _append), committed(other, _edit), committed(other, _append)]
             with unchanged(other):
@@ -386,8 +388,8 @@ class Replays(Contract):
                 uow.runs.append("a", run())
             assert read_runs(other, "a")[-1].position == last + 1
 
-    def test_a_replay_after_a_removal(self, store: Store) -> None:
-        """A creation or append replayed after the conversation was removed does not bring it back."""
+    def test_replay_after_a_removal(self, store: Store) -> None:
+        """Replaying a creation or an append after the conversation was removed does not recreate it."""
         created = committed(store, _create)
         appended = committed(store, lambda uow: uow.runs.append("new", run(2)))
         with store.begin() as uow:
@@ -396,36 +398,36 @@ class Replays(Contract):
             assert store.commit(each.changes) == each.receipt
         assert snapshot(store) == ((), {})
 
-    def test_a_refused_change_set_was_not_written(self, store: Store) -> None:
-        """A change set that was refused can be committed again, and is written when it fits."""
+    def test_rejected_change_set_can_be_committed_again(self, store: Store) -> None:
+        """A change set that was rejected can be committed again, and is written once its preconditions hold."""
         put(store, "a")
         appended = committed(store, _append).changes
-        other = beside(store)
+        other = sibling(store)
         with pytest.raises(NotFoundError):
             other.commit(appended)
         put(other, "a")
         assert outcome_of(other.commit(appended)) == {"a": (1, 1, 1)}
 
-    def test_a_token_belongs_to_its_namespace(self, store: Store) -> None:
-        """A change set that is written in one namespace is written in another as well: that is how one is copied."""
+    def test_token_is_scoped_to_its_namespace(self, store: Store) -> None:
+        """A change set can be written once in each namespace; copying a namespace relies on it."""
         changes = committed(store, _create).changes
-        other = beside(store)
+        other = sibling(store)
         assert outcome_of(other.commit(changes)) == {"new": (1, 1, 1)}
         assert snapshot(other) == snapshot(store)
 
-    def test_a_replay_by_another_store(self, store: Store, clock: Clock) -> None:
-        """The token is known by whoever commits it, in another unit of work and later too."""
+    def test_replay_by_another_store(self, store: Store, clock: Clock) -> None:
+        """A replay is recognised by its token, also from another store object and an hour later."""
         namespace = new_id()
         mine, theirs = store.namespace(namespace), new_store(store.repository).namespace(namespace)
-        _put_anew(mine)
+        _reset(mine)
         appended = committed(mine, _append)
         clock.advance(3_600_000_000)
         with unchanged(mine):
             assert theirs.commit(appended.changes) == appended.receipt
 
 
-def _put_anew(store: Store) -> None:
-    """Make the conversation a, with two runs, instead of the one that may be there."""
+def _reset(store: Store) -> None:
+    """Create conversation a with two runs, and remove the previous one, if any."""
     with store.begin() as uow:
         if "a" in uow.conversations:
             uow.conversations.remove("a")
@@ -434,7 +436,7 @@ def _put_anew(store: Store) -> None:
 
 
 def _in_threads(work: Callable[[int], T]) -> list[T]:
-    """Do the work in several threads that begin at the same moment; return what each of them returned."""
+    """Run a function in several threads that start at the same time; return their results."""
     barrier = Barrier(THREADS)
 
     def begin(thread: int) -> T:

@@ -1,4 +1,4 @@
-"""Retention: from its expiry on a conversation is not there, and purging takes it away."""
+"""Expiry: an expired conversation is hidden, and purging deletes it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,10 +14,10 @@ from memory.testing.base import Clock, Contract, Work, put, read, read_runs, run
 
 
 class Expiry(Contract):
-    """Conversations with an ``expires_at``; the clock stands where the test puts it."""
+    """Conversations with an ``expires_at``."""
 
-    def test_it_is_hidden_from_its_expiry_on(self, store: Store, clock: Clock) -> None:
-        """To the microsecond, it is in get, find, count and runs before its expiry, and in none of them from then on."""
+    def test_expired_conversation_is_hidden(self, store: Store, clock: Clock) -> None:
+        """From its expiry on, to the microsecond, get, find, count and the runs no longer return the conversation."""
         _put_expiring(store, clock, 10)
         put(store, "lasting", {"n": 1})
         everything = where("n") == 1
@@ -34,8 +34,8 @@ class Expiry(Contract):
         assert [one.id for one in walk(store, ~(where("n") == 2), order="-updated_at", limit=1)] == ["lasting"]
         assert (uow.conversations.count(), uow.conversations.count(everything)) == (1, 1)
 
-    def test_an_expired_one_takes_no_write(self, store: Store, clock: Clock) -> None:
-        """Writing to an expired conversation is writing to one that is not there."""
+    def test_expired_conversation_rejects_writes(self, store: Store, clock: Clock) -> None:
+        """Writing to an expired conversation raises NotFoundError."""
         _put_expiring(store, clock, 10)
         clock.advance(10)
         writes: tuple[Work, ...] = (
@@ -49,8 +49,8 @@ class Expiry(Contract):
             with pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
                 write(uow)
 
-    def test_one_that_expires_between_reading_and_writing(self, store: Store, clock: Clock) -> None:
-        """A conversation read before its expiry and changed after it is a conflict, as if it had been removed."""
+    def test_expiry_between_reading_and_writing_is_a_conflict(self, store: Store, clock: Clock) -> None:
+        """Changing a conversation that expired since it was read raises ConflictError, as if it had been removed."""
         _put_expiring(store, clock, 10)
         uow, other = store.begin(), store.begin()
         uow.conversations.get("a").metadata["n"] = 2
@@ -60,8 +60,8 @@ class Expiry(Contract):
             with pytest.raises(ConflictError, match="'a'"):
                 each.commit()
 
-    def test_made_anew_under_an_expired_id(self, store: Store, clock: Clock) -> None:
-        """The id of an expired conversation is free; nothing of the old one is in the new one, which counts from 1."""
+    def test_id_of_an_expired_conversation_can_be_reused(self, store: Store, clock: Clock) -> None:
+        """The id of an expired conversation can be reused; the new one inherits nothing, and its positions start at 1."""
         _put_expiring(store, clock, 10)
         early = store.begin()
         early.conversations.get("a").metadata["n"] = 2
@@ -76,7 +76,7 @@ class Expiry(Contract):
         assert [one.id for one in walk(store, where("new") == 1)] == ["a"]
 
     def test_purging(self, store: Store, clock: Clock) -> None:
-        """Purging removes the expired conversations with their runs, says how many, and leaves all others as they are."""
+        """Purging deletes the expired conversations and their runs, returns their number, and changes no others."""
         for name, microseconds in (("a", 1), ("b", 2), ("c", 3)):
             _put_expiring(store, clock, microseconds, name)
         put(store, "lasting", {"n": 1}, run())
@@ -87,11 +87,11 @@ class Expiry(Contract):
         assert [one.id for one in walk(store)] == ["c", "lasting"]
         put(store, "a", {"n": 2})
         assert read_runs(store, "a") == []
-        clock.time -= 2  # nothing of them is left to come back
+        clock.time -= 2  # purged conversations do not reappear when the clock goes back
         assert [one.id for one in walk(store)] == ["a", "c", "lasting"]
 
-    def test_an_expiry_comes_and_goes(self, store: Store, clock: Clock) -> None:
-        """An expiry set later counts, as a new version; one moved or taken away in time lets the conversation live."""
+    def test_expiry_can_be_set_moved_and_cleared(self, store: Store, clock: Clock) -> None:
+        """An expiry can be set, moved and cleared later, each as a new version; a cleared one no longer applies."""
         put(store, "a", None, run())
         for expires_at in (
             to_datetime(clock.time + 10),
@@ -110,8 +110,8 @@ class Expiry(Contract):
         clock.advance(10**15)
         assert (read(store, "a").run_count, store.purge_expired()) == (1, 0)
 
-    def test_an_expiry_in_the_past(self, store: Store, clock: Clock) -> None:
-        """A conversation that is expired when it is written is hidden at once; time before 1970 is past as any other."""
+    def test_expiry_in_the_past(self, store: Store, clock: Clock) -> None:
+        """A conversation written with an expiry in the past, even before 1970, is hidden at once."""
         for moment in (to_datetime(clock.time), datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)):
             with store.begin() as uow:
                 uow.conversations.add(Conversation("new", expires_at=moment))

@@ -1,4 +1,4 @@
-"""The order of runs and of conversations, the windows on them, and the walls between namespaces."""
+"""The order of runs and conversations, windows and pages, and the isolation of namespaces."""
 
 from dataclasses import replace
 from itertools import product
@@ -16,7 +16,6 @@ from memory.testing.base import (
     Clock,
     Contract,
     Work,
-    beside,
     do,
     put,
     put_all,
@@ -24,6 +23,7 @@ from memory.testing.base import (
     read_runs,
     run,
     run_states,
+    sibling,
     snapshot,
     states,
     unchanged,
@@ -42,15 +42,15 @@ IDS = (
     "a b",
     "10",
     "9",
-)  # UTF-16, or a language's rules, sort them otherwise
+)  # UTF-16 and locale collations sort them differently
 ORDERS: tuple[OrderField, ...] = ("updated_at", "created_at", "id")
 
 
 class Times(Contract):
-    """Times come from the clocks of the writers, which differ."""
+    """Timestamps come from the clocks of the writers, which may differ."""
 
-    def test_times_never_go_back(self, store: Store, clock: Clock) -> None:
-        """A writer whose clock is behind leaves the later time that is stored, whatever it writes."""
+    def test_updated_at_never_goes_back(self, store: Store, clock: Clock) -> None:
+        """A write by a client whose clock is behind never moves updated_at back."""
         writes: tuple[Work, ...] = (
             lambda uow: uow.runs.append("a", run()),
             lambda uow: uow.runs.append("a", run(), run()),
@@ -61,7 +61,7 @@ class Times(Contract):
         )
         start = clock.time
         for write in writes:
-            other = beside(store)
+            other = sibling(store)
             clock.time = start
             put(other, "a", None, run())
             clock.advance()
@@ -75,10 +75,10 @@ class Times(Contract):
 
 
 class Positions(Contract):
-    """Runs stand at positions, which the store gives once."""
+    """Each run has a position, which the store assigns only once."""
 
     def test_positions_count_from_one(self, store: Store) -> None:
-        """Runs get the positions 1, 2, 3 ... in the order they were appended, over several commits too."""
+        """Runs get positions 1, 2, 3 ... in the order in which they were appended, also over several commits."""
         given = [run(n) for n in range(5)]
         put(store, "a", None, *given[:2])
         with store.begin() as uow:
@@ -90,7 +90,7 @@ class Positions(Contract):
         assert (stored.run_count, stored.last_position, stored.version) == (5, 5, 1)
 
     def test_positions_are_never_reused(self, store: Store) -> None:
-        """After the last run is removed, runs before a position are, or all are, positions go on counting."""
+        """A removed run's position is not reused, whether the last run, the first ones or all are removed."""
         put(store, "a", None, run(1), run(2), run(3))
         steps: tuple[tuple[Work, list[int]], ...] = (
             (lambda uow: uow.runs.remove("a", 3), [1, 2, 4]),
@@ -104,16 +104,16 @@ class Positions(Contract):
             stored = read(store, "a")
             assert (stored.run_count, stored.last_position) == (len(left), left[-1])
 
-    def test_the_position_of_a_run_appended_while_others_go(self, store: Store) -> None:
-        """A unit of work that clears and appends leaves what it appended, at the next position."""
+    def test_append_and_clear_in_one_unit_of_work(self, store: Store) -> None:
+        """A run appended by the unit of work that clears the runs is kept, at the next position."""
         put(store, "a", None, run(1), run(2))
         with store.begin() as uow:
             uow.runs.clear("a")
             uow.runs.append("a", run(3))
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(3, 3)]
 
-    def test_runs_go_with_their_conversation(self, store: Store) -> None:
-        """A conversation made anew under a removed one's id has none of its runs, and counts from 1."""
+    def test_runs_are_removed_with_their_conversation(self, store: Store) -> None:
+        """A conversation created under the id of a removed one has none of its runs, and its positions start at 1."""
         put(store, "a", None, run("old"), run("old"))
         with store.begin() as uow:
             uow.conversations.remove("a")
@@ -124,8 +124,8 @@ class Positions(Contract):
             uow.runs.append("a", run("new"))
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "new")]
 
-    def test_every_window_on_the_runs(self, store: Store) -> None:
-        """Windows (first, last, list, get) are slices of all runs, gaps and numbers beyond the ends included."""
+    def test_windows_are_slices_of_all_runs(self, store: Store) -> None:
+        """`first`, `last`, `list` and `get` return slices of all runs, also with gaps and with bounds beyond the ends."""
         put(store, "a", None, *(run(n) for n in range(1, 8)))
         with store.begin() as uow:
             uow.runs.remove("a", 2, 6)
@@ -141,8 +141,8 @@ class Positions(Contract):
             assert uow.runs.list("a", after=after, before=before, limit=limit) == within[:limit]
         assert [uow.runs.get("a", one.position or 0) for one in stored] == stored
 
-    def test_a_run_that_is_not_there(self, store: Store) -> None:
-        """Getting a run at a position that has none raises NotFoundError; a missing conversation has no runs."""
+    def test_missing_run(self, store: Store) -> None:
+        """Getting a run at an empty position raises NotFoundError; a missing conversation has no runs."""
         put(store, "a", None, run(), run())
         with store.begin() as uow:
             uow.runs.remove("a", 1)
@@ -155,8 +155,8 @@ class Positions(Contract):
             with pytest.raises(InvalidValueError):
                 uow.runs.get("a", impossible)
 
-    def test_many_runs_are_walked(self, store: Store) -> None:
-        """Walking with iterate yields every run once, in order, over several of its pages, those of the unit of work last."""
+    def test_iterate_yields_all_runs(self, store: Store) -> None:
+        """`iterate` yields every run once, in order, over several pages; pending runs come last."""
         put(store, "a", None, *(run(n) for n in range(450)))
         uow = store.begin()
         uow.runs.append("a", run(450))
@@ -164,10 +164,10 @@ class Positions(Contract):
 
 
 class Pages(Contract):
-    """Conversations come in an order, page by page."""
+    """Conversations are read in order, page by page."""
 
     def test_every_order_in_both_directions(self, store: Store, clock: Clock) -> None:
-        """Pages of any size hold all conversations in the order asked for, whichever field and direction."""
+        """Pages of any size return all conversations in the requested order, for every field and direction."""
         for at in (0, 2, 1, 3):
             put(store, f"c{at}")
             clock.advance()
@@ -179,24 +179,24 @@ class Pages(Contract):
         assert [one.id for one in walk(store, order="updated_at")] == ["c2", "c1", "c3", "c0"]
         _check_orders(store)
 
-    def test_equal_times_page_fully(self, store: Store, clock: Clock) -> None:
-        """Conversations of the same microsecond come ordered by id, each once, whatever the page size."""
+    def test_equal_timestamps_are_paged_by_id(self, store: Store, clock: Clock) -> None:
+        """Conversations with the same timestamp are ordered by id, and each is returned once for every page size."""
         put_all(store, {conversation_id: {} for conversation_id in IDS})
         clock.advance()
         put(store, "newer")
         assert [one.id for one in walk(store, order="created_at", limit=2)] == [*sorted(IDS), "newer"]
         _check_orders(store)
 
-    def test_iterate_walks_all(self, store: Store) -> None:
-        """Walking with iterate yields every conversation once, in order, over several of its pages."""
+    def test_iterate_yields_all_conversations(self, store: Store) -> None:
+        """`iterate` yields every conversation once, in order, over several pages."""
         ids = [f"{n:03}" for n in range(450)]
         put_all(store, {conversation_id: {} for conversation_id in ids})
         uow = store.begin()
         assert [one.id for one in uow.conversations.iterate(order="id")] == ids
         assert [one.id for one in uow.conversations.iterate(where.id >= "400", order="-id")] == ids[:399:-1]
 
-    def test_iterate_reaches_all_while_they_are_written(self, store: Store) -> None:
-        """Iterating ends, and each that was there comes once, in any order, though conversations are written meanwhile."""
+    def test_iterate_under_concurrent_writes(self, store: Store) -> None:
+        """`iterate` ends, and yields each conversation once, even if conversations are written at the same time."""
         ids = [f"{n:03}" for n in range(210)]  # more than a page of iterate
         put_all(store, {conversation_id: {} for conversation_id in ids})
         for order in ("", "created_at", "updated_at", "-updated_at"):
@@ -212,10 +212,10 @@ class Pages(Contract):
                     reached.append(one.id)
             assert sorted(reached) == ids, order
 
-    def test_a_cursor_stands_still_while_others_come_and_go(self, store: Store) -> None:
-        """What is added or removed behind a cursor, its own conversation too, moves nothing: none is skipped or repeated."""
+    def test_cursor_is_stable_under_additions_and_removals(self, store: Store) -> None:
+        """Additions and removals before a cursor, even of its own conversation, make later pages skip or repeat nothing."""
         for order, behind, ahead in (("id", "d0", "d3x"), ("-id", "d7", "d3x")):
-            other = beside(store)
+            other = sibling(store)
             for n in range(1, 7):
                 put(other, f"d{n}")
             expected = [f"d{n}" for n in range(1, 7)]
@@ -232,7 +232,7 @@ class Pages(Contract):
             assert rest.cursor is None
 
     def test_the_last_page_has_no_cursor(self, store: Store) -> None:
-        """A page has a cursor if and only if there are more, also when it is just full."""
+        """A page has a cursor if and only if more conversations follow, even if the page is exactly full."""
         for n in range(4):
             put(store, f"c{n}", {"n": n})
         conversations = store.begin().conversations
@@ -241,8 +241,8 @@ class Pages(Contract):
         assert conversations.find(where("n") >= 2, limit=2).cursor is None
         assert (conversations.find(where("n") > 9).items, conversations.find(where("n") > 9).cursor) == ((), None)
 
-    def test_impossible_pages_are_refused(self, store: Store) -> None:
-        """A limit below 1, an unknown order, a foreign cursor and one that is none raise InvalidValueError."""
+    def test_invalid_pages_are_rejected(self, store: Store) -> None:
+        """A limit below 1, an unknown order, a cursor of another order and an invalid cursor raise InvalidValueError."""
         put(store, "a")
         put(store, "b")
         conversations = store.begin().conversations
@@ -259,8 +259,8 @@ class Pages(Contract):
             with pytest.raises(InvalidValueError):
                 find()
 
-    def test_a_write_moves_updated_at(self, store: Store, clock: Clock) -> None:
-        """Any write to a conversation or its runs moves updated_at to the time of the commit; created_at stays."""
+    def test_every_write_sets_updated_at(self, store: Store, clock: Clock) -> None:
+        """Any write to a conversation or its runs sets updated_at to the time of the commit; created_at does not change."""
         put(store, "a", None, run(), run(), run())
         created = to_datetime(clock.time)
         works: tuple[Work, ...] = (
@@ -279,11 +279,11 @@ class Pages(Contract):
 
 
 class Namespaces(Contract):
-    """A namespace is a wall."""
+    """Namespaces are isolated from each other."""
 
-    def test_no_operation_reaches_another_namespace(self, store: Store, clock: Clock) -> None:
-        """Reading, finding, counting, editing, removing and purging in a namespace leave every other as it is."""
-        mine, other, third = beside(store), beside(store), beside(store)
+    def test_no_operation_affects_another_namespace(self, store: Store, clock: Clock) -> None:
+        """Reading, finding, counting, editing, removing and purging in one namespace do not affect any other."""
+        mine, other, third = sibling(store), sibling(store), sibling(store)
         soon = to_datetime(clock.time + 1)
         for each in (mine, other):
             put(each, "a", {"n": 1}, Run("a", "", created_at=soon), Run("b", "", created_at=soon))
@@ -311,8 +311,8 @@ class Namespaces(Contract):
         assert [one.id for one in walk(other, where("n") == 2)] == ["b"]
         assert other.begin().conversations.count() == 2
 
-    def test_names_that_run_together(self, store: Store) -> None:
-        """No pair of namespace and id is taken for another that is written the same when joined."""
+    def test_namespace_and_id_never_collide(self, store: Store) -> None:
+        """Two pairs of namespace and id never collide, even if they are equal when joined."""
         base = new_id()
         pairs = [(base + joint, "b" + joint + "c") for joint in (":", "/", "#", ".", "|", "%", " ")]
         pairs += [(base + joint + "b", "c") for joint in (":", "/", "#", ".", "|", "%", " ")]
@@ -327,7 +327,7 @@ class Namespaces(Contract):
             assert other.begin().conversations.count() == len(expected)
 
     def test_namespaces_are_listed(self, store: Store, clock: Clock) -> None:
-        """Every namespace that has a conversation is listed, once and by its exact name, and none of which all were removed."""
+        """Every namespace with a conversation is listed once, by its exact name; those whose last one was removed are not."""
         base = new_id()
         names = sorted(base + end for end in ("", " ", "%", "/x", "A", "a", "😀" * 223))
         before = store.namespaces()
@@ -348,7 +348,7 @@ class Namespaces(Contract):
 
 
 def _check_orders(store: Store) -> None:
-    """Assert that every order, in pages of every size, is that of the fields it names."""
+    """Assert that find returns the right order for every field, direction and page size."""
     everything = list(store.begin().conversations.find(order="id", limit=100).items)
     for order, descending, limit in product(ORDERS, (False, True), range(1, len(everything) + 2)):
         expected = sorted(everything, key=lambda one: (getattr(one, order), one.id), reverse=descending)

@@ -1,4 +1,4 @@
-"""What the planner and the index promise on every store: unindexed keys, long lists, orders by metadata, the count of all."""
+"""Promises of the planner and the index on every store: unindexed keys, long lists, orders by metadata, total counts."""
 
 from memory.core.store import Store
 from memory.domain.criteria import where
@@ -28,14 +28,14 @@ SORTED: tuple[Json, ...] = (
     [],
     {},
 )
-"""Values in the order of their index keys."""
+"""Values, in the order of their index keys."""
 
 
 class Planning(Contract):
-    """Answers do not depend on what is indexed, nor on which way the planner takes."""
+    """Results do not depend on which keys are indexed, or on the planner's choice."""
 
-    def test_keys_with_an_underscore_are_found_by_reading(self, store: Store) -> None:
-        """Metadata below a key that begins with an underscore has no index, and every criterion on it is right all the same."""
+    def test_unindexed_keys_are_found(self, store: Store) -> None:
+        """Keys that begin with an underscore are not indexed, but every criterion on them returns the right result."""
         put(store, "a", {"_name": "ada", "tier": "gold", "deep": {"_n": 1}})
         put(store, "b", {"_name": "bob", "tier": "gold", "deep": {"_n": 2}, "_tags": ["x"]})
         put(store, "c", {"tier": "free", "_": None})
@@ -54,7 +54,7 @@ class Planning(Contract):
             assert conversations.count(criterion) == len(expected), criterion
 
     def test_every_element_of_a_long_list_is_found(self, store: Store) -> None:
-        """A criterion on an element of a list finds it however long the list is, also after the list was shortened."""
+        """A criterion on a list element finds it in a list of any length, and not after it was removed from the list."""
         put(store, "long", {"tags": list(range(3 * INDEXED_ELEMENTS))})
         put(store, "just", {"tags": list(range(INDEXED_ELEMENTS))})
         put(store, "short", {"tags": [0, 1]})
@@ -71,8 +71,8 @@ class Planning(Contract):
         assert [one.id for one in walk(store, where("tags").contains(INDEXED_ELEMENTS))] == []
         assert [one.id for one in walk(store, where("tags").contains(7))] == ["just", "long"]
 
-    def test_an_order_by_metadata(self, store: Store) -> None:
-        """Pages by a metadata path hold the conversations that have it, by value, ties by id, in both directions."""
+    def test_order_by_metadata(self, store: Store) -> None:
+        """An order by a metadata path returns the conversations with that path by value, then by id, in both directions."""
         for n, value in enumerate(SORTED):
             for copy in "ba":
                 put(store, f"{n:02}{copy}", {"deep": {"v": value}, "even": n % 2 == 0})
@@ -92,8 +92,8 @@ class Planning(Contract):
         do(store, lambda uow: uow.conversations.remove("16b"))
         assert [one.id for one in walk(store, order="-metadata.deep.v")][4:7] == ["16a", "15b", "15a"]
 
-    def test_the_count_of_all_follows_every_change(self, store: Store, clock: Clock) -> None:
-        """Counting a namespace without a criterion gives what is there: not what was removed, replaced or has expired."""
+    def test_total_count_follows_every_change(self, store: Store, clock: Clock) -> None:
+        """Counting without a criterion returns the number of conversations, without removed, replaced and expired ones."""
 
         def counted() -> int:
             with store.begin() as uow:
@@ -116,7 +116,7 @@ class Planning(Contract):
         assert counted() == 4
         clock.advance(10_000_000)
         assert counted() == 2
-        put(store, "soon")  # in the place of one that has expired
+        put(store, "soon")  # replaces an expired conversation
         assert counted() == 3
         store.purge_expired()
         assert counted() == 3

@@ -1,4 +1,4 @@
-"""What each operator means at its edges, said outright: every store gives these answers."""
+"""Edge cases of each query operator, with the result that every store returns."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
@@ -37,12 +37,12 @@ NUMBERS: tuple[Json, ...] = (
     1.7e308,
     10**400,
 )
-"""Rising, each by the least that tells it from the one before on some store."""
+"""Ascending; each differs from the previous one by the least that some store distinguishes."""
 
 STRINGS: tuple[Json, ...] = tuple(
     sorted((*ODD_STRINGS, "a", "A", "b", "ab", "aB", "\u00df", LONG[:-1], LONG + "\x00", LONG + "\U0010ffff"))
 )
-"""Rising, by code point."""
+"""Ascending by code point."""
 
 NEITHER: tuple[Json, ...] = (None, True, False, [], {}, [1], ["a"], {"a": 1}, {"v": "a"})
 
@@ -57,10 +57,10 @@ def _is_allowed(criterion: Criterion) -> bool:
 
 
 class Queries(Contract):
-    """One conversation for each value, at the key ``v`` of its metadata."""
+    """Queries over one conversation for each value, at the metadata key ``v``."""
 
     def test_equality(self, store: Store) -> None:
-        """1 equals 1.0 and -0.0 equals 0; True is not 1, "1" is not 1, nothing else is None, and integers are exact."""
+        """1 equals 1.0 and -0.0 equals 0; True and "1" do not equal 1; only None equals None; integers compare exactly."""
         groups: list[list[Json]] = [
             [value] for value in (*NUMBERS, *STRINGS, *NEITHER) if value not in (0, 1, 2**53, 2**70)
         ]
@@ -105,16 +105,16 @@ class Queries(Contract):
             ],
         )
 
-    def test_order_of_numbers(self, store: Store) -> None:
-        """<, <=, >, >= and between compare numbers exactly, of any size, and hold for nothing that is no number."""
+    def test_comparison_of_numbers(self, store: Store) -> None:
+        """<, <=, >, >= and between compare numbers of any size exactly, and never match other types."""
         _check_order(store, NUMBERS, (*STRINGS, *NEITHER))
 
-    def test_order_of_strings(self, store: Store) -> None:
-        """<, <=, >, >= and between compare strings by code point, however long, and hold for nothing that is no string."""
+    def test_comparison_of_strings(self, store: Store) -> None:
+        """<, <=, >, >= and between compare strings of any length by code point, and never match other types."""
         _check_order(store, STRINGS, (*NUMBERS, *NEITHER))
 
-    def test_one_of_several(self, store: Store) -> None:
-        """in_ holds where one of the values is equal, of any types, of none at all, and of very many."""
+    def test_in(self, store: Store) -> None:
+        """`in_` matches if one of the values is equal, with values of any types, with no values and with very many."""
         values: list[Json] = [1, "1", True, None, [], [1], {"a": 1}, "a", 2**70, *range(100, 110)]
         _put_values(store, values)
         many = [*range(105, 3_000), *map(str, range(3_000))]
@@ -130,8 +130,8 @@ class Queries(Contract):
         ]
         _expect(store, values, cases)
 
-    def test_existence(self, store: Store) -> None:
-        """For exists() None and empty values are there like any other; != holds where nothing is there too."""
+    def test_exists(self, store: Store) -> None:
+        """`exists()` matches None and empty values like any others; != also matches a missing path."""
         values: list[Json] = [None, False, 0, "", [], {}, "a", 1]
         _put_values(store, values)
         put(store, "none", {})
@@ -143,8 +143,8 @@ class Queries(Contract):
         assert conversations.count(~(v > 0)) == len(values) + 2 - 1
         assert conversations.count(v == None) == 1  # noqa: E711  # a criterion
 
-    def test_beginnings(self, store: Store) -> None:
-        """Beginnings are compared by code points: no patterns, no case, no halves of characters; "" begins all strings."""
+    def test_startswith(self, store: Store) -> None:
+        """`startswith` compares code points: no patterns, case-sensitive, no partial characters; "" matches every string."""
         values = _distinct([*STRINGS, *NUMBERS[:3], *NEITHER])
         _put_values(store, values)
         prefixes = [
@@ -171,8 +171,8 @@ class Queries(Contract):
         ]
         _expect(store, values, cases)
 
-    def test_elements(self, store: Store) -> None:
-        """For contains() an element of a list itself is equal: it looks not into inner lists, nor into dicts or strings."""
+    def test_contains(self, store: Store) -> None:
+        """`contains()` matches an equal element of the list itself, and does not search nested lists, dicts or strings."""
         values: list[Json] = [
             ["a", 1],
             [1.0],
@@ -207,7 +207,7 @@ class Queries(Contract):
         _expect(store, values, cases)
 
     def test_paths(self, store: Store) -> None:
-        """A path goes down through dicts by whole keys; a tuple names keys with dots, and lists are not gone through."""
+        """A path addresses nested dicts by whole keys, as a tuple for keys with dots; it does not descend into lists."""
         kept: dict[str, dict[str, Json]] = {
             "nested": {"a": {"b": 1}},
             "dotted": {"a.b": 1},
@@ -246,7 +246,7 @@ class Queries(Contract):
             assert store.begin().conversations.count(criterion) == len(expected), criterion
 
     def test_own_fields(self, store: Store, clock: Clock) -> None:
-        """id, created_at, updated_at and run_count compare with every operator, with values beyond any stored one too."""
+        """`id`, `created_at`, `updated_at` and `run_count` support every comparison, also with values beyond any stored one."""
         for n, name in enumerate(("a", "B", "\uffff", "😀")):
             put(store, name, None, *[run()] * n)
             clock.advance()
@@ -285,7 +285,7 @@ class Queries(Contract):
                 assert where.id > impossible
 
     def test_combinations(self, store: Store) -> None:
-        """&, | and ~ combine whatever they are given, nested, negated and in chains of hundreds."""
+        """&, | and ~ combine any criteria: nested, negated, and in chains of hundreds."""
         values: list[Json] = [1, 2, 3, "1", [1], {"k": 1}, None]
         _put_values(store, values)
         low, number, listed = v <= 2, v.between(-(10**9), 10**9), v.contains(1)
@@ -309,7 +309,7 @@ class Queries(Contract):
         _expect(store, values, cases)
 
     def test_nesting_to_the_limit(self, store: Store) -> None:
-        """Criteria nest as deep as `memory.domain.values.MAX_DEPTH` says, in any shape, and no deeper, on every store."""
+        """On every store, criteria of any shape may nest up to `memory.domain.values.MAX_DEPTH` levels, and no deeper."""
         put(store, "a", {"v": 1})
         shapes: tuple[Callable[[Criterion], Criterion], ...] = (
             lambda inner: ~(inner & (where("w") == 2)),
@@ -326,8 +326,8 @@ class Queries(Contract):
             with pytest.raises(InvalidValueError, match="nests deeper"):
                 store.begin().conversations.find(criterion)
 
-    def test_a_rare_match_among_many(self, store: Store) -> None:
-        """The few that match are all found among many that an index alone does not tell from them."""
+    def test_rare_match_among_many(self, store: Store) -> None:
+        """A few matches are all found among many conversations that an index alone cannot distinguish from them."""
         put_all(store, {f"{n:03}": {"v": [n % 50, {}], "n": n} for n in range(150)})
         for criterion, expected in (
             (v == [7, {}], ["007", "057", "107"]),
@@ -339,8 +339,8 @@ class Queries(Contract):
             assert [one.id for one in walk(store, criterion, order="-id", limit=3)] == expected[::-1]
             assert store.begin().conversations.count(criterion) == len(expected)
 
-    def test_an_index_follows_every_change(self, store: Store) -> None:
-        """What is found is what is stored now: after a change, a removal and a making anew alike."""
+    def test_index_follows_every_change(self, store: Store) -> None:
+        """Queries find the current state after a change, a removal and a re-creation."""
         put(store, "a", {"v": 1, "tags": ["x", "y"]})
         conversation = (uow := store.begin()).conversations.get("a")
         values: tuple[Json, ...] = (2, 2.0, "2", [2], {"v": 2}, None)
@@ -358,7 +358,7 @@ class Queries(Contract):
 
 
 class _Same:
-    """Values, among which another is looked for by its text: `in` that tells 1 from 1.0 and True."""
+    """A collection whose `in` distinguishes 1, 1.0 and True."""
 
     def __init__(self, values: Iterable[Json]) -> None:
         self._texts = set(map(text_of, values))
@@ -368,7 +368,7 @@ class _Same:
 
 
 def _equal(left: Json, right: Json) -> bool:
-    """Tell whether two of this module's values are equal, as the language of queries has it."""
+    """Return whether two of this module's values are equal by the rules of queries."""
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_equal, left, right))
     return isinstance(left, bool) == isinstance(right, bool) and left == right
@@ -383,7 +383,7 @@ def _put_values(store: Store, values: Iterable[Json]) -> None:
 
 
 def _expect(store: Store, values: Sequence[Json], cases: Iterable[tuple[Criterion, Sequence[Json]]]) -> None:
-    """Assert which of the values each criterion finds, and that it counts as many."""
+    """Assert that find and count return the expected values for each criterion."""
     for criterion, expected in cases:
         texts = set(map(text_of, expected))
         found = [text_of(one.metadata["v"]) for one in walk(store, criterion, limit=100)]

@@ -1,4 +1,4 @@
-"""Random metadata and random criteria: every store finds what `Criterion.matches` says."""
+"""Random metadata and random criteria: every store returns exactly the conversations that `Criterion.matches` accepts."""
 
 from itertools import product
 from typing import NamedTuple
@@ -10,17 +10,17 @@ from memory.domain.criteria import Criterion, MetadataTerm, where
 from memory.domain.entities import Conversation
 from memory.domain.values import Json, to_datetime
 from memory.port.paging import Order
-from memory.testing.base import Clock, Contract, beside, put, put_all, run, states, walk
+from memory.testing.base import Clock, Contract, put, put_all, run, sibling, states, walk
 from memory.testing.strategies import LONG
 
-_KEYS = ("a", "a", "b", "a.b", "")  # few, so that they meet
+_KEYS = ("a", "a", "b", "a.b", "")  # few, so that criteria and metadata often have the same key
 _POOLS: tuple[tuple[Json, ...], ...] = (
     (0, -0.0, False, 1, 1.0, True, "1", None),
     (2**53, 2**53 + 1, float(2**53), 2**70, -(2**53), -(2**53) - 1, -256, -257),
     ("", "a", "ab", "b", "\x00", "\uffff", "😀", "\ud83d", "\ud83d\ude00"),
     ("", LONG[:256], LONG, LONG + "a", LONG + "b", None),
 )
-"""Values that one store or another takes for each other. An example has those of one pool only: so they meet."""
+"""Values that some store may confuse. An example uses one pool only, so that such values occur together."""
 
 _IDS = ("a", "B", "\u00e9", "\uffff", "😀")
 _START = Clock().time
@@ -29,16 +29,16 @@ _ORDERS = ("updated_at", "-updated_at", "created_at", "-created_at", "id", "-id"
 _paths = st.just(("a",)) | st.lists(st.sampled_from(_KEYS), min_size=1, max_size=2).map(tuple)
 
 
-class _Kept(NamedTuple):
-    """A conversation to be made: how much later than the one before, its metadata, and how many runs it gets."""
+class _Entry(NamedTuple):
+    """A conversation to create: its delay after the previous one, its metadata, and its number of runs."""
 
     later: int
     metadata: dict[str, Json]
     runs: int
 
 
-class _Question(NamedTuple):
-    """What is asked, and how it is paged."""
+class _Query(NamedTuple):
+    """A criterion, an order and a page size."""
 
     criterion: Criterion
     order: str
@@ -46,8 +46,8 @@ class _Question(NamedTuple):
 
 
 class _Example(NamedTuple):
-    kept: list[_Kept]
-    questions: list[_Question]
+    entries: list[_Entry]
+    queries: list[_Query]
 
 
 def _examples(pool: tuple[Json, ...]) -> st.SearchStrategy[_Example]:
@@ -59,15 +59,15 @@ def _examples(pool: tuple[Json, ...]) -> st.SearchStrategy[_Example]:
     )
     metadata = st.dictionaries(st.sampled_from(_KEYS), values, max_size=3)
     with_a = st.builds(lambda value, others: {**others, "a": value}, values, metadata)
-    kept = st.builds(_Kept, st.integers(0, 1), with_a | metadata, st.integers(0, 2))
-    questions = st.builds(_Question, criteria(values, pool), st.sampled_from(_ORDERS), st.integers(1, 4))
+    entries = st.builds(_Entry, st.integers(0, 1), with_a | metadata, st.integers(0, 2))
+    queries = st.builds(_Query, criteria(values, pool), st.sampled_from(_ORDERS), st.integers(1, 4))
     return st.builds(
-        _Example, st.lists(kept, min_size=3, max_size=len(_IDS)), st.lists(questions, min_size=3, max_size=6)
+        _Example, st.lists(entries, min_size=3, max_size=len(_IDS)), st.lists(queries, min_size=3, max_size=6)
     )
 
 
 def criteria(values: st.SearchStrategy[Json], pool: tuple[Json, ...]) -> st.SearchStrategy[Criterion]:
-    """Return random criteria of every kind: about these values, about bounds out of the pool, and combined."""
+    """Return random criteria of every kind: with these values, with bounds from the pool, and combinations of them."""
     return st.recursive(
         _paths.flatmap(lambda path: _on_metadata(where(path), values, pool)) | _on_fields(),
         lambda inner: st.one_of(
@@ -114,7 +114,7 @@ def _on_fields() -> st.SearchStrategy[Criterion]:
 
 
 def _nested(depth: int) -> st.SearchStrategy[Criterion]:
-    """Return intersections, unions and negations, nested to this depth. RediSearch 2.10 misreads some that are not rewritten."""
+    """Return intersections, unions and negations nested to this depth. RediSearch 2.10 misinterprets some of them as written."""
     leaves = st.builds(lambda key, value: where(key) == value, st.sampled_from("abc"), st.sampled_from((0, 1)))
     leaf = leaves | leaves.map(lambda part: ~part) | _on_fields()
     if depth == 0:
@@ -134,10 +134,10 @@ def _negated(criterion: Criterion, is_negated: bool) -> Criterion:  # noqa: FBT0
 
 
 class RandomQueries(Contract):
-    """`find` and `count` against `matches`."""
+    """`find` and `count` agree with `matches`."""
 
     def test_nested_negations_agree_with_matches(self, store: Store) -> None:
-        """Unions and intersections with negations among them, five levels deep, find what `matches` says."""
+        """`find` and `count` agree with `matches` for negations in unions and intersections, up to five levels deep."""
         combinations = product((0, 1, None), repeat=3)
         put_all(
             store,
@@ -157,29 +157,29 @@ class RandomQueries(Contract):
         self.for_all(st.integers(1, 5).flatmap(_nested), agree)
 
     def test_queries_agree_with_matches(self, store: Store, clock: Clock) -> None:
-        """Pages of find, in any order, and count agree with the pure function that says what a criterion means."""
+        """`find`, in every order, and `count` agree with the pure function `Criterion.matches`."""
 
         def agree(example: _Example) -> None:
             clock.time = _START
-            other = beside(store)
-            conversations = _put_all(other, clock, example.kept)
-            for question in example.questions:
-                _check(other, conversations, question)
+            other = sibling(store)
+            conversations = _put_all(other, clock, example.entries)
+            for query in example.queries:
+                _check(other, conversations, query)
 
         self.for_all(st.sampled_from(_POOLS).flatmap(_examples), agree)
 
 
-def _put_all(store: Store, clock: Clock, kept: list[_Kept]) -> list[Conversation]:
+def _put_all(store: Store, clock: Clock, entries: list[_Entry]) -> list[Conversation]:
     conversations = []
-    for conversation_id, (later, metadata, runs) in zip(_IDS, kept, strict=False):
+    for conversation_id, (later, metadata, runs) in zip(_IDS, entries, strict=False):
         clock.advance(later)
         conversations.append(put(store, conversation_id, metadata, *[run()] * runs))
     return conversations
 
 
-def _check(store: Store, conversations: list[Conversation], question: _Question) -> None:
-    criterion, order = question.criterion, Order.parse(question.order)
+def _check(store: Store, conversations: list[Conversation], query: _Query) -> None:
+    criterion, order = query.criterion, Order.parse(query.order)
     matching = [one for one in conversations if criterion.matches(one)]
     matching.sort(key=lambda one: (getattr(one, order.field), one.id), reverse=order.descending)
-    assert states(walk(store, criterion, order=question.order, limit=question.limit)) == states(matching)
+    assert states(walk(store, criterion, order=query.order, limit=query.limit)) == states(matching)
     assert store.begin().conversations.count(criterion) == len(matching)

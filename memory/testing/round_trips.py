@@ -1,4 +1,4 @@
-"""What goes in comes out: equal, of the same type, and a copy."""
+"""Round trips: values are read as they were written: equal, of the same type, and as copies."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,7 +13,7 @@ from memory.domain.entities import Conversation, Run
 from memory.domain.values import MAX_DEPTH, Json, new_id
 from memory.errors import InvalidValueError
 from memory.testing import strategies
-from memory.testing.base import Contract, beside, put, read, read_runs, run, run_states, snapshot, text_of
+from memory.testing.base import Contract, put, read, read_runs, run, run_states, sibling, snapshot, text_of
 from memory.transfer import batching, copy_conversation
 
 ODD_IDS = (
@@ -39,10 +39,10 @@ TOKYO = timezone(timedelta(hours=9))
 
 
 class RoundTrips(Contract):
-    """Values, ids and times."""
+    """Round trips of values, ids and timestamps."""
 
-    def test_any_metadata_comes_back_exactly(self, store: Store) -> None:
-        """Metadata of any JSON comes back equal and of the same type throughout, its keys in their order."""
+    def test_metadata_round_trip(self, store: Store) -> None:
+        """Metadata of any JSON is read equal, with the same types throughout and its keys in the same order."""
 
         def comes_back(metadata: dict[str, Json]) -> None:
             put(store, conversation_id := new_id(), metadata)
@@ -50,8 +50,8 @@ class RoundTrips(Contract):
 
         self.for_all(strategies.metadata, comes_back)
 
-    def test_any_run_comes_back_exactly(self, store: Store) -> None:
-        """A run's input, output and metadata of any JSON come back equal and of the same type throughout."""
+    def test_run_round_trip(self, store: Store) -> None:
+        """A run's input, output and metadata of any JSON are read equal, with the same types throughout."""
         put(store, "a")
 
         def comes_back(content: tuple[Json, Json, dict[str, Json]]) -> None:
@@ -63,8 +63,8 @@ class RoundTrips(Contract):
 
         self.for_all(st.tuples(strategies.values, strategies.values, strategies.metadata), comes_back)
 
-    def test_odd_values_come_back(self, store: Store) -> None:
-        """Empty, huge, tiny, NUL, lone surrogates, quotes: alone, in a list, as a key and as a value, they come back."""
+    def test_unusual_values_round_trip(self, store: Store) -> None:
+        """Empty, huge and tiny values, NUL, lone surrogates and quotes survive, alone, in a list, as a key and as a value."""
         odd: tuple[Json, ...] = (
             *strategies.CONSTANTS,
             *strategies.ODD_NUMBERS,
@@ -81,8 +81,8 @@ class RoundTrips(Contract):
         assert run_states(read_runs(store, "a")) == run_states(expected)
         assert text_of(read(store, "a").metadata) == text_of(metadata)
 
-    def test_the_limits_of_values_come_back(self, store: Store) -> None:
-        """A value nested as deep as allowed, a string of 100,000 characters and keys as long come back."""
+    def test_largest_values_round_trip(self, store: Store) -> None:
+        """A value of the maximum depth, a string of 100,000 characters and a key of that length survive."""
         deep: Json = []
         for _ in range(MAX_DEPTH - 2):
             deep = [deep]
@@ -92,8 +92,8 @@ class RoundTrips(Contract):
         assert text_of(read(store, "a").metadata) == text_of(metadata)
         assert text_of(read_runs(store, "a")[0].input) == text_of(metadata)
 
-    def test_odd_ids_are_kept_apart(self, store: Store) -> None:
-        """Ids that differ in case, blanks, composition or quotes are different conversations; so are namespaces."""
+    def test_similar_ids_are_distinct(self, store: Store) -> None:
+        """Ids that differ in case, blanks, Unicode composition or quotes are different; so are such namespaces."""
         namespaces = [store.namespace(f"{new_id()}{end}"[:255]) for end in ("", " ", "%", "/x", "😀" * 223)]
         for at, other in enumerate(namespaces):
             for conversation_id in ODD_IDS:
@@ -108,8 +108,8 @@ class RoundTrips(Contract):
             runs = [(run.id, run.input, run.output) for id_ in ODD_IDS for run in uow.runs.list(id_)]
             assert runs == [(id_, id_, at) for id_ in ODD_IDS]
 
-    def test_times_come_back_to_the_microsecond(self, store: Store) -> None:
-        """A run's time and an expiry come back equal, in UTC, with their microseconds, far from today as well."""
+    def test_timestamps_round_trip(self, store: Store) -> None:
+        """A run's timestamp and an expiry are read equal, in UTC, with microseconds, also far from today."""
         for moment in (
             datetime(2038, 1, 19, 3, 14, 8, 1, tzinfo=UTC),
             datetime(2100, 6, 1, 12, 0, 0, 999_999, tzinfo=TOKYO),
@@ -126,8 +126,8 @@ class RoundTrips(Contract):
                 assert (kept.expires_at, kept.expires_at and kept.expires_at.tzinfo) == (moment, UTC)
             assert [run.created_at for run in read_runs(store, conversation.id)] == [run.created_at for run in runs]
 
-    def test_what_was_given_is_copied(self, store: Store) -> None:
-        """What the caller does to a value after giving it does not reach what is stored."""
+    def test_given_values_are_copied(self, store: Store) -> None:
+        """Mutating a value after it was passed to the store does not change what is stored."""
         listed: list[Json] = ["a"]
         metadata: dict[str, Json] = {"list": listed}
         with store.begin() as uow:
@@ -138,8 +138,8 @@ class RoundTrips(Contract):
         assert [(run.input, run.output) for run in read_runs(store, "a")] == [(["a"], ["a"])]
         assert read(store, "a").metadata == {"list": ["a", "changed after append"]}
 
-    def test_what_is_returned_is_a_copy(self, store: Store) -> None:
-        """What the caller does to a value that was returned does not reach what is stored."""
+    def test_returned_values_are_copies(self, store: Store) -> None:
+        """Mutating a returned value does not change what is stored."""
         put(store, "a", {"list": ["a"]}, run(["a"]))
         for conversation in (read(store, "a"), *store.begin().conversations.find()):
             conversation.metadata["list"] = "changed"
@@ -149,8 +149,8 @@ class RoundTrips(Contract):
         assert read(store, "a").metadata == {"list": ["a"]}
         assert [run.input for run in read_runs(store, "a")] == [["a"]]
 
-    def test_a_conversation_copied_in_pieces_is_the_same(self, store: Store) -> None:
-        """What another store has assigned is kept, also where a copy is begun, gone on with, and ended by several commits."""
+    def test_conversation_copied_in_several_commits(self, store: Store) -> None:
+        """Positions and timestamps assigned by another store are kept, also when a copy takes several commits."""
         origin = Store(InMemoryRepository())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(batching, "MOST_RUNS", 2)
@@ -162,8 +162,8 @@ class RoundTrips(Contract):
                 assert copy_conversation(origin, store, conversation_id).outcome == "equal"
         assert snapshot(store) == snapshot(origin)
 
-    def test_what_no_store_keeps_is_refused(self, store: Store) -> None:
-        """What is not JSON is refused where it enters, with the path to it, and nothing of it is written."""
+    def test_invalid_values_are_rejected(self, store: Store) -> None:
+        """A value that is not JSON raises an error that names its path, and nothing is written."""
         put(store, "a")
         cycle: list[object] = []
         cycle.append(cycle)
@@ -178,18 +178,18 @@ class RoundTrips(Contract):
         assert [(one.id, one.metadata, one.version) for one in store.begin().conversations.find()] == [("a", {}, 1)]
         assert read_runs(store, "a") == []
 
-    def test_impossible_ids_are_refused(self, store: Store) -> None:
-        """An empty or too long id, control characters and lone surrogates are refused before the store sees them."""
+    def test_invalid_ids_are_rejected(self, store: Store) -> None:
+        """An empty id, a too long one, control characters and lone surrogates are rejected before they reach the store."""
         for bad in ("", "x" * 256, "a\x00", "a\n", "\ud800"):
             with pytest.raises(InvalidValueError):
                 Conversation(bad)
             with pytest.raises(InvalidValueError):
                 read(store, bad)
             with pytest.raises(InvalidValueError):
-                beside(store).namespace(bad)
+                sibling(store).namespace(bad)
 
-    def test_moments_out_of_range_are_refused(self, store: Store) -> None:
-        """A moment that UTC's years 1 to 9999 do not hold is refused: it could not be read again."""
+    def test_timestamps_out_of_range_are_rejected(self, store: Store) -> None:
+        """A timestamp outside the years 1 to 9999 in UTC is rejected, because it could not be read again."""
         beyond = datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))
         with store.begin() as uow:
             with pytest.raises(InvalidValueError):
@@ -198,5 +198,5 @@ class RoundTrips(Contract):
             with pytest.raises(InvalidValueError):
                 uow.runs.append("b", Run("", "", created_at=beyond))
             with pytest.raises(InvalidValueError):
-                uow.runs.append("b", Run("", "", created_at=datetime.now()))  # noqa: DTZ005  # that is what is refused
+                uow.runs.append("b", Run("", "", created_at=datetime.now()))  # noqa: DTZ005  # a naive datetime must be rejected
         assert [one.id for one in store.begin().conversations.find()] == ["b"]

@@ -1,4 +1,4 @@
-"""Random units of work, played against the repository and the reference side by side: nothing may tell them apart."""
+"""Random units of work run against the repository and the in-memory reference, which must behave the same."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ from memory.testing.base import Clock, Contract, Work, new_store, outcome_of, pu
 _START = Clock().time
 _SECOND = 1_000_000
 
-_ids = st.sampled_from("aabc")  # c is not there at first
+_ids = st.sampled_from("aabc")  # c does not exist at first
 _units = st.sampled_from([0, 1])
 _positions = st.integers(1, 4)
 _contents: st.SearchStrategy[Json] = st.sampled_from([None, 1, 1.0, True, "", "text", [1], {"k": "\ud83d"}])
@@ -74,11 +74,11 @@ def _edits(ids: st.SearchStrategy[str]) -> st.SearchStrategy[Work]:
 
 
 EDITS: Final[st.SearchStrategy[Work]] = _edits(_ids)
-"""What may be done to the conversations a, b and c: some of it fits, some is refused."""
+"""Edits of the conversations a, b and c; some are valid, some are rejected."""
 
 _EDITS_OF_ONE: Final = _ids.flatmap(lambda id_: st.lists(_edits(st.just(id_)), min_size=1, max_size=3))
 
-_looks: st.SearchStrategy[Work] = st.one_of(
+_reads: st.SearchStrategy[Work] = st.one_of(
     _ids.map(lambda id_: lambda uow: uow.conversations.get(id_)),
     st.tuples(_ids, st.integers(0, 3)).map(lambda chosen: lambda uow: uow.runs.last(*chosen)),
     st.tuples(_ids, st.integers(0, 3)).map(lambda chosen: lambda uow: uow.runs.first(*chosen)),
@@ -89,7 +89,7 @@ _looks: st.SearchStrategy[Work] = st.one_of(
 
 
 class _OneConversation(InMemoryRepository):
-    """The reference for a store of which a commit changes one conversation."""
+    """The reference for a store whose commits change one conversation each."""
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         if len(changes.changes) > 1:
@@ -98,7 +98,7 @@ class _OneConversation(InMemoryRepository):
 
 
 class _Side:
-    """A store, and the units of work that are open on it."""
+    """A store and its open units of work."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -107,16 +107,16 @@ class _Side:
         store.subscribe(self.committed.append)
 
     def write(self, operation: Work) -> None:
-        """Do it in a unit of work of its own."""
+        """Run the operation in a new unit of work."""
         with self.store.begin() as uow:
             operation(uow)
 
     def replay(self) -> Receipt | None:
-        """Commit the last change set once more."""
+        """Commit the last change set again."""
         return self.store.commit(self.committed[-1].changes) if self.committed else None
 
     def purge(self) -> int:
-        """Purge what is expired."""
+        """Purge the expired conversations."""
         return self.store.purge_expired()
 
 
@@ -131,70 +131,70 @@ class _SideBySide(RuleBasedStateMachine):
         self.sides = [_Side(new_store(each).namespace(namespace)) for each in (repository, reference)]
 
     def both(self, action: Callable[[_Side], object]) -> None:
-        """Do it on both sides; assert that both return the same, or raise the same."""
+        """Run the action on both sides; assert that both return the same or raise the same error."""
         outcomes = [_outcome(partial(action, side)) for side in self.sides]
         assert outcomes[0] == outcomes[1]
 
     @initialize(metadata=_metadata, runs=st.lists(_runs, min_size=2, max_size=4))
     def put(self, metadata: dict[str, Json], runs: list[Run]) -> None:
-        """Begin with two conversations that have runs."""
+        """Start with two conversations that have runs."""
         for side in self.sides:
             put(side.store, "a", metadata, *runs)
             put(side.store, "b", metadata, *runs)
 
     @rule(unit=_units, operations=_EDITS_OF_ONE | st.lists(EDITS, min_size=1, max_size=3))
     def change(self, unit: int, operations: list[Work]) -> None:
-        """Change this and that, and leave it pending."""
+        """Make some changes, and leave them pending."""
         for operation in operations:
             self.both(lambda side, operation=operation: operation(side.units[unit]))  # type: ignore[misc]
 
     @rule(operations=st.lists(EDITS, min_size=1, max_size=2))
     def write(self, operations: list[Work]) -> None:
-        """Change this and that in a unit of work of its own, while the others are open."""
+        """Commit some changes in another unit of work, while these are open."""
         for operation in operations:
             self.both(lambda side, operation=operation: side.write(operation))  # type: ignore[misc]
 
-    @rule(unit=_units, operation=_looks)
-    def look(self, unit: int, operation: Work) -> None:
-        """Read something, which the unit of work then has read."""
+    @rule(unit=_units, operation=_reads)
+    def read(self, unit: int, operation: Work) -> None:
+        """Read something in a unit of work, which then expects that version."""
         self.both(lambda side: operation(side.units[unit]))
 
-    @rule(unit=_units, goes_on=st.booleans())
-    def commit(self, unit: int, goes_on: bool) -> None:  # noqa: FBT001  # a rule's arguments are drawn
-        """Commit, and go on with the same unit of work, or with another."""
+    @rule(unit=_units, continues=st.booleans())
+    def commit(self, unit: int, continues: bool) -> None:  # noqa: FBT001  # hypothesis draws the arguments of a rule
+        """Commit, and continue with the same unit of work or with a new one."""
         self.both(lambda side: side.units[unit].commit())
-        if not goes_on:
+        if not continues:
             self.begin(unit)
 
     def begin(self, unit: int) -> None:
-        """Leave a unit of work, whatever is pending there, and begin another."""
+        """Abandon a unit of work with its pending changes, and begin another."""
         for side in self.sides:
             side.units[unit] = side.store.begin()
 
     @rule(action=st.sampled_from([_Side.replay, _Side.purge, None]), seconds=st.integers(0, 2))
     def meanwhile(self, action: Callable[[_Side], object] | None, seconds: int) -> None:
-        """Let time pass; purge what is expired, or commit the last change set again, as after a lost answer."""
+        """Advance the clock, then purge, or commit the last change set again, as after a lost response."""
         self.clock.advance(seconds * _SECOND)
         if action:
             self.both(action)
 
     @invariant()
     def the_same_is_kept(self) -> None:
-        """Compare all that is visible."""
+        """Compare everything that is visible."""
         assert snapshot(self.sides[0].store) == snapshot(self.sides[1].store)
 
 
 class SameAsTheReference(Contract):
-    """The repository against `InMemoryRepository`."""
+    """The repository behaves like `InMemoryRepository`."""
 
     def test_it_is_the_same_as_the_reference(self, repository: Repository, clock: Clock) -> None:
-        """Whatever is done in interleaved units of work, each step returns, raises and keeps what it does in memory."""
-        machine = cast("type[_SideBySide]", lambda: _SideBySide(repository, clock))  # whatever makes one will do
+        """Each step of random interleaved units of work returns, raises and stores the same as in memory."""
+        machine = cast("type[_SideBySide]", lambda: _SideBySide(repository, clock))  # hypothesis only calls it
         run_state_machine_as_test(machine, settings=self.profile())
 
 
 def _outcome(action: Callable[[], object]) -> object:
-    """Return what an action returned, to be compared, or the type of the error it raised."""
+    """Return the action's result in comparable form, or the type of the error that it raised."""
     try:
         result = action()
     except PersistenceError as error:

@@ -1,4 +1,4 @@
-"""Random values, and the odd ones that a store gets wrong first."""
+"""Strategies for random values, including the unusual ones that stores often get wrong."""
 
 from hypothesis import strategies as st
 

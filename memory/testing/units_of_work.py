@@ -1,4 +1,4 @@
-"""What a unit of work promises: all of it or nothing, its own changes visible, the same object for the same id."""
+"""Promises of a unit of work: it is atomic, sees its own changes, and returns the same object for the same id."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,13 +38,13 @@ from memory.testing.base import (
 
 
 class UnitsOfWork(Contract):
-    """From `Store.begin` to the commit."""
+    """Units of work, from `Store.begin` to the commit."""
 
     # beginning and end
 
     @requires("many_conversations")
-    def test_it_commits_at_the_end(self, store: Store) -> None:
-        """A block that ends writes all of it, over several conversations."""
+    def test_block_commits_at_its_end(self, store: Store) -> None:
+        """A block that ends without an exception writes all changes, to several conversations."""
         with store.begin() as uow:
             uow.conversations.add(Conversation("a", {"n": 1}))
             uow.runs.append("a", run(1))
@@ -55,8 +55,8 @@ class UnitsOfWork(Contract):
         ]
         assert [one.input for one in read_runs(store, "a")] == [1]
 
-    def test_it_rolls_back_on_an_error(self, store: Store) -> None:
-        """A block that raises, or a rollback, writes nothing at all, and the error comes through."""
+    def test_block_rolls_back_on_an_error(self, store: Store) -> None:
+        """A block that raises, or is rolled back, writes nothing, and the exception is propagated."""
         put(store, "a", {"n": 1}, run())
         with unchanged(store):
             with pytest.raises(ZeroDivisionError):
@@ -66,8 +66,8 @@ class UnitsOfWork(Contract):
                 uow.rollback()
             _change_everything(store.begin())
 
-    def test_it_goes_on_after_a_commit(self, store: Store) -> None:
-        """A commit in the middle counts, whatever comes after it; the next changes are checked against it."""
+    def test_commit_inside_the_block(self, store: Store) -> None:
+        """A commit inside the block is permanent, whatever follows; later changes are checked against it."""
 
         def work(uow: UnitOfWork) -> None:
             uow.conversations.add(conversation := Conversation("a", {"n": 1}))
@@ -82,8 +82,8 @@ class UnitsOfWork(Contract):
         stored = read(store, "a")
         assert (stored.metadata, stored.version, stored.run_count) == ({"n": 2}, 2, 1)
 
-    def test_it_ends(self, store: Store) -> None:
-        """An ended unit of work refuses everything with a ClosedError."""
+    def test_ended_unit_of_work_raises(self, store: Store) -> None:
+        """Every operation of an ended unit of work raises ClosedError."""
         put(store, "a")
         with store.begin() as uow:
             pass
@@ -101,7 +101,7 @@ class UnitsOfWork(Contract):
                 use(uow)
 
     def test_nothing_to_write_writes_nothing(self, store: Store, clock: Clock) -> None:
-        """Reading, and changing something and changing it back, neither count a version nor move updated_at."""
+        """Reading a conversation, or changing it and changing it back, changes neither its version nor updated_at."""
         put(store, "a", {"n": 1}, run())
         clock.advance()
         with unchanged(store), store.begin() as uow:
@@ -115,8 +115,8 @@ class UnitsOfWork(Contract):
     # all or nothing
 
     @requires("many_conversations")
-    def test_all_or_nothing(self, store: Store) -> None:
-        """When one conversation of a unit of work cannot be written, none is, first or last in any order."""
+    def test_commit_is_atomic(self, store: Store) -> None:
+        """If one conversation of a unit of work cannot be written, none is, whether it is the first or the last."""
         for name in "abcd":
             put(store, name, {"n": 1}, run(1))
         faults: tuple[tuple[type[PersistenceError], Work], ...] = (
@@ -134,8 +134,8 @@ class UnitsOfWork(Contract):
                     do(store, *works)
 
     @requires("many_conversations")
-    def test_a_failed_commit_can_be_mended(self, store: Store) -> None:
-        """After a commit was refused the changes are still pending, and can be committed when the cause is gone."""
+    def test_failed_commit_can_be_repeated(self, store: Store) -> None:
+        """After a failed commit the changes are still pending, and can be committed once the cause is removed."""
         uow = store.begin()
         uow.runs.append("a", run(1))
         uow.conversations.add(Conversation("b"))
@@ -145,10 +145,10 @@ class UnitsOfWork(Contract):
         assert outcome_of(uow.commit()) == {"a": (1, 1, 1), "b": (1, 0, 0)}
         assert [one.id for one in walk(store)] == ["a", "b"]
 
-    # what it sees
+    # visibility
 
-    def test_it_sees_its_own_changes(self, store: Store) -> None:
-        """Pending changes show in get and runs; find and count show what is committed."""
+    def test_pending_changes_are_visible(self, store: Store) -> None:
+        """`get` and `runs` return pending changes; `find` and `count` only what is committed."""
         put(store, "a", {"n": 1}, *(run(n) for n in range(1, 6)))
         uow = store.begin()
         uow.conversations.get("a").metadata["n"] = 2
@@ -173,7 +173,7 @@ class UnitsOfWork(Contract):
         assert uow.conversations.count() == 1
 
     def test_the_same_object_for_the_same_id(self, store: Store) -> None:
-        """Within a unit of work get, find and iterate return one object for one conversation; another has its own."""
+        """`get`, `find` and `iterate` return the same object for a conversation; another unit of work has its own."""
         put(store, "a", {"n": 1})
         uow = store.begin()
         conversation = uow.conversations.get("a")
@@ -183,8 +183,8 @@ class UnitsOfWork(Contract):
         assert next(uow.conversations.iterate()) is conversation
         assert read(store, "a").metadata == {"n": 1}
 
-    def test_it_is_told_versions(self, store: Store, clock: Clock) -> None:
-        """After a commit a conversation tells what is stored: version, runs and times; the receipt says the same."""
+    def test_commit_updates_the_conversation(self, store: Store, clock: Clock) -> None:
+        """After a commit, a conversation has the stored version, run count and timestamps, as does the receipt."""
         uow = store.begin()
         uow.conversations.add(conversation := Conversation("a", {"n": 1}))
         assert (conversation.version, conversation.created_at) == (0, None)
@@ -206,8 +206,8 @@ class UnitsOfWork(Contract):
 
     # conversations
 
-    def test_a_taken_id(self, store: Store) -> None:
-        """Adding under an id that is taken raises AlreadyExistsError: at once in one unit of work, else at the commit."""
+    def test_existing_id(self, store: Store) -> None:
+        """Adding an existing id raises AlreadyExistsError: at once in the same unit of work, otherwise at the commit."""
         put(store, "a", {"n": 1}, run())
         with unchanged(store):
             uow = store.begin()
@@ -217,8 +217,8 @@ class UnitsOfWork(Contract):
             with pytest.raises(AlreadyExistsError, match="'a'"), store.begin() as uow:
                 uow.conversations.add(Conversation("a"))
 
-    def test_what_was_found_missing_and_is_taken(self, store: Store) -> None:
-        """Adding what was looked for and not found conflicts if somebody added it since, so that Store.run repeats the work."""
+    def test_adding_after_a_failed_get_conflicts(self, store: Store) -> None:
+        """Adding a conversation that get did not find raises ConflictError if it was added since, so that Store.run retries."""
         tries = []
 
         def get_or_create(uow: UnitOfWork) -> None:
@@ -232,8 +232,8 @@ class UnitsOfWork(Contract):
         store.run(get_or_create, sleep=lambda _: None)
         assert (tries, read(store, "a").metadata, len(read_runs(store, "a"))) == ([False, True], {"by": "another"}, 1)
 
-    def test_a_missing_conversation(self, store: Store) -> None:
-        """Getting a missing conversation raises NotFoundError at once; writing to one does at the commit."""
+    def test_missing_conversation(self, store: Store) -> None:
+        """Getting a missing conversation raises NotFoundError at once; writing to one raises it at the commit."""
         uow = store.begin()
         with pytest.raises(NotFoundError, match="'a'"):
             uow.conversations.get("a")
@@ -250,8 +250,8 @@ class UnitsOfWork(Contract):
             with unchanged(store), pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
                 write(uow)
 
-    def test_removed_and_added_anew(self, store: Store) -> None:
-        """One unit of work can remove a conversation and add another under its id: nothing of the first is left."""
+    def test_remove_and_add_again(self, store: Store) -> None:
+        """One unit of work can remove a conversation and add another under its id, which inherits nothing."""
         put(store, "a", {"old": 1}, run("old"), run("old"))
         with store.begin() as uow:
             uow.conversations.remove(uow.conversations.get("a"))
@@ -264,8 +264,8 @@ class UnitsOfWork(Contract):
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "new")]
         assert [one.id for one in walk(store, where("old").exists())] == []
 
-    def test_added_and_removed(self, store: Store) -> None:
-        """What one unit of work adds and removes again is never written, nor are its runs."""
+    def test_added_and_removed_conversation_is_not_written(self, store: Store) -> None:
+        """A conversation that one unit of work adds and removes is never written, nor are its runs."""
         with unchanged(store), store.begin() as uow:
             uow.conversations.add(Conversation("a"))
             uow.runs.append("a", run())
@@ -273,7 +273,7 @@ class UnitsOfWork(Contract):
             assert "a" not in uow.conversations
             assert uow.runs.list("a") == []
 
-    def test_appended_before_it_was_added(self, store: Store) -> None:
+    def test_append_before_add(self, store: Store) -> None:
         """Runs appended before their conversation is added are written with it."""
         with store.begin() as uow:
             uow.runs.append("a", run(1))
@@ -283,7 +283,7 @@ class UnitsOfWork(Contract):
 
     @requires("many_conversations")
     def test_changes_while_iterating(self, store: Store) -> None:
-        """What is changed in a step of iterate, or later on something still held, is written."""
+        """A change during a step of iterate is written, and a later one too if the application still holds the object."""
         for name in "abc":
             put(store, name, {"n": 1})
         with store.begin() as uow:
@@ -297,8 +297,8 @@ class UnitsOfWork(Contract):
             ("c", {"n": 3}, 2),
         ]
 
-    def test_metadata_and_expiry_are_cleared(self, store: Store) -> None:
-        """A key, all metadata, and an expiry that are taken away are gone, from queries too."""
+    def test_metadata_and_expiry_can_be_cleared(self, store: Store) -> None:
+        """A removed key, cleared metadata and a cleared expiry are gone, from queries too."""
         moment = datetime(2200, 1, 1, tzinfo=UTC)
         with store.begin() as uow:
             uow.conversations.add(Conversation("a", {"n": 1, "list": [1], "dict": {"k": 1}}, moment))
@@ -315,8 +315,8 @@ class UnitsOfWork(Contract):
 
     # runs
 
-    def test_a_replaced_run(self, store: Store) -> None:
-        """A replaced run keeps its position, and takes on everything else of the new one."""
+    def test_replace_run(self, store: Store) -> None:
+        """Replacing a run keeps its position, and takes everything else from the new run."""
         put(store, "a", {"n": 1}, run(1), run(2), run(3))
         before = read_runs(store, "a")
         new = replace(run({"new": [1]}, 2.0), metadata={"k": None}, id="new", position=2)
@@ -325,8 +325,8 @@ class UnitsOfWork(Contract):
         assert run_states(read_runs(store, "a")) == run_states([before[0], new, before[2]])
         assert states([read(store, "a")])[0][2:6] == (2, "", 3, 3)
 
-    def test_removed_runs(self, store: Store) -> None:
-        """Runs are removed one by one, several at once and before a position; the others stay as they were."""
+    def test_remove_runs(self, store: Store) -> None:
+        """Runs can be removed one by one, several at once and before a position; the others do not change."""
         put(store, "a", None, *(run(n) for n in range(1, 9)))
         before = {one.position: one for one in read_runs(store, "a")}
         steps: tuple[tuple[Work, list[int]], ...] = (
@@ -343,7 +343,7 @@ class UnitsOfWork(Contract):
             assert states([read(store, "a")])[0][2:6] == (version, "", len(left), 8)
 
     def test_edits_of_runs_in_one_unit_of_work(self, store: Store) -> None:
-        """Of several edits of the same run the last counts; a run removed here cannot be replaced any more."""
+        """The last of several edits of a run applies; a run that was removed cannot be replaced."""
         put(store, "a", None, run(1), run(2), run(3))
         with store.begin() as uow:
             uow.runs.replace("a", replace(run("x"), position=1))
@@ -355,8 +355,8 @@ class UnitsOfWork(Contract):
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "y"), (3, 3)]
         assert read(store, "a").version == 2
 
-    def test_contradicting_conditions_of_an_append(self, store: Store) -> None:
-        """Two appends of one unit of work after different positions cannot both hold, and are refused."""
+    def test_contradicting_conditions_of_appends(self, store: Store) -> None:
+        """Two appends in one unit of work with different after= cannot both succeed, and raise InvalidValueError."""
         put(store, "a", None, run(1))
         with store.begin() as uow:
             uow.runs.append("a", run(2), after=1)
@@ -364,8 +364,8 @@ class UnitsOfWork(Contract):
                 uow.runs.append("a", run(3), after=2)
         assert [one.input for one in read_runs(store, "a")] == [1, 2]
 
-    def test_a_cleared_append_takes_its_condition_with_it(self, store: Store) -> None:
-        """What is appended after a position, and cleared in the same unit of work, is not there to conflict."""
+    def test_clearing_runs_also_drops_the_condition_of_an_append(self, store: Store) -> None:
+        """Runs appended with after= and cleared in the same unit of work cause no conflict."""
         put(store, "a", None, run(1))
         with store.begin() as uow:
             uow.runs.append("a", run(2), after=7)

@@ -1,26 +1,26 @@
-r"""Conversations as lines of JSON: `dump` writes them, `restore` brings them back exactly as they were.
+r"""Whole conversations: exported and imported as lines of JSON, copied from store to store, compared.
 
-One conversation a line, UTF-8, in one object::
+`dump` writes one conversation per line, and `restore` writes what `read_lines` reads to a store, exactly as it was. Each line is
+one JSON object in UTF-8::
 
     {"id": "42", "metadata": {"customer": "ada"}, "runs": [{"input": "Where?", "output": "Here.", "metadata": {}}]}
 
-That much is enough to be read; ``metadata`` and ``runs`` can be left out too. What is written has all that a store
-keeps:
+Only ``id`` is required, and ``input`` and ``output`` of a run. `dump` writes everything that a store keeps:
 
 ==================  ===================================================================================================
-of a conversation   ``version``, ``created_at``, ``updated_at``, ``expires_at`` (left out where it never expires) and
-                    ``last_position``: given last, it is beyond the last run's if that run was removed
-of a run            ``position``, beyond that of the run before (the next one, where left out), ``id``, ``created_at``
-of both             ``byte_strings``: the names of those fields in which each string stands for its bytes, a character
-                    a byte, in UTF-8 that also encodes surrogates. JSON cannot tell the two code points ``\ud83d`` and
-                    ``\ude00`` from the one they make; a value with two such neighbours is written this way.
+of a conversation   ``namespace`` (by default that of the store it is written to), ``version``, ``created_at``,
+                    ``updated_at``, ``expires_at`` (left out if it never expires) and ``last_position``, which is greater
+                    than the last run's position if that run was removed
+of a run            ``position``, greater than that of the run before (by default the next one), ``id``, ``created_at``
+of both             ``byte_strings``: the names of the fields in which each character of a string is a byte of its UTF-8,
+                    which here also encodes surrogates. JSON cannot distinguish the two code points ``\ud83d`` and
+                    ``\ude00`` from the one they form; a value with two such neighbours is written this way.
 ==================  ===================================================================================================
 
-Times are ISO 8601, as ``2026-01-31T12:00:00.000000Z``. An unknown key is an error: what it means would be lost.
+Times are ISO 8601, for example ``2026-01-31T12:00:00.000000Z``. An unknown key is an error, because its meaning would be lost.
 """
 
-from memory.transfer.copying import Copied, Outcome, copy_conversation
-from memory.transfer.copying_all import CopyTotals, NotCopied, copy
+from memory.transfer.copying import Copied, NotCopied, Outcome, copy, copy_conversation
 from memory.transfer.jsonl import dump, read_lines, split_lines, write_head, write_line
 from memory.transfer.limits import DEFAULT_LIMITS, Limits
 from memory.transfer.loading import OnConflict, Totals, restore
@@ -42,7 +42,6 @@ __all__ = [
     "DEFAULT_LIMITS",
     "Compared",
     "Copied",
-    "CopyTotals",
     "Difference",
     "Limits",
     "NotCopied",

@@ -1,4 +1,4 @@
-"""What is written together: as much as one commit takes on every store, and no more than fits into memory."""
+"""Batches: as many conversations or runs as one commit takes on every store, and as fit into memory."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple, TypeVar
@@ -11,35 +11,46 @@ MOST_CONVERSATIONS: Final = 1_000
 
 
 class Cost(NamedTuple):
-    """What an item puts on a commit: characters, runs, and the conversation that it changes, if no other may in that commit."""
+    """What an item adds to a commit.
+
+    Attributes:
+        characters: the length of its texts.
+        runs: the number of runs it writes.
+        conversation: the conversation it writes, which no other item of the same commit may write; None: no such limit.
+        namespace: the namespace it is written to: a commit writes to one.
+    """
 
     characters: int
     runs: int = 1
     conversation: str | None = None
+    namespace: str | None = None
 
 
-def batches(items: Iterable[T], load_of: Callable[[T], Cost], *, together: bool = True) -> Iterator[list[T]]:
-    """Yield the items in their order, in groups that one commit can take: not too much, and no conversation twice.
+def batches(items: Iterable[T], cost_of: Callable[[T], Cost], *, together: bool = True) -> Iterator[list[T]]:
+    """Yield the items in order, in batches that fit into one commit.
 
-    An item that is too much by itself comes alone; so does each, if they are not to be written ``together``: as where a commit is
-    not atomic. Who is done with a group should clear it, before the next one is gathered.
+    An oversized item forms its own batch. With ``together=False`` every item does: for stores whose commits are not atomic.
+    Callers should clear a batch after use, so that its memory is free before the next one is read.
 
     >>> list(batches([3_000_000, 900_000, 900_000], Cost))
     [[3000000, 900000], [900000]]
     """
-    group: list[T] = []
+    batch: list[T] = []
     conversations: set[str] = set()
+    namespace = None
     characters = runs = 0
     for item in items:
-        load = load_of(item)
-        characters += load.characters
-        runs += load.runs
-        is_full = characters > MOST_CHARACTERS or runs > MOST_RUNS or len(group) == MOST_CONVERSATIONS
-        if group and (is_full or not together or load.conversation in conversations):
-            yield group
-            group, conversations, characters, runs = [], set(), load.characters, load.runs
-        group.append(item)
-        if load.conversation is not None:
-            conversations.add(load.conversation)
-    if group:
-        yield group
+        cost = cost_of(item)
+        characters += cost.characters
+        runs += cost.runs
+        is_full = characters > MOST_CHARACTERS or runs > MOST_RUNS or len(batch) == MOST_CONVERSATIONS
+        is_apart = cost.conversation in conversations or cost.namespace != namespace
+        if batch and (is_full or is_apart or not together):
+            yield batch
+            batch, conversations, characters, runs = [], set(), cost.characters, cost.runs
+        batch.append(item)
+        namespace = cost.namespace
+        if cost.conversation is not None:
+            conversations.add(cost.conversation)
+    if batch:
+        yield batch

@@ -1,51 +1,216 @@
-"""One conversation, from the one store to the other.
+"""Copy conversations from one store to another: one, or all of a namespace or of all namespaces.
 
-One that fits one commit is copied by one. A long one is begun with the version *before* its own and its first runs, continued
-piece by piece, and ended by an edit, which counts the version up: no part of it, whenever a copy is cut short, passes for the
-whole (docs/decisions/0050-a-long-copy-ends-with-its-version.md).
+A conversation that fits into one commit is copied in one. A long one is created with the version *before* its own and its first
+runs, continued piece by piece, and ended by an edit, which increments the version: if a copy is interrupted, no part passes for
+the whole (docs/decisions/0050-a-long-copy-ends-with-its-version.md).
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Literal, NamedTuple, TypeAlias
 
 from memory.core.store import Store
+from memory.domain.criteria import Criterion
 from memory.domain.records import ConversationRecord, RunRecord
-from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, NotFoundError
+from memory.errors import (
+    AlreadyExistsError,
+    CommitTooLargeError,
+    ConflictError,
+    CorruptRecordError,
+    InvalidValueError,
+    NotFoundError,
+    PartialCommitError,
+    UnsupportedError,
+)
 from memory.port.changes import Change, ChangeSet, ExpectedVersion, Written
-from memory.transfer.reading import get_record, retry_on_conflict, run_batches, runs_of, version_of
-from memory.transfer.verifying import head
+from memory.transfer.loading import Loader, OnConflict, Totals, check_refusal
+from memory.transfer.parsing import ParsedConversation
+from memory.transfer.reading import (
+    RECORD_SIZE,
+    get_record,
+    retry_on_conflict,
+    run_batches,
+    run_cost,
+    runs_of,
+    version_of,
+)
+from memory.transfer.verifying import Pair, has_any, head, named, pairs
 
 Outcome: TypeAlias = Literal["equal", "copied", "removed", "absent", "kept"]
-"""``equal`` already; ``copied``; ``removed`` where the source has none, or ``absent`` there and left; ``kept`` on a conflict."""
+"""``equal`` before; ``copied``; ``removed`` because the source has none, or ``absent`` there and kept; ``kept`` on a conflict."""
+
+_KEPT = "the target has another state of it, which is not an older one"
+
+
+@dataclass(frozen=True, slots=True)
+class NotCopied:
+    """A conversation that `copy` left as it is in the target, and why.
+
+    Attributes:
+        namespace: its namespace in the source.
+        id: its id.
+        reason: why it was not copied.
+        kept: whether it was left by choice, because the target has something else under its id (``on_conflict="skip"``).
+    """
+
+    namespace: str
+    id: str
+    reason: str
+    kept: bool = False
+
+    def __str__(self) -> str:
+        return f"{named(self.namespace, self.id)}: {self.reason}"
+
+
+def copy(
+    source: Store,
+    target: Store,
+    criterion: Criterion | None = None,
+    *,
+    all_namespaces: bool = False,
+    on_conflict: OnConflict = "skip",
+    delete: bool = False,
+    on_not_copied: Callable[[NotCopied], object] = lambda _: None,
+    progress: Callable[[Totals], object] = lambda _: None,
+    totals: Totals | None = None,
+) -> Totals:
+    """Copy all conversations, with their runs, versions, positions and times. After an interruption, call it again.
+
+    A conversation with the same metadata, version, times, number of runs and last position on both sides counts as equal. One
+    that is an older state of the source's, or a part of it, is brought up to date. Anything else under its id is a conflict.
+    Memory is constant, whatever the number of conversations or of their runs.
+
+    Args:
+        source: the store to copy from; it is only read.
+        target: the store to copy to.
+        criterion: copy only the conversations that match in the source when they are copied.
+        all_namespaces: copy every namespace of the source to the one of the same name; by default only that of ``source`` to
+            that of ``target``, whatever their names.
+        on_conflict: ``"skip"`` the conversation, ``"replace"`` the target's, or ``"fail"``.
+        delete: also delete the target's conversations (of those that match) that the source does not have; with
+            ``all_namespaces`` only in namespaces in which the source has any.
+        on_not_copied: called with each conversation that is left as it is.
+        progress: called after each commit.
+        totals: the totals to count up; new ones if left out. After an error they say what is written.
+
+    Raises:
+        InvalidValueError: ``on_conflict`` is something else; or nothing in the source matches, so that ``delete`` would delete
+            everything: that is done only if the two namespaces have the same name and the source has other namespaces.
+        AlreadyExistsError: there was a conflict and ``on_conflict`` is ``"fail"``.
+        PersistenceError: a store failed; what ``totals`` counts is written.
+    """
+    totals = Totals() if totals is None else totals
+    stores = [(source, target)]
+    if all_namespaces:
+        stores = [(source.namespace(name), target.namespace(name)) for name in source.namespaces()]
+    deletes = [delete and has_any(here, criterion) for here, _ in stores]
+    if delete and not any(deletes):
+        was_emptied = not all_namespaces and criterion is None and source.namespace_name == target.namespace_name
+        if not (was_emptied and source.namespaces()):
+            raise InvalidValueError(
+                "there is nothing in the source, so this would delete everything in the target: check the source's URL"
+            )
+        deletes = [True]
+    for (here, there), deletes_here in zip(stores, deletes, strict=True):
+        copying = _Copy(there, on_conflict, totals, progress, here, deletes_here, on_not_copied)
+        copying.load(copying.missing(pairs(here, there, criterion)))
+    progress(totals)
+    return totals
+
+
+@dataclass
+class _Copy(Loader):
+    """Copies one namespace: conversations that the target lacks in batches, all others one by one."""
+
+    source: Store
+    deletes: bool
+    on_not_copied: Callable[[NotCopied], object]
+
+    def missing(self, found: Iterable[Pair]) -> Iterator[ParsedConversation]:
+        """Yield what the target seems to lack and one commit can create; handle all others."""
+        for ours, theirs in found:
+            if ours is None:
+                # The source may have it all the same: created since, or no longer matching.
+                if theirs is not None and (self.deletes or get_record(self.source, theirs.id) is not None):
+                    self._copy_one(theirs.id)
+            elif theirs is None:
+                yield from self._read(ours)
+            elif head(ours) == head(theirs):
+                self.totals.equal += 1
+                if not self.totals.seen % 1_000:
+                    self.progress(self.totals)
+            else:
+                self._copy_one(ours.id)
+
+    def _read(self, record: ConversationRecord) -> Iterator[ParsedConversation]:
+        try:
+            parts = run_batches(runs_of(self.source, record))
+            runs = next(parts, [])
+            if next(parts, None) is None:
+                size = RECORD_SIZE + len(record.metadata) + sum(run_cost(run).characters for run in runs)
+                yield ParsedConversation(0, Change(record.id, create=record, append=tuple(runs)), size)
+                return
+        except (ConflictError, CorruptRecordError):
+            pass  # `_copy_one` reads it again
+        self._copy_one(record.id)
+
+    def handle_existing(self, one: ParsedConversation) -> None:
+        self._copy_one(one.change.id)
+
+    def handle_refused(self, one: ParsedConversation, reason: str) -> None:
+        self._refuse(one.change.id, reason)
+
+    def _refuse(self, conversation_id: str, reason: str) -> None:
+        self.totals.refused += 1
+        self.on_not_copied(NotCopied(self.source.namespace_name, conversation_id, reason))
+
+    def _copy_one(self, conversation_id: str) -> None:
+        one = _OneCopy(self.source, self.store, conversation_id, self.on_conflict == "replace", self.deletes)
+        one.totals, one.progress = self.totals, self.progress
+        try:
+            outcome = one.copy()
+        except (ConflictError, CorruptRecordError, InvalidValueError, PartialCommitError, UnsupportedError) as error:
+            check_refusal(error)
+            self._refuse(conversation_id, str(error))
+            return
+        namespace = self.source.namespace_name
+        if outcome == "kept" and self.on_conflict == "fail":
+            raise AlreadyExistsError(f"conversation {named(namespace, conversation_id)!r}: {_KEPT}")
+        if outcome == "kept":
+            self.totals.skipped += 1
+            self.on_not_copied(NotCopied(namespace, conversation_id, _KEPT, kept=True))
+        self.totals.conversations += outcome == "copied"
+        self.totals.removed += outcome == "removed"
+        self.totals.equal += outcome == "equal"
+        self.progress(self.totals)
 
 
 class Copied(NamedTuple):
-    """What became of one conversation of the target, and how many runs were written for it."""
+    """What `copy_conversation` did in the target, and how many runs it wrote."""
 
     outcome: Outcome
     runs: int = 0
 
 
 def copy_conversation(source: Store, target: Store, conversation_id: str, *, thorough: bool = False) -> Copied:
-    """Make a conversation of the target what it is in the source: its record, and its runs with their positions.
+    """Make a conversation of the target equal to the source's: its record, and its runs with their positions.
 
-    Where the source has none, or an expired one, it is removed. Whatever stands in the target gives way. It may be called again
-    at any time: what is equal is left alone, and what an earlier call has begun is gone on with. Memory is constant.
-    What is appended to the source meanwhile is left out; when it is edited meanwhile, the copy begins again. What others write
-    to the target meanwhile, a run that they append among it, makes it begin again too.
+    Whatever the target has under this id is replaced; if the source has none, or an expired one, the target's is removed. It is
+    safe to call again at any time: an equal conversation is left alone, and an interrupted copy is resumed. Memory is constant.
+    Runs that are appended to the source during the copy are left out. An edit of the source, and any write to the target,
+    restarts the copy.
 
     Args:
-        source: where from; it is only read.
-        target: where to.
-        conversation_id: which.
-        thorough: compare all runs also where both sides have the same metadata, version, times, number of runs and last position.
+        source: the store to copy from; it is only read.
+        target: the store to copy to.
+        conversation_id: the conversation's id.
+        thorough: compare all runs even if metadata, version, times, number of runs and last position are equal.
 
     Raises:
-        ConflictError: it was edited on either side faster than it could be copied.
-        CorruptRecordError: the source's has not as many runs as it says.
+        ConflictError: it was changed on either side faster than it could be copied.
+        CorruptRecordError: the source's conversation does not have as many runs as its record says.
         InvalidValueError: the target cannot keep it.
         PersistenceError: a store failed.
 
@@ -59,19 +224,20 @@ def copy_conversation(source: Store, target: Store, conversation_id: str, *, tho
     >>> copy_conversation(source, target, "support-42")
     Copied(outcome='equal', runs=0)
     """
-    return OneCopy(source, target, conversation_id, thorough=thorough).make()
+    one = _OneCopy(source, target, conversation_id, thorough=thorough)
+    return Copied(one.copy(), one.totals.runs)
 
 
 @dataclass(slots=True)
-class OneCopy:
-    """One conversation, from the one store to the other.
+class _OneCopy:
+    """The copy of one conversation.
 
     Attributes:
-        replaces: whatever stands in the target gives way; else only what is a beginning of the source's, or older.
-        removes: where the source has none, the target's is removed.
+        replaces: replace whatever the target has; otherwise only a beginning or an older state of the source's.
+        removes: remove the target's conversation if the source has none.
         thorough: as for `copy_conversation`.
-        count: is told how many runs each commit has written.
-        runs: how many that are.
+        totals: counts the runs that are written.
+        progress: called after each commit.
     """
 
     source: Store
@@ -80,36 +246,35 @@ class OneCopy:
     replaces: bool = True
     removes: bool = True
     thorough: bool = False
-    count: Callable[[int], object] = lambda _: None
-    runs: int = 0
+    totals: Totals = field(default_factory=Totals)
+    progress: Callable[[Totals], object] = lambda _: None
 
-    def make(self) -> Copied:
-        """Copy it, again where others write it meanwhile."""
-        return Copied(retry_on_conflict(self._try), self.runs)
+    def copy(self) -> Outcome:
+        """Copy the conversation; start again if others write it meanwhile."""
+        return retry_on_conflict(self._try)
 
     def _try(self) -> Outcome:
         try:
-            return self._outcome()
-        except (AlreadyExistsError, NotFoundError) as error:  # of the target, which was not so a moment ago
-            raise ConflictError(f"conversation {self.id!r} was changed while it was copied: copy it again") from error
+            return self._copy()
+        except (AlreadyExistsError, NotFoundError) as error:  # the target's, which was different a moment ago
+            raise self._conflict() from error
 
-    def _outcome(self) -> Outcome:
-        # The target first: what another copy brings to it meanwhile does not pass for more than the source has.
+    def _conflict(self) -> ConflictError:
+        return ConflictError(f"conversation {self.id!r} was changed while it was copied: copy it again")
+
+    def _copy(self) -> Outcome:
+        # The target first: runs that another copy brings to it meanwhile must not look like more than the source has.
         theirs, ours = get_record(self.target, self.id), get_record(self.source, self.id)
         if ours is None:
             return self._remove(theirs)
         if theirs is None:
-            self._make_new(ours, None)
-            return "copied"
+            return self._replace(ours, None)
         if head(ours) == head(theirs) and not self.thorough:
             return "equal"
-        rest = self._rest(ours, theirs)
-        if rest is not None:
-            return self._go_on(ours, theirs, rest)
-        if not self.replaces and not _is_older(theirs, ours):
-            return "kept"
-        self._make_new(ours, theirs)
-        return "copied"
+        missing = self._missing(ours, theirs)
+        if missing is not None:
+            return self._continue(ours, theirs, missing)
+        return self._replace(ours, theirs) if self.replaces or _is_older(theirs, ours) else "kept"
 
     def _remove(self, theirs: ConversationRecord | None) -> Outcome:
         if theirs is None:
@@ -119,22 +284,10 @@ class OneCopy:
         self._commit(Change(self.id, version_of(theirs), theirs.last_position, remove=True))
         return "removed"
 
-    def _go_on(self, ours: ConversationRecord, theirs: ConversationRecord, rest: Iterator[RunRecord]) -> Outcome:
-        """Append what the target lacks, which has a beginning of it."""
-        if head(ours) == head(theirs):
-            return "equal"
-        self._append_rest(ours, theirs, rest)
-        now = get_record(self.target, self.id)
-        if now is None or _extent(now) != _extent(ours):
-            raise ConflictError(f"conversation {self.id!r} was changed while it was copied: copy it again")
-        if head(now) != head(ours):  # a store may have its own idea of when runs were appended
-            self._make_new(ours, now)
-        return "copied"
-
-    def _make_new(self, ours: ConversationRecord, theirs: ConversationRecord | None) -> None:
-        """Make it, in place of what stands there."""
-        rest = run_batches(runs_of(self.source, ours))
-        piece, following = next(rest, []), next(rest, None)
+    def _replace(self, ours: ConversationRecord, theirs: ConversationRecord | None) -> Outcome:
+        """Create the conversation, in place of what the target has."""
+        pieces = run_batches(runs_of(self.source, ours))
+        piece, following = next(pieces, []), next(pieces, None)
         last_position = piece[-1].position if piece else 0
         begun = ours if following is None else ours._replace(version=ours.version - 1, last_position=0)
         change = Change(self.id, create=begun, append=tuple(piece))
@@ -143,63 +296,71 @@ class OneCopy:
         written = self._commit(change, ours.updated_at)
         piece.clear()  # before more is read
         if following is not None and written is not None:
-            self._append(
-                ours, ExpectedVersion(written.incarnation, written.version), chain([following], rest), last_position
-            )
+            seen = ExpectedVersion(written.incarnation, written.version)
+            self._append(ours, seen, chain([following], pieces), last_position)
+        return "copied"
 
-    def _rest(self, ours: ConversationRecord, theirs: ConversationRecord) -> Iterator[RunRecord] | None:
-        """Return the runs that the target lacks, if all that it has is a beginning of the source's; else None."""
-        begun = ours.version - theirs.version in (0, 1) and theirs.last_position <= ours.last_position
-        if not begun or _identity(theirs) != _identity(ours):
+    def _missing(self, ours: ConversationRecord, theirs: ConversationRecord) -> Iterator[RunRecord] | None:
+        """Return the runs that the target lacks if what it has is a beginning of the source's conversation; else None."""
+        is_begun = ours.version - theirs.version in (0, 1) and theirs.last_position <= ours.last_position
+        if not is_begun or _identity(theirs) != _identity(ours):
             return None
-        rest = runs_of(self.source, ours)
+        missing = runs_of(self.source, ours)
         try:
-            for run in runs_of(self.target, theirs):
-                if next(rest, None) != run:
-                    return None
-        except CorruptRecordError:  # the target's, or it is found again by whoever reads the source
+            if any(next(missing, None) != run for run in runs_of(self.target, theirs)):
+                return None
+        except CorruptRecordError:  # the target's; if it is the source's, reading the source again raises it again
             return None
-        return rest
+        return missing
 
-    def _append_rest(self, ours: ConversationRecord, theirs: ConversationRecord, rest: Iterator[RunRecord]) -> None:
-        first = next(rest, None)
-        if first is not None or ours.version > theirs.version:
-            missing = run_batches(chain([] if first is None else [first], rest))
-            self._append(ours, version_of(theirs), missing, theirs.last_position)
+    def _continue(self, ours: ConversationRecord, theirs: ConversationRecord, missing: Iterator[RunRecord]) -> Outcome:
+        """Append what the target lacks."""
+        if head(ours) == head(theirs):
+            return "equal"
+        pieces = run_batches(missing)
+        first = next(pieces, [])
+        if first or ours.version > theirs.version:
+            self._append(ours, version_of(theirs), chain([first], pieces), theirs.last_position)
+        now = get_record(self.target, self.id)
+        if now is None or head(now) != head(ours)._replace(updated_at=now.updated_at):
+            raise self._conflict()
+        if now.updated_at != ours.updated_at:  # some stores set the time of an append themselves
+            self._replace(ours, now)
+        return "copied"
 
     def _append(
-        self, ours: ConversationRecord, seen: ExpectedVersion, missing: Iterator[list[RunRecord]], last_position: int
+        self, ours: ConversationRecord, seen: ExpectedVersion, pieces: Iterator[list[RunRecord]], last_position: int
     ) -> None:
-        """Append runs to what is begun, and end it with the version that it is to have."""
+        """Append runs to a begun conversation; the last commit gives it the source's version."""
         change = partial(Change, self.id, seen)
-        piece = next(missing, [])
-        while (following := next(missing, None)) is not None:
+        piece = next(pieces)
+        while (following := next(pieces, None)) is not None:
             self._commit(change(last_position, append=tuple(piece)), ours.updated_at)
             last_position, piece = piece[-1].position, following
         end = piece[-1].position if piece else last_position
-        if seen.version == ours.version:
-            self._commit(change(last_position, append=tuple(piece)), ours.updated_at)
-        elif end == ours.last_position:
-            self._commit(change(last_position, metadata=ours.metadata, append=tuple(piece)), ours.updated_at)
-        else:  # the last run was removed in the source: one takes its position, and goes
-            gone = RunRecord(ours.last_position, "removed", "null", "null", "{}", ours.updated_at)
-            self._commit(change(last_position, append=(*piece, gone)), ours.updated_at)
-            self._counted(-1)
-            self._commit(change(gone.position, remove_runs=(gone.position,)), ours.updated_at)
+        if seen.version == ours.version or end == ours.last_position:
+            metadata = None if seen.version == ours.version else ours.metadata  # an edit increments the version
+            self._commit(change(last_position, metadata=metadata, append=tuple(piece)), ours.updated_at)
+        else:  # the source's last run was removed: a placeholder takes its position, and is removed
+            removed = RunRecord(ours.last_position, "removed", "null", "null", "{}", ours.updated_at)
+            self._commit(change(last_position, append=(*piece, removed)), ours.updated_at)
+            self.totals.runs -= 1
+            self._commit(change(removed.position, remove_runs=(removed.position,)), ours.updated_at)
 
     def _commit(self, change: Change, at: int | None = None) -> Written | None:
         at = self.target.repository.clock() if at is None else at
-        written = self.target.commit(ChangeSet.of([change], at)).written[self.id]
-        self._counted(len(change.append))
-        return written
-
-    def _counted(self, runs: int) -> None:
-        self.runs += runs
-        self.count(runs)
-
-
-def _extent(record: ConversationRecord) -> tuple[int, ...]:
-    return record.version, record.run_count, record.last_position
+        try:
+            written = self.target.commit(ChangeSet.of([change], at)).written[self.id]
+        except CommitTooLargeError:
+            if change.create or not change.append[1:]:
+                raise
+        else:
+            self.totals.runs += len(change.append)
+            self.progress(self.totals)
+            return written
+        half = len(change.append) // 2
+        self._commit(replace(change, metadata=None, append=change.append[:half]), at)
+        return self._commit(replace(change, after=change.append[half - 1].position, append=change.append[half:]), at)
 
 
 def _identity(record: ConversationRecord) -> tuple[object, ...]:
@@ -207,7 +368,7 @@ def _identity(record: ConversationRecord) -> tuple[object, ...]:
 
 
 def _is_older(theirs: ConversationRecord, ours: ConversationRecord) -> bool:
-    """Tell whether the one is a state that the other was in before, as far as their records tell."""
+    """Whether the target's conversation is an earlier state of the source's, as far as their records show."""
     return (
         theirs.created_at == ours.created_at
         and theirs.version < ours.version

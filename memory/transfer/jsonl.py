@@ -1,8 +1,9 @@
-"""Conversations read from lines."""
+"""Conversations as lines of JSON: reading them and writing them."""
 
 import codecs
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import IO, Final, TypeAlias
 
 from memory.core.store import Store
@@ -18,10 +19,21 @@ from memory.transfer.parsing import BROKEN_STREAM, ParsedConversation, RejectedC
 from memory.transfer.reading import read_whole
 
 _ToText: TypeAlias = Callable[[Json, str], str]
-_BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that can be written in byte strings
-_MOST: Final = ALL_RUNS // 2  # as many positions and versions are left to go on with
+_BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that may hold byte strings
+_MOST: Final = ALL_RUNS // 2  # half of all positions and versions are left for what is appended later
 _CONVERSATION_KEYS: Final = frozenset(
-    ["id", "metadata", "version", "created_at", "updated_at", "expires_at", "last_position", "byte_strings", "runs"]
+    [
+        "namespace",
+        "id",
+        "metadata",
+        "version",
+        "created_at",
+        "updated_at",
+        "expires_at",
+        "last_position",
+        "byte_strings",
+        "runs",
+    ]
 )
 _RUN_KEYS: Final = frozenset(["position", "id", "created_at", "input", "output", "metadata", "byte_strings"])
 
@@ -29,9 +41,10 @@ _RUN_KEYS: Final = frozenset(["position", "id", "created_at", "input", "output",
 def read_lines(
     stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield what each line of a stream holds, one by one; blank lines hold nothing.
+    """Parse the lines of a stream one by one; skip blank lines.
 
-    A stream that breaks off (compressed data that is cut or damaged, say) ends in a `Refusal`.
+    If the stream cannot be read to its end (compressed data that is cut or damaged, for example), the last item is a
+    `RejectedConversation`.
     """
     for number, line in split_lines(stream, limits=limits):
         if isinstance(line, RejectedConversation):
@@ -43,7 +56,7 @@ def read_lines(
 def split_lines(
     stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[tuple[int, bytes | RejectedConversation]]:
-    """Yield the non-blank lines of a stream with their numbers; a `RejectedConversation` for one that cannot be read."""
+    """Yield the non-blank lines of a stream with their numbers; and a `RejectedConversation` for a line that cannot be read."""
     number = 0
     while True:
         number += 1
@@ -71,7 +84,7 @@ def _skip_rest(stream: IO[bytes], line: bytes) -> bool:
 
 
 def _skip_blank_lines(stream: IO[bytes]) -> int:
-    """Skip what is buffered of them, and return how many: a file can have millions, and none costs a call."""
+    """Skip the buffered blank lines at once, and return how many: a file can have millions."""
     ahead: bytes = stream.peek() if hasattr(stream, "peek") else b""
     blank = ahead[: len(ahead) - len(ahead.lstrip())]
     size = blank.rfind(b"\n") + 1
@@ -80,11 +93,19 @@ def _skip_blank_lines(stream: IO[bytes]) -> int:
 
 
 def _read(number: int, line: bytes, limits: Limits) -> ParsedConversation | RejectedConversation:
-    return read_json(number, line, lambda value: _read_conversation(value, now()), limits=limits)
+    namespace: str | None = None
+
+    def read(value: object) -> Change:
+        nonlocal namespace
+        fields, to_text = _read_object(value, _CONVERSATION_KEYS)
+        namespace = check_id(fields["namespace"], "namespace") if "namespace" in fields else None
+        return _read_conversation(fields, to_text, now())
+
+    parsed = read_json(number, line, read, limits=limits)
+    return replace(parsed, namespace=namespace) if namespace and isinstance(parsed, ParsedConversation) else parsed
 
 
-def _read_conversation(value: object, at: int) -> Change:
-    fields, to_text = _read_object(value, _CONVERSATION_KEYS)
+def _read_conversation(fields: dict[str, Json], to_text: _ToText, at: int) -> Change:
     if "id" not in fields:
         raise InvalidValueError("it has no id")
     conversation_id = check_id(fields["id"], "id")
@@ -108,7 +129,7 @@ def _read_runs(values: object, at: int) -> tuple[RunRecord, ...]:
     if not isinstance(values, list):
         raise InvalidValueError(f"runs must be a list, not {type(values).__name__}")
     runs: list[RunRecord] = []
-    new_ids = new_id()  # one for all that bring none, and their number: making so many costs as much as writing them
+    new_ids = new_id()  # one id plus a number each: creating as many ids would cost as much as writing the runs
     last = 0
     for index, value in enumerate(values):
         try:
@@ -135,7 +156,7 @@ def _read_run(value: object, next_position: int, new_id: str, at: int) -> RunRec
 
 
 def _read_object(value: object, known: frozenset[str]) -> tuple[dict[str, Json], _ToText]:
-    """Return an object's fields, and what makes texts of them."""
+    """Return an object's fields, and the function that encodes them."""
     if not isinstance(value, dict):
         raise InvalidValueError(f"it must be an object, not {type(value).__name__}")
     if not known.issuperset(value):
@@ -147,13 +168,13 @@ def _without_byte_strings(fields: dict[str, Json]) -> dict[str, Json]:
     marked = fields["byte_strings"]
     names = [name for name in _BYTE_STRINGS if name in fields and isinstance(marked, list) and name in marked]
     if sorted(names) != marked:
-        raise InvalidValueError(f"byte_strings must be a sorted list of fields with JSON in them, not {marked!r:.60}")
+        raise InvalidValueError(f"byte_strings must be a sorted list of fields that hold JSON, not {marked!r:.60}")
     decoded: dict[str, Json] = {}
     for name in names:
         try:
             decoded[name] = decode(" " + encode(fields[name], name))
         except UnicodeError as error:
-            raise InvalidValueError(f"{name} is in byte_strings, and not all its strings are bytes: {error}") from error
+            raise InvalidValueError(f"{name} is in byte_strings, but not all its strings are bytes: {error}") from error
     return {**fields, **decoded}
 
 
@@ -177,14 +198,22 @@ def _read_time(fields: dict[str, Json], name: str, default: int) -> int:
     return parse_microseconds(fields[name], name) if name in fields else default
 
 
-def dump(store: Store, criterion: Criterion | None = None, *, order: str = "id") -> Iterator[str]:
-    r"""Yield the text of all committed conversations that match, in pieces; a conversation's last piece ends its line.
+def dump(
+    store: Store, criterion: Criterion | None = None, *, all_namespaces: bool = False, order: str = "id"
+) -> Iterator[str]:
+    r"""Yield the lines of all committed conversations that match, in pieces; only a conversation's last piece ends in a newline.
 
-    Each line is one state of its conversation, whatever others write meanwhile; one that is removed meanwhile is left out.
-    Memory is constant, whatever the number of conversations or of their runs.
+    Each line is one state of its conversation, whatever others write meanwhile; a conversation that is removed meanwhile is left
+    out. Memory is constant, whatever the number of conversations or of their runs.
+
+    Args:
+        store: the store to read.
+        criterion: only the conversations that match.
+        all_namespaces: all namespaces of the store, in the order of their names; by default only that of ``store``.
+        order: the order of the conversations of a namespace, as for `find`.
 
     Raises:
-        InvalidValueError: the criterion or the order is none.
+        InvalidValueError: the criterion or the order is invalid.
         CorruptRecordError: a conversation cannot be read.
         PersistenceError: the store failed, or a conversation was changed faster than it could be read.
 
@@ -193,22 +222,23 @@ def dump(store: Store, criterion: Criterion | None = None, *, order: str = "id")
     >>> with store.begin() as uow:
     ...     uow.conversations.add(memory.Conversation("support-42"))
     >>> "".join(dump(store))  # doctest: +ELLIPSIS
-    '{"id":"support-42","metadata":{},"version":1,"created_at":"...Z","updated_at":"...Z","last_position":0,"runs":[]}\n'
+    '{"namespace":"default","id":"support-42","metadata":{},"version":1,"created_at":"...Z",...,"runs":[]}\n'
     """
-    with store.begin() as uow:
-        for conversation in uow.conversations.iterate(criterion, order=order):
-            with read_whole(store, conversation.id, conversation.record) as read:
-                if read is not None and (read.record is conversation.record or _still_matches(criterion, read.record)):
-                    yield from write_line(*read)
+    for each in map(store.namespace, store.namespaces()) if all_namespaces else [store]:
+        with each.begin() as uow:
+            for conversation in uow.conversations.iterate(criterion, order=order):
+                with read_whole(each, conversation.id, conversation.record) as read:
+                    if read and (read.record is conversation.record or _still_matches(criterion, read.record)):
+                        yield from write_line(*read, namespace=each.namespace_name)
 
 
 def _still_matches(criterion: Criterion | None, record: ConversationRecord) -> bool:
     return criterion is None or criterion.matches(Conversation.from_record(record))
 
 
-def write_line(record: ConversationRecord, runs: Iterable[RunRecord]) -> Iterator[str]:
+def write_line(record: ConversationRecord, runs: Iterable[RunRecord], *, namespace: str) -> Iterator[str]:
     """Yield a conversation's line in pieces, with these runs."""
-    yield f'{{{write_head(record)},"last_position":{record.last_position},"runs":['
+    yield f'{{"namespace":{json.dumps(namespace)},{write_head(record)},"last_position":{record.last_position},"runs":['
     comma = ""
     for run in runs:
         yield comma + _write_run(run)
@@ -217,7 +247,7 @@ def write_line(record: ConversationRecord, runs: Iterable[RunRecord]) -> Iterato
 
 
 def write_head(record: ConversationRecord) -> str:
-    """Return the members of a line's object that tell of the conversation itself, without braces."""
+    """Return the members of a line's object that describe the conversation itself, without braces."""
     expiry = "" if record.expires_at is None else f',"expires_at":"{format_timestamp(record.expires_at)}"'
     return (
         f'"id":{json.dumps(record.id)},"metadata":{record.metadata.lstrip(" ")}{_marker(metadata=record.metadata)},'
@@ -236,6 +266,6 @@ def _write_run(record: RunRecord) -> str:
 
 
 def _marker(**texts: str) -> str:
-    """Name the texts that `memory.domain.values.encode` marked by a leading space, which is lost inside of a line."""
+    """Name the texts that `memory.domain.values.encode` marked by a leading space, which a line does not keep."""
     names = sorted(name for name, text in texts.items() if text[0] == " ")
     return f',"byte_strings":{json.dumps(names)}' if names else ""

@@ -1,22 +1,22 @@
-"""How much a source may hold. No honest file comes near the defaults; a small one that unpacks to gigabytes is refused."""
+"""Limits on imported files. No ordinary file comes near the defaults; a small file that unpacks to gigabytes is rejected."""
 
 from dataclasses import dataclass
 from typing import Final
 
 _SMALL: Final = 2**24
-"""Bytes that anything may unpack to: a small file of the same text again and again is no attack."""
+"""Bytes that any file may unpack to, whatever its ratio: a small file of repeated text is no attack."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is refused in a source, because reading it would take memory or time that the data is not worth.
+    """The most that is read of a source, so that a small file cannot take gigabytes of memory, or minutes.
 
     Attributes:
-        line: bytes of one conversation: of a line, an element of an array, or a file with one conversation.
-        values: JSON values in one conversation, counted by their commas and brackets.
-        unpacked: bytes that a compressed source unpacks to.
-        ratio: how many times its own size that may be.
-        refused: lines, or what else a conversation is in its source, that hold none: more are not looked at.
+        line: bytes of one conversation: a line, an element of an array, or a file with one conversation.
+        values: JSON values of one conversation, counted by their commas and brackets.
+        unpacked: bytes that a compressed file unpacks to.
+        ratio: how many times its compressed size that may be.
+        refused: lines, or elements, that hold no conversation; after so many the rest is not read.
 
     >>> Limits(line=2**30).line
     1073741824
@@ -29,30 +29,30 @@ class Limits:
     refused: int = 100_000
 
     def refusal(self, name: str, what: str) -> str:
-        """Return the reason for a refusal: what is beyond the limit of this name, and how to raise that.
+        """Return the reason for a rejection: what exceeds the limit of this name, and how to raise the limit.
 
-        >>> Limits().refusal("ratio", "it is beyond 250")
-        'it is beyond 250; if that is what it should be, raise the limit: --max-ratio, or Limits(ratio=...)'
+        >>> Limits().refusal("ratio", "it exceeds 250")
+        'it exceeds 250; if that is intended, raise the limit: --max-ratio, or Limits(ratio=...)'
         """
-        return f"{what}; if that is what it should be, raise the limit: --max-{name}, or Limits({name}=...)"
+        return f"{what}; if that is intended, raise the limit: --max-{name}, or Limits({name}=...)"
 
     def too_long(self, what: str) -> str:
-        """Return the reason for refusing what has more bytes than a ``line`` may have."""
+        """Return the reason for rejecting text longer than ``line`` bytes."""
         return self.refusal("line", f"{what} is longer than {self.line:,} bytes")
 
     def has_too_many_values(self, text: bytes) -> bool:
-        """Return whether a JSON text has more than so many ``values``, without making them."""
+        """Whether a JSON text has more than ``values`` values; it is not parsed."""
         return len(text) > self.values and sum(map(text.count, (b",", b"[", b"{"))) > self.values
 
     def too_many(self) -> str:
-        """Return the reason for refusing what has more ``values``."""
+        """Return the reason for rejecting JSON with more than ``values`` values."""
         return self.refusal("values", f"it has more than {self.values:,} values")
 
     def check_unpacked(self, unpacked: int, packed: int) -> None:
-        """Refuse to unpack so many bytes out of so many.
+        """Check how many bytes were unpacked from how many.
 
         Raises:
-            OSError: it is too much.
+            OSError: too many.
         """
         if unpacked > self.unpacked:
             what = f"it unpacks to more than {self.unpacked:,} bytes"

@@ -1,148 +1,217 @@
-"""Conversations that arrive, written to a store: each wholly or not at all."""
+"""Conversations written to a store in batches: the one loop of import and copy."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from memory.core.store import Store
-from memory.domain.values import now
-from memory.errors import AlreadyExistsError, InvalidValueError, NotFoundError, PartialCommitError
+from memory.errors import (
+    AlreadyExistsError,
+    InvalidValueError,
+    NotFoundError,
+    PartialCommitError,
+    PersistenceError,
+    UnsupportedError,
+)
 from memory.port.changes import Change, ChangeSet
 from memory.transfer.batching import Cost, batches
 from memory.transfer.parsing import ParsedConversation, RejectedConversation
 
 OnConflict: TypeAlias = Literal["skip", "replace", "fail"]
-"""What `restore` does with a conversation whose id is taken: leave the stored one, put this in its place, or stop."""
+"""What to do if the store has something else under an id: keep it, replace it, or stop."""
 
 
 @dataclass(slots=True)
 class Totals:
-    """What `restore` has done so far; ``skipped`` conversations existed already, ``refused`` lines held none."""
+    """What `restore` or `memory.transfer.copy` has done so far.
+
+    Attributes:
+        conversations: how many were written.
+        runs: how many were written.
+        equal: conversations that were the same on both sides already (copy).
+        removed: conversations that the source did not have (copy).
+        skipped: conversations that were left as they are: the id exists (import), or the target has another state (copy).
+        refused: conversations, or lines, that could not be read or that the store cannot keep.
+    """
 
     conversations: int = 0
     runs: int = 0
+    equal: int = 0
+    removed: int = 0
     skipped: int = 0
     refused: int = 0
+
+    @property
+    def seen(self) -> int:
+        """How many conversations of the source have been handled."""
+        return self.conversations + self.equal + self.skipped + self.refused
+
+
+@dataclass
+class Loader(ABC):
+    """Creates conversations in a store, in batches; each conversation completely or not at all.
+
+    If the store refuses a batch, it is divided until the conversations that caused the refusal are found; all others are
+    written. Subclasses decide what happens to those.
+    """
+
+    store: Store
+    on_conflict: OnConflict
+    totals: Totals
+    progress: Callable[[Totals], object]
+
+    def __post_init__(self) -> None:
+        choices = get_args(OnConflict)
+        if self.on_conflict not in choices:
+            raise InvalidValueError(f"on_conflict must be one of {', '.join(choices)}, not {self.on_conflict!r}")
+
+    @abstractmethod
+    def handle_existing(self, one: ParsedConversation) -> None:
+        """Decide what happens to a conversation whose id exists in the store."""
+
+    @abstractmethod
+    def handle_refused(self, one: ParsedConversation, reason: str) -> None:
+        """Report a conversation that the store cannot keep."""
+
+    def load(self, conversations: Iterable[ParsedConversation]) -> None:
+        """Write conversations in order; call ``progress`` after each batch."""
+        capabilities = self.store.repository.capabilities
+        together = capabilities.atomic and capabilities.many_conversations
+        for batch in batches(conversations, _cost, together=together):
+            self._write(batch)
+            batch.clear()  # before the next one is read
+            self.progress(self.totals)
+
+    def _write(self, batch: list[ParsedConversation]) -> None:
+        store = self.store if batch[0].namespace is None else self.store.namespace(batch[0].namespace)
+        pending = [batch]
+        while pending:
+            part = pending.pop()
+            try:
+                store.commit(ChangeSet.of([one.change for one in part], store.repository.clock()))
+            except (AlreadyExistsError, InvalidValueError, PartialCommitError, UnsupportedError) as error:
+                pending += [part for part in reversed(self._divide(store, part, error)) if part]
+            else:
+                self.totals.conversations += len(part)
+                self.totals.runs += sum(len(one.change.append) for one in part)
+
+    def _divide(
+        self, store: Store, part: list[ParsedConversation], error: PersistenceError
+    ) -> list[list[ParsedConversation]]:
+        """Return what is left to write of a refused part."""
+        check_refusal(error)
+        if len(part) == 1:
+            self._handle(store, part[0], error)
+            return []
+        if (
+            isinstance(error, AlreadyExistsError) and self.on_conflict != "fail"
+        ):  # then those before it are written first
+            with store.begin() as uow:
+                existing = {one.change.id: one for one in part if one.change.id in uow.conversations}
+            for one in existing.values():
+                self.handle_existing(one)
+            if existing:
+                return [[one for one in part if one.change.id not in existing]]
+        half = len(part) // 2
+        return [part[:half], part[half:]]
+
+    def _handle(self, store: Store, one: ParsedConversation, error: PersistenceError) -> None:
+        if isinstance(error, AlreadyExistsError):
+            self.handle_existing(one)
+            return
+        if isinstance(error, PartialCommitError):
+            with suppress(NotFoundError):
+                store.commit(ChangeSet.of([Change(one.change.id, remove=True)], store.repository.clock()))
+        self.handle_refused(one, str(error.__cause__ if isinstance(error, PartialCommitError) else error))
+
+
+def check_refusal(error: PersistenceError) -> None:
+    """Raise the error again if a commit broke off for another reason than what it was to write."""
+    if isinstance(error, PartialCommitError) and not error.is_refusal:
+        raise error
+
+
+def _cost(one: ParsedConversation) -> Cost:
+    return Cost(one.size, len(one.change.append), one.change.id, one.namespace)
 
 
 def restore(
     store: Store,
     lines: Iterable[ParsedConversation | RejectedConversation],
     *,
+    all_namespaces: bool = False,
     on_conflict: OnConflict = "skip",
     on_refusal: Callable[[RejectedConversation], object] = lambda _: None,
     on_skipped: Callable[[str], object] = lambda _: None,
     progress: Callable[[Totals], object] = lambda _: None,
     totals: Totals | None = None,
 ) -> Totals:
-    """Write the conversations that lines hold, each wholly or not at all, and go on after a line that holds none.
+    """Write the conversations of parsed lines to a store; report a line without one, and go on.
 
-    Memory is constant: some megabytes of lines are written in one commit, in their order.
+    Each conversation is written completely or not at all, in the order of the lines. Memory is constant: some megabytes of lines
+    are written in one commit.
 
     Args:
-        store: where to.
+        store: the store to write to.
         lines: as `read_lines` yields them.
-        on_conflict: ``"skip"``, ``"replace"`` or ``"fail"``, see `OnConflict`; an id that comes twice is
-            taken the second time.
+        all_namespaces: write each line to the namespace it names; a line that names none goes to that of ``store``. By default
+            all go to that of ``store``, and they have to be of one namespace.
+        on_conflict: what to do if an id exists, in the store or on an earlier line: ``"skip"`` the line, ``"replace"`` the
+            stored conversation, or ``"fail"``.
         on_refusal: called with each line that holds no conversation, or one that the store cannot keep.
-        on_skipped: called with each id that was taken, where that is skipped.
-        progress: called after each commit.
-        totals: counts up, and is returned; a new one when left out. It tells what is written when this raises.
+        on_skipped: called with the id of each line that is skipped.
+        progress: called after each batch.
+        totals: the totals to count up; new ones if left out. After an error they say what is written.
 
     Raises:
-        InvalidValueError: ``on_conflict`` is something else.
-        AlreadyExistsError: an id was taken and ``on_conflict`` is ``"fail"``; all lines before that one are written.
+        InvalidValueError: ``on_conflict`` is something else; or the lines name several namespaces, without ``all_namespaces``.
+        AlreadyExistsError: an id exists and ``on_conflict`` is ``"fail"``; all lines before that one are written.
         PersistenceError: the store failed; what ``totals`` counts is written.
+
+    >>> import io, memory
+    >>> from memory.transfer import read_lines, restore
+    >>> restore(memory.connect("memory://"), read_lines(io.BytesIO(b'{"id": "support-42"}'))).conversations
+    1
     """
-    if on_conflict not in get_args(OnConflict):
-        raise InvalidValueError(f"on_conflict must be one of {', '.join(get_args(OnConflict))}, not {on_conflict!r}")
-    totals = Totals() if totals is None else totals
-    restoring = _Restoring(store, on_conflict, on_refusal, on_skipped, totals)
-    for group in batches(restoring.arrivals(lines), _load, together=store.repository.capabilities.atomic):
-        restoring.write(group)
-        group.clear()  # before the next one is read
-        progress(totals)
-    return totals
+    restoring = _Restore(
+        store, on_conflict, Totals() if totals is None else totals, progress, all_namespaces, on_refusal, on_skipped
+    )
+    restoring.load(restoring.parsed(lines))
+    return restoring.totals
 
 
-def _load(arrival: ParsedConversation) -> Cost:
-    return Cost(arrival.size, len(arrival.change.append), arrival.change.id)
+@dataclass
+class _Restore(Loader):
+    all_namespaces: bool
+    on_refusal: Callable[[RejectedConversation], object]
+    on_skipped: Callable[[str], object]
 
-
-class _Restoring:
-    """One call of `restore`."""
-
-    def __init__(
-        self,
-        store: Store,
-        on_conflict: OnConflict,
-        on_refusal: Callable[[RejectedConversation], object],
-        on_skipped: Callable[[str], object],
-        totals: Totals,
-    ) -> None:
-        self._store = store
-        self._on_conflict = on_conflict
-        self._on_refusal = on_refusal
-        self._on_skipped = on_skipped
-        self._totals = totals
-
-    def arrivals(self, lines: Iterable[ParsedConversation | RejectedConversation]) -> Iterator[ParsedConversation]:
+    def parsed(self, lines: Iterable[ParsedConversation | RejectedConversation]) -> Iterator[ParsedConversation]:
+        first = None
         for line in lines:
-            if isinstance(line, ParsedConversation):
-                yield line
-            else:
-                self.refuse(line)
+            if isinstance(line, RejectedConversation):
+                self._refuse(line)
+                continue
+            first = first or line.namespace
+            if not self.all_namespaces and line.namespace not in (None, first):
+                raise InvalidValueError(
+                    f"line {line.number} is of namespace {line.namespace!r}, earlier ones of {first!r}: to write each "
+                    "to its own, pass all_namespaces=True, or omit --namespace"
+                )
+            change = replace(line.change, remove=True) if self.on_conflict == "replace" else line.change
+            yield replace(line, change=change, namespace=line.namespace if self.all_namespaces else None)
 
-    def refuse(self, refusal: RejectedConversation) -> None:
-        self._totals.refused += 1
-        self._on_refusal(refusal)
+    def handle_existing(self, one: ParsedConversation) -> None:
+        if self.on_conflict == "fail":
+            raise AlreadyExistsError(f"line {one.number}: conversation {one.change.id!r} already exists")
+        self.totals.skipped += 1
+        self.on_skipped(one.change.id)
 
-    def write(self, group: list[ParsedConversation]) -> None:
-        while group:
-            try:
-                self._store.commit(ChangeSet.of(map(self._change, group), now()))
-            except AlreadyExistsError:
-                group = self._without_taken(group)
-            except InvalidValueError as error:
-                group = self._without_invalid(group, error)
-            except PartialCommitError as error:
-                group = self._without_begun(group, error)
-            else:
-                self._totals.conversations += len(group)
-                self._totals.runs += sum(len(arrival.change.append) for arrival in group)
-                return
+    def handle_refused(self, one: ParsedConversation, reason: str) -> None:
+        self._refuse(RejectedConversation(one.number, reason))
 
-    def _without_invalid(self, group: list[ParsedConversation], error: BaseException) -> list[ParsedConversation]:
-        """Write one half and return the other, to find what the store cannot keep; refuse it when it is found."""
-        if len(group) == 1:
-            self.refuse(RejectedConversation(group[0].number, str(error)))
-            return []
-        half = len(group) // 2
-        self.write(group[:half])
-        return group[half:]
-
-    def _without_begun(self, group: list[ParsedConversation], error: PartialCommitError) -> list[ParsedConversation]:
-        """Remove the one conversation of which the store cannot keep all, and refuse it."""
-        if not error.is_refusal:
-            raise error
-        with suppress(NotFoundError):
-            self._store.commit(ChangeSet.of([Change(group[0].change.id, remove=True)], now()))
-        return self._without_invalid(group, error.__cause__ or error)
-
-    def _change(self, arrival: ParsedConversation) -> Change:
-        return replace(arrival.change, remove=True) if self._on_conflict == "replace" else arrival.change
-
-    def _without_taken(self, group: list[ParsedConversation]) -> list[ParsedConversation]:
-        with self._store.begin() as uow:
-            taken = {arrival.change.id for arrival in group if arrival.change.id in uow.conversations}
-        free = [arrival for arrival in group if arrival.change.id not in taken]
-        if self._on_conflict == "fail" and taken:
-            first = next(arrival for arrival in group if arrival.change.id in taken)
-            self.write([arrival for arrival in free if arrival.number < first.number])
-            raise AlreadyExistsError(f"line {first.number}: conversation {first.change.id!r} exists already")
-        for arrival in group:
-            if arrival.change.id in taken:
-                self._totals.skipped += 1
-                self._on_skipped(arrival.change.id)
-        return free
+    def _refuse(self, line: RejectedConversation) -> None:
+        self.totals.refused += 1
+        self.on_refusal(line)

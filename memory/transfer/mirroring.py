@@ -1,16 +1,21 @@
-"""A mirror: one primary, and replicas that get all that is written to it, in order, even if they are away for a while.
+"""A mirror: one primary store, and replicas that receive everything that is written to it, in order, even after an outage.
 
-Each commit to the primary adds, in the same transaction, an outbox entry for each replica. A relay delivers them
-(`MirroredStore.relay`), and may die at any moment: parcels that come twice are recognized. A replica that is not in the state
-that a parcel was made for gets the conversation as it is in the primary now; what is still to come for it is then told so too.
+Each commit to the primary adds, in the same transaction, an outbox entry for each replica. A relay delivers the entries
+(`MirroredStore.relay`). It may be killed at any moment: an entry that is delivered twice has no effect the second time. If a
+replica is not in the state that an entry was made for, the conversation is copied from the primary in its current state, and
+later entries for it are recognized as delivered.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from memory.core.connect import connect
-from memory.core.store import Store
+from memory.core.store import MAX_METADATA_VALUES, Store
+from memory.domain.values import check_id
 from memory.errors import (
     AlreadyExistsError,
     ConfigurationError,
@@ -24,10 +29,11 @@ from memory.errors import (
 from memory.port.changes import Change, ChangeSet, ExpectedVersion
 from memory.port.outbox import Outbox, OutboxEntry, ReplicaLag
 from memory.port.repository import Progress, SchemaStatus, no_progress
+from memory.port.urls import is_temporary, sqlite_file
 from memory.transfer import copy_conversation
 from memory.transfer.reading import get_record
 
-_AT_ONCE: Final = 100  # parcels between two deletions from the outbox, each of which syncs the primary's disk
+_AT_ONCE: Final = 100  # entries between two deletions from the outbox, each of which syncs the primary's disk
 _DOES_NOT_FIT = (
     AlreadyExistsError,
     ConflictError,
@@ -44,10 +50,11 @@ class Relayed:
 
     Attributes:
         replica: its name.
-        delivered: how many change sets it has got.
-        repaired: how many conversations were copied anew, because it was not in the state that a change set was made for.
-        busy: another relay is at it.
-        failure: what ended the delivery; all that was not delivered waits.
+        delivered: how many change sets were delivered.
+        repaired: how many conversations were copied from the primary, because the replica was not in the state that a change set
+            was made for.
+        busy: another relay is at work on this replica.
+        failure: the error that ended the delivery; everything that was not delivered waits.
     """
 
     replica: str
@@ -58,26 +65,34 @@ class Relayed:
 
 
 class MirroredStore(Store):
-    """A store whose commits go to the primary, and from there to the replicas; made by `mirror`."""
+    """A store whose commits go to the primary, and from there to the replicas; see `mirror`.
 
-    def __init__(self, primary: Store, replicas: Sequence[Store], opened: Sequence[Store] = ()) -> None:
-        self._replicas = {replica_name(replica): replica for replica in replicas}
-        if len(self._replicas) < len(replicas):
-            raise ConfigurationError(f"two replicas are the same: {', '.join(map(replica_name, replicas))}")
-        if replica_name(primary) in self._replicas:
-            raise ConfigurationError(f"{replica_name(primary)} is to be a replica of itself")
-        super().__init__(primary.repository.with_outbox(list(self._replicas)), primary.namespace_name)
+    Args:
+        primary: a SQL store.
+        replicas: the replicas by name.
+        opened: stores to close in `close`.
+    """
+
+    def __init__(self, primary: Store, replicas: Mapping[str, Store], opened: Iterable[Store] = ()) -> None:
+        for name in replicas:
+            check_id(name, "the replica's name")
+        super().__init__(
+            primary.repository.with_outbox(list(replicas)),
+            primary.namespace_name,
+            max_metadata_values=primary.max_metadata_values,
+        )
+        self._replicas = dict(replicas)
         self._opened = opened
 
     @property
-    def replicas(self) -> tuple[Store, ...]:
-        """The replicas, in the namespaces they were opened with."""
-        return tuple(self._replicas.values())
+    def replicas(self) -> Mapping[str, Store]:
+        """The replicas by name, each in the namespace it was opened with."""
+        return MappingProxyType(self._replicas)
 
     def relay(self) -> list[Relayed]:
-        """Deliver to each replica what waits for it, of all namespaces; go on with the next one where one fails.
+        """Deliver to each replica the change sets that wait for it, of all namespaces. If one replica fails, go on with the next.
 
-        It may be called anywhere, at any time and by several processes: a replica has one relay at a time.
+        Call it at any time, from any thread or process: each replica is served by one relay at a time.
 
         Raises:
             PersistenceError: the primary failed.
@@ -86,93 +101,129 @@ class MirroredStore(Store):
         return [_Relay(self, replica, Relayed(name)).run() for name, replica in self._replicas.items()]
 
     def lag(self) -> Mapping[str, ReplicaLag]:
-        """Return how far each replica is behind, by name; also those that are no replicas any more and have parcels waiting."""
+        """Return how far each replica is behind, by name; also for names in the outbox that are not replicas of this store."""
         self.ensure_ready()
         nothing = dict.fromkeys(self._replicas, ReplicaLag(0, self.repository.clock()))
         return {**nothing, **self.repository.waiting()}
 
     def forget(self, replica: str) -> int:
-        """Throw away what waits for a replica that is none any more; return how many change sets that were.
+        """Discard the change sets queued for a former replica; return how many.
 
         Args:
-            replica: its name, as `lag` has it.
+            replica: its name, as in `lag`.
 
         Raises:
-            ConfigurationError: it is one of this store's replicas, or a relay is at work on it.
+            ConfigurationError: it is a replica of this store, or a relay is at work on it.
             PersistenceError: the primary failed.
         """
-        if replica in self._replicas:
-            raise ConfigurationError(f"{replica} is a replica of this store: it would lack what waits for it")
-        self.ensure_ready()
         forgotten = 0
-        with self.repository.relaying(replica) as outbox:
-            if outbox is None:
-                raise ConfigurationError(f"a relay is at work on {replica}")
-            while parcels := outbox.parcels(_AT_ONCE):
-                outbox.delivered(parcels)
-                forgotten += len(parcels)
+        with self._former(replica) as outbox:
+            while entries := outbox.first(_AT_ONCE):
+                outbox.remove(entries)
+                forgotten += len(entries)
         return forgotten
 
+    def rename(self, former: str, replica: str) -> int:
+        """Move the change sets queued under a former name to a replica of this store; return how many.
+
+        Args:
+            former: the former name, as in `lag`. Older versions used the kind and address of the replica.
+            replica: the replica's name today.
+
+        Raises:
+            ConfigurationError: ``former`` is a replica of this store, ``replica`` is not, or a relay is at work on the former.
+            PersistenceError: the primary failed.
+        """
+        if replica not in self._replicas:
+            raise ConfigurationError(
+                f"{replica!r} is not a replica of this store; there are: {', '.join(self._replicas)}"
+            )
+        with self._former(former) as outbox:
+            return outbox.rename(replica)
+
+    @contextmanager
+    def _former(self, replica: str) -> Iterator[Outbox]:
+        if replica in self._replicas:
+            raise ConfigurationError(
+                f"{replica!r} is a replica of this store: the change sets have to be delivered to it"
+            )
+        self.ensure_ready()
+        with self.repository.relaying(replica) as outbox:
+            if outbox is None:
+                raise ConfigurationError(f"a relay is at work on {replica!r}: stop it first")
+            yield outbox
+
     def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
-        """Bring the schemas of the primary and of all replicas to those this code needs; return the primary's."""
+        """Migrate the schemas of the primary and of all replicas; return the primary's."""
         status = super().migrate(progress)
         for replica in self._replicas.values():
             replica.migrate(progress)
         return status
 
     def close(self) -> None:
-        """Release what `mirror` opened; stores that were handed in stay open."""
+        """Close the stores that `mirror` opened from URLs; stores that were passed to it stay open."""
         for store in self._opened:
             store.close()
 
 
-def mirror(primary: Store | str, *replicas: Store | str) -> MirroredStore:
-    """Return a store that keeps everything in the primary, and sends it on to replicas, in order and once in effect.
+def mirror(primary: Store | str, /, **replicas: Store | str) -> MirroredStore:
+    """Return a store that keeps everything in the primary and delivers it to replicas, in order.
 
-    Reads and commits are the primary's: a replica that is away stands in nobody's way. Replicas follow when `MirroredStore.relay`
-    or ``memory relay`` is called. A replica that did not begin empty together with the primary is to be copied to once
-    (`memory.transfer.copy`, all namespaces), after the mirror was begun.
+    Reads and commits use the primary only, so a replica that is unreachable does not affect them. Replicas are updated by
+    `MirroredStore.relay`, or by ``memory relay``. Copy once to a replica that was not empty together with the primary
+    (`memory.transfer.copy`, all namespaces), after the mirror is in use.
 
     Args:
         primary: a SQL store, or its URL.
-        replicas: any stores, or URLs. What waits for one is kept under its `replica_name`.
+        replicas: any stores, or URLs, each under a name of your choice. Change sets wait under this name: use the same name in
+            every process, and keep it when the replica's address or credentials change.
 
     Raises:
-        ConfigurationError: a URL cannot be one, two replicas are the same, or one is the primary.
-        UnsupportedError: the primary cannot be one.
+        ConfigurationError: a URL is invalid, or one store has two names, or is the primary and a replica.
+        UnsupportedError: the primary is no SQL store.
 
     >>> import memory
-    >>> store = memory.mirror("sqlite://", "memory://")
+    >>> store = memory.mirror("sqlite://", search="memory://")
     >>> with store.begin() as uow:
     ...     uow.conversations.add(memory.Conversation("support-42"))
     >>> [(done.replica, done.delivered) for done in store.relay()]
-    [('InMemoryRepository()', 1)]
+    [('search', 1)]
     >>> store.close()
     """
+    _check_distinct({"the primary": primary, **{f"the replica {name!r}": store for name, store in replicas.items()}})
     opened: list[Store] = []
+    with ExitStack() as stack:
 
-    def open_(store: Store | str) -> Store:
-        if isinstance(store, Store):
-            return store
-        opened.append(connect(store))
-        return opened[-1]
+        def open_(store: Store | str, max_metadata_values: int = MAX_METADATA_VALUES) -> Store:
+            if isinstance(store, Store):
+                return store
+            opened.append(stack.enter_context(connect(store, max_metadata_values=max_metadata_values)))
+            return opened[-1]
 
-    try:
-        return MirroredStore(open_(primary), [open_(replica) for replica in replicas], opened)
-    except BaseException:
-        for store in opened:
-            store.close()
-        raise
+        first = open_(primary)
+        others = {name: open_(replica, first.max_metadata_values) for name, replica in replicas.items()}
+        store = MirroredStore(first, others, opened)
+        stack.pop_all()
+        return store
 
 
-def replica_name(store: Store) -> str:
-    """Return the name that parcels for a replica are kept under: the repr of its repository, which has its address.
+def _check_distinct(stores: Mapping[str, Store | str]) -> None:
+    """Raise if two of these are obviously the same store. Two different URLs of one server are not noticed."""
+    names: dict[object, str] = {}
+    for name, store in stores.items():
+        place = _place(store)
+        if place in names:
+            raise ConfigurationError(f"{names[place]} and {name} are the same store")
+        names[place] = name
 
-    >>> from memory import connect
-    >>> replica_name(connect("sqlite:///copies.db"))
-    'SqlRepository(sqlite:///copies.db)'
-    """
-    return repr(store.repository)
+
+def _place(store: Store | str) -> object:
+    if isinstance(store, Store):
+        return store.repository
+    if is_temporary(store):
+        return object()
+    file = sqlite_file(store)
+    return store if file is None else Path(file).resolve()
 
 
 @dataclass(slots=True)
@@ -184,39 +235,39 @@ class _Relay:
     done: Relayed
 
     def run(self) -> Relayed:
-        """Deliver all there is."""
+        """Deliver all entries."""
         with self.primary.repository.relaying(self.done.replica) as outbox:
             if outbox is None:
                 self.done.busy = True
-            while outbox is not None and self.done.failure is None and (parcels := outbox.parcels(_AT_ONCE)):
-                self._deliver_some(outbox, parcels)
+            while outbox is not None and self.done.failure is None and (entries := outbox.first(_AT_ONCE)):
+                self._deliver_some(outbox, entries)
         return self.done
 
-    def _deliver_some(self, outbox: Outbox, parcels: Sequence[OutboxEntry]) -> None:
+    def _deliver_some(self, outbox: Outbox, entries: Iterable[OutboxEntry]) -> None:
         delivered: list[OutboxEntry] = []
         try:
-            for parcel in parcels:
-                self._deliver(parcel)
-                delivered.append(parcel)
+            for entry in entries:
+                self._deliver(entry)
+                delivered.append(entry)
         except PersistenceError as error:
             self.done.failure = _without_frames(error)
-        outbox.delivered(delivered)  # should this fail, they come again
+        outbox.remove(delivered)  # if this fails, they are delivered again
         self.done.delivered += len(delivered)
 
-    def _deliver(self, parcel: OutboxEntry) -> None:
-        replica = self.replica.namespace(parcel.namespace)
+    def _deliver(self, entry: OutboxEntry) -> None:
+        replica = self.replica.namespace(entry.namespace)
         together = replica.repository.capabilities.many_conversations
         try:
-            for changes in [parcel.changes] if together else parcel.changes.split():
+            for changes in [entry.changes] if together else entry.changes.split():
                 replica.commit(_for(replica, changes))
         except _DOES_NOT_FIT:
-            primary = self.primary.namespace(parcel.namespace)
-            for change in parcel.changes.changes:
+            primary = self.primary.namespace(entry.namespace)
+            for change in entry.changes.changes:
                 self.done.repaired += copy_conversation(primary, replica, change.id).outcome != "equal"
 
 
 def _without_frames(error: PersistenceError) -> PersistenceError:
-    """Return an error that can be kept: its frames refer to connections, and to what it is kept in."""
+    """Return the error without its frames, which would keep connections alive, and the object that holds the error."""
     each: BaseException | None = error
     while each is not None:
         each.__traceback__ = None
@@ -225,11 +276,11 @@ def _without_frames(error: PersistenceError) -> PersistenceError:
 
 
 def _for(replica: Store, changes: ChangeSet) -> ChangeSet:
-    """Return a change set that is refused unless each conversation is in the state that the change was made for."""
-    return ChangeSet(tuple([_seen_by(replica, change) for change in changes.changes]), changes.token, changes.at)
+    """Return a change set that the replica refuses unless each conversation is in the state that the change was made for."""
+    return ChangeSet(tuple([_expecting(replica, change) for change in changes.changes]), changes.token, changes.at)
 
 
-def _seen_by(replica: Store, change: Change) -> Change:
+def _expecting(replica: Store, change: Change) -> Change:
     if change.seen is None:
         return change
     found = get_record(replica, change.id)

@@ -1,4 +1,4 @@
-"""What a source yields: a `ParsedConversation` for each conversation, or a `RejectedConversation` with the reason."""
+"""The results of parsing a source: a `ParsedConversation` for each conversation, or a `RejectedConversation` with the reason."""
 
 import json
 import zlib
@@ -11,41 +11,49 @@ from memory.port.changes import Change
 from memory.transfer.limits import DEFAULT_LIMITS, Limits
 
 BROKEN_STREAM: Final = (OSError, EOFError, zlib.error)
-"""What reading a stream raises where it breaks off, or where compressed data is damaged."""
+"""What reading a stream raises if it ends early or its compressed data is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedConversation:
-    """A conversation that a line holds, as the change that makes it; ``size`` is the line's length in bytes."""
+    """A conversation that was read, as the change that creates it.
+
+    Attributes:
+        number: the number of its line, or of whatever it is in its source.
+        change: creates it.
+        size: its length in the source, in bytes.
+        namespace: the namespace that the source names for it, if any.
+    """
 
     number: int
     change: Change
     size: int
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedConversation:
-    """A line that holds no conversation, and why."""
+    """A line that holds no conversation, or one that the store cannot keep, and why."""
 
     number: int
     reason: str
 
 
 def broken_off(number: int, error: Exception) -> RejectedConversation:
-    """Return the refusal of all that would follow in a stream that cannot be read on."""
-    return RejectedConversation(number, f"the input cannot be read on from here: {error}")
+    """Reject the rest of a stream that cannot be read any further."""
+    return RejectedConversation(number, f"the input cannot be read from here on: {error}")
 
 
 def read_json(
     number: int, text: bytes, read: Callable[[Any], Change], *, limits: Limits = DEFAULT_LIMITS
 ) -> ParsedConversation | RejectedConversation:
-    """Return the conversation that a JSON text holds, or why it holds none.
+    """Return the conversation in a JSON text, or the reason why there is none.
 
     Args:
-        number: of the line, or of whatever it is in its source.
+        number: the number of the line, or of whatever it is in its source.
         text: UTF-8.
-        read: makes the change of the value; raises `InvalidValueError` where it is no conversation.
-        limits: what is refused.
+        read: returns the change that creates the conversation; raises `InvalidValueError` if the value is no conversation.
+        limits: what to reject.
     """
     if limits.has_too_many_values(text):
         return RejectedConversation(number, limits.too_many())
@@ -53,12 +61,12 @@ def read_json(
 
 
 def parse(text: str | bytes) -> Any:
-    """Return the value that a JSON text from elsewhere stands for.
+    """Parse a JSON text from another program.
 
     Raises:
-        InvalidValueError: an object in it has a key twice: which of both is meant is not known.
-        ValueError: it is no JSON, or has an integer of too many digits.
-        RecursionError: it nests too deep.
+        InvalidValueError: an object has a key twice, and it is unknown which value is meant.
+        ValueError: it is not JSON, or has an integer with too many digits.
+        RecursionError: it is nested too deeply.
 
     >>> parse('{"customer": "ada", "customer": "bob"}')
     Traceback (most recent call last):
@@ -80,7 +88,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def arrive(number: int, size: int, make: Callable[[], Change]) -> ParsedConversation | RejectedConversation:
-    """Return the conversation that a function makes, or why it makes none: JSON cannot be parsed, or is no conversation."""
+    """Return the conversation that a function creates; if the JSON is invalid or is no conversation, return the reason."""
     try:
         return ParsedConversation(number, make(), size)
     except UnicodeDecodeError as error:
@@ -88,6 +96,6 @@ def arrive(number: int, size: int, make: Callable[[], Change]) -> ParsedConversa
     except json.JSONDecodeError as error:
         return RejectedConversation(number, f"not JSON: {error.msg} at column {error.colno}")
     except RecursionError:
-        return RejectedConversation(number, "it nests too deep")
+        return RejectedConversation(number, "it is nested too deeply")
     except ValueError as error:  # InvalidValueError, or json's own: an integer of too many digits
         return RejectedConversation(number, str(error))

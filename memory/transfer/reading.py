@@ -1,6 +1,6 @@
 """One state of a conversation: its record with all the runs that belong to it, whatever others write meanwhile.
 
-Whoever reads a whole conversation reads it here: export, copy, comparison, bridges.
+Export, copy, comparison and the bridges all read whole conversations through this module.
 """
 
 import json
@@ -22,14 +22,14 @@ from memory.transfer.batching import Cost, batches
 T = TypeVar("T")
 
 RECORD_SIZE: Final = 200
-"""Characters that a conversation has without runs and metadata, and a run without its texts."""
+"""Approximate size in characters of a conversation without runs and metadata, and of a run without its texts."""
 
 _WINDOW: Final = 200  # runs that are read at a time
 _TRIES: Final = 20
 
 
 class Whole(NamedTuple):
-    """A conversation as it was at one moment; its runs can be read once."""
+    """A conversation as it was at one moment; its runs can be iterated once."""
 
     record: ConversationRecord
     runs: Iterator[RunRecord]
@@ -39,20 +39,20 @@ class Whole(NamedTuple):
 def read_whole(
     store: Store, conversation_id: str, found: ConversationRecord | None = None, *, last: int | None = None
 ) -> Iterator[Whole | None]:
-    """Read a conversation with all its runs, as they were at one moment; None if there is none, or it has expired.
+    """Read a conversation with all its runs, as they were at one moment; None if it does not exist or has expired.
 
-    The runs are read before anything is returned, and read again if the conversation was changed meanwhile. Those that do not
-    fit into one commit are kept in a temporary file: memory is constant.
+    The runs are read before anything is returned, and read again if the conversation was changed meanwhile. Runs that do not fit
+    into one commit are buffered in a temporary file: memory is constant.
 
     Args:
-        store: where it is.
-        conversation_id: which.
+        store: the store to read.
+        conversation_id: the conversation's id.
         found: its record, if it was read a moment ago.
-        last: only so many of its runs, the last ones.
+        last: read only this many runs, the last ones.
 
     Raises:
         ConflictError: it was changed faster than it could be read.
-        CorruptRecordError: it cannot be read, or has not as many runs as its record says.
+        CorruptRecordError: it cannot be read, or does not have as many runs as its record says.
         PersistenceError: the store failed.
 
     >>> import memory
@@ -79,10 +79,10 @@ def read_whole(
 
 @contextmanager
 def _kept(runs: Iterable[RunRecord]) -> Iterator[Iterator[RunRecord]]:
-    """Read all runs, then give them: the first in memory, the others from a file."""
+    """Read all runs, then iterate over them: the first batch is in memory, the others are in a file."""
     parts = run_batches(runs)
     first = next(parts, [])
-    with SpooledTemporaryFile(1) as rest:  # a file from its first byte on: most conversations need none
+    with SpooledTemporaryFile(1) as rest:  # becomes a file at its first byte; most conversations need none
         for part in parts:
             rest.writelines([compact(run).encode() + b"\n" for run in part])
             part.clear()  # before the next one is read
@@ -97,17 +97,17 @@ def _last(store: Store, record: ConversationRecord, number: int) -> Iterator[Run
 
 
 def get_record(store: Store, conversation_id: str) -> ConversationRecord | None:
-    """Return what a store keeps of a conversation itself; None if there is none, or it has expired."""
-    store.begin()  # which checks the schema, and makes a new file's
+    """Return a conversation's record; None if the conversation does not exist or has expired."""
+    store.ensure_ready()
     found = store.repository.get(store.namespace_name, check_id(conversation_id, "the conversation's id"))
     return None if found is None else found.record
 
 
 def runs_of(store: Store, record: ConversationRecord) -> Iterator[RunRecord]:
-    """Yield the runs that a conversation had when its record was read, in constant memory; not those appended since.
+    """Yield the runs that a conversation had when its record was read, without those appended since. Memory is constant.
 
     Raises:
-        ConflictError: it is not that version any more: what was yielded belongs to none.
+        ConflictError: the conversation has another version by now; the runs yielded so far belong to no version.
         CorruptRecordError: there are not as many runs as the record says.
     """
     after = count = 0
@@ -117,21 +117,21 @@ def runs_of(store: Store, record: ConversationRecord) -> Iterator[RunRecord]:
         count += len(runs)
         after = cast(int, runs[-1].position) if len(runs) == _WINDOW else record.last_position
     if count != record.run_count or not store.repository.capabilities.detects_conflicts:
-        # A store that does not read the version in one step with the runs may have read both of two states.
+        # A store that does not read the version and the runs in one step may have read them from two states.
         now = get_record(store, record.id)
         if now is None or version_of(now) != version_of(record) or (count != record.run_count and now != record):
             raise _changed(record)
     if count != record.run_count:
         raise CorruptRecordError(
-            f"conversation {record.id!r} has {count:,} runs and says that it has {record.run_count:,}"
+            f"conversation {record.id!r} has {count:,} runs, but its record says {record.run_count:,}"
         )
 
 
 def runs_in(store: Store, record: ConversationRecord, window: Window) -> tuple[Run, ...]:
-    """Return the runs of a window, if the conversation is the one that the record describes, in the same version.
+    """Return the runs of a window, if the conversation still has the version of the record.
 
     Raises:
-        ConflictError: it is another one, or was changed since.
+        ConflictError: it was changed, or replaced by another one.
     """
     read = store.repository.runs(store.namespace_name, record.id, window)
     if read.seen != version_of(record):
@@ -144,15 +144,15 @@ def _changed(record: ConversationRecord) -> ConflictError:
 
 
 def version_of(record: ConversationRecord) -> ExpectedVersion:
-    """Return which version of the conversation the record tells of."""
+    """Return the version of the conversation that the record describes."""
     return ExpectedVersion(record.incarnation, record.version)
 
 
 def retry_on_conflict(work: Callable[[], T]) -> T:
-    """Do work on what others write at the same time, again where they came in between.
+    """Call a function; call it again if it meets a conflict, up to 20 times.
 
     Raises:
-        ConflictError: they did each time.
+        ConflictError: every call met one.
     """
     for _ in range(_TRIES - 1):
         try:
@@ -163,10 +163,10 @@ def retry_on_conflict(work: Callable[[], T]) -> T:
 
 
 def run_batches(runs: Iterable[RunRecord]) -> Iterator[list[RunRecord]]:
-    """Divide runs into what one commit takes each time."""
+    """Divide runs into batches that fit into one commit."""
     return batches(runs, run_cost)
 
 
 def run_cost(run: RunRecord) -> Cost:
-    """Return how much a run adds to a commit."""
+    """Return what a run adds to a commit."""
     return Cost(RECORD_SIZE + len(run.input) + len(run.output) + len(run.metadata))

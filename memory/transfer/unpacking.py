@@ -1,4 +1,4 @@
-"""Compressed streams, read no further than the limits allow."""
+"""Compressed streams, read only as far as the limits allow."""
 
 import gzip
 import io
@@ -14,9 +14,9 @@ _BUFFER: Final = 2**16
 
 
 def uncompressed(stream: "io.BufferedReader[Any]", *, limits: Limits = DEFAULT_LIMITS) -> IO[bytes]:
-    """Return the stream of what this one holds: itself, or what gzip compressed in it, told by the first bytes.
+    """Return the stream itself, or its uncompressed content if its first bytes are those of gzip.
 
-    Reading raises `OSError` where what is unpacked is beyond the limits.
+    Reading raises `OSError` when the uncompressed content exceeds the limits.
     """
     if stream.peek(2)[:2] != _GZIP_MAGIC:
         return stream
@@ -24,7 +24,7 @@ def uncompressed(stream: "io.BufferedReader[Any]", *, limits: Limits = DEFAULT_L
 
 
 class _Unpacked(io.RawIOBase):
-    """What gzip compressed in a stream."""
+    """The uncompressed content of a gzip stream."""
 
     def __init__(self, packed: IO[bytes], limits: Limits) -> None:
         self._packed = _Counted(packed)
@@ -43,7 +43,7 @@ class _Unpacked(io.RawIOBase):
 
 
 class _Counted:
-    """A stream that counts what was read of it."""
+    """A stream that counts the bytes read from it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Two stores side by side: what the one keeps of a conversation and the other does not, whatever they are."""
+"""Compare two stores of any kind and report the conversations that differ."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from memory.transfer.reading import get_record, retry_on_conflict, runs_of
 T = TypeVar("T")
 Pair: TypeAlias = tuple[ConversationRecord | None, ConversationRecord | None]
 
-_NAMED: Final = 5  # positions of differing runs that are named
+_NAMED: Final = 5  # positions of differing runs that are listed
 _MOMENTS: Final = ("created_at", "updated_at", "expires_at")
 _MISSING: Final = "missing there"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A conversation that is not the same on both sides, and in what; ``there`` is the target.
+    """A conversation that differs between source and target, and how; ``there`` is the target.
 
     >>> print(Difference("tenant-a", "support-42", ("version: 3, there 2", "runs: at 7")))
     support-42 (in tenant-a): version: 3, there 2; runs: at 7
@@ -41,21 +41,21 @@ class Difference:
 
 @dataclass(slots=True)
 class Side:
-    """What `verify` has read of one store; equal digests mean equal conversations, with all that is kept of them."""
+    """What `verify` has read from one store. Equal digests mean equal conversations, in everything that a store keeps."""
 
     conversations: int = 0
     runs: int = 0
     _hash: Any = field(default_factory=hashlib.sha256)
 
     def add(self, namespace: str, record: ConversationRecord, digest: str) -> None:
-        """Count a conversation in."""
+        """Count a conversation."""
         self.conversations += 1
         self.runs += record.run_count
         self._hash.update(f"{namespace}\n{digest}\n".encode())
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the digests of all conversations, in the order of namespaces and ids."""
+        """The SHA-256 of the digests of all conversations, ordered by namespace and id."""
         return cast(str, self._hash.hexdigest())
 
 
@@ -77,18 +77,18 @@ def verify(
     progress: Callable[[Compared], object] = lambda _: None,
     compared: Compared | None = None,
 ) -> Iterator[Difference]:
-    """Compare the conversations of two stores, with all their runs, and yield those that are not the same on both sides.
+    """Compare the conversations of two stores, with all their runs, and yield those that differ.
 
-    All that a store keeps is compared: metadata, version, times, positions, and each run, by the exact texts of their values.
-    Memory is constant. What is written meanwhile is compared as it is when it is come to.
+    Everything that a store keeps is compared: metadata, version, times, positions, and each run, by the exact texts of their
+    values. Memory is constant. A conversation that is written during the comparison is compared in the state in which it is read.
 
     Args:
-        source: the one side.
-        target: the other.
+        source: one store.
+        target: the other one.
         criterion: only the conversations that match on either side.
-        all_namespaces: compare every namespace that either side has; else that of ``source`` with that of ``target``.
+        all_namespaces: compare every namespace that either side has; by default that of ``source`` with that of ``target``.
         progress: called after each conversation.
-        compared: counts up, with a digest of each side; a new one when left out.
+        compared: the counts and digests of both sides; a new one if left out.
 
     Raises:
         PersistenceError: a store failed.
@@ -115,7 +115,7 @@ def verify(
 
 
 def named(namespace: str, conversation_id: str) -> str:
-    """Return what a conversation is called where those of several namespaces are told of.
+    """Return the name of a conversation for messages that may be about several namespaces.
 
     >>> named("default", "support-42"), named("tenant-a", "support-42")
     ('support-42', 'support-42 (in tenant-a)')
@@ -124,7 +124,7 @@ def named(namespace: str, conversation_id: str) -> str:
 
 
 def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> tuple[str, ...]:
-    """Compare a conversation as it was found; where that is not the same, as it is now."""
+    """Compare a conversation as it was found; if it differs, compare it again as it is now."""
 
     def digests_of(pair: Pair) -> list[str]:
         return [
@@ -135,9 +135,11 @@ def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> t
     def count(pair: Pair, digests: list[str]) -> None:
         for side, record, text in zip((compared.source, compared.target), pair, digests, strict=True):
             if record is not None:
-                side.add(source.namespace_name, record, text)  # on both sides: the target's may have another name
+                side.add(
+                    source.namespace_name, record, text
+                )  # the source's name on both sides: the target's may be another one
 
-    def compare_anew() -> tuple[str, ...]:
+    def compare_now() -> tuple[str, ...]:
         conversation_id = one_of(*found).id
         now = get_record(source, conversation_id), get_record(target, conversation_id)
         digests = digests_of(now)
@@ -152,16 +154,16 @@ def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> t
     except (ConflictError, CorruptRecordError):
         pass
     try:
-        return retry_on_conflict(compare_anew)
+        return retry_on_conflict(compare_now)
     except (ConflictError, CorruptRecordError) as error:
         return (str(error),)
 
 
 def digest(store: Store, record: ConversationRecord) -> str:
-    """Return the SHA-256 of all that a store keeps of a conversation: the same on every store that keeps the same.
+    """Return the SHA-256 of everything that a store keeps of a conversation, the same for equal ones on all stores.
 
     Raises:
-        ConflictError: it is not the version any more that the record tells of.
+        ConflictError: the conversation no longer has the version of the record.
     """
     sha = hashlib.sha256(compact(head(record)).encode())
     for run in runs_of(store, record):
@@ -170,7 +172,7 @@ def digest(store: Store, record: ConversationRecord) -> str:
 
 
 def head(record: ConversationRecord) -> ConversationRecord:
-    """Return the record without what is each store's own, to be compared with another store's."""
+    """Return the record without what differs between stores (its incarnation), for comparisons."""
     return record._replace(incarnation="")
 
 
@@ -193,7 +195,7 @@ def _shown(name: str, value: object) -> str:
 
 
 def _differing_runs(ours: Iterator[RunRecord], theirs: Iterator[RunRecord]) -> Iterator[str]:
-    """Yield, if any run is not the same, at which positions, as far as they are few."""
+    """Yield one text with the positions of the runs that differ, the first five of them; nothing if none differs."""
     unequal = (pair for pair in outer_join(ours, theirs, lambda run: run.position) if pair[0] != pair[1])
     positions = [one_of(*pair).position for pair in islice(unequal, _NAMED)]
     if positions:
@@ -202,12 +204,12 @@ def _differing_runs(ours: Iterator[RunRecord], theirs: Iterator[RunRecord]) -> I
 
 
 def has_any(store: Store, criterion: Criterion | None = None) -> bool:
-    """Tell whether any conversation matches."""
+    """Whether any conversation matches."""
     return bool(store.begin().conversations.find(criterion, order="id", limit=1).items)
 
 
 def pairs(source: Store, target: Store, criterion: Criterion | None) -> Iterator[Pair]:
-    """Yield the conversations that match in either store, those of one id together, in the order of their ids."""
+    """Yield pairs of the conversations with the same id that match in either store, ordered by id."""
     here, there = (
         map(_record, store.begin().conversations.iterate(criterion, order="id")) for store in (source, target)
     )
@@ -219,7 +221,7 @@ def _record(conversation: Conversation) -> ConversationRecord:
 
 
 def outer_join(here: Iterator[T], there: Iterator[T], key: Callable[[T], Any]) -> Iterator[tuple[T | None, T | None]]:
-    """Yield what stands on either side, in the order of its keys, by which both sides rise; None where one has nothing.
+    """Full outer join of two iterators sorted by key; the missing side of a pair is None.
 
     >>> list(outer_join(iter([1, 2]), iter([2, 3]), key=int))
     [(1, None), (2, 2), (None, 3)]
@@ -236,5 +238,5 @@ def outer_join(here: Iterator[T], there: Iterator[T], key: Callable[[T], Any]) -
 
 
 def one_of(here: T | None, there: T | None) -> T:
-    """Return the one that is there, the first of both."""
+    """Return the first of the two that is not None."""
     return cast(T, there if here is None else here)

@@ -1,6 +1,6 @@
-"""Conversations, their runs, the index of their metadata, and the tokens of what was committed.
+"""Create the tables of conversations, runs, the metadata index, and commit tokens.
 
-The first revision: no older code can run beside it.
+This is the first revision, so there is no older code that could run with it.
 """
 
 import sqlalchemy as sa

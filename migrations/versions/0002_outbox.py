@@ -1,6 +1,6 @@
-"""An outbox: change sets that replicas have still to get.
+"""Create the outbox, with the change sets to deliver to replicas.
 
-A new table only; nothing that is there is touched.
+This only adds a table; existing tables do not change.
 """
 
 import sqlalchemy as sa

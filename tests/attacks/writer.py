@@ -1,7 +1,7 @@
 """A process that writes until it is killed: ``python -m tests.attacks.writer URL NAME``.
 
-It writes the number of each turn once the commit has returned. A turn appends to one conversation and counts it in the
-metadata of another, in one unit of work.
+It writes its name and the number of each turn once the commit has returned. A turn appends to one conversation and counts it
+in the metadata of another, in one unit of work.
 """
 
 import sys
@@ -20,7 +20,7 @@ def write(url: str, name: str) -> None:
             uow.conversations.get(name).metadata["turns"] = turn
 
         store.run(work, retries=100)
-        sys.stdout.write(f"{turn}\n")
+        sys.stdout.write(f"{name} {turn}\n")
         sys.stdout.flush()
 
 

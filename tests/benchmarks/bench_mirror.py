@@ -21,7 +21,7 @@ ROUNDS = 2_000
 def bench_appends(folder: Path, synchronous: str) -> None:
     urls = [f"sqlite:///{folder}/{name}-{synchronous}.db?synchronous={synchronous}" for name in "abcd"]
     plain = memory.connect(urls[0])
-    one, two = memory.mirror(urls[1], "memory://"), memory.mirror(urls[2], "memory://", urls[3])
+    one, two = memory.mirror(urls[1], a="memory://"), memory.mirror(urls[2], a="memory://", b=urls[3])
     stores: list[Store] = [plain, one, two]
     for store in stores:
         store.migrate()
@@ -35,7 +35,7 @@ def bench_appends(folder: Path, synchronous: str) -> None:
 
 def bench_relay(folder: Path) -> None:
     replica, direct = (memory.connect(f"sqlite:///{folder}/{name}.db") for name in ("replica", "direct"))
-    store = memory.mirror(f"sqlite:///{folder}/primary.db", replica)
+    store = memory.mirror(f"sqlite:///{folder}/primary.db", search=replica)
     store.migrate()
     for each in (store, direct):
         put(each, "a")

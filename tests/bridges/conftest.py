@@ -5,9 +5,10 @@ changed again while a test of this folder runs: no other test sees it, and these
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from json import JSONEncoder
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from memory import Store
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.core.connect import connect
 from memory.domain.values import new_id
-from tests.servers import Server, postgres
+from tests.servers import postgres
 from tests.servers.redis import fresh_prefix
 
 _default = JSONEncoder.default
@@ -36,41 +37,68 @@ def kinds(*names: str) -> list[object]:
     return [pytest.param(name, marks=pytest.mark.needs(name) if name in SERVERS else ()) for name in names]
 
 
+@contextmanager
+def _new_url(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """Give the URL of a new, empty store."""
+    match kind:
+        case "postgres":
+            with postgres.fresh_database(request.getfixturevalue("postgres_server")) as url:
+                yield url
+        case "redis":
+            with fresh_prefix(request.getfixturevalue("redis_server")) as url:
+                yield url
+        case "dynamodb":
+            yield f"dynamodb://bridge-{new_id()}?endpoint={request.getfixturevalue('dynamodb_server').url}"
+        case "cloud":
+            yield str(request.getfixturevalue("cloud_server").host).replace("http://", "griptape+http://")
+        case _:
+            yield {"sqlite": f"sqlite:///{folder}/bridge.db", "in memory": "sqlite://", "memory": "memory://"}[kind]
+
+
 @pytest.fixture
 def url_of(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], str]]:
     """Gives the URL of a new, empty store of a kind, with its schema."""
+    monkeypatch.setenv("GT_CLOUD_API_KEY", "key-of-org-a")
     with ExitStack() as stack:
 
         def url(kind: str) -> str:
-            if kind == "postgres":
-                server: Server = request.getfixturevalue("postgres_server")
-                url = stack.enter_context(postgres.fresh_database(server))
-            elif kind == "redis":
-                url = stack.enter_context(fresh_prefix(request.getfixturevalue("redis_server")))
-            elif kind == "dynamodb":
-                url = f"dynamodb://bridge-{new_id()}?endpoint={request.getfixturevalue('dynamodb_server').url}"
-            elif kind == "cloud":
-                monkeypatch.setenv("GT_CLOUD_API_KEY", "key-of-org-a")
-                return str(request.getfixturevalue("cloud_server").host).replace("http://", "griptape+http://")
-            else:
-                return {"sqlite": f"sqlite:///{tmp_path}/bridge.db", "in memory": "sqlite://", "memory": "memory://"}[
-                    kind
-                ]
-            with connect(url) as store:
-                store.migrate()
+            url = stack.enter_context(_new_url(kind, request, tmp_path))
+            if kind != "cloud":
+                with connect(url) as store:
+                    store.migrate()
             return url
 
         yield url
 
 
-@pytest.fixture(params=kinds("memory", "sqlite", "in memory", *SERVERS, "cloud"))
+def _shared(kind: str) -> Any:
+    """Return a fixture: the store of a kind that all tests share, parted by their namespaces."""
+
+    @pytest.fixture(scope="session", name=f"shared_{kind}")
+    def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+        with _new_url(kind, request, tmp_path_factory.mktemp("bridges")) as url, connect(url) as store:
+            store.migrate()
+            yield store
+
+    return shared
+
+
+LOCAL = ("memory", "sqlite", "in memory")
+_memory, _sqlite, _in_memory, _postgres, _redis, _dynamodb = map(_shared, (*LOCAL, *SERVERS))
+
+
+@pytest.fixture(params=kinds(*LOCAL, *SERVERS, "cloud"))
 def store(request: pytest.FixtureRequest, url_of: Callable[[str], str]) -> Iterator[Store]:
     """An empty store of every kind."""
-    with connect(url_of(request.param)) as store:
-        if isinstance(store.repository, GriptapeCloudRepository):
-            store.repository._http.sleep = lambda _: None
+    if request.param != "cloud":
+        shared: Store = request.getfixturevalue(f"shared_{request.param}")
+        yield shared.namespace(new_id())
+        return
+    with connect(url_of("cloud")) as store:
+        assert isinstance(store.repository, GriptapeCloudRepository)
+        store.repository._http.sleep = lambda _: None
         yield store
 
 

@@ -351,7 +351,7 @@ def test_what_has_no_json_is_kept_as_text(local_store: Store, caplog: pytest.Log
     assert again.runs[0].meta == {"at": [1, 2]}
     assert again.runs[1].input.to_text() == "nan"
     assert again.meta["when"] == str(object)
-    assert "kept as text" in caplog.text
+    assert "stored as text" in caplog.text
 
 
 def test_hidden_runs_stay_hidden_when_the_run_with_the_mark_goes(local_store: Store) -> None:

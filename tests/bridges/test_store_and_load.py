@@ -116,7 +116,7 @@ def test_what_was_loaded_from_others_and_is_missing_now_is_removed(store: Store)
     assert loaded(driver) == ["r1"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.sampled_from(["hidden", "deleted"]))
 def test_any_snapshot_is_loaded_again_with_what_others_appended_since(data: st.DataObject, trimmed: str) -> None:
     with package.connect("memory://") as store:
@@ -139,7 +139,7 @@ def test_any_snapshot_is_loaded_again_with_what_others_appended_since(data: st.D
             assert [run.id for run in found if "other" in run.id] == [run.id for run in others]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), st.sampled_from(["hidden", "deleted"]))
 def test_any_snapshot_of_two_drivers_that_load_first_is_loaded_again(data: st.DataObject, trimmed: str) -> None:
     with package.connect("memory://") as store:

@@ -39,7 +39,7 @@ def test_find_shows_the_newest_first_and_tells_how_to_go_on(cli: Cli) -> None:
     first = cli("find", "--limit", "2")
     assert [one["id"] for one in found(first.out)] == ["lin", "grace"]
     told, cursor = first.err.strip().rsplit(" ", 1)
-    assert told == "there is more: --after"
+    assert told == "next page: --after"
     second = cli("find", "--limit", "2", "--after", cursor)
     assert ([one["id"] for one in found(second.out)], second.err) == (["ada"], "")
 
@@ -90,7 +90,7 @@ def test_the_version(cli: Cli) -> None:
 
 
 def test_delete_takes_an_id_once(cli: Cli) -> None:
-    assert cli("delete", "lin", "lin", "--yes").out == "deleted 1 conversations\n"
+    assert cli("delete", "lin", "lin", "--yes").out == "deleted 1 conversation\n"
 
 
 def test_show_tells_what_griptapes_artifacts_say(cli: Cli) -> None:
@@ -142,7 +142,7 @@ def test_delete_removes_none_if_one_is_not_there(cli: Cli) -> None:
 def test_delete_asks_and_where_nobody_can_answer_it_refuses(cli: Cli) -> None:
     ended = cli("delete", "ada")
     assert ended.code == 1
-    assert ended.err == "error: nobody is there to be asked: --yes deletes without asking\n"
+    assert ended.err == "error: stdin is not a terminal, so nobody can confirm: delete without asking by --yes\n"
     assert cli("count").out == "3\n"
 
 
@@ -150,8 +150,8 @@ def test_purge_removes_what_has_expired(cli: Cli) -> None:
     past = b'{"id": "old", "expires_at": "2020-01-01T00:00:00Z", "runs": [{"input": 1, "output": 2}]}'
     cli("import", "-", stdin=past)
     assert cli("count").out == "3\n"
-    assert cli("purge").out == "removed 1 expired conversations\n"
-    assert cli("purge").out == "removed 0 expired conversations\n"
+    assert cli("purge").out == "deleted 1 expired conversation\n"
+    assert cli("purge").out == "deleted 0 expired conversations\n"
 
 
 def test_migrate_makes_the_schema_and_status_only_looks(cli: Cli) -> None:
@@ -206,7 +206,7 @@ def test_tour_tells_the_main_job_and_leaves_nothing(cli: Cli, tmp_path: Path) ->
     assert (ended.code, ended.err) == (0, "")
     for said in (
         "support-42",
-        "has version",
+        "was changed by someone else",
         "after 2 tries",
         "'owner': 'lin'",
         "SchemaStatus(current='0002'",

@@ -41,7 +41,7 @@ def test_a_copy_tells_what_and_how_fast_and_a_second_one_what_was_there(cli: Cli
     assert (copied.code, copied.err) == (0, "")
     assert without_rate(copied.out) == "copied 19 conversations and 631 runs\n"
     again = cli("copy", SOURCE, TARGET)
-    assert without_rate(again.out) == "copied 0 conversations and 0 runs; 19 were the same already\n"
+    assert without_rate(again.out) == "copied 0 conversations and 0 runs; equal before: 19\n"
     cli("export", "one.jsonl", "--store", SOURCE)
     cli("export", "other.jsonl", "--store", TARGET)
     assert Path("one.jsonl").read_bytes() == Path("other.jsonl").read_bytes()
@@ -64,9 +64,7 @@ def test_a_comparison_says_what_differs_in_what_and_the_exit_code_is_1(cli: Cli)
     assert cli("copy", SOURCE, TARGET, "--verify-only", "--where", "value == ''").code == 0
     repaired = cli("copy", SOURCE, TARGET, "--on-conflict", "replace", "--delete", "--verify")
     assert repaired.code == 0
-    assert without_rate(repaired.out).startswith(
-        "copied 2 conversations and 599 runs; 17 were the same already; removed 1\n"
-    )
+    assert without_rate(repaired.out).startswith("copied 2 conversations and 599 runs; equal before: 17; deleted: 1\n")
 
 
 @pytest.mark.usefixtures("filled")
@@ -77,7 +75,7 @@ def test_what_the_target_has_otherwise_is_told_and_the_exit_code_is_1(cli: Cli) 
     assert copied.code == 1
     assert copied.err == "gaps: the target has another state of it, which is not an older one\n"
     assert without_rate(copied.out) == (
-        "copied 0 conversations and 0 runs; 18 were the same already; skipped 1 that the target has otherwise\n"
+        "copied 0 conversations and 0 runs; equal before: 18; skipped, different in the target: 1\n"
     )
     failed = cli("copy", SOURCE, TARGET, "--on-conflict", "fail")
     assert (failed.code, failed.err) == (
@@ -106,7 +104,7 @@ def test_all_namespaces_unless_one_is_given(cli: Cli) -> None:
     assert cli("namespaces", "--store", TARGET).out == "a\n"
     copied = cli("copy", SOURCE, TARGET, "--verify")
     assert copied.code == 0
-    assert without_rate(copied.out).startswith("copied 4 conversations and 0 runs; 2 were the same already\n")
+    assert without_rate(copied.out).startswith("copied 4 conversations and 0 runs; equal before: 2\n")
     assert "target: 6 conversations" in copied.out
     edit(TARGET, "1")
     cli("import", "-", "--store", TARGET, "--namespace", "c", stdin=b'{"id": "3"}')
@@ -122,9 +120,9 @@ def test_what_was_emptied_in_the_source_goes_from_the_target_when_it_is_named(cl
     cli("delete", "1", "--yes", "--store", SOURCE, "--namespace", "a")
     assert cli("copy", SOURCE, TARGET, "--delete", "--verify").code == 1
     refused = cli("copy", SOURCE, TARGET, "--namespace", "a")
-    assert (refused.code, "nothing in the namespace 'a'" in refused.err) == (1, True)
+    assert (refused.code, "no conversations in the namespace 'a'" in refused.err) == (1, True)
     elsewhere = cli("copy", SOURCE, TARGET, "--namespace", "a", "--target-namespace", "default", "--delete")
-    assert (elsewhere.code, "that would delete all" in elsewhere.err) == (1, True)
+    assert (elsewhere.code, "this would delete everything" in elsewhere.err) == (1, True)
     assert cli("copy", SOURCE, TARGET, "--namespace", "a", "--delete", "--verify").code == 0
     assert cli("copy", SOURCE, TARGET, "--verify-only").code == 0
 
@@ -141,9 +139,9 @@ def test_what_does_not_match_any_more_is_brought_up_to_date_where_it_was_copied(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([SOURCE, TARGET, "--namespace", "typo"], 1, "nothing in the namespace 'typo'"),
-        ([SOURCE, TARGET, "--verify-only", "--delete"], 1, "cannot --delete"),
-        ([SOURCE, TARGET, "--target-namespace", "b"], 1, "name it with --namespace"),
+        ([SOURCE, TARGET, "--namespace", "typo"], 1, "there are no conversations in the namespace 'typo'"),
+        ([SOURCE, TARGET, "--verify-only", "--delete"], 1, "excludes --delete"),
+        ([SOURCE, TARGET, "--target-namespace", "b"], 1, "--target-namespace needs --namespace"),
         (["sqlite:///missing.db", TARGET], 1, "there is no file missing.db"),
         ([SOURCE, TARGET, "--verify-only"], 1, "there is no file target.db"),
         ([SOURCE, "nonsense"], 1, "a store's URL looks like"),
@@ -234,3 +232,14 @@ def test_a_copy_that_is_killed_again_and_again_ends_with_the_same(target_url: st
         for store in (source, target):
             positions = [run.position for run in store.begin().runs.iterate("01500 long")]
             assert positions == [n for n in range(1, long) if n != 7]
+
+
+def test_what_neither_side_has_is_equal(cli: Cli) -> None:
+    for url in (SOURCE, TARGET):
+        cli("import", "-", "--store", url, stdin=b'{"id": "1"}')
+    compared = cli("copy", SOURCE, TARGET, "--namespace", "erased", "--verify-only")
+    assert (compared.code, compared.err) == (0, "")
+    assert compared.out.splitlines()[-1] == "both are the same"
+    cli("import", "-", "--store", TARGET, "--namespace", "erased", stdin=b'{"id": "1"}')
+    left = cli("copy", SOURCE, TARGET, "--namespace", "erased", "--verify-only")
+    assert (left.code, left.out.splitlines()[0]) == (1, "1 (in erased): only there")

@@ -19,23 +19,31 @@ from tests.cli.conftest import ROOT, Cli, start
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["count"], 1, "there is no file conversations.db: `memory import` makes it, --store names another"),
+        (
+            ["count"],
+            1,
+            "there is no file conversations.db: create it by `memory import`, or name another store by --store",
+        ),
         (["find", "--store", "sqlite:///no/such/folder/x.db"], 1, "there is no folder no/such/folder"),
         (["import", "-", "--store", "sqlite:///no/such/folder/x.db"], 1, "the file cannot be opened or made"),
         (["count", "--store", "nonsense"], 1, "a store's URL looks like"),
         (["count", "--store", ""], 1, "a store's URL looks like"),
-        (["count", "--store", "mongodb://host"], 1, "there is no store for the URL's scheme"),
+        (["count", "--store", "mongodb://host"], 1, "no store has the scheme of this URL"),
         (["count", "--store", "memory://", "--namespace", ""], 1, "the namespace must have 1 to 255 characters"),
         (["count", "--store", "memory://", "a = 1"], 1, "write == to compare, at column 3"),
         (["find", "--store", "memory://", "--order", "name"], 1, "cannot order by 'name'"),
         (["find", "--store", "memory://", "--after", "x"], 1, "this is no cursor of a page: 'x'"),
         (["find", "--store", "memory://", "--limit", "0"], 2, "Invalid value for '--limit'"),
         (["show", "nobody", "--store", "memory://"], 1, "there is no conversation 'nobody'"),
-        (["show", "a\nb\x1b[2J", "--store", "memory://"], 1, r"the conversation's id may not hold control characters"),
+        (
+            ["show", "a\nb\x1b[2J", "--store", "memory://"],
+            1,
+            r"the conversation's id must not contain control characters",
+        ),
         (["import", "missing.jsonl", "--store", "memory://"], 1, "missing.jsonl: No such file or directory"),
         (["import", "/", "--store", "memory://"], 1, "/: Is a directory"),
         (["export", "/no/such/file", "--store", "memory://"], 1, "No such file or directory"),
-        (["import"], 2, "Missing argument 'SOURCE...'"),
+        (["import"], 2, "Missing argument 'SOURCE'"),
         (["import", "-", "--on-conflict", "merge"], 2, "Invalid value for '--on-conflict'"),
         (["fnid"], 2, "No such command 'fnid'"),
         (["find", "--nonsense"], 2, "No such option"),
@@ -77,7 +85,7 @@ def test_what_should_not_happen_is_one_line_too(cli: Cli, monkeypatch: pytest.Mo
     assert ended.code == 1
     assert (
         ended.err
-        == "error: ZeroDivisionError: a bug of two lines (this should not happen; --debug shows where it did)\n"
+        == "error: ZeroDivisionError: a bug of two lines (this is a fault of the program; --debug shows where)\n"
     )
 
 
@@ -90,7 +98,7 @@ def test_without_its_libraries_the_command_says_what_to_install() -> None:
     program = "import sys; sys.modules['typer'] = None; from memory.cli import main; sys.exit(main(['tour']))"
     ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=ROOT)
     assert ended.returncode == 1
-    assert ended.stderr == "error: the command line needs more: pip install 'conversation-memory[cli]'\n"
+    assert ended.stderr == "error: the command line needs more packages: pip install 'conversation-memory[cli]'\n"
 
 
 def test_help_loads_no_driver(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,11 +117,11 @@ def many_conversations(count: int = 2000) -> None:
 
 def test_who_reads_a_pipe_may_stop() -> None:
     many_conversations()
-    for command in (["export"], ["find", "--limit", "2000"]):
+    for command, begin in ((["export"], b'{"namespace":'), (["find", "--limit", "2000"], b'{"id":')):
         with start(*command) as process:
             assert process.stdout is not None
             assert process.stderr is not None
-            assert process.stdout.readline().startswith(b'{"id":')
+            assert process.stdout.readline().startswith(begin)
             process.stdout.close()
             assert process.wait(20) == 141
             assert process.stderr.read() == b""

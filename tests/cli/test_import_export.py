@@ -10,6 +10,7 @@ import pytest
 import memory
 from memory import Conversation, Run
 from memory.cli import transferring
+from memory.port.urls import sqlite_url
 from memory.testing.base import put, run
 from memory.transfer import jsonl
 from tests.cli.conftest import Cli
@@ -33,7 +34,7 @@ def test_export_and_import_give_the_same_store(cli: Cli, name: str) -> None:
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_pipes(cli: Cli, pack: type[bytes]) -> None:
     lines = b'{"id": "a", "runs": [{"input": "x", "output": 1.0}]}\n{"id": "b"}'
-    assert cli("import", "-", stdin=pack(lines)).out == "imported 2 conversations and 1 runs\n"
+    assert cli("import", "-", stdin=pack(lines)).out == "imported 2 conversations and 1 run\n"
     exported = cli("export")
     assert [json.loads(line)["id"] for line in exported.out.splitlines()] == ["a", "b"]
     assert exported.err == "exported 2 conversations\n"
@@ -65,10 +66,10 @@ def test_who_forgot_what_the_file_is_is_told_where_to_look(cli: Cli) -> None:
 def test_the_first_that_are_skipped_are_named(cli: Cli) -> None:
     lines = b"".join(b'{"id": "%d"}\n' % number for number in range(5))
     cli("import", "-", stdin=lines)
-    again = "imported 0 conversations and 0 runs, skipped 5 that exist already (0, 1, 2 and 2 more)\n"
+    again = "imported 0 conversations and 0 runs, skipped 5 that already exist (0, 1, 2 and 2 more)\n"
     assert cli("import", "-", stdin=lines).out == again
     twice = cli("import", "-", stdin=b'{"id": "x"}\n{"id": "x\\u202e"}\n{"id": "x\\u202e"}')
-    assert twice.out == "imported 2 conversations and 0 runs, skipped 1 that exist already (x\\u202e)\n"
+    assert twice.out == "imported 2 conversations and 0 runs, skipped 1 that already exist (x\\u202e)\n"
 
 
 def test_what_is_told_of_a_bad_line_is_one_line_and_shows_control_characters(cli: Cli) -> None:
@@ -79,9 +80,9 @@ def test_what_is_told_of_a_bad_line_is_one_line_and_shows_control_characters(cli
 @pytest.mark.parametrize(
     ("how", "code", "n", "out"),
     [
-        ("skip", 0, 1, "imported 1 conversations and 0 runs, skipped 1 that exist already (a)\n"),
+        ("skip", 0, 1, "imported 1 conversation and 0 runs, skipped 1 that already exist (a)\n"),
         ("replace", 0, 2, "imported 2 conversations and 0 runs\n"),
-        ("fail", 1, 1, "imported 1 conversations and 0 runs\n"),
+        ("fail", 1, 1, "imported 1 conversation and 0 runs\n"),
     ],
 )
 def test_conflicts(cli: Cli, how: str, code: int, n: int, out: str) -> None:
@@ -89,7 +90,7 @@ def test_conflicts(cli: Cli, how: str, code: int, n: int, out: str) -> None:
     again = b'{"id": "b"}\n{"id": "a", "metadata": {"n": 2}}'
     ended = cli("import", "-", "--on-conflict", how, stdin=again)
     assert (ended.code, ended.out) == (code, out)
-    assert ended.err == ("error: -: line 2: conversation 'a' exists already\n" if how == "fail" else "")
+    assert ended.err == ("error: -: line 2: conversation 'a' already exists\n" if how == "fail" else "")
     assert cli("count", f"n == {n}").out == "1\n"
 
 
@@ -154,7 +155,7 @@ def test_an_export_that_is_interrupted_leaves_the_file_that_was_there(
     with memory.connect("sqlite:///conversations.db") as store:
         put(store, "a", None, run(1))
 
-    def interrupted(*_: object) -> Iterator[str]:
+    def interrupted(*_: object, **__: object) -> Iterator[str]:
         yield "a part of it"
         raise KeyboardInterrupt
 
@@ -164,3 +165,82 @@ def test_an_export_that_is_interrupted_leaves_the_file_that_was_there(
     assert cli("export", "out.json", "--to", format).code == 130
     assert Path("out.json").read_text() == "before"
     assert sorted(file.name for file in Path().iterdir()) == ["conversations.db", "out.json"]
+
+
+def fill_tenants(*names: str) -> None:
+    for name in names:
+        with memory.connect("sqlite:///conversations.db", namespace=name) as store:
+            put(store, "a", {"of": name}, run(name))
+
+
+@pytest.mark.parametrize("name", ["backup.jsonl", "backup.jsonl.gz"])
+def test_a_backup_has_all_namespaces_and_restores_them_as_they_were(cli: Cli, name: str) -> None:
+    fill_tenants("default", "tenant-b", "a/b")
+    assert cli("export", name).err == "exported 3 conversations\n"
+    assert cli("import", name, "--store", "sqlite:///second.db").out == "imported 3 conversations and 3 runs\n"
+    assert cli("namespaces", "--store", "sqlite:///second.db").out == "a/b\ndefault\ntenant-b\n"
+    assert cli("copy", "sqlite:///conversations.db", "sqlite:///second.db", "--verify-only").code == 0
+    assert cli("import", name).out.endswith(" skipped 3 that already exist (a, a, a)\n")
+
+
+def test_a_backup_of_one_namespace_goes_back_to_it_or_where_it_is_told_to(cli: Cli) -> None:
+    fill_tenants("default", "tenant-b")
+    cli("export", "backup.jsonl", "--namespace", "tenant-b")
+    cli("import", "backup.jsonl", "--store", "sqlite:///second.db")
+    assert cli("namespaces", "--store", "sqlite:///second.db").out == "tenant-b\n"
+    cli("import", "backup.jsonl", "--store", "sqlite:///second.db", "--namespace", "c")
+    assert cli("count", 'of == "tenant-b"', "--store", "sqlite:///second.db", "--namespace", "c").out == "1\n"
+
+
+def test_several_namespaces_are_not_mixed_in_one(cli: Cli) -> None:
+    fill_tenants("a", "b")
+    cli("export", "backup.jsonl")
+    refused = cli("import", "backup.jsonl", "--store", "sqlite:///second.db", "--namespace", "c")
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert "line 2 is of namespace 'b', earlier ones of 'a'" in refused.err
+
+
+def test_a_line_without_a_namespace_goes_to_the_one_that_is_named(cli: Cli) -> None:
+    cli("import", "-", stdin=b'{"id": "a"}\n{"id": "a", "namespace": "b"}')
+    assert cli("namespaces").out == "b\ndefault\n"
+    cli("import", "-", "--namespace", "c", stdin=b'{"id": "a"}')
+    assert cli("count", "--namespace", "c").out == "1\n"
+
+
+def test_an_export_of_a_mistyped_namespace_is_an_error_and_writes_no_file(cli: Cli) -> None:
+    fill_tenants("tenant-a")
+    for format in ("memory", "griptape-local"):
+        ended = cli("export", "out.jsonl", "--namespace", "tenant-aa", "--to", format)
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.err.startswith("error: there are no conversations in the namespace 'tenant-aa'")
+    assert [str(path) for path in Path().iterdir()] == ["conversations.db"]
+    assert cli("export", "out.jsonl", "--namespace", "tenant-a", "--where", "n == 1").code == 0  # it is there
+
+
+@pytest.mark.parametrize("path", ["my chats.db", "100%.db", "50%25.db", "größe 😀.db", "a?b.db", "dir #1/x.db"])
+def test_a_file_of_any_name_is_found_by_every_command(cli: Cli, path: str) -> None:
+    Path(path).parent.mkdir(exist_ok=True)
+    url = sqlite_url(Path(path))
+    with memory.connect(url) as store:
+        put(store, "a", None, run(1))
+    assert Path(path).exists()
+    (facts,) = [json.loads(cli("stats", "--json", "--store", url).out)]
+    assert facts["bytes"] >= Path(path).stat().st_size
+    assert cli("count", "--store", url).out == "1\n"
+    assert cli("find", "--store", url).code == cli("show", "a", "--store", url).code == 0
+    assert cli("migrate", "--status", "--store", url).code == 0
+    assert cli("export", "out.jsonl", "--store", url).err == "exported 1 conversation\n"
+    assert cli("copy", url, "sqlite:///copy.db", "--verify").code == 0
+    assert cli("relay", "copy=sqlite:///copy.db", "--store", url).code == 0
+    assert cli("namespaces", "--store", url).out == "default\n"
+    assert cli("delete", "a", "--yes", "--store", url).code == cli("purge", "--store", url).code == 0
+
+
+def test_the_limit_of_metadata_is_an_option_of_every_command_that_writes(cli: Cli) -> None:
+    line = json.dumps({"id": "a", "metadata": {"values": list(range(30))}}).encode()
+    refused = cli("import", "-", "--max-metadata-values", "20", stdin=line)
+    assert (refused.code, "--max-metadata-values" in refused.err) == (1, True)
+    assert cli("--max-metadata-values", "40", "import", "-", stdin=line).code == 0
+    copied = cli("copy", "sqlite:///conversations.db", "sqlite:///copy.db", "--max-metadata-values", "20")
+    assert (copied.code, "failed: 1" in copied.out) == (1, True)
+    assert cli("copy", "sqlite:///conversations.db", "sqlite:///copy.db").code == 0

@@ -80,7 +80,7 @@ def test_delete_asks() -> None:
         os.close(slave)
         os.write(master, b"n\n")
         assert process.wait(20) == 1
-        assert b"Delete 1 conversations with their runs? [y/N]" in os.read(master, 65536)
+        assert b"Delete 1 conversation with all runs? [y/N]" in os.read(master, 65536)
         os.close(master)
     with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
         assert uow.conversations.count() == 1

@@ -9,10 +9,11 @@ from memory.adapters.cloud import GriptapeCloudRepository
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from tests.cloud_server import CloudServer
+from tests.rounds import rounds
 
 
 class TestCloud(RepositoryContract):
-    examples = 25  # each of many requests
+    examples = rounds(25)  # each of many requests
 
     @pytest.fixture
     def repository(self, cloud_server: CloudServer) -> Iterator[Repository]:

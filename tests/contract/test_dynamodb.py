@@ -1,4 +1,8 @@
-"""DynamoDB keeps the contract, on Amazon's own emulator; all tests share a table, and are parted by their namespaces."""
+"""DynamoDB keeps the contract, on Amazon's own emulator; all tests share a table, and are parted by their namespaces.
+
+Shards spread lists and index entries, which finding, counting, listing and purging read: those parts are played on a table in
+shards too. A conversation and its runs are where they are without shards.
+"""
 
 from collections.abc import Iterator
 
@@ -8,6 +12,12 @@ import memory
 from memory.domain.values import new_id
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from memory.testing.expiry import Expiry
+from memory.testing.ordering import Namespaces, Pages, Times
+from memory.testing.queries import Queries
+from memory.testing.random_queries import RandomQueries
+from memory.testing.state_machine import SameAsTheReference
+from tests.rounds import rounds
 from tests.servers import Server
 
 
@@ -24,13 +34,15 @@ def sharded(dynamodb_server: Server) -> Iterator[Repository]:
 
 
 class TestDynamoDb(RepositoryContract):
+    examples = rounds(25)  # each of many requests
+
     @pytest.fixture
     def repository(self, dynamodb: Repository) -> Repository:
         return dynamodb
 
 
-class TestDynamoDbInShards(RepositoryContract):
-    examples = 10
+class TestDynamoDbInShards(Times, Pages, Namespaces, Expiry, Queries, RandomQueries, SameAsTheReference):
+    examples = rounds(10)
 
     @pytest.fixture
     def repository(self, sharded: Repository) -> Repository:

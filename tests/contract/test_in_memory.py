@@ -6,9 +6,12 @@ from memory.adapters.in_memory import InMemoryRepository
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from memory.testing.planning import Planning
+from tests.rounds import rounds
 
 
 class TestInMemory(Planning, RepositoryContract):
+    examples = rounds(50)
+
     @pytest.fixture
     def repository(self) -> Repository:
         return InMemoryRepository()

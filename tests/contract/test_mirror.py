@@ -12,12 +12,13 @@ from memory.testing import RepositoryContract
 from memory.transfer.mirroring import MirroredStore
 from memory.transfer.verifying import verify
 from tests.mirroring.comparing import namespaces_of
+from tests.rounds import rounds
 from tests.servers import Server, postgres
 from tests.servers.redis import fresh_prefix
 
 
 class _Mirrored(RepositoryContract):
-    examples = 25  # each is written three times
+    examples = rounds(25)  # each is written three times
 
     @pytest.fixture
     def primary(self, tmp_path: Path) -> Iterator[Store]:
@@ -31,12 +32,12 @@ class _Mirrored(RepositoryContract):
 
     @pytest.fixture
     def repository(self, primary: Store, replica: Store) -> Iterator[Repository]:
-        store = MirroredStore(primary, [replica])
+        store = MirroredStore(primary, {"replica": replica})
         replica.repository.clock = lambda: store.repository.clock()  # noqa: PLW0108  # the test sets another one
         yield store.repository
         namespaces = namespaces_of(store)
         assert [done.failure for done in store.relay()] == [None]
-        assert store.lag()[repr(replica.repository)].change_sets == 0
+        assert store.lag()["replica"].change_sets == 0
         for name in namespaces:
             assert list(verify(primary.namespace(name), replica.namespace(name))) == []
 

@@ -7,6 +7,7 @@ import pytest
 import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from tests.rounds import rounds
 from tests.servers import Server, postgres
 
 
@@ -17,6 +18,8 @@ def postgresql(postgres_server: Server) -> Iterator[Repository]:
 
 
 class TestPostgresql(RepositoryContract):
+    examples = rounds(50)
+
     @pytest.fixture
     def repository(self, postgresql: Repository) -> Repository:
         return postgresql

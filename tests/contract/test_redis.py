@@ -7,6 +7,7 @@ import pytest
 import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from tests.rounds import rounds
 from tests.servers import Server
 from tests.servers.redis import fresh_prefix
 
@@ -18,6 +19,8 @@ def redis(redis_server: Server) -> Iterator[Repository]:
 
 
 class TestRedis(RepositoryContract):
+    examples = rounds(50)
+
     @pytest.fixture
     def repository(self, redis: Repository) -> Repository:
         return redis

@@ -8,9 +8,12 @@ import pytest
 import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
+from tests.rounds import rounds
 
 
 class TestSqliteFile(RepositoryContract):
+    examples = rounds(50)
+
     @pytest.fixture
     def repository(self, tmp_path: Path) -> Iterator[Repository]:
         with memory.connect(f"sqlite:///{tmp_path}/contract.db") as store:
@@ -18,6 +21,8 @@ class TestSqliteFile(RepositoryContract):
 
 
 class TestSqliteInMemory(RepositoryContract):
+    examples = rounds(50)
+
     @pytest.fixture
     def repository(self) -> Iterator[Repository]:
         with memory.connect("sqlite://") as store:

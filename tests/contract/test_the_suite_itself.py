@@ -9,9 +9,18 @@ from memory.adapters.in_memory import InMemoryRepository
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from memory.testing.base import Clock, new_store
+from memory.testing.queries import Queries
+from memory.testing.random_queries import RandomQueries
+from memory.testing.round_trips import RoundTrips
+from memory.testing.state_machine import SameAsTheReference
 from tests.contract.faults import FAULTS
 
-LEAST_RANDOM = ("test_it_is_the_same_as_the_reference", "test_queries_agree_with_matches")  # the slow ones, last
+SLOW = (
+    RoundTrips,
+    Queries,
+    RandomQueries,
+    SameAsTheReference,
+)  # these last: the others notice most of the faults at once
 
 
 class _Quick(RepositoryContract):
@@ -19,8 +28,8 @@ class _Quick(RepositoryContract):
 
 
 def _names() -> list[str]:
-    names = [name for part in reversed(RepositoryContract.mro()) for name in vars(part) if name.startswith("test_")]
-    return sorted(names, key=LEAST_RANDOM.__contains__)
+    parts = sorted(RepositoryContract.mro(), key=lambda part: SLOW.index(part) if part in SLOW else -1)
+    return [name for part in parts for name in vars(part) if name.startswith("test_")]
 
 
 def failures(make: Callable[[], Repository]) -> Iterator[tuple[str, BaseException]]:

@@ -87,7 +87,7 @@ def test_other_archives_and_broken_ones_are_refused(importing: Importing) -> Non
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("other.json", "{}")
-    assert importing("chatgpt", packed.getvalue())[1] == ["1: there is no conversations.json in the archive"]
+    assert importing("chatgpt", packed.getvalue())[1] == ["1: the archive has no conversations.json"]
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("conversations.json", json.dumps(EXPORT * 50))
     whole = packed.getvalue()
@@ -102,12 +102,12 @@ def test_other_archives_and_broken_ones_are_refused(importing: Importing) -> Non
 def test_a_conversation_that_is_cut_is_refused_and_those_before_are_there(importing: Importing) -> None:
     text = json.dumps(EXPORT).encode()
     totals, refusals = importing("chatgpt", text[: text.index(b'null, "create_time": 1700000200.0')])
-    assert (totals.conversations, refusals) == (1, ["2: the input ends inside of it"])
+    assert (totals.conversations, refusals) == (1, ["2: the input ends inside the value"])
 
 
 @pytest.mark.parametrize("value", [{}, {"mapping": None}, {"mapping": []}, 7, None, "mapping", []])
 def test_what_has_no_tree_is_refused(importing: Importing, value: Any) -> None:
-    reason = 'it is no conversation of ChatGPT\'s: that is an object with a "mapping"'
+    reason = 'not a conversation of ChatGPT, which is an object with a "mapping"'
     assert importing("chatgpt", json.dumps([value, EXPORT[1]]).encode())[1] == [f"1: {reason}"]
 
 

@@ -68,7 +68,7 @@ def test_a_run_with_nan_keeps_its_question_and_goes_out_byte_for_byte(
     assert "important answer" in shown
     assert main(["export", "--to", "griptape-local", "back/"]) == 0
     assert Path("back/nn.json").read_bytes() == Path("nn.json").read_bytes()
-    loaded = griptape(tmp_path / "back" / "nn.json", "load")
+    (loaded,) = griptape("load", tmp_path / "back" / "nn.json")
     assert loaded["runs"] == [[run["id"], "important question", "JsonArtifact"]]
 
 
@@ -77,13 +77,15 @@ def test_griptape_loads_what_is_exported_of_every_release(tmp_path: Path, monkey
     files = [str(file) for file in sample_files()]
     assert main(["import", "--from", "griptape-local", *files]) == 0
     assert main(["export", "--to", "griptape-local", "out/"]) == 0
+    files_out = {file.stem: tmp_path / "out" / file.name for file in sample_files()}
+    found = dict(zip(files_out, griptape("load", *files_out.values()), strict=True))
     for file in sample_files():
-        loaded = griptape(tmp_path / "out" / file.name, "load")
+        loaded = found[file.stem]
         before = json.loads(file.read_text())
         assert [run[0] for run in loaded["runs"]] == [run["id"] for run in before["runs"]]
         strings = [run["input"] for run in before["runs"] if isinstance(run["input"], str)]
         assert [run[1] for run in loaded["runs"]][: len(strings)] == strings
-    summary = griptape(tmp_path / "out" / "local_0.27.2_summary.json", "load")["metadata"]
+    summary = found["local_0.27.2_summary"]["metadata"]
     assert summary == {"summary": "SUM", "summary_index": 1}  # where 1.13 looks for it
 
 
@@ -95,7 +97,7 @@ def test_griptape_goes_on_where_we_ended_and_we_where_it_did(tmp_path: Path, mon
         uow.runs.append("a/b", Run({"role": "user"}, None, id="r2"))
         uow.conversations.add(Conversation("other"))
     assert main(["export", "--to", "griptape-local", "one.json", "--where", 'customer == "ada"']) == 0
-    loaded = griptape(tmp_path / "one.json", "store", "more")
+    (loaded,) = griptape("store", tmp_path / "one.json", "more")
     assert loaded["runs"][0] == ["r1", "Where?", "There."]
     assert loaded["metadata"] == {"customer": "ada", KEY: {"mine": True}}
     assert main(["import", "--from", "griptape-local", "one.json", "--store", "sqlite:///second.db"]) == 0
@@ -130,11 +132,11 @@ def test_metadata_that_no_store_can_keep_is_kept_as_text(importing: Importing, s
             b'{"runs": [{"type": "Run", "id": "x", "in',
             "1: not JSON: Unterminated string starting at at column 38",
         ),  # a full disk
-        (b"[]", "1: it is no conversation of Griptape's: that is an object with runs and metadata"),
-        (b'{"a": 1}', "1: it is no conversation of Griptape's: that is an object with runs and metadata"),
+        (b"[]", "1: not a conversation of Griptape, which is an object with runs and metadata"),
+        (b'{"a": 1}', "1: not a conversation of Griptape, which is an object with runs and metadata"),
         (b'{"runs": {}}', "1: runs must be a list, not dict"),
         (b'"\xff"', "1: not UTF-8: invalid start byte at byte 2"),
-        (b"[" * 100_000, "1: it nests too deep"),
+        (b"[" * 100_000, "1: it is nested too deeply"),
     ],
 )
 def test_what_is_no_conversation_is_refused(importing: Importing, content: bytes, reason: str) -> None:
@@ -256,6 +258,6 @@ def test_an_export_to_a_folder_that_ends_early_tells_what_it_has_written(
         database.execute("update memory_runs set input = 'damaged'")
     assert main(["export", "--to", "griptape-local", "out/"]) == 1
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "exported 1 conversations, refused 0"
+    assert told[0] == "exported 1 conversation, refused 0"
     assert told[1].startswith("error: ")
     assert [file.name for file in Path("out").iterdir()] == ["a.json"]

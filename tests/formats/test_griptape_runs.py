@@ -180,10 +180,10 @@ def test_a_meta_with_our_own_key_in_it_comes_back() -> None:
         assert text_of(run_json(stored(run_record(value)))) == text_of(value)
 
 
-def griptape(file: Path, *command: str) -> dict[str, Any]:
-    """Let Griptape's local driver do something; return what it has loaded."""
+def griptape(command: str, *arguments: Path | str) -> list[dict[str, Any]]:
+    """Let Griptape's local driver do something; return what it has loaded of each file."""
     done = subprocess.run(
-        [sys.executable, PROGRAM, file, *command], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, PROGRAM, command, *arguments], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)  # type: ignore[no-any-return]
@@ -216,7 +216,7 @@ def test_griptape_loads_all_that_is_written_for_it(tmp_path: Path) -> None:
     written = [loadable_run_json(stored(run)) for run in [*map(run_record, values), *ours]]
     file = tmp_path / "conversation.json"
     file.write_text(json.dumps({"runs": written, "metadata": {}}))
-    loaded = griptape(file, "load")
+    (loaded,) = griptape("load", file)
     assert [run[0] for run in loaded["runs"]] == [run["id"] for run in written]
 
 
@@ -235,11 +235,11 @@ def test_a_module_that_data_names_is_never_imported_by_us_nor_by_griptape_from_w
     written = [loadable_run_json(stored(run_record(value))) for value in values]
     file = tmp_path / "conversation.json"
     file.write_text(json.dumps({"runs": written, "metadata": {}}))
-    assert len(griptape(file, "load")["runs"]) == len(values)
+    assert len(griptape("load", file)[0]["runs"]) == len(values)
     assert not (tmp_path / "imported").exists()
     file.write_text(json.dumps({"runs": values, "metadata": {}}))
     with pytest.raises(AssertionError, match="Unable to load data"):
-        griptape(file, "load")
+        griptape("load", file)
     assert (tmp_path / "imported").exists()
 
 

@@ -57,7 +57,7 @@ def test_the_hash_of_the_redis_driver_is_imported(
     assert (totals.conversations, totals.runs) == (502, 5)
     assert sorted(refusal.partition(": ")[2] for refusal in refusals) == [
         "'bad': not JSON: Expecting value at column 1",
-        "the field b'\\xff' is no UTF-8: it cannot be an id",
+        "the field name b'\\xff' is not UTF-8 and cannot be an id",
     ]
     conversation, runs = kept(store, "first")
     assert [run_json(run) for run in runs] == written["runs"]
@@ -84,12 +84,12 @@ def test_what_is_wrong_with_a_redis_is_told_without_its_password(
     for arguments, told in [
         (
             [redis_server.url, "--index", "nobody"],
-            "has no key 'nobody': --index names the `index` of Griptape's driver",
+            "has no key 'nobody': set --index to the `index` of Griptape's driver",
         ),
         ([redis_server.url, "--index", index], "WRONGTYPE"),
         ([with_password, "--index", index], "the server could not be reached"),
         ([f"redis://ada:sesame@{host}", "--index", index], "were refused"),
-        ([f"nonsense://:sesame@{host}", "--index", index], "is no URL of a Redis server"),
+        ([f"nonsense://:sesame@{host}", "--index", index], "is not the URL of a Redis server"),
         ([with_password], "--from griptape-redis needs --index"),
         ([with_password, "--index", index, "--region", "x", "--id", "y"], "does not take --id or --region"),
     ]:
@@ -114,7 +114,7 @@ def test_a_bad_field_is_told_by_its_whole_name(
     assert main(["import", "--from", "griptape-redis", url, "--index", index]) == 1
     output = capsys.readouterr()
     assert output.err == "griptape-redis:1: 'ada@example.org': not JSON: Expecting value at column 1\n"
-    assert output.out == "imported 0 conversations and 0 runs, refused 1 conversations\n"
+    assert output.out == "imported 0 conversations and 0 runs, refused 1 conversation\n"
     with redis.Redis.from_url(redis_server.url) as client:
         client.acl_deluser("tester")
 
@@ -163,8 +163,8 @@ def test_the_tables_of_the_dynamodb_driver_are_imported(
     assert (totals.conversations, totals.runs) == (3, 5)
     assert sorted(refusal.partition(": ")[2] for refusal in refusals) == [
         "'bad 0': not JSON: Expecting value at column 1",
-        "'bad 1': the item has no text in its attribute 'memory'",
-        "'bad 2': the item has no text in its attribute 'memory'",
+        "'bad 1': the attribute 'memory' of the item is not a string",
+        "'bad 2': the attribute 'memory' of the item is not a string",
     ]
     conversation, runs = kept(store, "first")
     assert [run_json(run) for run in runs] == written["runs"]
@@ -190,7 +190,7 @@ def test_what_is_wrong_with_a_table_is_told(dynamodb_server: Server) -> None:
     def attempt(table: str, **options: str) -> None:
         list(read("griptape-dynamodb", Source(table, 0, None, {**given, **options})))
 
-    with pytest.raises(ConfigurationError, match="there is no table 'nobody' in this region of this account"):
+    with pytest.raises(ConfigurationError, match="table 'nobody' does not exist in this region and account"):
         attempt("nobody", endpoint=dynamodb_server.url)
     with pytest.raises(ConfigurationError, match="Invalid endpoint"):
         attempt("nobody", endpoint="nonsense")
@@ -274,7 +274,11 @@ def request(server: CloudServer, method: str, path: str, body: Any) -> Any:
 
 def test_what_is_no_host_or_has_no_key_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GT_CLOUD_API_KEY", raising=False)
-    wrong = {"cloud.griptape.ai": "set GT_CLOUD_API_KEY", "ftp://x": "is no host", "https://a:sesame@x": "is no host"}
+    wrong = {
+        "cloud.griptape.ai": "set GT_CLOUD_API_KEY",
+        "ftp://x": "is not a host",
+        "https://a:sesame@x": "is not a host",
+    }
     for name, told in wrong.items():
         with pytest.raises(ConfigurationError, match=told) as raised:
             list(read("griptape-cloud", Source(name, 0)))

@@ -76,7 +76,7 @@ def test_an_element_with_a_bracket_too_much_or_too_few_takes_only_its_neighbours
         Element(1, b"}"),
         Element(1, b'{"b": 2}'),
         Element(1, b'{"c": [3}, {"d": 4}]'),
-        RejectedConversation(5, "the input ends inside of the array"),
+        RejectedConversation(5, "the input ends inside the array"),
     ]
 
 
@@ -85,13 +85,13 @@ def test_an_element_with_a_bracket_too_much_or_too_few_takes_only_its_neighbours
     [
         ("", []),
         (" \n ", []),
-        ('[{"a": 1}, {"a": ', [{"a": 1}, "the input ends inside of it"]),
-        ('[{"a": 1}, "a', [{"a": 1}, "the input ends inside of it"]),
-        ('[{"a": 1}, {"a": "b\\', [{"a": 1}, "the input ends inside of it"]),
-        ('[{"a": 1},', [{"a": 1}, "the input ends inside of the array"]),
+        ('[{"a": 1}, {"a": ', [{"a": 1}, "the input ends inside the value"]),
+        ('[{"a": 1}, "a', [{"a": 1}, "the input ends inside the value"]),
+        ('[{"a": 1}, {"a": "b\\', [{"a": 1}, "the input ends inside the value"]),
+        ('[{"a": 1},', [{"a": 1}, "the input ends inside the array"]),
         ('{"a": 1} nonsense', [{"a": 1}, "not JSON: b'nonsense'"]),
         ("]", ["not JSON: b']'"]),
-        ("[1", [1, "the input ends inside of the array"]),
+        ("[1", [1, "the input ends inside the array"]),
     ],
 )
 def test_an_end_that_comes_too_early_is_told(text: str, found: list[Any]) -> None:
@@ -100,7 +100,7 @@ def test_an_end_that_comes_too_early_is_told(text: str, found: list[Any]) -> Non
 
 def test_what_is_too_long_is_refused() -> None:
     text = json.dumps([{"a": 1}, {"b": "x" * 500_000}])
-    assert read(text, longest=100_000) == [{"a": 1}, Limits(line=100_000).too_long("it")]
+    assert read(text, longest=100_000) == [{"a": 1}, Limits(line=100_000).too_long("the value")]
 
 
 def test_a_stream_that_breaks_off_is_told() -> None:
@@ -114,7 +114,7 @@ def test_a_stream_that_breaks_off_is_told() -> None:
             raise EOFError("cut")
 
     found = list(elements(Broken()))  # type: ignore[arg-type]
-    assert found[-1] == (2, RejectedConversation(2, "the input cannot be read on from here: cut"))
+    assert found[-1] == (2, RejectedConversation(2, "the input cannot be read from here on: cut"))
 
 
 def test_memory_is_that_of_one_element() -> None:

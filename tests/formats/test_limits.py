@@ -116,7 +116,7 @@ def test_a_file_that_holds_something_else_is_not_read_to_its_end() -> None:
     *first, last = found("memory", b"x\n" * 100, refused=10)
     assert len(first) == 10
     assert isinstance(last, RejectedConversation)
-    assert last.reason.startswith("more than 10 hold no conversation")
+    assert last.reason.startswith("more than 10 items were rejected")
     assert "--max-refused" in last.reason
 
 
@@ -131,7 +131,7 @@ def test_a_number_of_any_length_is_refused_or_read() -> None:
 def test_what_nests_deep_is_refused(format: str, opening: bytes) -> None:
     refused = reasons(found(format, opening * 100_000))
     assert len(refused) == 1
-    assert "nests too deep" in refused[0] or "the input ends inside of it" in refused[0]
+    assert "is nested too deeply" in refused[0] or "the input ends inside the value" in refused[0]
 
 
 TWICE = {

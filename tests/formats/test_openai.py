@@ -83,7 +83,7 @@ def test_elements_of_an_array_are_told_by_their_numbers(
     assert totals.conversations == 4
     assert refusals == [
         "2: input is nan: only finite numbers can be stored",
-        '5: it is no list of messages, and no object with one under "messages"',
+        '5: not a list of messages, nor an object with one under "messages"',
     ]
     with store.begin() as uow:
         found = [conversation.id for conversation in uow.conversations.iterate(order="id")]
@@ -105,7 +105,7 @@ def test_a_list_of_messages_that_is_cut_is_no_conversation(importing: Importing)
 def test_of_an_array_in_each_line_both_numbers_are_told(importing: Importing, store: Store) -> None:
     line = json.dumps([{"messages": [HI]}, 7, 8, {"messages": [HELLO]}])
     _, refusals = importing("openai", f"{line}\n{line}\n".encode())
-    reason = 'it is no list of messages, and no object with one under "messages"'
+    reason = 'not a list of messages, nor an object with one under "messages"'
     assert refusals == [f"{line}: element {element}: {reason}" for line in (1, 2) for element in (2, 3)]
     with store.begin() as uow:
         found = [conversation.id for conversation in uow.conversations.iterate(order="id")]

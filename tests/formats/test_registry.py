@@ -32,7 +32,7 @@ def test_options_are_checked_before_anything_is_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for arguments, told in [
-        (["--from", "nobody"], "there is no format 'nobody'; there are: memory, griptape-local, "),
+        (["--from", "nobody"], "there is no format 'nobody': use one of memory, griptape-local, "),
         (["--from", "griptape-dynamodb"], "--from griptape-dynamodb needs --partition-key and --value-attribute"),
         (["--from", "chatgpt", "--sort-key", "x"], "--from chatgpt does not take --sort-key"),
         (["--id", "x"], "--from memory does not take --id"),
@@ -54,6 +54,6 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_file_format_needs_a_file() -> None:
-    with pytest.raises(ConfigurationError, match="x is no file"):
+    with pytest.raises(ConfigurationError, match="x is not a file"):
         list(read("griptape-local", Source("x", 0)))
     assert check_options("griptape-local", {"id": "x"}).is_file

@@ -63,16 +63,16 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def store(url: str) -> Iterator[memory.transfer.mirroring.MirroredStore]:
-    with mirror(url, "memory://") as store:
+    with mirror(url, search="memory://") as store:
         store.migrate()
         yield store
 
 
-NAME = "InMemoryRepository()"
+NAME = "search"
 
 
 def test_it_is_in_one_hand_at_a_time(store: Store, url: str) -> None:
-    with mirror(url, "memory://") as other:
+    with mirror(url, search="memory://") as other:
         with store.repository.relaying(NAME) as mine:
             assert mine is not None
             with other.repository.relaying(NAME) as theirs, other.repository.relaying("another replica") as beside:
@@ -85,7 +85,7 @@ def test_it_is_in_one_hand_at_a_time(store: Store, url: str) -> None:
 HOLDER = """
 import sys
 from memory.transfer.mirroring import mirror
-with mirror(sys.argv[1], "memory://") as store, store.repository.relaying("InMemoryRepository()") as outbox:
+with mirror(sys.argv[1], search="memory://") as store, store.repository.relaying("search") as outbox:
     print("held" if outbox else "busy", flush=True)
     sys.stdin.read()
 """
@@ -112,10 +112,10 @@ def test_what_is_delivered_is_forgotten_and_nothing_else(store: Store) -> None:
         put(store, name, None, run())
     with store.repository.relaying(NAME) as outbox:
         assert outbox is not None
-        first, second = outbox.parcels(2)
+        first, second = outbox.first(2)
         assert [first.namespace, first.changes.changes[0].id, second.changes.changes[0].id] == ["default", "a", "b"]
-        outbox.delivered([second])
-        assert [parcel.changes.changes[0].id for parcel in outbox.parcels(5)] == ["a", "c"]
+        outbox.remove([second])
+        assert [entry.changes.changes[0].id for entry in outbox.first(5)] == ["a", "c"]
 
 
 def test_a_commit_that_was_overtaken_is_not_passed_over(postgres_url: str) -> None:
@@ -126,7 +126,7 @@ def test_a_commit_that_was_overtaken_is_not_passed_over(postgres_url: str) -> No
     for name in "ab":
         put(plain, name)
     replica = memory.connect("memory://")
-    store = mirror(plain, replica)
+    store = mirror(plain, search=replica)
     with engine.connect() as connection:
         with store.begin(connection=connection) as uow:  # it has its number, and is not committed
             uow.conversations.remove("a")
@@ -153,7 +153,7 @@ def test_a_relay_whose_connection_is_cut_tells_so_and_the_next_goes_on(postgres_
     unsubscribe = replica.subscribe(cut)
     with memory.connect(postgres_url) as plain:
         plain.migrate()
-        store = mirror(plain, replica)
+        store = mirror(plain, search=replica)
         put(store, "a")
         with pytest.raises(StoreUnavailableError, match="the connection"):
             store.relay()

@@ -21,7 +21,7 @@ from memory import Conversation, Store, where
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.adapters.in_memory import InMemoryRepository
 from memory.adapters.sql import SqlRepository
-from memory.domain.values import new_id, to_datetime
+from memory.domain.values import Json, new_id, to_datetime
 from memory.errors import ConfigurationError, InvalidValueError, PersistenceError, UnsupportedError
 from memory.port.changes import ChangeSet, Receipt
 from memory.testing.base import Work, put, read, run
@@ -100,7 +100,7 @@ def do(store: Store, *works: Work) -> None:
 def test_each_replica_gets_every_change_set_once_and_in_order(primary: Store, tmp_path: Path) -> None:
     copies = memory.connect(f"sqlite:///{tmp_path}/copies.db")
     replicas = objects(), copies
-    store = mirror(primary, *replicas)
+    store = mirror(primary, objects=replicas[0], copies=replicas[1])
     told = [0, 0]
     replicas[0].subscribe(lambda _: told.__setitem__(0, told[0] + 1))
     put(store, "a", {"n": 1}, run(1), run(2))
@@ -127,14 +127,14 @@ def test_each_replica_gets_every_change_set_once_and_in_order(primary: Store, tm
 
 def test_lag_tells_how_many_wait_and_since_when(primary: Store) -> None:
     replica = objects()
-    store = mirror(primary, replica)
+    store = mirror(primary, search=replica)
     put(store, "a")
     first = read(store, "a").record
     do(store, append("a"))
     assert first is not None
-    assert store.lag() == {"InMemoryRepository()": (2, first.updated_at)}
+    assert store.lag() == {"search": (2, first.updated_at)}
     relayed(store)
-    assert store.lag()["InMemoryRepository()"].change_sets == 0
+    assert store.lag()["search"].change_sets == 0
 
 
 def test_what_the_application_rolls_back_is_not_sent() -> None:
@@ -142,7 +142,7 @@ def test_what_the_application_rolls_back_is_not_sent() -> None:
     joined = Store(SqlRepository(engine))
     joined.migrate()
     replica = objects()
-    store = mirror(joined, replica)
+    store = mirror(joined, search=replica)
     for name, commits in (("gone", False), ("kept", True)):
         with engine.connect() as connection:
             with store.begin(connection=connection) as uow:
@@ -155,11 +155,11 @@ def test_what_the_application_rolls_back_is_not_sent() -> None:
 
 
 def test_a_refused_commit_leaves_no_parcel(primary: Store) -> None:
-    store = mirror(primary, objects())
+    store = mirror(primary, search=objects())
     put(store, "a")
     with pytest.raises(PersistenceError):
         put(store, "a")
-    assert store.lag()["InMemoryRepository()"].change_sets == 1
+    assert store.lag()["search"].change_sets == 1
 
 
 @pytest.mark.parametrize("forgets", [False, True], ids=["soon", "when the tokens are forgotten"])
@@ -167,7 +167,7 @@ def test_a_relay_that_died_before_it_could_say_so_delivers_again_to_no_effect(
     primary: Store, *, forgets: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = objects()
-    store = mirror(primary, replica)
+    store = mirror(primary, search=replica)
     put(store, "a", None, run())
     relayed(store)
     put(store, "new", None, run())
@@ -177,7 +177,7 @@ def test_a_relay_that_died_before_it_could_say_so_delivers_again_to_no_effect(
         raise Died
 
     with monkeypatch.context() as patched:
-        patched.setattr("memory.adapters.sql.outbox.Parcels.delivered", die)
+        patched.setattr("memory.adapters.sql.outbox.SqlOutbox.remove", die)
         with pytest.raises(Died):
             store.relay()
     if forgets:
@@ -187,12 +187,12 @@ def test_a_relay_that_died_before_it_could_say_so_delivers_again_to_no_effect(
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 def test_whenever_the_relay_dies_the_replica_ends_equal(data: st.DataObject) -> None:
     mortal = Mortal()
     replica = Store(mortal)
     with memory.connect("sqlite://") as primary:
-        store = mirror(primary, replica)
+        store = mirror(primary, search=replica)
         for name in "ab":
             put(store, name, {"n": 1}, run(1), run(2))
         for works in data.draw(st.lists(st.lists(EDITS, min_size=1, max_size=4), min_size=1, max_size=4)):
@@ -213,7 +213,7 @@ def test_whenever_the_relay_dies_the_replica_ends_equal(data: st.DataObject) -> 
 
 def test_a_replica_that_others_wrote_to_is_repaired_where_it_matters(primary: Store) -> None:
     replica = objects()
-    store = mirror(primary, replica)
+    store = mirror(primary, search=replica)
     put(store, "a", {"n": 1}, run(1))
     put(store, "b", {"n": 1}, run(1))
     relayed(store)
@@ -227,7 +227,7 @@ def test_a_store_that_has_data_already_is_mirrored_by_one_copy_at_any_moment(pri
     for name in "abc":
         put(primary, name, {"n": 1}, run(1))
     replica = objects()
-    store = mirror(primary, replica)
+    store = mirror(primary, search=replica)
     do(store, append("a"), lambda uow: uow.conversations.get("b").metadata.update(n=2))
     copy(primary, replica)
     do(store, append("a"), lambda uow: uow.conversations.remove("c"))
@@ -237,7 +237,7 @@ def test_a_store_that_has_data_already_is_mirrored_by_one_copy_at_any_moment(pri
 
 def test_expired_conversations_expire_everywhere(primary: Store) -> None:
     replica = objects()
-    store = mirror(primary, replica)
+    store = mirror(primary, search=replica)
     now = [store.repository.clock()]
     for each in (store, replica):
         each.repository.clock = lambda: now[0]
@@ -262,7 +262,7 @@ def test_one_unit_of_work_feeds_a_store_for_search_and_one_for_sharing(
     hashes = memory.connect(redis_url)
     items = memory.connect(f"dynamodb://mirror-{new_id()}?endpoint={dynamodb_server.url}")
     shared = Store(repository)
-    store = mirror(primary, hashes, items, shared)
+    store = mirror(primary, search=hashes, archive=items, shared=shared)
     store.migrate()
     put(store, "a", {"customer": "ada"}, *map(run, range(30)))
     do(
@@ -284,7 +284,7 @@ def test_one_unit_of_work_feeds_a_store_for_search_and_one_for_sharing(
 
 def test_a_replica_that_takes_one_conversation_a_commit(primary: Store, cloud_server: CloudServer) -> None:
     with Store(GriptapeCloudRepository(cloud_server.host, "key-of-org-a")) as shared:
-        store = mirror(primary, shared)
+        store = mirror(primary, shared=shared)
         with store.begin() as uow:
             for name in "ab":
                 uow.conversations.add(Conversation(name, {"n": 1}))
@@ -309,7 +309,7 @@ class Choosy(InMemoryRepository):
 
 def test_what_a_replica_cannot_keep_waits_and_stands_in_nobody_elses_way(primary: Store) -> None:
     choosy, other = Store(Choosy()), memory.connect("sqlite://")
-    store = mirror(primary, choosy, other)
+    store = mirror(primary, choosy=choosy, other=other)
     put(store, "a")
     put(store, "b", {"is": "large"})
     put(store, "c")
@@ -327,7 +327,7 @@ def test_what_a_replica_cannot_keep_waits_and_stands_in_nobody_elses_way(primary
 def test_replicas_that_are_away_catch_up(primary: Store, killable_redis: KillableServer) -> None:
     other = objects()
     with memory.connect(f"{killable_redis.url}?prefix={new_id()}") as replica:
-        store = mirror(primary, replica, other)
+        store = mirror(primary, search=replica, other=other)
         store.migrate()
         put(store, "a")
         killable_redis.kill()
@@ -345,8 +345,8 @@ def test_replicas_that_are_away_catch_up(primary: Store, killable_redis: Killabl
 def test_killed_at_any_instant_a_relay_leaves_nothing_that_the_next_does_not_mend(
     primary: Store, tmp_path: Path, killable_redis: KillableServer
 ) -> None:
-    urls = f"sqlite:///{tmp_path}/copies.db", f"{killable_redis.url}?prefix={new_id()}"
-    store = mirror(primary, *urls)
+    urls = {"copies": f"sqlite:///{tmp_path}/copies.db", "search": f"{killable_redis.url}?prefix={new_id()}"}
+    store = mirror(primary, **urls)
     store.migrate()
     random_ = random.Random(1)
     for n in range(60):
@@ -359,7 +359,7 @@ def test_killed_at_any_instant_a_relay_leaves_nothing_that_the_next_does_not_men
             lambda uow, name=name: uow.runs.clear(name),  # type: ignore[misc]
         ]
         do(store, *random_.sample(works, 2))
-    copies = store.replicas[0].repository
+    copies = store.replicas["copies"].repository
     assert isinstance(copies, SqlRepository)
     client = redis.Redis.from_url(killable_redis.url)
 
@@ -371,22 +371,24 @@ def test_killed_at_any_instant_a_relay_leaves_nothing_that_the_next_does_not_men
 
     kills = 0
     while sum(each.change_sets for each in store.lag().values()):
-        relay = start("relay", *urls, "--store", f"sqlite:///{tmp_path}/primary.db", stdin=subprocess.DEVNULL)
+        replicas = [f"{name}={url}" for name, url in urls.items()]
+        relay = start("relay", *replicas, "--store", f"sqlite:///{tmp_path}/primary.db", stdin=subprocess.DEVNULL)
         enough = written() + random_.randrange(300)
         while written() < enough and relay.poll() is None:
-            pass
+            with suppress(subprocess.TimeoutExpired):
+                relay.wait(0.001)  # leaves the processor to the relay
         relay.kill()
         relay.communicate()
         kills += 1
     assert kills > 3
-    assert_equal(store, *store.replicas)
+    assert_equal(store, *store.replicas.values())
     client.close()
     store.close()
 
 
 def test_one_relay_at_a_time_delivers_to_a_replica(primary: Store) -> None:
     replica = objects()
-    store, second = mirror(primary, replica), mirror(primary, replica)
+    store, second = mirror(primary, search=replica), mirror(primary, search=replica)
     put(store, "a")
     seen: list[bool] = []
     replica.subscribe(lambda _: seen.extend(done.busy for done in second.relay()))
@@ -398,13 +400,77 @@ def test_one_relay_at_a_time_delivers_to_a_replica(primary: Store) -> None:
 
 def test_what_cannot_be_mirrored_is_refused(primary: Store) -> None:
     with pytest.raises(UnsupportedError, match="only a SQL store can be mirrored"):
-        mirror("memory://", primary)
-    with pytest.raises(ConfigurationError, match="two replicas are the same"):
-        mirror(primary, objects(), objects())
-    with pytest.raises(ConfigurationError, match="a replica of itself"):
-        mirror(primary, Store(primary.repository))
-    with pytest.raises(ConfigurationError, match="there is no store for the URL's scheme"):
-        mirror(primary, "memory://", "nonsense://")
+        mirror("memory://", search=primary)
+    with pytest.raises(ConfigurationError, match="no store has the scheme of this URL"):
+        mirror(primary, search="memory://", other="nonsense://")
+    with pytest.raises(InvalidValueError, match="the replica's name must not contain control characters"):
+        mirror(primary, **{"a\nb": objects()})
+
+
+def test_one_store_under_two_names_is_refused(primary: Store) -> None:
+    replica, file = objects(), "sqlite:///a%20b/copies.db"
+    for same in (
+        {"one": replica, "other": Store(replica.repository, "b")},
+        {"one": file, "other": "sqlite:///./a b/copies.db"},
+    ):
+        with pytest.raises(ConfigurationError, match="the replica 'one' and the replica 'other' are the same store"):
+            mirror(primary, **same)
+    with pytest.raises(ConfigurationError, match="the primary and the replica 'one' are the same store"):
+        mirror(primary, one=Store(primary.repository))
+    with mirror(primary, one="memory://", other="memory://"):  # each is a new one
+        pass
+
+
+def test_a_replica_is_the_same_under_another_address(primary: Store, tmp_path: Path) -> None:
+    """What waits belongs to the name: not to a class, a host, a user, or the way a path is written."""
+    with mirror(primary, search=f"sqlite:///{tmp_path}/before.db") as store:
+        put(store, "a")
+
+    class Renamed(InMemoryRepository):
+        pass
+
+    replica = Store(Renamed())
+    store = mirror(primary, search=replica)
+    assert relayed(store) == [(1, 0)]
+    assert_equal(store, replica)
+
+
+def test_two_replicas_that_look_alike_are_two(primary: Store) -> None:
+    one, other = objects(), objects()
+    store = mirror(primary, one=one, other=other)
+    put(store, "a")
+    assert relayed(store) == [(1, 0), (1, 0)]
+    assert_equal(store, one, other)
+
+
+def test_what_waits_under_a_former_name_is_delivered_after_renaming(primary: Store) -> None:
+    former = "InMemoryRepository()"  # as replicas were named before they had names
+    store = mirror(primary, **{former: objects()})
+    put(store, "a", None, run())
+    put(store.namespace("b"), "a")
+    replica = objects()
+    store = mirror(primary, search=replica)
+    do(store, append("a"))
+    assert store.lag()[former].change_sets == 2
+    assert store.rename(former, "search") == 2
+    assert former not in store.lag()
+    assert relayed(store) == [(3, 0)]
+    assert_equal(store, replica)
+    assert_equal(store.namespace("b"), replica)
+    with pytest.raises(ConfigurationError, match="'serach' is not a replica of this store; there are: search"):
+        store.rename(former, "serach")
+    with pytest.raises(ConfigurationError, match="'search' is a replica of this store"):
+        store.rename("search", "search")
+    with store.repository.relaying(former), pytest.raises(ConfigurationError, match="a relay is at work on"):
+        store.rename(former, "search")
+
+
+def test_a_mirror_takes_as_much_metadata_as_its_primary(tmp_path: Path) -> None:
+    large: dict[str, Json] = {"values": list(range(10_001))}
+    with memory.connect(f"sqlite:///{tmp_path}/primary.db", max_metadata_values=20_000) as primary:
+        store = mirror(primary, search="memory://")
+        put(store, "a", large)
+        assert relayed(store) == [(1, 0)]
 
 
 def test_a_database_of_an_older_schema_is_migrated_in_place(tmp_path: Path) -> None:
@@ -414,7 +480,7 @@ def test_a_database_of_an_older_schema_is_migrated_in_place(tmp_path: Path) -> N
         repository = store.repository
         assert isinstance(repository, SqlRepository)
         repository.migrate(revision="0001")
-    with mirror(url, objects()) as mirrored:
+    with mirror(url, search=objects()) as mirrored:
         with pytest.raises(memory.SchemaError, match="memory migrate"):
             mirrored.begin()
         mirrored.migrate()
@@ -438,7 +504,7 @@ def test_a_failure_that_is_kept_keeps_nothing_else_alive(primary: Store) -> None
                 raise memory.StoreUnavailableError("it is away") from error
             return Receipt(changes.token, {})
 
-    store = mirror(primary, Store(Failing()))
+    store = mirror(primary, failing=Store(Failing()))
     put(store, "a")
     gc.disable()
     try:

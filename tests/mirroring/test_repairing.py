@@ -19,7 +19,7 @@ def test_a_relay_that_lost_its_hold_takes_nothing_away_that_another_has_delivere
     """It looks at the primary, and before it goes on a commit comes there, and by the other relay to the replica."""
     replica = memory.connect("memory://")
     with memory.connect(f"sqlite:///{tmp_path}/primary.db") as primary:
-        store = mirror(primary, replica)
+        store = mirror(primary, search=replica)
         put(store, "a", None, run("1"))
         copy(primary, replica)  # the other relay has been here; this one does not know, and has the parcel still
         get, looks = SqlRepository.get, iter(range(10))
@@ -40,8 +40,8 @@ def test_a_relay_that_lost_its_hold_takes_nothing_away_that_another_has_delivere
 def test_a_new_file_is_made_a_replica_by_whichever_parcel_comes_first(tmp_path: Path) -> None:
     with memory.connect(f"sqlite:///{tmp_path}/primary.db") as primary:
         put(primary, "a", {"n": 0}, run("1"))
-        with mirror(primary, f"sqlite:///{tmp_path}/replica.db") as store:
+        with mirror(primary, copies=f"sqlite:///{tmp_path}/replica.db") as store:
             do(store, lambda uow: uow.conversations.get("a").metadata.update(n=1))
             assert [(done.delivered, done.repaired) for done in store.relay()] == [(1, 1)]
-            assert isinstance(store.replicas[0].repository, SqlRepository)
-            assert list(verify(primary, store.replicas[0])) == []
+            assert isinstance(store.replicas["copies"].repository, SqlRepository)
+            assert list(verify(primary, store.replicas["copies"])) == []

@@ -57,14 +57,14 @@ class Writer:
         receipt = Receipt(changes.token, written)
         self._execute("add_receipt", namespace=self._namespace, token=changes.token, receipt=receipt.dump())
         if self._replicas:
-            self._add_parcels(changes, receipt)
+            self._add_outbox_entries(changes, receipt)
         return receipt
 
-    def _add_parcels(self, changes: ChangeSet, receipt: Receipt) -> None:
-        """Write what the replicas are to get. Numbers are given while all the conversations are locked: that orders them."""
+    def _add_outbox_entries(self, changes: ChangeSet, receipt: Receipt) -> None:
+        """Write an entry for each replica. Numbers are assigned while all the conversations are locked, which orders them."""
         text = dump(resolved(changes, receipt))
         rows = [(replica, self._namespace, changes.at, text) for replica in self._replicas]
-        self._statements.execute_many(self._cursor, "add_parcel", rows)
+        self._statements.execute_many(self._cursor, "add_outbox_entry", rows)
 
     def _execute(self, name: str, **values: object) -> Any:
         return self._statements.execute(self._cursor, name, values)

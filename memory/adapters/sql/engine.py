@@ -11,7 +11,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from memory.errors import ConfigurationError
 from memory.port.deadlines import DEFAULT_TIMEOUT, remaining
-from memory.port.urls import options, seconds
+from memory.port.urls import options, seconds, sqlite_file
 
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 _SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}
@@ -41,7 +41,8 @@ def open_engine(url: str) -> tuple[Engine, float]:
 def _open_postgresql(location: URL) -> tuple[Engine, float]:
     given = location.query.get("timeout", str(DEFAULT_TIMEOUT))
     timeout = cast(float, options(f"?timeout={given}", {"timeout": seconds})["timeout"])
-    location = location.difference_update_query(["timeout"])
+    # A URL without a driver means psycopg2 to SQLAlchemy 2.0, and psycopg from 2.1 on.
+    location = location.difference_update_query(["timeout"]).set(drivername="postgresql+psycopg")
     return create_engine(location, pool_timeout=timeout, isolation_level="READ COMMITTED"), timeout
 
 
@@ -53,11 +54,13 @@ def _open_sqlite(url: str) -> tuple[Engine, float]:
         raise ConfigurationError(
             "a sqlite URL is sqlite:///file.db, or sqlite:////absolute/path; sqlite:// alone is in memory"
         )
-    if location.database in (None, "", ":memory:"):
+    file = sqlite_file(url)
+    if file is None:
         # One connection that everybody waits for: each connection to ":memory:" is a database of its own.
         pool = {"pool_size": 1, "max_overflow": 0}
         arguments: dict[str, object] = {"check_same_thread": False}
     else:
+        location = location.set(database=file)
         pool, arguments = {}, {"timeout": timeout}
     engine = create_engine(location, poolclass=QueuePool, connect_args=arguments, pool_timeout=timeout, **pool)
     synchronous = given.get("synchronous", "FULL")

@@ -36,7 +36,7 @@ class SqlCommits(Repository):
 
     capabilities: ClassVar[Capabilities] = Capabilities(joins=True)
     replicas: Sequence[str] = ()
-    """For whom the outbox gets a parcel with each commit."""
+    """The replicas for which each commit writes an outbox entry."""
 
     def __init__(self, dialect: Dialect, schemas: SchemaMap | None) -> None:
         self._statements = Statements.of(dialect, schemas)

@@ -1,4 +1,4 @@
-"""The outbox of a SQL store: parcels written in the transaction of each commit, and handed to one relay at a time."""
+"""The outbox of a SQL store: its entries are written in the transaction of each commit, and one relay at a time delivers them."""
 
 import hashlib
 import sqlite3
@@ -23,17 +23,17 @@ T = TypeVar("T")
 Do: TypeAlias = Callable[[Callable[[DBAPICursor], Any]], Any]
 
 _in_memory: Final[WeakKeyDictionary[Engine, FreshLock]] = WeakKeyDictionary()
-"""The relays of databases in memory: they are in this process, and one for all replicas will do."""
+"""Locks of databases in memory: their relays are in this process, and one lock for all replicas is enough."""
 
 
 @contextmanager
-def held(engine: Engine, replica: str, write: Do, where: Place) -> Iterator[Do | None]:
-    """Hold the outbox of a replica until the block, or the process, ends; None if another has it.
+def locked(engine: Engine, replica: str, write: Do, where: Place) -> Iterator[Do | None]:
+    """Lock the outbox of a replica until the block, or the process, ends; yield None if another relay has locked it.
 
     Args:
-        engine: commits each statement by itself.
-        replica: its name.
-        write: does something on sqlite, in a transaction of its own.
+        engine: an engine that commits each statement by itself.
+        replica: the replica's name.
+        write: runs a function of a cursor on sqlite, in its own transaction.
         where: the repository, for errors.
     """
     with ExitStack() as stack:
@@ -45,7 +45,7 @@ def held(engine: Engine, replica: str, write: Do, where: Place) -> Iterator[Do |
 
 
 def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: Place) -> bool:
-    """Lock another database beside this one: a lock of sqlite's ends with its process, and works on every system."""
+    """Lock a database file beside this one: sqlite releases its locks when the process ends, on every system."""
     file = file_of(engine.url)
     if file is None:
         lock = _in_memory.setdefault(engine, FreshLock())
@@ -66,9 +66,9 @@ def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: Place) -
 
 
 def _lock_postgresql(stack: ExitStack, connection: Connection, do: Do, replica: str) -> bool:
-    """Take an advisory lock. All is done on its connection: should that die, and another relay begin, this one ends."""
+    """Take an advisory lock. All statements use its connection: if it is lost, and the lock with it, this relay ends."""
     schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    schema = schemas.get(None)  # an outbox of its own
+    schema = schemas.get(None)  # each schema has its own outbox
     key = int.from_bytes(_digest(f"{schema} {replica}" if schema else replica)[:8], signed=True)
 
     def unlock() -> None:
@@ -91,22 +91,22 @@ def _one_connection(engine: Engine, where: Place) -> Iterator[tuple[Connection, 
             connection = stack.enter_context(engine.connect())
             driver = connection.connection
             prepare(driver, engine.dialect)
-        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
+        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, translated or unchanged
             reraise(error, where, engine.dialect, driver)
 
         def do(work: Callable[[DBAPICursor], T]) -> T:
             if not driver.is_valid:
-                raise StoreUnavailableError(f"{where}: the connection that held the outbox is lost")
+                raise StoreUnavailableError(f"{where}: the connection that locked the outbox is lost")
             try:
                 return with_cursor(driver, work)
-            except BaseException as error:  # noqa: BLE001  # likewise
+            except BaseException as error:  # noqa: BLE001  # as above
                 reraise(error, where, engine.dialect, driver)
 
         yield connection, do
 
 
-class Parcels(Outbox):
-    """The parcels for one replica; ``do`` does something with a cursor of a connection, and makes the errors ours."""
+class SqlOutbox(Outbox):
+    """The outbox of one replica; ``do`` runs a function of a cursor and translates the driver's errors."""
 
     def __init__(self, statements: Statements, do: Do, replica: str, timeout: float) -> None:
         self._statements = statements
@@ -115,15 +115,20 @@ class Parcels(Outbox):
         self.timeout = timeout
 
     @limited
-    def parcels(self, limit: int) -> list[OutboxEntry]:
+    def first(self, limit: int) -> list[OutboxEntry]:
         values = {"replica": self._replica, "limit": limit}
-        rows = self._do(lambda cursor: self._statements.execute(cursor, "parcels", values).fetchall())
+        rows = self._do(lambda cursor: self._statements.execute(cursor, "outbox_entries", values).fetchall())
         return [OutboxEntry(number, namespace, load(changes)) for number, namespace, changes in rows]
 
     @limited
-    def delivered(self, parcels: Iterable[OutboxEntry]) -> None:
-        numbers = [(parcel.number,) for parcel in parcels]
-        self._do(partial(self._statements.execute_many, name="remove_parcel", rows=numbers))
+    def remove(self, entries: Iterable[OutboxEntry]) -> None:
+        numbers = [(entry.number,) for entry in entries]
+        self._do(partial(self._statements.execute_many, name="remove_outbox_entry", rows=numbers))
+
+    @limited
+    def rename(self, replica: str) -> int:
+        values = {"replica": self._replica, "name": replica}
+        return int(self._do(lambda cursor: self._statements.execute(cursor, "rename_replica", values).rowcount))
 
 
 def _digest(replica: str) -> bytes:

@@ -23,7 +23,7 @@ from memory.adapters.sql.engine import begin_writing, check_driver, open_engine
 from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, is_disconnect, reraise
 from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.operations import SqlCommits
-from memory.adapters.sql.outbox import Parcels, held
+from memory.adapters.sql.outbox import SqlOutbox, locked
 from memory.errors import CommitInDoubtError, UnsupportedError
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited, remaining
 from memory.port.outbox import Outbox, ReplicaLag
@@ -179,8 +179,8 @@ class SqlRepository(SqlCommits):
 
     @contextmanager
     def relaying(self, replica: str) -> Iterator[Outbox | None]:
-        with held(self._reader, replica, self._write, self) as do:
-            yield None if do is None else Parcels(self._statements, do, replica, self.timeout)
+        with locked(self._reader, replica, self._write, self) as do:
+            yield None if do is None else SqlOutbox(self._statements, do, replica, self.timeout)
 
     @limited
     def schema_status(self) -> SchemaStatus:

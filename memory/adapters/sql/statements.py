@@ -133,14 +133,15 @@ STATEMENTS: Final[dict[str, ClauseElement]] = {
     "add_receipt": insert(commits).values(
         {column.name: bindparam(column.name, type_=Text) for column in commits.columns}
     ),
-    "add_parcel": insert(outbox).values(
+    "add_outbox_entry": insert(outbox).values(
         {column.name: bindparam(column.name, type_=column.type) for column in outbox.columns if column is not _o.number}
     ),
-    "parcels": select(_o.number, _o.namespace, _o.changes)
+    "outbox_entries": select(_o.number, _o.namespace, _o.changes)
     .where(_o.replica == bindparam("replica"))
     .order_by(_o.number)
     .limit(_number("limit")),
-    "remove_parcel": delete(outbox).where(_o.number == _number("number")),
+    "remove_outbox_entry": delete(outbox).where(_o.number == _number("number")),
+    "rename_replica": update(outbox).where(_o.replica == bindparam("replica")).values(replica=bindparam("name")),
     "waiting": select(_o.replica, func.count(), func.min(_o.at)).group_by(_o.replica),
     "forget_receipts": delete(commits).where(_k.namespace == bindparam("namespace"), _k.token < bindparam("token")),
 }

@@ -80,7 +80,7 @@ commits: Final = Table(
 
 
 outbox: Final = Table(
-    "memory_outbox",  # change sets that a replica has still to get: memory/transfer/mirroring.py
+    "memory_outbox",  # change sets that wait to be delivered to a replica: memory/transfer/mirroring.py
     metadata,
     Column("number", _Key, primary_key=True, autoincrement=True),
     Column("replica", _Name, nullable=False),

@@ -36,7 +36,7 @@ class RawArtifact(BaseArtifact):
     module_name: str = attrs.field(default=__name__, kw_only=True, metadata={"serializable": True})
 
     def to_text(self) -> str:
-        """Return its value if that is a text, else all of its JSON."""
+        """Return the value if it is a string, otherwise the whole JSON."""
         value = self.value.get("value") if isinstance(self.value, dict) else self.value
         return value if isinstance(value, str) else json.dumps(self.value)
 
@@ -44,7 +44,7 @@ class RawArtifact(BaseArtifact):
         return len(self.to_text())
 
 
-class _Part(NamedTuple):
+class _Field(NamedTuple):
     """One field of a class: its names in JSON, in the constructor and in Python, and how its value is written and read.
 
     ``read`` is None if the value contains other objects: one of the class ``holds``, or else a list of artifacts.
@@ -73,8 +73,8 @@ def to_json(value: object) -> Json:
     if isinstance(value, SerializableMixin):
         cls = type(value)
         return {
-            part.key: cls.__name__ if part.key == "type" else part.write(part.get(value))
-            for part in parts_of(cast(Any, cls))
+            field.key: cls.__name__ if field.key == "type" else field.write(field.get(value))
+            for field in fields_of(cast(Any, cls))
         }
     if isinstance(value, dict):
         return {key if type(key) is str else _key(key): to_json(each) for key, each in value.items()}
@@ -88,15 +88,15 @@ def _other(value: object) -> Json:
         return base64.b64encode(value).decode()
     if isinstance(value, BaseModel):
         return cast(Json, value.model_dump(mode="json"))
-    if isinstance(value, str):  # of a subclass, an enumeration say: the store keeps exact types
+    if isinstance(value, str):  # of a subclass, such as an enum: the store keeps exact types only
         return str.__str__(value)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         return float(value)
-    if callable(to_dict := getattr(type(value), "to_dict", None)):  # as json does it, once Griptape is imported
+    if callable(to_dict := getattr(type(value), "to_dict", None)):  # as Griptape's patch of the json module does
         return to_json(to_dict(value))
-    raise TypeError(f"a {type(value).__name__} is no JSON")
+    raise TypeError(f"a {type(value).__name__} cannot be converted to JSON")
 
 
 def _key(key: object) -> str:
@@ -132,29 +132,29 @@ _Columns: TypeAlias = tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], l
 
 @cache
 def _columns(cls: Any) -> _Columns | None:
-    """Return the keys of a class of Griptape in JSON, what gets all of its values at once, and what writes each."""
+    """Return a Griptape class's keys in JSON, a getter of all its values at once, and a function that writes each value."""
     if not issubclass(cls, SerializableMixin) or issubclass(cls, RawArtifact):
         return None
-    parts = parts_of(cls)
-    others = [part for part in parts if part.key != "type"]
-    get = cast("Callable[[Any], tuple[Any, ...]]", attrgetter(*[part.name for part in others]))
-    return (cls.__name__, *[part.key for part in parts]), get, [part.write for part in others]
+    fields = fields_of(cls)
+    others = [field for field in fields if field.key != "type"]
+    get = cast("Callable[[Any], tuple[Any, ...]]", attrgetter(*[field.name for field in others]))
+    return (cls.__name__, *[field.key for field in fields]), get, [field.write for field in others]
 
 
 @cache
-def parts_of(cls: type) -> tuple[_Part, ...]:
-    """Return the fields of a class of Griptape that are part of its JSON."""
-    return tuple([_part(cls, each) for each in attrs.fields(cls) if each.metadata.get("serializable")])
+def fields_of(cls: type) -> tuple[_Field, ...]:
+    """Return the fields of a Griptape class that its JSON contains."""
+    return tuple([_field(cls, attribute) for attribute in attrs.fields(cls) if attribute.metadata.get("serializable")])
 
 
-def _part(cls: type, each: "attrs.Attribute[Any]") -> _Part:
-    argument = each.metadata.get("deserialization_key") or each.alias or each.name
-    name = each.metadata.get("serialization_key") or each.name
-    key = each.alias or each.name
+def _field(cls: type, attribute: "attrs.Attribute[Any]") -> _Field:
+    argument = attribute.metadata.get("deserialization_key") or attribute.alias or attribute.name
+    name = attribute.metadata.get("serialization_key") or attribute.name
+    key = attribute.alias or attribute.name
     read: Callable[[Any], Any] | None = _same
     write: Callable[[Any], Json] = to_json
     holds: type | None = None
-    declared = each.type if isinstance(each.type, str) else getattr(each.type, "__name__", "")
+    declared = attribute.type if isinstance(attribute.type, str) else getattr(attribute.type, "__name__", "")
     if declared in _DECLARED:
         read, write = _DECLARED[declared]
     if key == "reference":
@@ -167,7 +167,7 @@ def _part(cls: type, each: "attrs.Attribute[Any]") -> _Part:
         read = RootModel
     elif key == "value" and issubclass(cls, theirs.JsonArtifact):
         read = _for_json_artifact
-    return _Part(key, argument, name, attrgetter(name), write, read, holds)
+    return _Field(key, argument, name, attrgetter(name), write, read, holds)
 
 
 def _same(value: Any) -> Any:
@@ -175,7 +175,7 @@ def _same(value: Any) -> Any:
 
 
 def _for_json_artifact(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, str) else value  # its converter takes a text for JSON
+    return json.dumps(value) if isinstance(value, str) else value  # the class's converter parses strings as JSON
 
 
 def _text(value: Any) -> str:
@@ -206,15 +206,15 @@ def _object(value: Any) -> dict[str, Any]:
     return value
 
 
-def _written(convert: Callable[[Any], Json]) -> Callable[[Any], Json]:
+def _optional(convert: Callable[[Any], Json]) -> Callable[[Any], Json]:
     return lambda value: None if value is None else convert(value)
 
 
 # By the declared type of a field: how its JSON is read and written.
 _DECLARED: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any], Json]]]] = {
-    "str": (_text, _written(lambda value: value if type(value) is str else str(value))),
-    "int": (_number, _written(lambda value: value if type(value) is int else int(value))),
-    "bool": (_flag, _written(bool)),
+    "str": (_text, _optional(lambda value: value if type(value) is str else str(value))),
+    "int": (_number, _optional(lambda value: value if type(value) is int else int(value))),
+    "bool": (_flag, _optional(bool)),
     "bytes": (_bytes, to_json),
     "dict": (_object, to_json),
     "dict[str, Any]": (_object, to_json),

@@ -8,7 +8,7 @@ import griptape.artifacts as theirs
 from griptape.artifacts import BaseArtifact, TextArtifact
 from griptape.memory.structure import Run as GriptapeRun
 
-from memory.bridges.griptape.artifacts import RawArtifact, leaf, leaves, parts_of, to_json
+from memory.bridges.griptape.artifacts import RawArtifact, fields_of, leaf, leaves, to_json
 from memory.bridges.griptape.state import KnownRun
 from memory.domain.entities import Run
 from memory.domain.values import Json
@@ -29,11 +29,11 @@ class Codec:
         self._kinds = {kind.__name__: kind for kind in (*known, *kinds)}
 
     def to_ours(self, run: GriptapeRun) -> Run:
-        """Return the run to be stored. A part that no store can keep is kept as its text, with a warning in the log."""
+        """Return the run to store. A part that no store can keep exactly becomes text, with a warning in the log."""
         ours = run_record(_json(run))
         if texts := texts_of(ours):
             _log.warning(
-                "no store can keep %s of run %r of Griptape as it is: kept as text", " and ".join(texts), run.id
+                "no store can keep %s of Griptape's run %r exactly: stored as text", " and ".join(texts), run.id
             )
         return ours
 
@@ -45,22 +45,22 @@ class Codec:
         """
         try:
             return hash((leaf(run.id), leaf(run.meta), leaves(run.input), leaves(run.output)))
-        except Exception:  # noqa: BLE001  # whatever a class raises: `_json` makes something of it
+        except Exception:  # noqa: BLE001  # classes of the application may raise anything; `_json` falls back to text
             value = _json(run)
             return hash((leaf(value["id"]), leaf(value["meta"]), leaves(value["input"]), leaves(value["output"])))
 
     def known(self, run: Run) -> KnownRun:
-        """Return what a driver that loads this stored run knows of it."""
+        """Return the `KnownRun` of a driver that loads this stored run."""
         loaded = self.to_theirs(run)
         return KnownRun(run.position or 0, loaded.id, self.digest(loaded))
 
     def to_theirs(self, run: Run) -> GriptapeRun:
-        """Return the run for Griptape's memory. It never fails: what Griptape does not write becomes a `RawArtifact`."""
+        """Return the run for Griptape's memory. It never fails: a value that Griptape does not write becomes a `RawArtifact`."""
         value = run_json(run)
         if not isinstance(value, dict):
             return GriptapeRun(id=run.id, input=RawArtifact(value), output=TextArtifact(""))
         run_id, meta = value.get("id"), value.get("meta")
-        if KEY not in run.metadata:  # Griptape wrote nothing besides: both are as they are stored, whoever stored them
+        if KEY not in run.metadata:  # no other fields of Griptape: use the stored values, whoever wrote them
             value = {"input": run.input, "output": run.output}
         return GriptapeRun(
             id=run_id if isinstance(run_id, str) else run.id,
@@ -70,7 +70,7 @@ class Codec:
         )
 
     def artifact(self, value: Json) -> BaseArtifact:
-        """Return the artifact for a JSON value; a plain string becomes a text."""
+        """Return the artifact for a JSON value; a plain string becomes a `TextArtifact`."""
         if isinstance(value, str):
             return TextArtifact(value)
         kind = self._kinds.get(value["type"]) if isinstance(value, dict) and _has_type(value) else None
@@ -78,15 +78,15 @@ class Codec:
             return RawArtifact(value)
         try:
             return cast(BaseArtifact, self._read(kind, cast("dict[str, Any]", value)))
-        except Exception:  # noqa: BLE001  # converters and validators of any class: one bad run never fails the conversation
+        except Exception:  # noqa: BLE001  # classes of the application may raise anything; one bad run must not fail `load`
             return RawArtifact(value)
 
     def _read(self, kind: type, value: dict[str, Any]) -> object:
         given: dict[str, Any] = {}
-        for part in parts_of(kind):
-            if part.key in value and part.key != "type":
-                read = part.read
-                given[part.argument] = read(value[part.key]) if read else self._nested(part.holds, value[part.key])
+        for field in fields_of(kind):
+            if field.key in value and field.key != "type":
+                read = field.read
+                given[field.argument] = read(value[field.key]) if read else self._nested(field.holds, value[field.key])
         return kind(**given)
 
     def _nested(self, holds: type | None, value: Any) -> object:
@@ -109,11 +109,11 @@ def _json(run: GriptapeRun) -> dict[str, Json]:
 
 
 def _json_or_text(value: object, run: GriptapeRun) -> Json:
-    """Return the JSON of a value, or that of its text if it has none."""
+    """Return a value as JSON, or as the JSON of its text if it cannot be converted."""
     try:
         return to_json(value)
-    except Exception as error:  # noqa: BLE001  # whatever a class raises: a turn that was paid for is kept as well as it can be
-        _log.warning("a part of run %r of Griptape has no JSON (%s): it is kept as text", run.id, error)
+    except Exception as error:  # noqa: BLE001  # classes may raise anything; a run that was paid for must be stored
+        _log.warning("a part of Griptape's run %r cannot be converted to JSON (%s): stored as text", run.id, error)
     if not isinstance(value, BaseArtifact):
         return {"text": str(value)}
     return to_json(TextArtifact(str(value.value), id=str(value.id), name=str(value.name)))

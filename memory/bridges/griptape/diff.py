@@ -1,4 +1,4 @@
-"""Compare the runs of a memory with what its driver knows: which are new, edited, moved, removed or put back."""
+"""Compare the runs of a memory with those its driver knows: which are new, edited, moved, removed or restored."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from memory.bridges.griptape.state import GONE, NEW, KnownRun, MemoryState
 
 
 class Write(NamedTuple):
-    """A run to be written over a stored one: its position before (None if it is new), and whether it was edited."""
+    """A run that overwrites a stored one: its previous position (None if it is new), and whether it was edited."""
 
     run: GriptapeRun
     before: int | None
@@ -21,16 +21,16 @@ class Write(NamedTuple):
 
 @dataclass(slots=True)
 class Diff:
-    """What a snapshot of a memory changes.
+    """The changes in a snapshot of a memory.
 
     Attributes:
-        runs: the runs of the snapshot, with the positions that they are to have; `NEW` for those to be appended.
+        runs: the runs of the snapshot with their positions after the change; `NEW` for those to append.
         append: the new runs.
-        write: the runs to be written over stored ones, by position.
-        remove: runs to be removed: taken out from between others, or from the end.
-        trimmed: runs that are missing in front.
-        detached: runs that were not put back.
-        unsure: digests of new runs that come before a known one, or beside none: they may be stored already.
+        write: the runs that overwrite stored ones, by position.
+        remove: the runs to remove, which are missing in the middle or at the end of the snapshot.
+        trimmed: the runs that are missing at its beginning.
+        detached: the detached runs that were not restored.
+        unsure: digests of new runs that precede a known run, or of all new runs if none is known: they may already be stored.
     """
 
     runs: list[KnownRun] = field(default_factory=list)
@@ -52,10 +52,10 @@ class _Item:
 
 
 def compare(state: MemoryState, snapshot: Sequence[GriptapeRun], digests: Sequence[int]) -> Diff:
-    """Return what a snapshot changes.
+    """Return the changes in a snapshot.
 
     Args:
-        state: what the driver loaded or stored last.
+        state: the state of the memory at the driver's last load or store.
         snapshot: all runs of the memory.
         digests: their digests.
     """
@@ -63,7 +63,7 @@ def compare(state: MemoryState, snapshot: Sequence[GriptapeRun], digests: Sequen
 
 
 def _appended(state: MemoryState, snapshot: Sequence[GriptapeRun], digests: Sequence[int]) -> Diff | None:
-    """Return the difference in the usual case, in which all known runs are as they were, and new ones follow."""
+    """Fast path for an append: all known runs are unchanged, and new ones follow. Return None in any other case."""
     count = len(state.runs)
     if count == 0 or [known.digest for known in state.runs] != digests[:count]:
         return None
@@ -77,8 +77,8 @@ def _appended(state: MemoryState, snapshot: Sequence[GriptapeRun], digests: Sequ
 def _items(snapshot: Sequence[GriptapeRun], digests: Sequence[int], state: MemoryState) -> list[_Item]:
     """Find each run of the snapshot among the known ones.
 
-    A run that comes twice, as two objects, and that is known once was loaded twice, as Griptape's ``load_runs`` does: it
-    counts once.
+    If a run occurs twice, as two objects, but is known only once, it was loaded twice, as Griptape's ``load_runs`` does. It is
+    counted once.
     """
     known, first = [*state.detached, *state.runs], len(state.detached)
     free: dict[int, list[int]] = {}
@@ -99,7 +99,7 @@ def _items(snapshot: Sequence[GriptapeRun], digests: Sequence[int], state: Memor
 
 
 def _find_edited(items: list[_Item], known: Sequence[KnownRun], unused: set[int], following: int) -> None:
-    """Find edited runs by their ids. Ids can repeat: an id that does is trusted only in the order of the known runs."""
+    """Find edited runs by their ids. A repeated id counts only if the run follows in the order of the known runs."""
     counts = Counter(each.id for each in known)
     unique = {known[index].id: index for index in unused if counts[known[index].id] == 1}
     for item in items:
@@ -136,21 +136,21 @@ class _Comparison:
         diff.append = [item.run for item, known in zip(items, diff.runs, strict=True) if known.position == NEW]
 
     def _front(self) -> int:
-        """Return the index of the first known run that stays. Those before it were trimmed, unless new ones replace them."""
+        """Return the index of the first known run that is kept. Those before it were trimmed, unless new runs replace them."""
         kept = min((index for index in self._used if index >= self._first), default=len(self._known))
         return 0 if kept < len(self._known) and self._items[0].index is None else kept
 
     def _is_in_order(self) -> bool:
-        """Return whether the known runs come in the order in which they are known, and all new ones after them."""
+        """Return whether the known runs are in their stored order, followed by all new ones."""
         indexes = [item.index for item in self._items]
         known = [index for index in indexes if index is not None]
         if indexes[: len(known)] != known:
             return False
-        # Others may have moved our runs; what was detached comes before them only if it is stored before them.
-        put_back = any(index < self._first for index in known)
-        order = [self._known[index].position for index in known] if put_back else known
+        # Others may have moved our runs, so a restored run precedes them only if its position does.
+        is_restored = any(index < self._first for index in known)
+        order = [self._known[index].position for index in known] if is_restored else known
         return all(
-            before < after for before, after in pairwise([each for each in order if not put_back or each != GONE])
+            before < after for before, after in pairwise([each for each in order if not is_restored or each != GONE])
         )
 
     def _keep_positions(self) -> None:
@@ -158,7 +158,7 @@ class _Comparison:
             self._place(item, NEW if item.index is None else self._known[item.index].position)
 
     def _rewrite(self, missing: list[int]) -> None:
-        """Write the runs one after the other over those that are stored: for any order, and any insertion."""
+        """Overwrite the stored runs in sequence. This handles any reordering and any insertion."""
         slots = {known.position: known for known in (self._known[index] for index in {*self._used, *missing})}
         slots.pop(GONE, None)
         free = sorted(slots, reverse=True)
@@ -168,7 +168,7 @@ class _Comparison:
         self.diff.remove = [slots[slot] for slot in sorted(free)]
 
     def _place(self, item: _Item, position: int) -> None:
-        """Put a run of the snapshot at a position; write it if it is not stored there as it is, or may be hidden there."""
+        """Assign a position to a run of the snapshot. Write the run unless it is already stored there, unchanged and visible."""
         self.diff.runs.append(KnownRun(position, item.run.id, item.digest))
         if position <= 0:
             return

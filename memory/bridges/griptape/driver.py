@@ -27,35 +27,35 @@ if TYPE_CHECKING:
 URL_VARIABLE: Final = "MEMORY_URL"
 """Environment variable with the store's URL, for drivers that are created from their JSON, which has no password."""
 
-_SECRET: Final = "***"  # noqa: S105  # what `redact` writes for one
+_SECRET: Final = "***"  # noqa: S105  # how `redact` writes a password
 
 
 @define(kw_only=True, eq=False)
 class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     """Conversation memory driver that keeps a conversation of Griptape in a store.
 
-    A turn writes its own run and nothing else, however long the conversation is. `load` returns what this driver was given
-    last by `store`, followed by what other drivers appended since; their runs are never lost. Both raise the errors of
-    `memory.errors`. If a `store` fails, the next one writes what is missing. Use one driver for one memory.
+    A turn writes only its own run, however long the conversation is. `load` returns the runs that this driver stored last,
+    followed by the runs that others appended since; runs of others are never lost. Both methods raise the errors of
+    `memory.errors`. If a `store` fails, the next one writes the missing runs. Use one driver for each memory.
 
     Args:
         store: a `memory.Store`, which stays open, or the URL of one.
         conversation_id: 1 to 255 characters; a new unique id by default.
-        last: load only so many runs, from the end; all by default. Older runs are not changed by `store` either.
-        trimmed: what happens to runs that ``max_runs`` takes out of the memory: ``"hidden"`` keeps them in the store but does
-            not load them again, ``"deleted"`` deletes them.
+        last: load only this many runs, from the end; default: all. `store` does not change older runs either.
+        trimmed: what happens to runs beyond ``max_runs``: ``"hidden"`` keeps them in the store but does not load them
+            again, ``"deleted"`` deletes them.
         artifacts: artifact classes of the application. Artifacts of unknown classes are loaded as `RawArtifact`.
         namespace: the namespace of the store; that of the given `Store` by default.
         url: used instead of ``store``, as ``to_dict`` writes it: without a password, which is read from ``MEMORY_URL``.
-        migrate: bring the store's schema to the version that this code needs, as ``memory migrate`` does.
+        migrate: migrate the store's schema to the version that this code needs, as ``memory migrate`` does.
         owned: let `close` also close a given `Store`.
-        bring: called if the conversation does not exist yet; returns the runs and the metadata it starts with.
+        bring: called if the conversation does not exist yet; returns the `Change` that imports it, or None.
 
     Raises:
         ConfigurationError: no store was given, or its URL is invalid.
         InvalidValueError: the id or another argument is invalid.
         SchemaError: the store's schema is not the version that this code needs.
-        StoreUnavailableError: the store cannot be reached, which is reported here, before a model is paid.
+        StoreUnavailableError: the store cannot be reached. This is raised here, before any model call is paid for.
 
     >>> import memory
     >>> from griptape.artifacts import TextArtifact
@@ -84,14 +84,14 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     def __attrs_post_init__(self) -> None:
         check_id(self.conversation_id, "the conversation's id")
         if self.last is not None and (type(self.last) is not int or self.last < 0):
-            raise InvalidValueError(f"last is a number of runs, from 0, not {self.last!r}")
+            raise InvalidValueError(f"last must be an int from 0, not {self.last!r}")
         if self.trimmed not in ("hidden", "deleted"):
             raise InvalidValueError(f"trimmed must be 'hidden' or 'deleted', not {self.trimmed!r}")
         self._store = self._open()
         try:
             if self.migrate:
                 self._store.migrate()
-            self._store.begin()  # looks at the schema
+            self._store.ensure_ready()
         except BaseException:
             self.close()
             raise
@@ -143,8 +143,8 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         """Return a replacement for a `LocalConversationMemoryDriver`, which uses a sqlite file beside the old file.
 
         Args:
-            persist_file: as there. ``chat.json`` is imported once, if it exists, and ``chat.json.sqlite`` is used from then on;
-                the conversation's id is ``chat``. None keeps nothing, as there.
+            persist_file: as in Griptape. ``chat.json`` is imported once, if it exists, and ``chat.json.sqlite`` is used from
+                then on; the conversation's id is ``chat``. With None nothing is persisted, as in Griptape.
             options: arguments of the class.
 
         Raises:
@@ -169,13 +169,13 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         """Return a replacement for a `RedisConversationMemoryDriver`, which uses other keys on the same server.
 
         Args:
-            host: as there.
-            port: as there.
+            host: as in Griptape.
+            port: as in Griptape.
             index: becomes the namespace; ``INDEX@DB`` if ``db`` is not 0, because Redis can search in database 0 only.
             db: the database of the old conversation.
-            username: as there.
-            password: as there.
-            conversation_id: as there; by default a new one for each driver, not one for the whole process.
+            username: as in Griptape.
+            password: as in Griptape.
+            conversation_id: as in Griptape; default: a new id for each driver, not one for the whole process.
             client: reads the old conversation; a new client by default.
             options: arguments of the class.
 
@@ -212,13 +212,13 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
 
         Args:
             table_name: the table of the old conversation.
-            partition_key: as there.
-            value_attribute_key: as there; the namespace is ``TABLE:ATTRIBUTE``.
+            partition_key: as in Griptape.
+            value_attribute_key: as in Griptape; the namespace is ``TABLE:ATTRIBUTE``.
             partition_key_value: the conversation's id; with a sort key it is ``PARTITION/SORT``.
-            sort_key: as there.
-            sort_key_value: as there.
-            session: as there.
-            memory_table: the table to be used, created by ``memory migrate``; each run is an item there.
+            sort_key: as in Griptape.
+            sort_key_value: as in Griptape.
+            session: as in Griptape.
+            memory_table: the table to use, created by ``memory migrate``, which stores each run as an item.
             options: arguments of the class.
 
         Raises:
@@ -242,10 +242,10 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         """Return a replacement for a `GriptapeCloudConversationMemoryDriver`, which uses the same thread.
 
         Args:
-            thread_id: as there; the thread must have an alias. ``GT_CLOUD_THREAD_ID`` by default, if there is no alias either.
-            alias: as there; it is the conversation's id.
-            base_url: as there.
-            api_key: as there.
+            thread_id: as in Griptape; the thread must have an alias. Default: ``GT_CLOUD_THREAD_ID``, if ``alias`` is not given.
+            alias: as in Griptape; it is the conversation's id.
+            base_url: as in Griptape.
+            api_key: as in Griptape.
             options: arguments of the class.
 
         Raises:
@@ -257,13 +257,13 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
 
 
 def _with_secrets(url: str | None) -> str:
-    """Return the store's URL; from the environment if it was written without its password, or not at all."""
+    """Return the store's URL, from the environment if the given one has no password or is missing."""
     given = os.environ.get(URL_VARIABLE)
     if url is not None and _SECRET not in url:
         return url
     if not given:
         what = "no store was given" if url is None else f"{url} has no password"
-        raise ConfigurationError(f"{what}: give store=, or set {URL_VARIABLE} to the store's URL")
+        raise ConfigurationError(f"{what}: pass store=, or set {URL_VARIABLE} to the store's URL")
     if url is not None and redact(given) != url:
-        raise ConfigurationError(f"{url} has no password, and {URL_VARIABLE} is another store's: {redact(given)}")
+        raise ConfigurationError(f"{url} has no password, and {URL_VARIABLE} names another store: {redact(given)}")
     return given

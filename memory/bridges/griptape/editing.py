@@ -1,4 +1,4 @@
-"""Turn a comparison into the change of a conversation. An append reads nothing; an edit reads the runs that it touches."""
+"""Turn a `Diff` into the change of a conversation. An append reads nothing; an edit reads the runs that it changes."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
@@ -16,16 +16,14 @@ from memory.errors import ConflictError
 from memory.port.changes import ALL_RUNS, Change, ExpectedVersion
 
 Trimmed: TypeAlias = Literal["hidden", "deleted"]
-"""What happens to runs that ``max_runs`` takes out: ``hidden`` keeps them in the store but does not load them."""
+"""What happens to runs beyond ``max_runs``: ``hidden`` keeps them in the store but does not load them."""
 
 
 class StaleStateError(ConflictError):
-    """The stored runs are not where the driver knows them to be."""
+    """The stored runs are no longer at the positions that the driver knows."""
 
     def __init__(self, conversation_id: str) -> None:
-        super().__init__(
-            f"runs of conversation {conversation_id!r} were changed by someone else meanwhile: store it again"
-        )
+        super().__init__(f"runs of conversation {conversation_id!r} were changed by someone else: call store() again")
 
 
 @dataclass(slots=True)
@@ -34,7 +32,7 @@ class Edit:
 
     Attributes:
         change: the change of the conversation; None if there is nothing to write.
-        new: the runs to be appended.
+        new: the runs to append.
         state: the state after the change, with `NEW` as the position of each appended run.
     """
 
@@ -49,7 +47,7 @@ class Editor:
     Args:
         conversation_id: its id.
         codec: converts runs.
-        trimmed: what happens to runs that ``max_runs`` takes out.
+        trimmed: what happens to runs beyond ``max_runs``.
     """
 
     def __init__(self, conversation_id: str, codec: Codec, trimmed: Trimmed) -> None:
@@ -66,11 +64,11 @@ class Editor:
         return Edit(change, new, state)
 
     def edit(self, uow: UnitOfWork, state: MemoryState, diff: Diff, metadata: dict[str, Json]) -> Edit:
-        """Return the edit of a conversation that exists.
+        """Return the edit of an existing conversation.
 
         Raises:
-            StaleStateError: others changed the runs that are to be edited.
-            NotFoundError: there is no such conversation.
+            StaleStateError: someone else changed the runs to edit.
+            NotFoundError: the conversation does not exist.
         """
         return _Editing(self, uow, state, diff).edit(metadata)
 
@@ -104,7 +102,7 @@ class _Editing:
         return Edit(self._change(after, remove, hide), self._new, after)
 
     def _change(self, after: MemoryState, remove: list[KnownRun], hide: list[KnownRun]) -> Change | None:
-        """Return the change that edits the conversation; None if it is already as it is to be."""
+        """Return the change that edits the conversation; None if there is nothing to change."""
         conversation = self._uow.conversations.get(self._id)
         record = cast(ConversationRecord, conversation.record)
         if record.incarnation != self._state.incarnation:
@@ -134,26 +132,27 @@ class _Editing:
         return tuple([run.to_record() for run in self._new])
 
     def _shown_from(self, hidden: list[KnownRun]) -> tuple[int, list[KnownRun]]:
-        """Return the position from which the conversation is to be loaded, and the runs to be hidden one by one.
+        """Return the position from which the conversation will be loaded, and the runs to hide one by one.
 
-        A run that others appended is never hidden by its position: the driver has not seen it.
+        The position never hides a run that others appended, because this driver has not seen it.
         """
         state, kept = self._state, self._kept
         shown, hide = state.shown_from, list[KnownRun]()
-        is_left_out = state.is_window and self._diff.runs  # what leaves a window in front: the next load ends before it
+        # With ``last=``, trimmed runs need no mark: the next load leaves them out anyway.
+        is_left_out = state.is_window and self._diff.runs
         if hidden and not is_left_out:
             last = max(known.position for known in hidden)
             first = min([last + 1, state.unseen, *kept])
             shown, hide = (first, hide) if first > last else (shown, hidden)
-        if kept and min(kept) < shown:  # hidden runs were put back; those that lie behind them stay hidden
+        if kept and min(kept) < shown:  # hidden runs were restored; the hidden ones after them stay hidden
             shown = min(kept)
             hide = [*hide, *[known for known in self._diff.detached if shown <= known.position < state.shown_from]]
         return shown, hide
 
-    # what is stored
+    # reading and writing stored runs
 
     def _read(self, remove: list[KnownRun], hide: list[KnownRun]) -> None:
-        """Read the runs to be touched, and check that each is still where the driver knows it to be."""
+        """Read the runs to change, and check that each is still at the position that the driver knows."""
         written = {at for slot, write in self._diff.write.items() for at in (slot, write.before) if at}
         needed = written | {each.position for each in hide}
         touched = needed | {each.position for each in remove}
@@ -170,7 +169,7 @@ class _Editing:
         self._stored.update({cast(int, run.position): run for run in runs})
 
     def _written(self) -> dict[int, Run]:
-        """Return the runs that replace others, by position."""
+        """Return the runs that replace stored ones, by position."""
         written: dict[int, Run] = {}
         for at, write in self._diff.write.items():
             stored = self._stored[at]
@@ -192,7 +191,7 @@ class _Editing:
         self._new[0] = marks.mark(self._new[0], self._created_at, shown)
 
     def _mark_stored(self, after: MemoryState, removed: list[int], written: dict[int, Run]) -> None:
-        """Write the mark into a stored run: the last known one that stays, or a later one that has a mark already."""
+        """Write the mark into a stored run: the last known one that is kept, or a later one that already has a mark."""
         places = {known.position for known in (*after.runs, *after.detached)} - {0, *removed}
         if not places:
             return

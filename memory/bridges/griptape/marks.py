@@ -1,9 +1,9 @@
-"""How runs are hidden: they stay in the store, and are not loaded.
+"""Hide runs: they stay in the store but are not loaded.
 
-A run's metadata can hold a mark. Its ``position`` says from where the conversation is loaded; 0 stands for the run that has
-the mark. The last run with such a mark decides. It is written with an appended run, so hiding costs no edit and conflicts with
-nobody. Where runs of others lie in between, ``hidden`` hides single runs. ``of`` is when the conversation was created: in
-another conversation under the same id a mark means nothing.
+A run's metadata can hold a mark. Its ``position`` is the position from which the conversation is loaded; 0 means the run with
+the mark. The last such mark in the conversation applies. It is written with an appended run, so that hiding needs no edit and
+never conflicts. If runs of others lie in between, ``hidden`` hides single runs. ``of`` is when the conversation was created: a
+mark of another conversation under the same id is ignored.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from memory.formats.griptape import SHOWN_FROM
 
 
 def shown_from(runs: Sequence[Run], created_at: int) -> int:
-    """Return the position from which these runs are loaded, as the last mark among them says; 0 if there is none."""
+    """Return the position of the last mark among these runs, from which they are loaded; 0 if there is no mark."""
     for run in reversed(runs):
         position = _mark(run, created_at).get("position")
         if isinstance(position, int):
@@ -24,27 +24,27 @@ def shown_from(runs: Sequence[Run], created_at: int) -> int:
 
 
 def visible(runs: Iterable[Run], first: int, created_at: int) -> list[Run]:
-    """Return the runs that are loaded: from this position on, without those that are hidden one by one."""
+    """Return the visible runs: those from this position on that are not hidden one by one."""
     return [run for run in runs if (run.position or 0) >= first and not _mark(run, created_at).get("hidden")]
 
 
 def has_mark(run: Run, created_at: int) -> bool:
-    """Return whether the run says from where the conversation is loaded."""
+    """Return whether the run has a mark with a position."""
     return "position" in _mark(run, created_at)
 
 
 def mark(run: Run, created_at: int, position: int) -> Run:
-    """Return the run with a mark that the conversation is loaded from this position."""
+    """Return the run with a mark to load the conversation from this position."""
     return _with(run, {**_mark(run, created_at), "position": position, "of": created_at})
 
 
 def hide(run: Run, created_at: int) -> Run:
-    """Return the run hidden."""
+    """Return the run with a mark that hides it."""
     return _with(run, {**_mark(run, created_at), "hidden": True, "of": created_at})
 
 
 def in_place_of(run: Run, stored: Run, created_at: int) -> Run:
-    """Return the run with the mark of the run that it replaces, visible."""
+    """Return the run, visible, with the position mark of the run that it replaces."""
     kept = _mark(stored, created_at)
     return _with(run, {name: value for name, value in kept.items() if name != "hidden"} if "position" in kept else None)
 

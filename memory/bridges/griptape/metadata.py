@@ -1,4 +1,4 @@
-"""Griptape's metadata of a conversation, as a store keeps it."""
+"""Convert and merge Griptape's metadata of a conversation."""
 
 import logging
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ _log = logging.getLogger("memory")
 
 
 def metadata_of(meta: Mapping[str, Any]) -> dict[str, Json]:
-    """Return Griptape's metadata as JSON. What has no JSON becomes text, with a warning in the log."""
+    """Return Griptape's metadata as JSON. If that fails, log a warning and convert all values to text."""
     try:
         return cast("dict[str, Json]", to_json(dict(meta)))
-    except Exception as error:  # noqa: BLE001  # whatever a class raises: the runs must be stored nevertheless
-        _log.warning("a part of the conversation's metadata has no JSON, and is kept as text: %s", error)
+    except Exception as error:  # noqa: BLE001  # classes may raise anything; the runs must be stored nevertheless
+        _log.warning("the conversation's metadata cannot be converted to JSON, and is stored as text: %s", error)
         return {str(key): str(value) for key, value in meta.items()}
 
 
 def metadata_text(metadata: dict[str, Json]) -> str:
-    """Return the metadata as a store keeps it. What no store can keep becomes text, with a warning in the log."""
+    """Return the metadata as JSON text. Values that no store can keep become text, with a warning in the log."""
     try:
         return encode_metadata(metadata)
     except InvalidValueError as error:
-        _log.warning("a part of the conversation's metadata cannot be stored, and is kept as text: %s", error)
+        _log.warning("a part of the conversation's metadata cannot be stored exactly, and is stored as text: %s", error)
     return encode_metadata(
         {key: value if _is_storable({key: value}) else str(value) for key, value in metadata.items()}
     )
@@ -41,7 +41,7 @@ def _is_storable(metadata: dict[str, Json]) -> bool:
 
 
 def merged(base: dict[str, Json], ours: dict[str, Json], theirs: dict[str, Json]) -> dict[str, Json]:
-    """Return the stored metadata with our changes since ``base``: what others changed stays.
+    """Three-way merge: return their metadata with our changes since ``base`` applied.
 
     >>> merged({"a": 1, "b": 1}, {"a": 2}, {"a": 1, "b": 1, "c": 1})
     {'a': 2, 'c': 1}

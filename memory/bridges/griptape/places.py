@@ -1,4 +1,4 @@
-"""Options that replace Griptape's own drivers: the store to use, and how to import the old conversation once."""
+"""Driver options that replace Griptape's own drivers: which store to use, and how to import the old conversation once."""
 
 import os
 from collections.abc import Callable
@@ -13,13 +13,14 @@ from memory.formats.envelopes import read_envelope
 from memory.formats.griptape_local import id_of
 from memory.formats.registry import name_of
 from memory.port.changes import Change
+from memory.port.urls import sqlite_url
 from memory.transfer import parse
 
 if TYPE_CHECKING:
     import boto3
 
 Bring: TypeAlias = Callable[[], Change | None]
-"""Returns the change that creates a conversation which is not in the store yet; None if there is no old one."""
+"""Returns the change that imports the old conversation; None if there is none. Called if the store has none either."""
 
 _Options: TypeAlias = dict[str, Any]
 
@@ -29,13 +30,13 @@ def nothing() -> None:
 
 
 def local(persist_file: str | None) -> _Options:
-    """Return the options that replace the local driver's file."""
+    """Return the options that replace a `LocalConversationMemoryDriver`."""
     if persist_file is None:
         return {"store": "memory://"}
     path = Path(persist_file)
-    id = id_of(name_of(persist_file))  # as `memory import` has it
+    id = id_of(name_of(persist_file))  # the same id as from `memory import`
     return {
-        "store": f"sqlite:///{quote(str(path))}.sqlite",
+        "store": sqlite_url(Path(f"{path}.sqlite")),
         "conversation_id": id,
         "bring": lambda: _envelope(id, _read_file(path), f"the file {path}"),
     }
@@ -43,7 +44,7 @@ def local(persist_file: str | None) -> _Options:
 
 def _read_file(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")  # it is ASCII, whatever the locale was
+        return path.read_text(encoding="utf-8")  # Griptape writes ASCII in any locale
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -61,12 +62,12 @@ def redis(
     conversation_id: str | None,
     client: Any,
 ) -> _Options:
-    """Return the options that replace a field of the Redis driver's hash."""
+    """Return the options that replace a `RedisConversationMemoryDriver`."""
     user = f"{quote(username, safe='')}:{quote(password, safe='')}@" if password is not None else ""
     url = f"redis://{user}{f'[{host}]' if ':' in host else host}:{port}"
     options: _Options = {"store": url, "namespace": index if db == 0 else f"{index}@{db}"}
     if conversation_id is None:
-        return options  # a new one: nothing can be there
+        return options  # a new id, so there is no old conversation
 
     def bring() -> Change | None:
         import redis as driver
@@ -96,12 +97,12 @@ def dynamodb(
     session: "boto3.Session | None",
     memory_table: str | None,
 ) -> _Options:
-    """Return the options that replace an item of the DynamoDB driver."""
+    """Return the options that replace an `AmazonDynamoDbConversationMemoryDriver`."""
     if memory_table is None:
         raise ConfigurationError(
-            f"the table {table_name} holds each conversation in one item of up to 400 KB; here each run is an item, in a table "
-            "with other keys: make one with `memory migrate --store dynamodb://NAME`, and give memory_table='NAME'. "
-            "What is in the old table is brought over when it is first loaded, and stays there"
+            f"memory_table is missing: this driver stores each run as an item, and the table {table_name} has other keys. Create "
+            "a table with `memory migrate --store dynamodb://NAME`, and pass memory_table='NAME'. A conversation in the old "
+            "table is imported when it is first loaded; the old item is not changed"
         )
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
@@ -120,7 +121,7 @@ def dynamodb(
             item = resource.Table(table_name).get_item(Key=key, ConsistentRead=True).get("Item", {})
         except (BotoCoreError, ClientError) as error:
             if code_of(error) == "ResourceNotFoundException":
-                return None  # Griptape's table is gone by now
+                return None  # Griptape's table was deleted
             raise translate(error, where) or ConfigurationError(f"{where}: {error}") from error
         finally:
             resource.meta.client.close()
@@ -136,7 +137,7 @@ def dynamodb(
 
 
 def cloud(thread_id: str | None, alias: str | None, base_url: str | None, api_key: str | None) -> _Options:
-    """Return the options that replace the driver of a thread on Griptape Cloud."""
+    """Return the options that replace a `GriptapeCloudConversationMemoryDriver`."""
     from memory.adapters.cloud import GriptapeCloudRepository
 
     base_url = base_url or os.environ.get("GT_CLOUD_BASE_URL") or "https://cloud.griptape.ai"
@@ -148,17 +149,17 @@ def cloud(thread_id: str | None, alias: str | None, base_url: str | None, api_ke
     place = repository.conversation_of(thread_id)
     if place is None:
         raise ConfigurationError(
-            f"the thread {thread_id!r} has no alias, and a conversation is found by its thread's: give it one, or use alias="
+            f"the thread {thread_id!r} has no alias, by which this driver finds the conversation: set one, or pass alias="
         )
     return {**options, "namespace": place[0], "conversation_id": place[1]}
 
 
 def _envelope(id: str, text: object, what: str) -> Change | None:
-    """Return the conversation that a driver of Griptape's has stored as one text; None where it has none."""
+    """Return the change that creates a conversation from the JSON text of Griptape's driver; None if there is no text."""
     if text is None:
         return None
     try:
         value = parse(text if isinstance(text, (str, bytes)) else str(text))
         return read_envelope(id, value, now())
-    except (ValueError, RecursionError) as error:  # InvalidValueError among them
-        raise CorruptRecordError(f"{what} is no conversation of Griptape's: {error}") from error
+    except (ValueError, RecursionError) as error:  # including InvalidValueError
+        raise CorruptRecordError(f"{what} is not a conversation of Griptape: {error}") from error

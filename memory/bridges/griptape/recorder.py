@@ -1,4 +1,4 @@
-"""Load a conversation of Griptape from a store, and write what its memory changes."""
+"""Load a Griptape conversation from a store, and write the changes of its memory."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,19 +37,19 @@ from memory.transfer.reading import retry_on_conflict, runs_in
 
 _RETRIES: Final = 10
 _FIRST_PAGE, _GROWTH = 256, 8  # runs; a long conversation is read in few, larger pages
-_BEHIND: Final = 16  # runs that others may have appended to those that a memory brings along
+_BEHIND: Final = 16  # how many runs of others may follow the runs of a memory that was restored from its JSON
 
 
 class Recorder(ForkAware):
     """One conversation, for the memory of one driver. Safe to use from several threads.
 
     Args:
-        store: where the conversation is kept.
+        store: the store of the conversation.
         conversation_id: its id.
         codec: converts runs.
-        last: how many runs are loaded; None for all.
-        trimmed: what happens to runs that ``max_runs`` takes out.
-        bring: returns the change that creates the conversation, from where Griptape's own driver kept it.
+        last: how many runs to load; None for all.
+        trimmed: what happens to runs beyond ``max_runs``.
+        bring: returns the change that imports the conversation from the storage of Griptape's own driver.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Recorder(ForkAware):
             PersistenceError: the store failed.
         """
         with self._lock:
-            self._settle()
+            self._resolve_pending()
             conversation, runs, first = retry_on_conflict(self._load)
             state = self._state
             shown = visible(runs, first, state.created_at)
@@ -102,7 +102,7 @@ class Recorder(ForkAware):
             return loaded, metadata
 
     def _load(self) -> tuple[Conversation | None, list[Run], int]:
-        """Return the conversation, and what `_read` returns of the same version; `ConflictError` if it was edited meanwhile."""
+        """Return the conversation, and the result of `_read` for the same version; `ConflictError` if it was edited meanwhile."""
         with self._store.begin() as uow:
             conversation = self._look(uow)
         if conversation is None:
@@ -110,10 +110,10 @@ class Recorder(ForkAware):
         return conversation, *self._read(cast(ConversationRecord, conversation.record), self._last)
 
     def _look(self, uow: UnitOfWork) -> Conversation | None:
-        """Return the conversation, None if there is none; bring it from the old place if it is there."""
+        """Return the conversation, or None. If it is missing, import it from the storage of Griptape's own driver."""
         conversation = self._get(uow)
         if conversation is None and (change := self._bring()) is not None:
-            with suppress(AlreadyExistsError):  # another process brought the same
+            with suppress(AlreadyExistsError):  # another process imported it
                 self._store.commit(ChangeSet.of([change], self._store.repository.clock()))
             conversation = self._get(uow)
         record = None if conversation is None else cast(ConversationRecord, conversation.record)
@@ -148,32 +148,32 @@ class Recorder(ForkAware):
     # store
 
     def store(self, runs: list[GriptapeRun], meta: dict[str, Any]) -> None:
-        """Write what differs from what was loaded or stored before.
+        """Write the changes since the last load or store.
 
         Raises:
-            PersistenceError: the store failed. The next call writes what is missing, once.
+            PersistenceError: the store failed. The next call writes what is missing, exactly once.
         """
         with self._lock:
-            snapshot = list(runs)  # another thread may append meanwhile: it stores after this
+            snapshot = list(runs)  # another thread may append to the list; it calls store() after this
             digests = list(map(self._codec.digest, snapshot))
             metadata = metadata_of(meta)
 
             def work(uow: UnitOfWork) -> None:
-                self._settle()
+                self._resolve_pending()
                 try:
                     self._write(uow, snapshot, digests, metadata)
                 except (NotFoundError, AlreadyExistsError) as error:
                     self._state = replace(self._state, is_current=False)
                     raise ConflictError(
-                        f"conversation {self._id!r} was removed, created or edited by someone else meanwhile: store it again"
+                        f"conversation {self._id!r} was removed, created or edited by someone else: call store() again"
                     ) from error
 
             self._store.run(work, retries=_RETRIES)
 
-    def _settle(self) -> None:
-        """Find out whether the previous commit was written: its answer was lost, or a read after it failed."""
+    def _resolve_pending(self) -> None:
+        """Resolve a pending commit, whose response was lost or after which a read failed."""
         if self._pending is not None:
-            # These prove that it was not written: the next comparison finds its runs new.
+            # These errors prove that it was not written. Its runs are then new in the next comparison.
             with suppress(NotFoundError, AlreadyExistsError, ConflictError):
                 self._commit(*self._pending)
 
@@ -202,13 +202,13 @@ class Recorder(ForkAware):
         diff = compare(self._state, snapshot, digests)
         if not diff.unsure or self._state.incarnation is None:
             return diff
-        # Runs that were made anew from their JSON, as a Structure that is read from its own JSON has them.
+        # These runs may have been restored from JSON, for example with a Structure that was serialized.
         everywhere = any(known.position != NEW for known in diff.runs)
         self._recognise(set(diff.unsure), None if everywhere else len(snapshot) + _BEHIND)
         return compare(self._state, snapshot, digests)
 
     def _recognise(self, digests: set[int], among: int | None) -> None:
-        """Look for these runs in the store, among the last runs or (None) among all; what is found can be put back."""
+        """Search the store for these runs, in the last ``among`` runs or (None) in all; those found become detached runs."""
         with self._store.begin() as uow:
             page = uow.runs.list(self._id) if among is None else uow.runs.last(self._id, among)
         state = self._state
@@ -218,7 +218,7 @@ class Recorder(ForkAware):
         self._state = replace(state, detached=sorted([*state.detached, *found]), shown_from=shown)
 
     def _commit(self, changes: ChangeSet, then: Callable[[Receipt], None]) -> None:
-        """Commit; the commit stays pending until it is known whether it was written, and what it wrote is read."""
+        """Commit. The commit stays pending until its outcome is known and ``then`` has returned."""
         is_repeated, self._pending = self._pending is not None, (changes, then)
         try:
             receipt = self._store.commit(changes)
@@ -231,14 +231,14 @@ class Recorder(ForkAware):
             self._pending = None
             raise
         except PersistenceError:
-            if not is_repeated:  # else the error says nothing about the commit before
+            if not is_repeated:  # of a repeated commit, the error does not tell whether the first one was written
                 self._pending = None
             raise
         then(receipt)
         self._pending = None
 
     def _written(self, planned: Edit, receipt: Receipt) -> None:
-        """Take over the state after a commit."""
+        """Update the state after a commit."""
         written = cast(Written, receipt.written[self._id])
         state, before = planned.state, planned.state.incarnation
         state = state.appended(self._positions(planned.new, state.last_position, written))
@@ -251,7 +251,7 @@ class Recorder(ForkAware):
         self._state = replace(state, incarnation=written.incarnation)
 
     def _positions(self, new: list[Run], last: int, written: Written) -> list[int]:
-        """Return the positions of the new runs: the last ones, if nobody could append between them or after."""
+        """Return the positions of the new runs: the last ones, unless others may have appended between or after them."""
         end, count = written.last_position, len(new)
         if end != UNKNOWN and (count == 0 or self._store.repository.capabilities.atomic or end - count == last):
             return list(range(end - count + 1, end + 1))
@@ -268,6 +268,6 @@ def _position(run: Run) -> int:
 
 
 def _sameness(run: Run) -> tuple[str, str, str]:
-    """Return what identifies a run on any store, besides its position."""
+    """Return the fields that identify a run on any store, besides its position."""
     record = run.to_record(1)
     return record.id, record.input, record.output

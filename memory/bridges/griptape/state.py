@@ -1,4 +1,4 @@
-"""What a driver knows of its conversation: the runs it loaded or stored last, and where they are stored."""
+"""The state of a driver: the runs that it loaded or stored last, and the positions where they are stored."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +13,7 @@ GONE: Final = 0
 NEW: Final = -1
 """As a position: the run is about to be appended."""
 
-_MOST_DETACHED: Final = (
-    1_000  # runs that can be put back after an edit; older ones are found in the store, if unchanged
-)
+_MOST_DETACHED: Final = 1_000  # runs that can be restored after an edit; older ones are found in the store if unchanged
 
 
 class KnownRun(NamedTuple):
@@ -28,18 +26,18 @@ class KnownRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MemoryState:
-    """State of one memory: what its driver loaded or stored last.
+    """State of one memory at its driver's last load or store.
 
     Attributes:
         runs: the runs, in the order of the memory.
-        detached: runs that the memory no longer has and that are still stored. It may put them back.
+        detached: runs that are still stored but no longer in the memory, which may restore them.
         metadata: the conversation's metadata.
-        incarnation: identifies the conversation; None if there is none, as far as is known.
+        incarnation: identifies the conversation; None if no conversation is known to exist.
         created_at: when the conversation was created, in microseconds since 1970.
         last_position: the highest position that this driver loaded or wrote.
         shown_from: the position from which runs are loaded; 0 for all.
-        unseen: the lowest position that may hold a visible run which this driver does not know.
-        is_window: whether older runs were left out on purpose (``last=``).
+        unseen: the lowest position at which there may be a visible run that this driver does not know.
+        is_window: whether ``last=`` left out older runs.
         is_current: whether the conversation was looked up; if not, the next `store` does so first.
     """
 
@@ -55,7 +53,7 @@ class MemoryState:
     is_current: bool = False
 
     def looked_up(self, incarnation: str | None, created_at: int, last_position: int) -> "MemoryState":
-        """Return the state after a look at the conversation. If it was replaced by another one, all known runs are gone."""
+        """Return the state after reading the conversation. If another conversation replaced it, all known runs are gone."""
         if incarnation == self.incarnation:
             return replace(self, created_at=created_at, is_current=True)
         return MemoryState(
@@ -68,7 +66,7 @@ class MemoryState:
         )
 
     def relocated(self, stored: Iterable[KnownRun]) -> "MemoryState":
-        """Return the state with each run where it is stored now. What others removed, or replaced by another run, is gone.
+        """Return the state with the current position of each run; runs that others removed or replaced are `GONE`.
 
         Args:
             stored: all runs of the conversation that are visible or known.
@@ -91,7 +89,7 @@ class MemoryState:
         return replace(self, runs=runs, detached=detached, unseen=unseen)
 
     def appended(self, positions: Sequence[int]) -> "MemoryState":
-        """Return the state with these positions for its new runs; a gap before one holds runs of others."""
+        """Return the state with these positions for its new runs. A gap between them means that others appended runs."""
         places = iter(positions)
         runs = [known._replace(position=next(places)) if known.position == NEW else known for known in self.runs]
         gap = next((n for n, at in enumerate(positions, self.last_position + 1) if at != n), ALL_RUNS)

@@ -17,10 +17,10 @@ class _Before(str):
 class PersistentSummaryConversationMemory(SummaryConversationMemory):
     """Griptape's `SummaryConversationMemory`, with a summary that is stored with each run that changes it.
 
-    Griptape's own class never stores its summary, and counts the summarized runs from the first run in memory: with
-    ``max_runs``, or if only the last runs are loaded, the newest runs are then missing from the prompt. This class also
-    stores the id of the last summarized run. Its keys in the metadata are ``summary`` and ``summary_index``, which
-    Griptape's own class reads, and ``summary_run``.
+    Griptape's own class never stores its summary, and counts the summarized runs from the first run in memory. With
+    ``max_runs``, or if only the last runs are loaded, the newest runs are then missing from the prompt. This class therefore
+    also stores the id of the last summarized run. Its metadata keys are ``summary`` and ``summary_index``, which Griptape's own
+    class reads, and ``summary_run``.
 
     It works with any driver and takes Griptape's arguments.
     """
@@ -42,7 +42,7 @@ class PersistentSummaryConversationMemory(SummaryConversationMemory):
         if index > self.summary_index:
             before = _Before(self.summary or "")
             summary = self.summarize_runs(before, self.runs[self.summary_index : index])
-            if summary is not before:  # else the model failed, which Griptape logged; the next run tries again
+            if summary is not before:  # otherwise the model failed and Griptape logged it; the next run retries
                 self.summary, self.summary_index = summary, index
                 self.meta |= {_SUMMARY: summary, _INDEX: index, _RUN: self.runs[index - 1].id}
 
@@ -62,11 +62,11 @@ class PersistentSummaryConversationMemory(SummaryConversationMemory):
         self.summary = summary if isinstance(summary, str) else None
         known = index if isinstance(index, int) and 0 <= index <= len(runs) and self.summary is not None else 0
         if isinstance(last, str) and (known == 0 or runs[known - 1].id != last):
-            # Not the same runs were loaded; if the last summarized run is not among them, none of them is summarized.
+            # Other runs were loaded than before. If the last summarized run is not among them, none is summarized.
             known = max((at for at, run in enumerate(runs, 1) if run.id == last), default=0)
         self.summary_index = known
         return runs
 
 
-# Not as a decorator: a type checker that does not see Griptape's types would take the field above for the only argument.
+# Not a decorator: a type checker without Griptape's types would take the field above for the only argument.
 define(slots=False)(PersistentSummaryConversationMemory)

@@ -17,7 +17,8 @@ def lines(store: Store) -> bytes:
 
 
 def test_what_is_exported_and_imported_is_the_same(connect: Callable[..., GriptapeCloudRepository]) -> None:
-    origin, cloud, back = memory.connect("memory://"), Store(connect(), "copy"), memory.connect("memory://")
+    origin, back = (memory.connect("memory://", namespace="copy") for _ in range(2))
+    cloud = Store(connect(), "copy")
     put(origin, "gaps", {"n": 1.0, "odd": "\ud83d\ude00", "\x00": [2**70]}, *[run(n) for n in range(8)])
     put(origin, "long", None, *[Run({"n": n}, "x" * 2000, {"k": n}) for n in range(150)])
     put(origin, "x" * 255)

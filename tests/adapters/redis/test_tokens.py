@@ -28,7 +28,7 @@ def is_covered(found: Cover, digits: str) -> bool:
     return bool(own & set(found.beginnings)) or digits in found.keys
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(keys, keys, keys)
 def test_a_cover_is_the_range_or_more(low: bytes, high: bytes, one: bytes) -> None:
     found = cover(low.hex(), high.hex())
@@ -36,7 +36,7 @@ def test_a_cover_is_the_range_or_more(low: bytes, high: bytes, one: bytes) -> No
     assert is_covered(found, one.hex()) == within if found.exact else is_covered(found, one.hex()) >= within
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(numbers, numbers)
 def test_ranges_of_numbers_are_exact(bound: int | float, one: int | float) -> None:
     """Of all numbers of 64 significant bits, that is of all floats and all integers that anybody counts with."""
@@ -56,7 +56,7 @@ def test_ranges_of_numbers_are_exact(bound: int | float, one: int | float) -> No
         assert len(found.beginnings) < 800
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=20), texts)
 def test_beginnings_of_strings(prefix: str, one: str) -> None:
     planned, _ = plan(where("v").startswith(prefix))
@@ -95,7 +95,7 @@ def test_the_largest_and_smallest_numbers() -> None:
             assert all(is_in >= within for is_in, within in zip(covered, expected, strict=True)), (low, high)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=30))
 def test_ids_sort_by_their_ranks_and_digits(one: str, other: str) -> None:
     assert (one < other) == (id_digits(one) < id_digits(other))
@@ -111,7 +111,7 @@ SAFE = re.compile(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(criteria(values, (*ODD_NUMBERS, *ODD_STRINGS)))
 def test_no_value_reaches_the_text_of_a_query(criterion: Criterion) -> None:
     planned, _ = plan(criterion)
@@ -119,7 +119,7 @@ def test_no_value_reaches_the_text_of_a_query(criterion: Criterion) -> None:
     assert SAFE.fullmatch(text), text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scalars)
 def test_a_value_is_found_by_its_token_alone(value: Json) -> None:
     tokens = Tokens("memory", "default")

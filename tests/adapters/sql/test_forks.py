@@ -6,6 +6,7 @@ import select
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -20,10 +21,11 @@ from tests.adapters.sql.checking import assert_consistent
 from tests.rounds import rounds
 
 NEEDS = pytest.mark.needs("postgres")
+WAITING = {"timeout": 30}  # for the file's lock; sqlite's driver would wait five seconds, which a busy machine may need
 OPENED = [
     pytest.param((None, "sqlite_url"), id="sqlite-url"),
-    pytest.param((create_engine, "sqlite_url"), id="sqlite-engine"),
-    pytest.param((lambda url: create_engine(url, poolclass=NullPool), "sqlite_url"), id="sqlite-no-pool"),
+    pytest.param((partial(create_engine, connect_args=WAITING), "sqlite_url"), id="sqlite-engine"),
+    pytest.param((partial(create_engine, connect_args=WAITING, poolclass=NullPool), "sqlite_url"), id="sqlite-no-pool"),
     pytest.param((None, "postgres_url"), id="postgresql-url", marks=NEEDS),
     pytest.param((create_engine, "postgres_url"), id="postgresql-engine", marks=NEEDS),
 ]

@@ -113,7 +113,7 @@ class _Holds(OnMetadata):
         self.path = path
         self._test = test
 
-    def holds(self, value: Json) -> bool:
+    def matches_value(self, value: Json) -> bool:
         return self._test(value)
 
 
@@ -147,7 +147,7 @@ class EqualityOfDoubles(_OtherEquality):
 
     def equal(self, value: Json, other: Json) -> bool:
         if not isinstance(value, int) or not isinstance(other, int) or max(abs(value), abs(other)) > 2**1000:
-            return OneOf((), (other,)).holds(value)
+            return OneOf((), (other,)).matches_value(value)
         return float(value) == float(other) and isinstance(value, bool) == isinstance(other, bool)
 
 
@@ -156,7 +156,7 @@ class EqualityOfBeginnings(_OtherEquality):
 
     def equal(self, value: Json, other: Json) -> bool:
         cut = [one[:256] if isinstance(one, str) else one for one in (value, other)]
-        return OneOf((), (cut[1],)).holds(cut[0])
+        return OneOf((), (cut[1],)).matches_value(cut[0])
 
 
 class StringsSortedAsUtf16(Faulty):
@@ -169,7 +169,7 @@ class StringsSortedAsUtf16(Faulty):
 
     def _compare(self, criterion: Orders, value: str) -> bool:
         units = [text.encode("utf-16-be", "surrogatepass").hex() for text in (value, cast(str, criterion.bound))]
-        return Orders((), criterion.operator, units[1]).holds(units[0])
+        return Orders((), criterion.operator, units[1]).matches_value(units[0])
 
 
 class BooleansAreOrdered(Faulty):
@@ -178,7 +178,9 @@ class BooleansAreOrdered(Faulty):
     def meant(self, criterion: Criterion) -> Criterion:
         if not isinstance(criterion, Orders):
             return super().meant(criterion)
-        return _Holds(criterion.path, lambda value: criterion.holds(int(value) if isinstance(value, bool) else value))
+        return _Holds(
+            criterion.path, lambda value: criterion.matches_value(int(value) if isinstance(value, bool) else value)
+        )
 
 
 class DotsDivideEveryPath(Faulty):
