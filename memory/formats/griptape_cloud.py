@@ -5,7 +5,7 @@ from functools import partial
 from typing import Final
 
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.adapters.cloud.names import DEFAULT_NAMESPACE
+from memory.adapters.cloud.aliases import DEFAULT_NAMESPACE
 from memory.adapters.cloud.records import Thread
 from memory.domain.entities import Run
 from memory.domain.records import decode_metadata
