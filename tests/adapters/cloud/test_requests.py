@@ -36,7 +36,8 @@ REPLACE, REMOVE = "PATCH messages/*", "DELETE messages/*"
 
 
 @pytest.fixture
-def long(store: Store) -> None:
+def long(connect: Connect) -> None:
+    store = Store(connect(timeout=60))  # 250 requests of one operation, on a machine that may be busy
     put(store, "long", {"n": 1}, *[run(n) for n in range(100)])
     with store.begin() as uow:
         uow.runs.append("long", *[run(n) for n in range(100, 350)])
