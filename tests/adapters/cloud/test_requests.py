@@ -45,6 +45,7 @@ def long(connect: Connect) -> None:
 
 @pytest.mark.usefixtures("long")
 def test_an_append_is_two_requests(store: Store, connect: Connect, cloud_server: CloudServer) -> None:
+    read(store, "long")
     connections = cloud_server.connections
     with costing(cloud_server, LIST, ADD), store.begin() as uow:
         uow.runs.append("long", run("one"))
