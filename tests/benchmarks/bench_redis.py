@@ -5,6 +5,8 @@ that does the same writes, a pipeline that reads the same hashes. Both sides tak
 """
 
 import itertools
+import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -17,23 +19,22 @@ import memory
 from memory import Run, Store, where
 from memory.adapters.redis import RedisRepository
 from memory.adapters.redis.keys import Keys
-from memory.adapters.redis.tokens import Tokens
+from memory.adapters.redis.models import entry_token
 from memory.domain.criteria import Criterion
 from memory.domain.records import ConversationRecord, RunRecord, encode_metadata
+from memory.domain.values import to_datetime
 from memory.port.changes import Change, ChangeSet
-from memory.port.index import key
 from tests.benchmarks.measuring import TEXT, fill, fill_for_queries, in_turns, report, timed
 from tests.servers import redis as server
 
-CONVERSATIONS = 100_000
+CONVERSATIONS = 200_000
 BEGIN = time.time_ns() // 1_000 - CONVERSATIONS * 1_000_000  # one a second, until now
 METADATA = {"customer": "ada", "priority": 3, "domain": "Restaurants", "open": True}
 APPEND = """
 local position = redis.call('HGET', KEYS[1], 'last_position') + 1
-local run = KEYS[3] .. position
-redis.call('HSET', run, 'id', ARGV[1], 'input', ARGV[2], 'output', ARGV[3], 'metadata', '{}', 'created_at', ARGV[4])
-redis.call('ZADD', KEYS[2], position, position)
-redis.call('HSET', KEYS[1], 'run_count', position, 'last_position', position, 'updated_at', ARGV[4], 'by_updated_at', ARGV[4])
+redis.call('ZADD', KEYS[2], position, position .. '\\n' .. ARGV[1])
+redis.call('HSET', KEYS[1], 'run_count', position, 'last_position', position, 'updated_at', ARGV[2])
+redis.call('ZADD', KEYS[3], ARGV[2], ARGV[3])
 redis.call('SET', KEYS[4], position, 'PX', 90000000)
 return position
 """
@@ -47,13 +48,17 @@ def bench_appends(store: Store, client: Any, keys: Keys) -> None:
     for name, runs in (("ours", 10), ("floor", 10), ("long", 100_000)):
         fill(store, name, runs, metadata=METADATA)
     script = client.script_load(APPEND)
-    names = [keys.conversation("default", "floor"), keys.positions("default", "floor"), keys.runs("default", "floor")]
+    names = [
+        keys.conversation("default", "floor"),
+        keys.runs("default", "floor"),
+        keys.order("default", "updated_at"),
+    ]
     numbers = itertools.count(1_800_000_000_000_000)
 
     def by_hand() -> None:
         number = next(numbers)
-        token = keys.receipt("default", f"{number:032x}")
-        client.evalsha(script, 4, *names, token, f"{number:032x}", f'"{TEXT}"', f'"{TEXT}"', number)
+        run = f'{number}\n{number:032x}\n{{}}\n"{TEXT}"\n"{TEXT}"'
+        client.evalsha(script, 4, *names, keys.receipt("default", f"{number:032x}"), run, number, "floor")
 
     def append(conversation_id: str) -> Callable[[], None]:
         def appending() -> None:
@@ -74,14 +79,16 @@ def bench_appends(store: Store, client: Any, keys: Keys) -> None:
 
 
 def bench_reads(store: Store, client: Any, keys: Keys) -> None:
-    long = client.hget(keys.conversation("default", "long"), "last_position")
-    names = [f"{keys.runs('default', 'long')}{position}" for position in range(int(long) - 19, int(long) + 1)]
+    name = keys.runs("default", "long")
 
     def by_hand() -> None:
-        with client.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.hgetall(name)
-            pipeline.execute()
+        client.zrange(name, 0, 19, desc=True)
+
+    def decoded_by_hand() -> None:
+        for member in client.zrange(name, 0, 19, desc=True):
+            position, created_at, id_, *texts = member.decode().split("\n")
+            metadata, given, output = map(json.loads, texts)
+            Run(given, output, metadata, id_, to_datetime(int(created_at)), int(position))
 
     def last(conversation_id: str) -> Callable[[], None]:
         def reading() -> None:
@@ -94,14 +101,32 @@ def bench_reads(store: Store, client: Any, keys: Keys) -> None:
         with store.begin() as uow:
             uow.conversations.get("long")
 
-    report("last 20 of 100,000 runs", *in_turns(2000, last("long"), by_hand))
+    report("last 20 of 100,000 runs", *in_turns(2000, last("long"), decoded_by_hand))
+    report("  (floor: the command alone, nothing decoded)", *in_turns(1000, last("long"), by_hand))
     report("  (floor: of the short one)", *in_turns(1000, last("long"), last("ours")))
     name = keys.conversation("default", "long")
     report("get a conversation (floor: HGETALL)", *in_turns(2000, get, lambda: client.hgetall(name)))
 
 
-def first_page(store: Store, criterion: Criterion) -> Callable[[], object]:
-    return lambda: store.begin().conversations.find(criterion, limit=50)
+def first_page(store: Store, criterion: Criterion | None = None, order: str = "-updated_at") -> Callable[[], object]:
+    return lambda: store.begin().conversations.find(criterion, order=order, limit=50)
+
+
+def report_server(client: Any, call: Callable[[], object]) -> None:
+    """Print the server's own time for a call, the least of five: of its longest command, and of all. A script is one command."""
+    times = min((server_times(client, call) for _ in range(5)), key=sum)
+    print(f"    server: {len(times)} commands, the longest {max(times):.2f} ms, all {sum(times):.2f} ms", flush=True)
+
+
+def server_times(client: Any, call: Callable[[], object]) -> list[float]:
+    client.config_set("slowlog-max-len", 10_000)
+    client.config_set("slowlog-log-slower-than", 0)
+    client.slowlog_reset()
+    call()
+    client.config_set("slowlog-log-slower-than", -1)
+    logged = [one for one in client.slowlog_get(10_000) if not one["command"].startswith((b"CONFIG", b"SLOWLOG"))]
+    outer = [one for one in logged if re.match(rb"EVAL|.*(GROUPBY|WITHCURSOR|CURSOR)", one["command"])] or logged
+    return [one["duration"] / 1000 for one in outer]
 
 
 def all_of(store: Store, order: str) -> int:
@@ -126,17 +151,28 @@ def bench_queries(store: Store, client: Any, keys: Keys) -> None:
     for name, criterion in queries.items():
         (spent,) = in_turns(30, first_page(store, criterion))
         report(f"find, {name}: the first page of 50", spent)
-        (spent,) = in_turns(3, partial(store.begin().conversations.count, criterion))
-        report(f"  count: {store.begin().conversations.count(criterion):,}", spent)
-    tokens = Tokens(keys.prefix, "default")
+        report_server(client, first_page(store, criterion))
+        counting = partial(store.begin().conversations.count, criterion)
+        (spent,) = in_turns(3, counting)
+        report(f"  count: {counting():,}", spent)
+        report_server(client, counting)
+    for order in ("-updated_at", "created_at", "id", "-id"):
+        (spent,) = in_turns(100, first_page(store, order=order))
+        report(f"no criterion, by {order}: the first page of 50", spent)
+        report_server(client, first_page(store, order=order))
+    (spent,) = in_turns(100, store.begin().conversations.count)
+    report("no criterion: count", spent)
+    by_amount = first_page(store, rare, order="metadata.amount")
+    report("by metadata.amount, ten match: the first page", *in_turns(30, by_amount))
+    report_server(client, by_amount)
     for name, criterion, path, value in (
-        ("ten match", rare, b"customer", "customer-77"),
-        ("a third", third, b"domain", "Hotels"),
+        ("ten match", rare, "customer", "customer-77"),
+        ("a third", third, "domain", "Hotels"),
     ):
-        text = f"@namespace:{{{tokens.namespace}}} @entries:{{{tokens.equal(path, [key(value)])[0]}}}"
+        text = f"@entries:{{{entry_token('default', path, value)}}}"
 
         def by_hand(text: str = text) -> None:
-            order = ("SORTBY", "by_updated_at", "DESC", "LIMIT", 0, 50)
+            order = ("SORTBY", "updated_at", "DESC", "LIMIT", 0, 50)
             found = client.execute_command("FT.SEARCH", keys.index, text, "NOCONTENT", *order, "DIALECT", 2)
             with client.pipeline(transaction=False) as pipeline:
                 for result in found[b"results"]:
@@ -186,7 +222,7 @@ def main() -> None:
     given = sys.argv[1] if len(sys.argv) > 1 else None
     running = None if given else server.from_packages(["--save", "", "--appendonly", "no"])
     url = given or (running.url if running else "")
-    prefix = f"bench-{time.time_ns()}"
+    prefix = f"b{time.time_ns() % 1_000_000}"  # about as long as the default: it is in every key
     try:
         with redis.Redis.from_url(url) as client, memory.connect(f"{url}?prefix={prefix}&timeout=60") as store:
             assert isinstance(store.repository, RedisRepository)
@@ -195,13 +231,16 @@ def main() -> None:
             bench_appends(store, client, keys)
             bench_reads(store, client, keys)
             bench_import(store, client, prefix)
-            many, keys = memory.connect(f"{url}?prefix={prefix}-many&timeout=60"), Keys(f"{prefix}-many")
+            many, keys = memory.connect(f"{url}?prefix={prefix}m&timeout=60"), Keys(f"{prefix}m")
             with many:
                 many.migrate()
                 before = used(client)
                 spent = timed(lambda: fill_for_queries(many, CONVERSATIONS, BEGIN, 1_000_000))
                 size = (used(client) - before) / CONVERSATIONS
-                print(f"{CONVERSATIONS:,} conversations made in {spent:.1f} s, of {size:,.0f} bytes", end="")
+                print(
+                    f"{CONVERSATIONS:,} conversations made in {spent:.1f} s, of {size:,.0f} bytes (99 of them text)",
+                    end="",
+                )
                 info: Any = client.execute_command("FT.INFO", keys.index)
                 indexed = float(info[b"total_index_memory_sz_mb"]) * 2**20 / CONVERSATIONS
                 print(f", {indexed:,.0f} of them the index's own")

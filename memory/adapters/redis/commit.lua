@@ -1,10 +1,12 @@
 -- Write a change set: all of it, or nothing.
--- KEYS: receipt, and of each change the conversation's key and that of its positions.
--- ARGV: now, at, token, milliseconds a receipt is kept, milliseconds a key outlives its expiry; then the changes, see writing.py.
+-- KEYS: receipt, namespaces, the orders (by id, created_at, updated_at, expires_at); of each change the conversation and its runs.
+-- ARGV: now, at, token, milliseconds a receipt is kept, namespace; then the changes, as `_arguments` in committing.py writes them.
 -- Answer: {'written', receipt} | {'refused', number of the change, what is stored...} | {'missing', number, position} |
--- {'corrupt', key} | {'corrupt', key, 'left over'}. What a refusal means is decided by memory.changes.check, not here.
+-- {'corrupt', key} | {'corrupt', key, 'left over'}. `check_preconditions` in memory/port/changes.py gives refusals their meaning.
 
-local now, at, token, receipt_kept, grace = unpack(ARGV, 1, 5)
+local now, at, token, receipt_kept, namespace = unpack(ARGV, 1, 5)
+local namespaces_key, orders = KEYS[2], {unpack(KEYS, 3, 6)}
+local by_id, by_created_at, by_updated_at, by_expires_at = unpack(orders)
 local cursor = 5
 
 local function take()
@@ -33,23 +35,25 @@ end
 local function take_change(number)
   return {
     number = number,
-    key = KEYS[2 * number],
-    positions_key = KEYS[2 * number + 1],
-    run_prefix = take(),
+    key = KEYS[2 * number + 5],
+    runs_key = KEYS[2 * number + 6],
+    id = take(),
     seen_incarnation = take(),
     seen_version = take(),
     after = take(),
     remove = take() ~= '',
     edits = take() ~= '',
-    create = take_list(2),
+    creates = take() ~= '',
     created_last = tonumber(take()),
+    created_at = take(),
+    updated_at = take(),
     set = take_list(2),
     expires_at = take(),
     remove_before = take(),
     remove_runs = take_list(1),
-    replace_runs = take_list(6),
+    replace_runs = take_list(2),
     gives_positions = take() ~= '',
-    append = take_list(6),
+    append = take_list(2),
   }
 end
 
@@ -61,35 +65,39 @@ local function refuse(change)
     'run_count', 'last_position', 'created_at', 'updated_at', 'expires_at'), 1, 9))
 end
 
--- Read what is stored. All numbers are looked at, for what cannot be read must not be written over.
+-- Read what is stored. All numbers are checked, because what cannot be read must not be overwritten.
 local function read_stored(change)
   local version, incarnation, run_count, last, updated_at, expires_at = unpack(look('HMGET', change.key,
     'version', 'incarnation', 'run_count', 'last_position', 'updated_at', 'expires_at'), 1, 6)
   if not (version and incarnation) then
-    change.left_over = is_left_over(change.key, change.positions_key)
+    change.left_over = is_left_over(change.key, change.runs_key, by_id, change.id)
     change.stored = change.left_over
     return
-  elseif look('ZCARD', change.positions_key) ~= count(change.key, run_count) then
-    answer('corrupt', change.positions_key)
+  elseif look('ZCARD', change.runs_key) ~= count(change.key, run_count) then
+    answer('corrupt', change.runs_key)
+  elseif not look('ZSCORE', by_id, change.id) then
+    answer('corrupt', by_id)
   end
   change.stored = true
   change.version, change.incarnation, change.last = count(change.key, version), incarnation, count(change.key, last)
-  change.updated_at = moment(change.key, updated_at) > tonumber(at) and updated_at or at  -- clocks differ: never back
-  change.expires = expires_at and true
+  local later = moment(change.key, updated_at) > tonumber(at)
+  if not change.creates then
+    change.updated_at = later and updated_at or at  -- clocks differ, and times never go back
+  end
   change.present = not is_expired(change.key, expires_at, now)
   if change.present and change.seen_version ~= '' and version ~= change.seen_version then
     refuse(change)
   end
 end
 
--- memory.changes.check, but for the words.
+-- The same as `check_preconditions`, without its messages.
 local function check(change)
-  local creates = change.create.size > 0
+  local creates = change.creates
   local last = creates and change.created_last or change.last or 0
   local given = change.remove and change.present and change.last or last
   local left_over = change.left_over and change.seen_version == ''
   if left_over and not (creates or change.remove) then
-    answer('corrupt', change.positions_key, 'left over')
+    answer('corrupt', change.key, 'left over')
   elseif (change.seen_version ~= '' and (not change.present or change.incarnation ~= change.seen_incarnation))
     or (not creates and not change.present and not left_over)
     or (creates and change.present and not change.remove)
@@ -97,7 +105,7 @@ local function check(change)
     refuse(change)
   end
   if last + change.append.size >= 2 ^ 53 then
-    answer('corrupt', change.key)  -- no such position could be told from the next
+    answer('corrupt', change.key)  -- the next position would not be exact
   end
   if change.gives_positions then
     local before = creates and 0 or last
@@ -109,7 +117,7 @@ local function check(change)
       before = position
     end
   end
-  change.creates, change.last = creates, last
+  change.last = last
 end
 
 local function check_runs(change)
@@ -117,122 +125,81 @@ local function check_runs(change)
     for from in items(list) do
       local position = ARGV[from]
       if change.creates or tonumber(position) < tonumber(change.remove_before)
-        or not look('ZSCORE', change.positions_key, position) then
+        or look('ZCOUNT', change.runs_key, position, position) == 0 then
         answer('missing', change.number, position)
-      elseif list.width > 1 and look('HLEN', change.run_prefix .. position) == 0 then
-        answer('corrupt', change.run_prefix .. position)
       end
     end
   end
-  local n = 0
-  for from in items(change.append) do
-    n = n + 1
-    local position = change.gives_positions and ARGV[from] or digits(change.last + n)
-    local key = change.run_prefix .. position
-    if look('EXISTS', key) == 1 and not (change.creates and look('ZSCORE', change.positions_key, position)) then
-      answer('corrupt', key)
-    end
+  if change.version and not change.creates and look('ZCOUNT', change.runs_key, '(' .. digits(change.last), '+inf') > 0 then
+    answer('corrupt', change.runs_key)
   end
 end
 
--- All that the user's rights could refuse below, so that they refuse it now. (Full memory, a disk that fails and the like refuse
--- a script's first write, and none after it.)
+-- Check every right that the writes below need. (Full memory and a failing disk refuse a script's first write, and none after it.)
 local function check_rights(change)
-  must_be_allowed_to_remove(change.key, change.positions_key, change.run_prefix)
-  local run = change.run_prefix .. 1
-  for _, key in ipairs({change.key, run}) do
-    must_be_allowed('HSET', key, 'id', '')
-  end
-  for _, key in ipairs({change.key, change.positions_key, run}) do
-    must_be_allowed('PEXPIREAT', key, 0)
-    must_be_allowed('PERSIST', key)
-  end
+  must_be_allowed_to_remove(change.key, change.runs_key)
+  must_be_allowed('HSET', change.key, 'id', '')
   must_be_allowed('HDEL', change.key, 'expires_at')
-  must_be_allowed('ZADD', change.positions_key, 1, 1)
-  must_be_allowed('ZCARD', change.positions_key)
-end
-
--- Find when the keys are to end (-1: never), somewhat after the conversation: who may read it is for the clocks of the
--- applications to say, of which this one's may be ahead of the server's, or behind. So the moment has to have come by both.
--- All keys of a conversation end together.
-local function find_deadline(change)
-  change.deadline = -1
-  if change.expires_at == '' then
-    if change.expires and not (change.creates or change.remove) then
-      change.deadline = look('PEXPIRETIME', change.key)
-    end
-  elseif change.expires_at ~= 'never' then
-    local time = redis.call('TIME')
-    local left = math.max(0, math.ceil((tonumber(change.expires_at) - tonumber(now)) / 1000))
-    local by_this_client = time[1] * 1000 + math.floor(time[2] / 1000) + left
-    change.deadline = math.max(by_this_client, math.ceil(tonumber(change.expires_at) / 1000)) + tonumber(grace)
-  end
+  must_be_allowed('ZADD', change.runs_key, 1, '')
+  must_be_allowed('ZREMRANGEBYSCORE', change.runs_key, 1, 1)
+  must_be_allowed('ZCARD', change.runs_key)
 end
 
 -- From here on everything is written.
 
-local function write_run(change, position, from)
-  redis.call('HSET', change.run_prefix .. position, 'id', ARGV[from + 1], 'input', ARGV[from + 2],
-    'output', ARGV[from + 3], 'metadata', ARGV[from + 4], 'created_at', ARGV[from + 5])
-end
-
 local function edit_runs(change)
   if change.remove_before ~= '0' then
-    remove_runs(change.positions_key, change.run_prefix, '(' .. change.remove_before)
+    redis.call('ZREMRANGEBYSCORE', change.runs_key, '-inf', '(' .. change.remove_before)
   end
   for from in items(change.remove_runs) do
-    redis.call('UNLINK', change.run_prefix .. ARGV[from])
-    redis.call('ZREM', change.positions_key, ARGV[from])
+    redis.call('ZREMRANGEBYSCORE', change.runs_key, ARGV[from], ARGV[from])
   end
   for from in items(change.replace_runs) do
-    write_run(change, ARGV[from], from)
+    redis.call('ZREMRANGEBYSCORE', change.runs_key, ARGV[from], ARGV[from])
+    redis.call('ZADD', change.runs_key, ARGV[from], ARGV[from] .. '\n' .. ARGV[from + 1])
   end
 end
 
-local function set_deadline(key, moment)
-  if moment >= 0 then
-    redis.call('PEXPIREAT', key, digits(moment))
-  else
-    redis.call('PERSIST', key)
-  end
-end
-
-local function append_runs(change, moment)
+local function append_runs(change)
   local last = change.last
   for from in items(change.append) do
     last = change.gives_positions and tonumber(ARGV[from]) or last + 1
     local position = digits(last)
-    write_run(change, position, from)
-    redis.call('ZADD', change.positions_key, position, position)
-    if moment >= 0 then
-      set_deadline(change.run_prefix .. position, moment)
-    end
+    redis.call('ZADD', change.runs_key, position, position .. '\n' .. ARGV[from + 1])
   end
   change.last = math.max(change.last, last)
-  if moment >= 0 and change.append.size > 0 then
-    set_deadline(change.positions_key, moment)
+end
+
+local function write_orders(change)
+  redis.call('ZADD', by_updated_at, change.updated_at, change.id)
+  if change.creates then
+    redis.call('ZADD', by_id, 0, change.id)
+    redis.call('ZADD', by_created_at, change.created_at, change.id)
+    redis.call('SADD', namespaces_key, namespace)
+  end
+  if change.expires_at == 'never' then
+    redis.call('ZREM', by_expires_at, change.id)
+  elseif change.expires_at ~= '' then
+    redis.call('ZADD', by_expires_at, change.expires_at, change.id)
   end
 end
 
-local function write_conversation(change, moment)
-  local run_count = redis.call('ZCARD', change.positions_key)
-  local fields = {'run_count', digits(run_count), 'last_position', digits(change.last)}
+local function write_conversation(change)
+  local run_count = redis.call('ZCARD', change.runs_key)
+  local fields = {'run_count', digits(run_count), 'last_position', digits(change.last), 'updated_at', change.updated_at}
   local function add(name, value)
     fields[#fields + 1], fields[#fields + 2] = name, value
   end
-  for _, list in ipairs({change.create, change.set}) do
-    for from in items(list) do
-      add(ARGV[from], ARGV[from + 1])
-    end
+  for from in items(change.set) do
+    add(ARGV[from], ARGV[from + 1])
   end
   if change.creates then
+    change.incarnation = token
     add('incarnation', token)
-  else
-    add('updated_at', change.updated_at)
-    add('by_updated_at', change.updated_at)
-    if change.edits then
-      add('version', digits(change.version + 1))
-    end
+    add('created_at', change.created_at)
+  elseif change.edits then
+    change.version = change.version + 1
+    add('version', digits(change.version))
   end
   if change.expires_at == 'never' then
     redis.call('HDEL', change.key, 'expires_at')
@@ -240,32 +207,21 @@ local function write_conversation(change, moment)
     add('expires_at', change.expires_at)
   end
   redis.call('HSET', change.key, unpack(fields))
-  if change.expires_at ~= '' and not (change.creates and moment < 0) then
-    set_deadline(change.key, moment)
-    set_deadline(change.positions_key, moment)
-    for _, position in ipairs(redis.call('ZRANGE', change.positions_key, 0, -1)) do
-      set_deadline(change.run_prefix .. position, moment)
-    end
-  end
-  local version, incarnation = '', token
-  if change.creates then
-    version = redis.call('HMGET', change.key, 'version')[1]
-  else
-    version, incarnation = digits(change.version + (change.edits and 1 or 0)), change.incarnation
-  end
-  return {version, incarnation, digits(run_count), digits(change.last)}
+  local version = change.creates and redis.call('HMGET', change.key, 'version')[1] or digits(change.version)
+  return {version, change.incarnation, digits(run_count), digits(change.last)}
 end
 
 local function write(change)
-  if change.stored and (change.remove or change.creates) then  -- an expired one makes way too
-    remove_conversation(change.key, change.positions_key, change.run_prefix)
+  if change.stored and (change.remove or change.creates) then  -- also replaces one that has expired
+    remove_conversation(change.key, change.runs_key, orders, change.id)
   end
   if change.remove and not change.creates then
     return ''
   end
   edit_runs(change)
-  append_runs(change, change.deadline)
-  return write_conversation(change, change.deadline)
+  append_runs(change)
+  write_orders(change)
+  return write_conversation(change)
 end
 
 return answered(function()
@@ -273,21 +229,23 @@ return answered(function()
   if receipt then
     return {'written', receipt}
   end
+  check_orders(namespaces_key, orders)
+  must_be_allowed('SET', KEYS[1], '', 'PX', receipt_kept)
   local changes = {}
-  for number = 1, (#KEYS - 1) / 2 do
+  for number = 1, (#KEYS - 6) / 2 do
     local change = take_change(number)
     changes[number] = change
     read_stored(change)
     check(change)
     check_runs(change)
     check_rights(change)
-    find_deadline(change)
   end
-  must_be_allowed('TIME')
-  must_be_allowed('SET', KEYS[1], '', 'PX', receipt_kept)
   local written = {}
   for number, change in ipairs(changes) do
     written[number] = write(change)
+  end
+  if redis.call('ZCARD', by_id) == 0 then
+    redis.call('SREM', namespaces_key, namespace)
   end
   receipt = cjson.encode(written)
   redis.call('SET', KEYS[1], receipt, 'PX', receipt_kept)

@@ -1,17 +1,15 @@
-"""The commit of a change set: its arguments for `commit.lua`, and what that answered.
+"""The commit of a change set: the arguments for `commit.lua`, and what its answer means.
 
-Texts go as they are, each an argument of its own: one JSON argument costs both sides twice as much, and needs escaping
+Each text is an argument of its own: one JSON argument costs both sides twice as much, and needs escaping
 (docs/decisions/0010-one-script-a-commit.md).
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from memory.adapters.redis import records
 from memory.adapters.redis.keys import Keys
-from memory.adapters.redis.searching import encoded
 from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Argument, Script, Wire
 from memory.domain.entities import Conversation
@@ -24,10 +22,7 @@ COMMIT: Final = Script("shared", "commit")
 APPEND: Final = Script("append")
 
 RECEIPT_KEPT: Final = 25 * 3600 * 1000
-"""Milliseconds; a lost answer may be asked for again for a day."""
-
-GRACE: Final = 10 * 60 * 1000
-"""Milliseconds that Redis keeps a conversation that is expired by its own clock and by that of the client that set it."""
+"""Milliseconds that a receipt lives. It has Redis's own expiry, by the server's clock, so nothing has to sweep receipts."""
 
 _MOST_ARGUMENTS: Final = 1_000_000  # Redis takes 1,048,576
 
@@ -38,12 +33,8 @@ class Writer:
     def __init__(self, wire: Wire, keys: Keys, namespace: str, now: int) -> None:
         self._wire, self._keys, self._namespace, self._now = wire, keys, namespace, now
 
-    @cached_property
-    def _tokens(self) -> Tokens:
-        return Tokens(self._keys.prefix, self._namespace)
-
     def write(self, changes: ChangeSet) -> Receipt:
-        """Write everything in one round trip, or find out why nothing could be."""
+        """Write everything in one round trip, or raise the reason why nothing could be written."""
         if len(changes.changes) == 1:
             (change,) = changes.changes
             if len(change.append) == 1 and change.only_appends and (receipt := self._append(changes, change)):
@@ -51,23 +42,28 @@ class Writer:
         return self._commit(changes)
 
     def _append(self, changes: ChangeSet, change: Change) -> Receipt | None:
-        """Append one run; None where that is not all that is to be done."""
-        (run,) = change.append
-        keys = [
-            self._keys.receipt(self._namespace, changes.token),
-            self._keys.conversation(self._namespace, change.id),
-            self._keys.positions(self._namespace, change.id),
-        ]
-        runs = self._keys.runs(self._namespace, change.id)
-        answer = self._wire.commit(APPEND, keys, (changes.at, runs, RECEIPT_KEPT, *run[1:]))
-        return None if answer is None else _receipt(keys[0], changes, answer)
+        """Fast path: append one run. Return None if `commit.lua` has to do it."""
+        namespace, keys = self._namespace, self._keys
+        receipt = keys.receipt(namespace, changes.token)
+        answer = self._wire.commit(
+            APPEND,
+            (
+                receipt,
+                keys.conversation(namespace, change.id),
+                keys.runs(namespace, change.id),
+                keys.order(namespace, "updated_at"),
+            ),
+            (changes.at, RECEIPT_KEPT, change.id, records.run_member(change.append[0])),
+        )
+        return None if answer is None else _receipt(receipt, changes, answer)
 
     def _commit(self, changes: ChangeSet) -> Receipt:
-        keys = [self._keys.receipt(self._namespace, changes.token)]
-        arguments: list[Argument] = [self._now, changes.at, changes.token, RECEIPT_KEPT, GRACE]
+        namespace = self._namespace
+        receipt = self._keys.receipt(namespace, changes.token)
+        keys = [receipt, self._keys.namespaces, *self._keys.orders(namespace)]
+        arguments: list[Argument] = [self._now, changes.at, changes.token, RECEIPT_KEPT, namespace]
         for change in changes.changes:
-            keys.append(self._keys.conversation(self._namespace, change.id))
-            keys.append(self._keys.positions(self._namespace, change.id))
+            keys += [self._keys.conversation(namespace, change.id), self._keys.runs(namespace, change.id)]
             arguments += self._arguments(change)
         if len(arguments) + len(keys) > _MOST_ARGUMENTS:
             raise UnsupportedError(
@@ -76,19 +72,18 @@ class Writer:
             )
         kind, *answer = self._wire.commit(COMMIT, keys, arguments)
         if kind == b"written":
-            return _receipt(keys[0], changes, answer[0])
+            return _receipt(receipt, changes, answer[0])
         raise self._refusal(changes, kind, answer)
 
     def _arguments(self, change: Change) -> Iterator[Argument]:
-        seen = change.seen
-        yield self._keys.runs(self._namespace, change.id)
+        seen, create = change.seen, change.create
+        yield change.id
         yield from ("", "") if seen is None else (seen.incarnation, seen.version)
         yield "" if change.after is None else change.after
         yield "1" if change.remove else ""
         yield "1" if change.edits else ""
-        yield from _pairs(self._created(change, change.create) if change.create else {})
-        yield change.create.last_position if change.create else 0
-        yield from _pairs(self._set(change) if change.metadata is not None and not change.create else {})
+        yield from ("1", create.last_position, create.created_at, create.updated_at) if create else ("", 0, "", "")
+        yield from _pairs(self._fields(change))
         yield _expiry(change)
         yield change.remove_before
         yield from (len(change.remove_runs), *change.remove_runs)
@@ -96,27 +91,19 @@ class Writer:
         yield "1" if change.gives_positions else ""
         yield from _runs(change.append)
 
-    def _created(self, change: Change, record: ConversationRecord) -> Mapping[str, Argument]:
-        """Return the hash of a new conversation, but for what the script adds: see there."""
-        if change.metadata is not None:
-            record = record._replace(metadata=change.metadata)
-        return {
-            "id": record.id,
-            "metadata": record.metadata,
-            "version": record.version + change.edits,
-            "created_at": record.created_at,
-            "updated_at": record.updated_at,
-            **encoded(self._tokens, record, self._entries(record)),
-        }
-
-    def _set(self, change: Change) -> Mapping[str, Argument]:
-        """Return the fields that new metadata changes."""
-        metadata = change.metadata or ""
+    def _fields(self, change: Change) -> Mapping[str, Argument]:
+        """Return the fields that the script sets as they are."""
+        create, metadata = change.create, change.metadata
+        if metadata is None:
+            if create is None:
+                return {}
+            metadata = create.metadata
         record = ConversationRecord(change.id, metadata, 0, "", 0, 0, 0, 0, None)
-        return {"metadata": metadata, "entries": self._entries(record)}
-
-    def _entries(self, record: ConversationRecord) -> str:
-        return self._tokens.of(entries(Conversation.from_record(record).metadata))
+        tokens = Tokens(self._namespace).of(entries(Conversation.from_record(record).metadata))
+        fields: dict[str, Argument] = {"metadata": metadata, "entries": tokens}
+        if create is not None:
+            fields |= {"id": create.id, "namespace": self._namespace, "version": create.version + change.edits}
+        return fields
 
     def _refusal(self, changes: ChangeSet, kind: bytes, answer: Sequence[Any]) -> PersistenceError:
         number, *rest = answer
@@ -124,8 +111,9 @@ class Writer:
         if kind == b"missing":
             return missing_runs(change, int(rest[0]))
         key = self._keys.conversation(self._namespace, change.id)
-        check_preconditions(change, records.conversation_record(key, rest) if rest else None)
-        return CorruptRecordError(f"the hash at {key} does not fit the change, though what it says does")
+        stored = records.conversation(self._keys, self._namespace, key, rest) if rest else None
+        check_preconditions(change, stored)
+        return CorruptRecordError(f"the hash at {key} was refused by the server although it fits the change")
 
 
 def _pairs(fields: Mapping[str, Argument]) -> Iterator[Argument]:
@@ -135,26 +123,30 @@ def _pairs(fields: Mapping[str, Argument]) -> Iterator[Argument]:
         yield value
 
 
-def _runs(runs: Sequence[RunRecord]) -> Iterable[Argument]:
-    return [len(runs), *[value for run in runs for value in run]]
+def _runs(runs: Sequence[RunRecord]) -> Iterator[Argument]:
+    yield len(runs)
+    for run in runs:
+        yield run.position
+        yield records.run_member(run)
 
 
 def _expiry(change: Change) -> Argument:
-    if change.expires_at is None and change.create is None:
-        return ""
-    expires_at = change.expiry(change.create.expires_at if change.create else None)
-    return "never" if expires_at is None or expires_at == NEVER else expires_at
+    expires_at = change.expires_at
+    if change.create is not None:  # which has no expiry to lose
+        expires_at = change.expiry(change.create.expires_at)
+        return "" if expires_at is None else expires_at
+    return "" if expires_at is None else "never" if expires_at == NEVER else expires_at
 
 
 def _receipt(key: str, changes: ChangeSet, text: bytes) -> Receipt:
     try:
-        # What was written is acknowledged, also where somebody made the incarnation something that is no text.
+        # What was written is acknowledged, even if somebody made the incarnation something that is no text.
         written = json.loads(text.decode(errors="replace"))
         return Receipt(
             changes.token, {change.id: _written(*one) for change, one in zip(changes.changes, written, strict=True)}
         )
-    except (TypeError, ValueError, RecursionError) as error:  # it was there before, and somebody edited it
-        raise records.corrupt(key, f"it is no receipt ({error})") from error
+    except (TypeError, ValueError, RecursionError) as error:  # somebody edited an earlier receipt
+        raise records.corrupt(key, f"this is not a receipt ({error})") from error
 
 
 def _written(version: str = "", incarnation: str = "", run_count: str = "", last_position: str = "") -> Written | None:

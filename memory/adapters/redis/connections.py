@@ -1,7 +1,7 @@
-"""The connections of a store that is opened by its URL: so many at most, for which one waits within the operation's deadline.
+"""The connections of a store that was opened by its URL: a limited number, for which threads wait within their deadline.
 
-redis-py's BlockingConnectionPool loses a place for good when a signal interrupts it (at 47 of 285 random moments, 8.1.0). Here
-a place is an object: wherever an interrupt drops it, it comes back.
+redis-py's BlockingConnectionPool loses a place for good when a signal handler raises inside it (at 47 of 285 random moments,
+8.1.0), and waits for a fixed time. Here a place is an object that returns to the queue wherever an interrupt drops it.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ _CONNECT_TIMEOUT: Final = 5.0  # seconds for each of a host's addresses, so that
 
 
 class _Place:
-    """A place for a connection: in the queue, or with the connection that has it."""
+    """The right to use one connection: in the queue, or with the connection that is in use."""
 
     __slots__ = ("_queue",)
 
@@ -37,7 +37,7 @@ class _Place:
 
 
 class _Limited:
-    """A kind of connection that takes what is left to an operation, for each step of connecting."""
+    """A connection whose time-outs, also those of connecting, are what is left for the operation."""
 
     place: _Place | None = None
     _socket_timeout: float
@@ -56,23 +56,23 @@ class _Limited:
 
     @socket_connect_timeout.setter
     def socket_connect_timeout(self, seconds: float) -> None:
-        """Do without another."""
+        """Ignore the client's own."""
 
 
-# The stubs that come with redis-om know of neither property.
+# The type stubs that come with redis-om know neither property.
 _PLAIN: Final[Any] = type("Connection", (_Limited, redis.Connection), {})
 _SECURE: Final[Any] = type("SSLConnection", (_Limited, redis.SSLConnection), {})
 
 
 def client_of(url: str, timeout: float, **settings: Any) -> Any:
-    """Return a client of the server of a URL without options."""
-    from_url: Any = redis.Redis.from_url  # likewise
+    """Return a client for a URL that has no options."""
+    from_url: Any = redis.Redis.from_url  # the stubs again
     return from_url(
         url,
         connection_class=_SECURE if url.startswith("rediss:") else _PLAIN,
         protocol=3,
         retry=Retry(NoBackoff(), 0),
-        # With them a pool would not notice that the server has closed a connection meanwhile.
+        # With them a pool does not notice that the server has closed a connection.
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
         socket_timeout=timeout,
         **settings,
@@ -80,7 +80,7 @@ def client_of(url: str, timeout: float, **settings: Any) -> Any:
 
 
 class Connections:
-    """A pool of so many connections, made as a client of `client_of` makes its own."""
+    """A pool of at most ``most`` connections, made like those of a client of `client_of`."""
 
     def __init__(self, client: Any, timeout: float, most: int = MAX_CONNECTIONS) -> None:
         self._kind = client.connection_pool.connection_class
@@ -89,18 +89,18 @@ class Connections:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, without the connections that there are: those of the process that forked."""
+        """Forget all connections, which belong to the process that forked."""
         self._idle: deque[Any] = deque()
         self.places: SimpleQueue[_Place] = SimpleQueue()
         for _ in range(self._most):
             self.places.put(_Place(ref(self.places)))
 
     def get_connection(self) -> Any:
-        """Return a connection that is ready, the one used last if there is one."""
+        """Return a connection that is ready, if possible the one used last."""
         try:
             place = self.places.get(timeout=remaining(self._timeout))
         except Empty:
-            raise ConnectionError("no connection got free")  # noqa: B904  # what it came of stays its context
+            raise ConnectionError("no connection became free")  # noqa: B904  # its cause stays its context
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -117,19 +117,19 @@ class Connections:
         return connection
 
     def release(self, connection: Any) -> None:
-        """Take a connection back."""
+        """Return a connection to the pool."""
         place, connection.place = connection.place, None
         self._idle.append(connection)
         self.places.put(place)
 
     def disconnect(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that are not in use."""
         while self._idle:
             self._idle.pop().disconnect()
 
 
 def _is_stale(connection: Any) -> bool:
-    """Whether the server has closed a connection, or says something that nobody asked for."""
+    """Whether the server has closed a connection, or sent something unasked."""
     try:
         return bool(connection.can_read())
     except (ConnectionError, TimeoutError, OSError):

@@ -1,4 +1,4 @@
-"""What a server's settings mean for what it has acknowledged; docs/redis.md has the promises that go with them."""
+"""Warnings about a server's settings that could lose acknowledged writes; docs/redis.md has the promises that go with them."""
 
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.wire import Wire
@@ -7,13 +7,15 @@ _SETTINGS = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
 
 
 def warnings(wire: Wire, keys: Keys) -> list[str]:
-    """Return a sentence for each setting or state that could lose, or hide, acknowledged writes."""
+    """Return a sentence for each setting or state that could lose or hide acknowledged writes."""
     configuration, persistence, index = wire.ask_all(
         ("CONFIG", "GET", *_SETTINGS), ("INFO", "persistence"), ("FT.INFO", keys.index)
     )
     found = _of_index(index)
     if isinstance(configuration, Exception):
-        found.append(f"the server does not tell its settings ({configuration}): ask who runs it about AOF and eviction")
+        found.append(
+            f"this user may not read the server's settings ({configuration}): ask who runs it about AOF and eviction"
+        )
     else:
         found += _of_settings({name.decode(): value.decode() for name, value in configuration.items()})
     if not isinstance(persistence, Exception) and b"aof_last_write_status:err" in persistence:
@@ -33,7 +35,7 @@ def _of_settings(settings: dict[str, str]) -> list[str]:
         found.append("appendfsync is everysec: a power cut, though no crash of the server, loses up to a second or two")
     if settings.get("maxmemory-policy", "noeviction") != "noeviction":
         found.append(
-            f"maxmemory-policy is {settings['maxmemory-policy']}: a full server throws conversations away; set noeviction"
+            f"maxmemory-policy is {settings['maxmemory-policy']}: a full server deletes conversations; set noeviction"
         )
     return found
 

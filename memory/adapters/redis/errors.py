@@ -1,4 +1,4 @@
-"""What Redis's errors mean: the one place where they get their meaning, by their codes and types."""
+"""Our errors for those of Redis: the one place that translates them, by their codes and types."""
 
 import socket
 import ssl
@@ -25,9 +25,9 @@ from memory.errors import (
 Meaning = tuple[type[PersistenceError], str]
 
 NO_CLUSTER: Final = (
-    "a unit of work may be of several slots of a cluster: take a single server, or a primary with replicas"
+    "a unit of work may touch several slots of a cluster: use a single server, or a primary with replicas"
 )
-"""What to say of a cluster."""
+"""What the error says about a cluster."""
 
 _CLUSTER: Final[Meaning] = ConfigurationError, NO_CLUSTER
 _REFUSED: Final[Meaning] = (ConfigurationError, "the user, the password or the user's rights were refused")
@@ -39,7 +39,7 @@ _CODES: Final[dict[str, Meaning]] = {
     "CLUSTERDOWN": _CLUSTER,
     "CROSSSLOT": _CLUSTER,
     "DENIED": (ConfigurationError, "the server is in protected mode: set a password, or bind it to another interface"),
-    "LOADING": (StoreUnavailableError, "the server still reads its data; nothing was written"),
+    "LOADING": (StoreUnavailableError, "the server is still loading its data; nothing was written"),
     "MASTERDOWN": (StoreUnavailableError, "the server has lost its primary; nothing was written"),
     "MISCONF": (StoreUnavailableError, "the server cannot write to its disk; nothing was written"),
     "MOVED": _CLUSTER,
@@ -52,17 +52,17 @@ _CODES: Final[dict[str, Meaning]] = {
     "WRONGPASS": _REFUSED,
     "WRONGTYPE": (CorruptRecordError, "there is something else at the key of a record"),
 }
-# What has no code but ERR. (Redis says this of a command of a script; of one of a client's it says NOPERM.)
+# Errors without a code of their own. (Redis says this about a script's command; about a client's it says NOPERM.)
 _TEXTS: Final[dict[str, Meaning]] = {
     "ACL failure in script": _REFUSED,
 }
 
 ELSEWHERE: Final = frozenset({"LOADING", "MASTERDOWN", "READONLY"})
-"""Codes of a server that is not, or not yet, the one to talk to: the next try takes another connection."""
+"""Codes of a server that is not, or not yet, the right one: the next attempt opens another connection."""
 
 _WAITED: Final[Meaning] = (
     StoreUnavailableError,
-    "all connections stayed in use: raise max_connections or timeout; nothing was written",
+    "all connections stayed in use until the deadline: raise max_connections or timeout; nothing was written",
 )
 _NONE_LEFT: Final[Meaning] = (
     StoreUnavailableError,
@@ -73,20 +73,20 @@ _NO_HOST: Final[Meaning] = ConfigurationError, "there is no host of this name"
 _NO_TRUST: Final[Meaning] = ConfigurationError, "the server's certificate cannot be trusted: see ssl_ca_certs"
 _NO_TLS: Final[Meaning] = (
     ConfigurationError,
-    "TLS is on one side only, or the two sides cannot agree: rediss:// is with TLS, redis:// without",
+    "only one side uses TLS, or the two sides cannot agree: rediss:// uses TLS, redis:// does not",
 )
 _NO_ANSWER: Final[Meaning] = (
     StoreUnavailableError,
-    "the server did not answer to TLS: one without TLS does so, and one that is stopped",
+    "the server did not answer to TLS: it may be one without TLS, or stopped",
 )
-_NAMELESS: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})  # EAI_AGAIN is for now
+_NAMELESS: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})  # EAI_AGAIN is temporary
 
 LOST: Final = (ConnectionError, TimeoutError, OSError)
-"""What a broken connection raises; also, as subclasses, some of what a server answers: see `translate`."""
+"""The errors of a broken connection. Some answers of a server are subclasses of them: see `translate`."""
 
 
 def code(error: Exception) -> str:
-    """Return the code of an error that the server answered with."""
+    """Return the code of an error that the server sent."""
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
@@ -96,7 +96,7 @@ def _meaning(error: RedisError) -> Meaning | None:
 
 
 def unreachable(error: Exception, where: object) -> PersistenceError:
-    """Return the error of ours for a connection that could not be had. What waiting cannot mend is a `ConfigurationError`."""
+    """Return our error for a failure to connect. If waiting cannot help, it is a `ConfigurationError`."""
     for cause in _chain(error):
         if (meaning := _why(cause)) is not None:
             kind, what = meaning
@@ -112,7 +112,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _why(error: BaseException) -> Meaning | None:
     match error:
-        case _ if type(error).__name__ == "MaxConnectionsError":  # which the stubs that come with redis-om do not know
+        case _ if (
+            type(error).__name__ == "MaxConnectionsError"
+        ):  # the type stubs that come with redis-om do not know it
             return _NONE_LEFT
         case Empty():  # of the queue of a BlockingConnectionPool
             return _WAITED
@@ -120,9 +122,11 @@ def _why(error: BaseException) -> Meaning | None:
             return _NO_HOST if error.errno in _NAMELESS else None
         case ssl.SSLCertVerificationError():
             return _NO_TRUST
-        case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():  # the server went away
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():  # the server closed the connection
             return None
-        case OSError() if "handshake operation timed out" in str(error):  # Redis takes its beginning for half a command
+        case OSError() if "handshake operation timed out" in str(
+            error
+        ):  # Redis takes the beginning of TLS for half a command
             return _NO_ANSWER
         case ssl.SSLError() | InvalidResponse():
             return _NO_TLS
@@ -131,7 +135,7 @@ def _why(error: BaseException) -> Meaning | None:
 
 
 def translate(error: Exception, where: object) -> PersistenceError | None:
-    """Return the error of ours that an answer of the server's, or a failure to connect, means; None for any other."""
+    """Return our error for a refusal of the server or a failure to connect; None for any other error."""
     if isinstance(error, BusyLoadingError):
         meaning: Meaning | None = _CODES["LOADING"]
     elif isinstance(error, AuthenticationError):

@@ -1,14 +1,27 @@
-"""Queries of the index: answered whole, or not at all."""
+"""Commands to the index: each is answered completely, or raises an error."""
 
-from collections.abc import Callable, Mapping
-from typing import Final, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
 
 from memory.adapters.redis.keys import Keys
-from memory.adapters.redis.wire import Argument, RefusedError, Script, Wire
+from memory.adapters.redis.models import RECORD_FIELDS
+from memory.adapters.redis.wire import Argument, Wire
 from memory.errors import PersistenceError, StoreUnavailableError
 
+Row: TypeAlias = tuple[str, list[bytes | None]]
+Steps: TypeAlias = tuple[Argument, ...]
 _SHARE: Final = 0.8
-_PAGE: Final = Script("shared", "page")
+_AT_ONCE: Final = 300  # rows of one answer: some 3 ms of the server's time
+_COUNT: Final[Steps] = (
+    "GROUPBY",
+    0,
+    "REDUCE",
+    "COUNT",
+    0,
+    "AS",
+    "n",
+)  # LIMIT 0 0 does not say when its total was cut short
+_LOAD: Final[Steps] = ("LOAD", len(RECORD_FIELDS) + 1, "@__key", *(f"@{name}" for name in RECORD_FIELDS))
 
 
 class Index:
@@ -17,52 +30,71 @@ class Index:
     Args:
         wire: the connections.
         keys: the names of keys.
-        explain: returns the error of ours that a search the server refused means.
+        explain: returns our error for a search that the server refused.
     """
 
     def __init__(self, wire: Wire, keys: Keys, explain: Callable[[Exception], PersistenceError]) -> None:
         self._wire = wire
-        self._name = keys.index
-        self._explain = explain
+        self.name: Final = keys.index
+        self.explain: Final = explain
 
     @property
     def milliseconds(self) -> int:
-        """The time that the server may take for a query: most of what is left, so that it can say that it gave up."""
+        """The time that the server may take for a query: most of what is left, so that it can still say that it gave up."""
         return max(1, round(1000 * _SHARE * self._wire.seconds_left))
-
-    def aggregate(self, query: str, *steps: Argument) -> list[Mapping[bytes, bytes]]:
-        """Return the rows that FT.AGGREGATE makes of what a query finds."""
-        command = ("FT.AGGREGATE", self._name, query, *steps, "TIMEOUT", self.milliseconds, "DIALECT", 2)
-        (answer,) = self._wire.ask_all(command)
-        if isinstance(answer, Exception):
-            raise self._explain(answer) from answer
-        if answer[b"warning"]:
-            raise self._cut_short(b"; ".join(answer[b"warning"]))
-        return [result[b"extra_attributes"] for result in answer[b"results"]]
 
     def count(self, query: str) -> int:
         """Return how many conversations a query finds."""
-        # Not LIMIT 0 0, whose total says nothing of a query that was cut short (RediSearch 2.10).
-        rows = self.aggregate(query, "GROUPBY", 0, "REDUCE", "COUNT", 0, "AS", "n")
-        if rows and b"n" not in rows[0]:  # where time-outs are to fail, it fails without a word
-            raise self._cut_short(b"")
+        return self._number(self._wire.ask_all(self._command(query, *_COUNT))[0])
+
+    def sample(self, query: str, size: int, limit: int) -> tuple[list[Row], int]:
+        """Return some of the conversations that a query finds, as `hashes`, and how many there are, at most ``limit``."""
+        some, number = self._wire.ask_all(
+            self._command(query, "LIMIT", 0, size, *_LOAD), self._command(query, "LIMIT", 0, limit, *_COUNT)
+        )
+        return [_row(one) for one in _results(self._checked(some))], self._number(number)
+
+    def hashes(self, query: str) -> Iterator[Row]:
+        """Yield the key and the record's fields of each conversation that a query finds, in no order, each once."""
+        # MAXIDLE: the server forgets the cursor of a query that nobody reads to its end.
+        cursor = ("WITHCURSOR", "COUNT", _AT_ONCE, "MAXIDLE", self.milliseconds)
+        answer, at = self._checked(self._wire.ask_all(self._command(query, *_LOAD, *cursor))[0])
+        seen: set[str] = set()
+        while True:
+            for key, fields in map(_row, _results(answer)):
+                if key not in seen:  # one that is written meanwhile comes again
+                    seen.add(key)
+                    yield key, fields
+            if not at:
+                return
+            answer, at = self._checked(self._wire.ask_all(("FT.CURSOR", "READ", self.name, at))[0])
+
+    def _command(self, query: str, *steps: Argument) -> Steps:
+        return ("FT.AGGREGATE", self.name, query, *steps, "TIMEOUT", self.milliseconds, "DIALECT", 2)
+
+    def _number(self, answer: Any) -> int:
+        rows = _results(self._checked(answer))
+        if rows and b"n" not in rows[0]:  # with ON_TIMEOUT fail, a time-out gives an empty row and no warning
+            raise self.cut_short(b"")
         return int(rows[0][b"n"]) if rows else 0
 
-    def keys_found(self, query: str, limit: int) -> list[str]:
-        """Return the keys of some of the conversations that a query finds, in no order."""
-        rows = self.aggregate(query, "LIMIT", 0, limit, "LOAD", 1, "@__key")
-        return [row[b"__key"].decode() for row in rows if b"__key" in row]
+    def _checked(self, answer: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise self.explain(answer) from answer
+        result = answer[0] if isinstance(answer, list) else answer
+        if result[b"warning"]:
+            raise self.cut_short(b"; ".join(result[b"warning"]))
+        return answer
 
-    def page(self, query: str, size: int, *arguments: Argument) -> list[list[bytes]]:
-        """Return the first rows of what a query finds, in an order; `page.lua` says what it takes."""
-        try:
-            warning, *rows = self._wire.read(_PAGE, (), [self._name, query, self.milliseconds, size, *arguments])
-        except RefusedError as error:
-            raise self._explain(error.refusal) from error.refusal
-        if warning:
-            raise self._cut_short(warning)
-        return cast("list[list[bytes]]", rows)
-
-    def _cut_short(self, warning: bytes) -> StoreUnavailableError:
+    def cut_short(self, warning: bytes) -> StoreUnavailableError:
+        """Return the error for a query that the server did not finish."""
         said = warning.decode(errors="replace")
-        return StoreUnavailableError(f"{self._name}: the server cut a query short, and a part is no answer: {said}")
+        return StoreUnavailableError(f"{self.name}: the server cut a query short, so its answer is incomplete: {said}")
+
+
+def _results(answer: Any) -> list[Mapping[bytes, bytes]]:
+    return [result[b"extra_attributes"] for result in answer[b"results"]]
+
+
+def _row(result: Mapping[bytes, bytes]) -> Row:
+    return result.get(b"__key", b"").decode(errors="replace"), [result.get(name.encode()) for name in RECORD_FIELDS]

@@ -1,27 +1,45 @@
-"""The names of keys: one place for each thing that is kept, and one hash slot for each conversation."""
+"""The names of all keys of a store: the one place that builds them."""
 
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from memory.errors import ConfigurationError
 
 DEFAULT_PREFIX: Final = "memory"
+CONVERSATION: Final = "conversation"
+ORDERS: Final = ("id", "created_at", "updated_at", "expires_at")
+"""The sorted sets of a namespace. Members are ids; scores are the times, and 0 in the order by id."""
+
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*")  # what `quote` leaves as it is
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*")  # the characters that `quote` leaves alone
+
+
+def primary_key(namespace: str, conversation_id: str) -> str:
+    """Return the primary key of a conversation, which redis-om's ``get`` takes.
+
+    Every character but letters, digits and ``_.-~`` is written as ``%XX``, so that different pairs have different keys.
+
+    >>> primary_key("default", "support 42")
+    'default/support%2042'
+    """
+    return f"{quoted(namespace)}/{quoted(conversation_id)}"
+
+
+def quoted(name: str) -> str:
+    """Return a namespace or an id as keys have it. The scripts do the same for ids (`quoted` in shared.lua)."""
+    return name if _PLAIN.fullmatch(name) else quote(name, safe="")
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The names of all keys under one prefix.
 
-    A namespace and an id become ``{namespace/id}`` with everything but letters, digits and ``_.-~`` written as ``%XX``: two
-    that differ have names that differ, none of them holds a brace, and the braces are Redis's hash tag. No kind of key is the
-    beginning of another, so that the index, which takes all keys with a beginning, takes conversations only.
+    The slash after the kind is in no prefix, so no key of another store begins as this store's conversations do.
 
     >>> Keys("memory").conversation("default", "support 42")
-    'memory:conversation:{default/support%2042}'
+    'memory:conversation:/default/support%2042'
     """
 
     prefix: str = DEFAULT_PREFIX
@@ -34,36 +52,34 @@ class Keys:
 
     @property
     def index(self) -> str:
-        """The alias of the index; the index itself has its version after it."""
+        """The alias of the index. The index itself has its version after it."""
         return f"{self.prefix}:conversations"
+
+    @property
+    def namespaces(self) -> str:
+        """The set of the namespaces that have a conversation."""
+        return f"{self.prefix}:namespaces"
 
     def conversation(self, namespace: str, conversation_id: str) -> str:
         """Return the key of a conversation's hash."""
-        return f"{self.prefix}:conversation:{_tag(namespace, conversation_id)}"
-
-    def positions(self, namespace: str, conversation_id: str) -> str:
-        """Return the key of the sorted set of the positions that have a run."""
-        return f"{self.prefix}:positions:{_tag(namespace, conversation_id)}"
+        return self.of_namespace(CONVERSATION, namespace) + quoted(conversation_id)
 
     def runs(self, namespace: str, conversation_id: str) -> str:
-        """Return what the keys of a conversation's runs begin with; the position follows."""
-        return f"{self.prefix}:run:{_tag(namespace, conversation_id)}:"
+        """Return the key of the sorted set that holds a conversation's runs."""
+        return self.of_namespace("runs", namespace) + quoted(conversation_id)
 
     def receipt(self, namespace: str, token: str) -> str:
         """Return the key of a change set's receipt."""
-        return f"{self.prefix}:receipt:{_tag(namespace, token)}"
+        return self.of_namespace("receipt", namespace) + quoted(token)
 
-    def namespace_of(self, conversation_key: str) -> str:
-        """Return the namespace of a conversation's key."""
-        return unquote(conversation_key.partition("{")[2].partition("/")[0])
+    def orders(self, namespace: str) -> list[str]:
+        """Return the keys of the sorted sets of a namespace, in the order of `ORDERS`."""
+        return [self.order(namespace, field) for field in ORDERS]
 
-    def of_the_same(self, conversation_key: str) -> tuple[str, str]:
-        """Return the key of the positions, and the beginning of the runs' keys, that belong to a conversation's key."""
-        tag = conversation_key.removeprefix(f"{self.prefix}:conversation:")
-        return f"{self.prefix}:positions:{tag}", f"{self.prefix}:run:{tag}:"
+    def order(self, namespace: str, field: str) -> str:
+        """Return the key of the sorted set of a namespace's conversations by a field."""
+        return f"{self.prefix}:by_{field}:/{quoted(namespace)}"
 
-
-def _tag(namespace: str, name: str) -> str:
-    if _PLAIN.fullmatch(namespace) and _PLAIN.fullmatch(name):
-        return f"{{{namespace}/{name}}}"
-    return f"{{{quote(namespace, safe='')}/{quote(name, safe='')}}}"
+    def of_namespace(self, kind: str, namespace: str) -> str:
+        """Return the beginning of all keys of a kind in a namespace; the quoted id follows."""
+        return f"{self.prefix}:{kind}:/{quoted(namespace)}/"

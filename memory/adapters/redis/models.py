@@ -1,86 +1,88 @@
-"""The hashes as redis-om models: their fields are what is stored, and their schema is the index's."""
+"""Conversations as a redis-om model, for applications that read or search them with redis-om.
 
-from typing import Any, Final, NamedTuple
+    Conversation = conversation_model(redis.Redis(decode_responses=True))
+    Conversation.get(primary_key("default", "support-42"))
+    Conversation.find((Conversation.namespace == "default") & (Conversation.updated_at > since)).all()
+    Conversation.find(Conversation.entries == entry_token("default", "customer.tier", "gold")).all()
 
+Times are microseconds since 1970. The model is for reading: its ``save`` would bypass the orders and the versions.
+"""
+
+from typing import Any, Final
+
+from pydantic import model_validator
 from redis_om import Field, HashModel
 from redis_om.model.model import model_registry
 
-from memory.domain.records import ConversationRecord, RunRecord
+from memory.adapters.redis.keys import CONVERSATION, DEFAULT_PREFIX, Keys, primary_key
+from memory.adapters.redis.tokens import Tokens
+from memory.domain.criteria import where
+from memory.domain.records import ConversationRecord
+from memory.domain.values import Json
+from memory.port.index import KeyIn, plan
+
+__all__ = ["conversation_model", "entry_token", "primary_key"]
 
 RECORD_FIELDS: Final = ConversationRecord._fields
-"""The fields of a conversation's hash that make its record; all others are for the index."""
-
-RUN_FIELDS: Final = RunRecord._fields[1:]
-"""The fields of a run's hash; its position is in its key."""
+"""The fields of a conversation's hash that make its record. All others are for searching."""
 
 
-class Models(NamedTuple):
-    """The models of one store: redis-om binds a class to its client and its prefix."""
+def conversation_model(database: Any, prefix: str = DEFAULT_PREFIX) -> Any:
+    """Return the redis-om model of the conversations of one store.
 
-    conversation: type[HashModel]
-    run: type[HashModel]
+    Args:
+        database: the client that the model uses. redis-om's ``find`` needs one with ``decode_responses=True``.
+        prefix: the prefix of the store's keys.
 
-    @property
-    def index_schema(self) -> tuple[str, ...]:
-        """The arguments of FT.CREATE after the index's name: redis-om's, but for what nobody searches."""
-        schema: str = self.conversation.redisearch_schema()
-        keys = self.conversation.make_primary_key("")
-        for given, wanted in (
-            (f" {keys} ", f" {keys}{{ "),  # the brace of a hash tag: no other store's prefix goes on like that
-            (" pk TAG SEPARATOR |", ""),
-            (" by_id TAG SEPARATOR | SORTABLE", " by_id TAG SORTABLE UNF NOINDEX"),  # only ever sorted by
-        ):
-            assert given in schema, schema  # noqa: S101  # a redis-om that writes schemas otherwise
-            schema = schema.replace(given, wanted)
-        return tuple(schema.split())
-
-
-def bind(client: Any, prefix: str, index: str) -> Models:
-    """Return models for a client and a prefix of keys.
-
-    A field that is not ``index=True`` is stored only. Numbers above 2**53 are stored exactly and indexed as the nearest double;
-    what is loaded from a sortable field is that double, which is why times are there twice.
+    Fields without ``index=True`` cannot be searched. Numbers above 2**53 are stored exactly and indexed as the nearest double.
     """
+    client = database
 
     class Conversation(HashModel, index=True):  # type: ignore[call-arg, misc]  # redis-om has no types
+        # No namespace or id has the separator in it, so the index never splits one.
+        namespace: str = Field(index=True, case_sensitive=True, separator="\x7f")
         id: str
         metadata: str
         version: int
         incarnation: str
         run_count: int = Field(index=True)
         last_position: int
-        created_at: int
-        updated_at: int
+        created_at: int = Field(index=True)
+        updated_at: int = Field(index=True)
         expires_at: int | None = Field(index=True, default=None)
-        # for the index only
-        encoding: str = Field(index=True, case_sensitive=True)
-        namespace: str = Field(index=True, case_sensitive=True)
         entries: str = Field(index=True, case_sensitive=True)
-        by_created_at: int = Field(index=True, sortable=True)
-        by_updated_at: int = Field(index=True, sortable=True)
-        by_id: str = Field(index=True, sortable=True)
-        by_id_1: int = Field(index=True, sortable=True)
-        by_id_2: int = Field(index=True, sortable=True)
-        by_id_3: int = Field(index=True, sortable=True)
+
+        @model_validator(mode="before")
+        @classmethod
+        def _with_primary_key(cls, fields: dict[str, Any]) -> dict[str, Any]:
+            """Set the primary key, which is in the key and not in the hash; redis-om would make up another one."""
+            return {"pk": primary_key(fields["namespace"], fields["id"]), **fields}
 
         class Meta:
             global_key_prefix = prefix
-            model_key_prefix = "conversation"
-            index_name = index
+            model_key_prefix = CONVERSATION
+            primary_key_pattern = "/{pk}"
+            index_name = Keys(prefix).index
             database = client
 
-    class Run(HashModel):  # type: ignore[misc]  # likewise
-        id: str
-        input: str
-        output: str
-        metadata: str
-        created_at: int
-
-        class Meta:
-            global_key_prefix = prefix
-            model_key_prefix = "run"
-            database = client
-
-    # redis-om migrates every model it knows of; this index is migrated here.
+    # redis-om's Migrator would migrate every model that it knows; `memory migrate` makes this index.
     model_registry.pop(f"{Conversation.__module__}.{Conversation.__qualname__}", None)
-    return Models(Conversation, Run)
+    return Conversation
+
+
+def index_arguments(prefix: str) -> list[str]:
+    """Return the arguments of FT.CREATE after the index's name."""
+    schema: str = conversation_model(None, prefix).redisearch_schema()
+    return schema.split(" ")
+
+
+def entry_token(namespace: str, path: str | tuple[str, ...], value: Json) -> str:
+    """Return the tag that a conversation has in ``entries`` if its metadata has this scalar value at the path.
+
+    >>> entry_token("default", "customer.tier", "gold") == entry_token("default", ("customer", "tier"), "gold")
+    True
+    """
+    lookup, _ = plan(where(path) == value)
+    assert isinstance(lookup, KeyIn)  # noqa: S101  # an equality is one look-up
+    (token,) = Tokens(namespace).equal(lookup.path, lookup.keys)
+    return token

@@ -1,17 +1,36 @@
--- Remove those of some conversations that are expired; answer how many.
--- KEYS: of each conversation the key and that of its positions. ARGV: now, and of each the beginning of its runs' keys.
+-- Remove some conversations that have expired.
+-- KEYS: namespaces, then the orders. ARGV: now, namespace, beginnings of the keys of conversations and of runs, how many at most.
+-- Answer: {how many were found to look at, how many were removed}.
+
+local now, namespace, conversations, runs, most = unpack(ARGV)
+local namespaces_key, orders = KEYS[1], {unpack(KEYS, 2)}
+local ids, expiries = orders[1], orders[4]
 
 return answered(function()
-  local removed = 0
-  for n = 2, #ARGV do
-    local key, positions_key = KEYS[2 * n - 3], KEYS[2 * n - 2]
+  check_orders(namespaces_key, orders)
+  local found, removable = look('ZRANGE', expiries, '-inf', now, 'BYSCORE', 'LIMIT', 0, most), {}
+  for _, id in ipairs(found) do
+    local key, runs_key = conversations .. quoted(id), runs .. quoted(id)
     local expires_at = look('HGET', key, 'expires_at')
-    if is_expired(key, expires_at, ARGV[1]) then
-      look('ZCARD', positions_key)
-      must_be_allowed_to_remove(key, positions_key, ARGV[n])
-      remove_conversation(key, positions_key, ARGV[n])
+    local exists = look('EXISTS', key) == 1
+    look('ZCARD', runs_key)
+    must_be_allowed_to_remove(key, runs_key)
+    removable[id] = not exists or is_expired(key, expires_at, now)
+    found[id] = expires_at
+  end
+  local removed = 0
+  for _, id in ipairs(found) do
+    if removable[id] then
+      remove_conversation(conversations .. quoted(id), runs .. quoted(id), orders, id)
       removed = removed + 1
+    elseif found[id] then  -- the hash decides, and its expiry was edited
+      redis.call('ZADD', expiries, found[id], id)
+    else
+      redis.call('ZREM', expiries, id)
     end
   end
-  return {removed}
+  if redis.call('ZCARD', ids) == 0 then
+    redis.call('SREM', namespaces_key, namespace)
+  end
+  return {#found, removed}
 end)

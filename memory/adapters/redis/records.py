@@ -1,29 +1,40 @@
-"""From what a hash holds to a record; what cannot be one is named by its key, and never taken for missing."""
+"""Records from what Redis returns. What cannot be read raises `CorruptRecordError` with its key, and never counts as missing."""
 
 from collections.abc import Sequence
 from operator import ge
 from typing import Final
 
-from memory.domain.entities import Conversation, Run
+from memory.adapters.redis.keys import Keys
+from memory.domain.entities import Run
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import CorruptRecordError
 from memory.port.changes import ExpectedVersion
 
 LEFT_OVER: Final = (
-    "its hash is gone, as after FT.DROPINDEX ... DD, and its runs are still there: "
-    "put the hash back from a backup, or remove or add the conversation, which removes these runs"
+    "the conversation's hash is gone, as after FT.DROPINDEX ... DD: restore it from a backup, "
+    "or remove or add the conversation, which also deletes its runs"
 )
-"""What to say of runs without a conversation."""
+"""What the error says about a conversation that is listed, or has runs, without its hash."""
 
-_MOST_DIGITS: Final = 18  # of a moment between the years 1 and 9999, in microseconds
+_MOST_DIGITS: Final = 18  # of a time between the years 1 and 9999, in microseconds
+_FIELDS_OF_RUN: Final = 6
 
 
-def conversation_record(key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
-    """Return the record that the fields of a hash are, in the order of `ConversationRecord`.
+def conversation(keys: Keys, namespace: str, key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
+    """Return the record in the fields of a hash, which come in the order of `ConversationRecord`.
 
     Raises:
-        CorruptRecordError: they are none.
+        CorruptRecordError: a field is missing or cannot be read, or the hash belongs at another key.
     """
+    record = _conversation(key, fields)
+    if keys.conversation(namespace, record.id) != key:
+        raise CorruptRecordError(f"the hash at {key} says that it is conversation {record.id!r}, which has another key")
+    return record
+
+
+def _conversation(key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
+    if not fields:
+        raise corrupt(key, LEFT_OVER)
     id_, metadata, version, incarnation, run_count, last_position, created_at, updated_at, expires_at = fields
     try:
         return ConversationRecord(
@@ -41,58 +52,41 @@ def conversation_record(key: str, fields: Sequence[bytes | None]) -> Conversatio
         raise corrupt(key, error) from error
 
 
-def conversation(key: str, fields: Sequence[bytes | None], conversation_id: str) -> Conversation:
-    """Return the conversation of an id that the fields of a hash are.
+def run_member(run: RunRecord) -> str:
+    """Return a run as its sorted set holds it, but for the position in front: fields on lines, none of which has a line break."""
+    return f"{run.created_at}\n{run.id}\n{run.metadata}\n{run.input}\n{run.output}"
+
+
+def runs(key: str, conversation_id: str, members: Sequence[bytes]) -> list[Run]:
+    """Return the runs of a conversation from members of their sorted set, in order of position.
 
     Raises:
-        CorruptRecordError: they are none, or one of another id.
+        CorruptRecordError: a run cannot be read, or the positions do not rise because somebody edited the scores.
     """
-    record = conversation_record(key, fields)
-    if record.id != conversation_id:
-        raise CorruptRecordError(f"the hash at {key} says that it is conversation {record.id!r}, which has another key")
-    try:
-        return Conversation.from_record(record)
-    except CorruptRecordError as error:
-        raise corrupt(key, error) from error
-
-
-def run(keys: str, conversation_id: str, position: bytes, fields: Sequence[bytes | None]) -> Run:
-    """Return the run that the fields of a hash are, in the order of `RunRecord`.
-
-    Raises:
-        CorruptRecordError: they are none.
-    """
-    id_, given, output, metadata, created_at = fields
-    try:
-        if id_ is None or given is None or output is None or metadata is None or created_at is None:
-            raise ValueError("a field is missing")  # noqa: TRY301  # as any other that cannot be read
-        texts = id_.decode(), given.decode(), output.decode(), metadata.decode()
-        record = RunRecord(int(position), *texts, int(created_at))
-        return Run.from_record(conversation_id, record)
-    except (ValueError, OverflowError, CorruptRecordError) as error:
-        raise corrupt(f"{keys}{position.decode(errors='replace')}", error) from error
-
-
-def runs(
-    keys: str, conversation_id: str, positions: Sequence[bytes], read: Sequence[Sequence[bytes | None]]
-) -> list[Run]:
-    """Return the runs at positions that rise.
-
-    Raises:
-        CorruptRecordError: a position or a run is none, or they do not rise: somebody edited the scores.
-    """
-    found = [run(keys, conversation_id, position, fields) for position, fields in zip(positions, read, strict=True)]
-    numbers = [0, *[one.position or 0 for one in found]]
-    if any(map(ge, numbers, numbers[1:])):
-        raise corrupt(f"{keys}...", f"their places among the positions are mixed up: {numbers[1:10]}")
+    found = [_run(key, conversation_id, member) for member in members]
+    positions = [0, *[one.position or 0 for one in found]]
+    if any(map(ge, positions, positions[1:])):
+        raise corrupt(key, f"its runs are not in the order of their positions: {positions[1:10]}")
     return found
 
 
+def _run(key: str, conversation_id: str, member: bytes) -> Run:
+    try:
+        fields = member.decode().split("\n")
+        if len(fields) != _FIELDS_OF_RUN:
+            raise ValueError(f"a run has {_FIELDS_OF_RUN} lines, not {len(fields)}")  # noqa: TRY301  # as any other error here
+        position, created_at, id_, metadata, given, output = fields
+        record = RunRecord(int(position), id_, given, output, metadata, int(created_at))
+        return Run.from_record(conversation_id, record)
+    except (ValueError, OverflowError, CorruptRecordError) as error:
+        raise corrupt(key, f"the run {member[:40]!r}: {error}") from error
+
+
 def seen(key: str, incarnation: bytes, version: bytes) -> ExpectedVersion:
-    """Return which conversation, and which version of it, a hash says it is.
+    """Return the version of a conversation that was read.
 
     Raises:
-        CorruptRecordError: it does not.
+        CorruptRecordError: its hash has no such version.
     """
     try:
         return ExpectedVersion(_text(incarnation), number(version))
@@ -100,8 +94,8 @@ def seen(key: str, incarnation: bytes, version: bytes) -> ExpectedVersion:
         raise corrupt(key, error) from error
 
 
-def corrupt(key: str, why: object = "fields are missing") -> CorruptRecordError:
-    """Return the error for a key that holds no record."""
+def corrupt(key: str, why: object = "it was edited or damaged") -> CorruptRecordError:
+    """Return the error for a key whose value cannot be read."""
     return CorruptRecordError(f"what is at the key {key} cannot be read: {why}")
 
 
@@ -112,7 +106,7 @@ def _text(value: bytes | None) -> str:
 
 
 def number(value: bytes | None, *, signed: bool = False) -> int:
-    """Return the number that a field is: digits, and nothing else that `int` or Lua's ``tonumber`` would take."""
+    """Return the number that a field holds. It must be digits: `int` and Lua's ``tonumber`` also read other forms."""
     if value is None:
         raise ValueError("a field is missing")
     digits = value[1:] if signed and value[:1] == b"-" else value

@@ -1,8 +1,10 @@
-"""`RedisRepository`: conversations in Redis hashes, found through RediSearch."""
+"""`RedisRepository`: conversations in Redis hashes, in sorted sets for their orders, found through RediSearch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from threading import RLock
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from memory.adapters.redis import durability, records
@@ -10,27 +12,21 @@ from memory.adapters.redis.committing import Writer
 from memory.adapters.redis.connections import MAX_CONNECTIONS, Connections, client_of
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.index import Index
-from memory.adapters.redis.keys import DEFAULT_PREFIX, Keys
-from memory.adapters.redis.models import RECORD_FIELDS, Models, bind
+from memory.adapters.redis.keys import CONVERSATION, DEFAULT_PREFIX, Keys
+from memory.adapters.redis.models import RECORD_FIELDS, conversation_model
 from memory.adapters.redis.schema import Schema
-from memory.adapters.redis.searching import ANY, Search
-from memory.adapters.redis.tokens import Tokens
-from memory.adapters.redis.wire import Client, Pool, Script, Wire
+from memory.adapters.redis.searching import Search
+from memory.adapters.redis.wire import Argument, Script, Wire
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation
-from memory.domain.records import ConversationRecord
-from memory.errors import ConfigurationError
+from memory.errors import ConfigurationError, CorruptRecordError
 from memory.port.changes import ALL_RUNS, ChangeSet, Receipt
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited
 from memory.port.forking import ForkAware, watch
-from memory.port.index import Every, Plan, plan
-from memory.port.paging import Page, Place, Query
 from memory.port.repository import Progress, Repository, RunsRead, SchemaStatus, Window, no_progress
-from memory.port.searching import collect, count_pages
 from memory.port.urls import options, seconds
 
-_PURGED_AT_ONCE: Final = 500
-_NAMED_AT_ONCE: Final = 2_000  # conversations whose namespaces are looked at
+_PURGED_AT_ONCE: Final = 200  # by one script: some 5 ms of the server's time
 _RUNS: Final = Script("shared", "runs")
 _PURGE: Final = Script("shared", "purge")
 
@@ -55,14 +51,14 @@ _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
 
 
 def open_url(url: str) -> "RedisRepository":
-    """Return the repository that a ``redis://`` or ``rediss://`` (TLS) URL names.
+    """Return the repository of a ``redis://`` or ``rediss://`` (TLS) URL.
 
-    ``redis://user:password@host:6379``, and after a ``?`` any of: ``prefix`` of all keys (``memory``), ``timeout`` for a whole
-    operation in seconds (30), ``max_connections`` (50; who needs another waits for one), ``client_name``; with TLS also
-    ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_check_hostname``.
+    ``redis://user:password@host:6379``, with these options after a ``?``: ``prefix`` of all keys (``memory``), ``timeout`` for a
+    whole operation in seconds (30), ``max_connections`` (50; a thread that finds them all in use waits for one),
+    ``client_name``; with TLS also ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_check_hostname``.
 
     Raises:
-        ConfigurationError: the URL or an option of it cannot be one.
+        ConfigurationError: the URL or an option is not valid.
     """
     given = options(url, _OPTIONS)
     prefix, timeout = str(given.pop("prefix", DEFAULT_PREFIX)), cast(float, given.pop("timeout", DEFAULT_TIMEOUT))
@@ -79,31 +75,31 @@ def _check_location(url: str) -> None:
     try:
         parts = urlsplit(url)
         is_url = bool(parts.hostname) and parts.port != 0 and (parts.path.strip("/") or "0").isdecimal()
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         is_url = False
     if not is_url:
-        raise ConfigurationError("this is no URL of a Redis server: write redis://user:password@host:6379")
+        raise ConfigurationError("this is not the URL of a Redis server: write redis://user:password@host:6379")
 
 
 class RedisRepository(Repository, ForkAware):
     """Conversations in a Redis server with search.
 
-    A commit is one script, in one round trip. A conversation, its runs, and a page of conversations are read in one each.
+    A commit is one script, in one round trip. Reading a conversation, its runs, or a page of an order takes one round trip each.
 
     Args:
-        client: a client of the application's, which stays its own: its connections and its TLS are used, its time-outs and its
-            retries for connecting only. It must speak RESP3, as redis-py does unless told otherwise, and use database 0.
-        prefix: what all keys begin with: stores of different prefixes know nothing of each other.
-        timeout: seconds that an operation may take; connecting takes what the client's own settings let it.
-        connections: used instead of the client's, and closed in `close`, with the client's: for `open_url`.
+        client: a client of the application, which stays open. Its connections and its TLS are used; its time-outs and retries
+            apply to connecting only. It must speak RESP3, as redis-py does by default, and use database 0.
+        prefix: the beginning of all keys. Stores with different prefixes are independent of each other.
+        timeout: seconds that an operation may take. Connecting takes what the client's own settings allow.
+        connections: used instead of the client's, and closed in `close` together with the client's: for `open_url`.
 
     Raises:
-        ConfigurationError: the client is one of a cluster, of another database or of RESP2; or the prefix cannot be one.
+        ConfigurationError: the client is one of a cluster, of another database or of RESP2; or the prefix is not valid.
     """
 
     def __init__(
         self,
-        client: Client,
+        client: Any,
         *,
         prefix: str = DEFAULT_PREFIX,
         timeout: float = DEFAULT_TIMEOUT,
@@ -111,17 +107,22 @@ class RedisRepository(Repository, ForkAware):
     ) -> None:
         self._clients_pool = _checked_pool(client)
         self._own = connections
-        self._pool: Pool = connections or self._clients_pool
+        self._pool = connections or self._clients_pool
+        self._client = client
         self._keys = Keys(prefix)
         self.timeout = timeout
         self._wire = Wire(self._pool, timeout, self.__repr__)
-        # redis-py's pools notice a fork by themselves; but then they wait for a lock that another thread may have held at that
+        # redis-py's pools notice a fork by themselves, but then wait for a lock that another thread may have had at that
         # moment, and the child has no such thread.
         self._pool_lock = getattr(self._clients_pool, "_lock", None) or RLock()
         watch(self)
-        self.models: Final[Models] = bind(client, prefix, self._keys.index)
-        self._schema = Schema(self._wire, self._keys, self.models.index_schema, self.__repr__)
+        self._schema = Schema(self._wire, self._keys, self.__repr__)
         self._index = Index(self._wire, self._keys, self._schema.explain)
+
+    @cached_property
+    def model(self) -> Any:
+        """The redis-om model of this store's conversations, with this repository's client; see `conversation_model`."""
+        return conversation_model(self._client, self._keys.prefix)
 
     def before_fork(self) -> None:
         self._pool_lock.acquire()
@@ -137,79 +138,58 @@ class RedisRepository(Repository, ForkAware):
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         key = self._keys.conversation(namespace, conversation_id)
-        # No fields of ours may mean no conversation, somebody else's hash, or runs that were left over: looked at in one moment.
-        positions = self._keys.positions(namespace, conversation_id)
-        said = self._wire.ask_all(
-            *(("MULTI",), ("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("EXISTS", positions), ("EXEC",))
-        )
-        *_, answers = map(self._wire.checked, said)  # the first refusal tells more than EXEC's, which follows from it
-        fields, exists, has_runs = (self._wire.checked(answer, key) for answer in answers)
-        if not exists:
-            if has_runs:
-                raise records.corrupt(positions, records.LEFT_OVER)
+        ids = self._keys.order(namespace, "id")
+        # Without our fields there is no conversation, somebody else's hash, or one whose hash is gone: read at one moment.
+        commands = (("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("ZSCORE", ids, conversation_id))
+        answers = self._wire.ask_all(("MULTI",), *commands, ("EXEC",))
+        *_, read = map(self._wire.checked, answers)  # the first refusal says more than EXEC's, which follows from it
+        fields, exists, listed = map(self._wire.checked, read, (key, key, ids))
+        if not exists and listed is None:
             return None
-        conversation = records.conversation(key, fields, conversation_id)
-        expires_at = conversation.record.expires_at if conversation.record else None
-        return None if expires_at is not None and expires_at <= self.clock() else conversation
+        record = records.conversation(self._keys, namespace, key, fields if exists else ())
+        if record.expires_at is not None and record.expires_at <= self.clock():
+            return None
+        try:
+            return Conversation.from_record(record)
+        except CorruptRecordError as error:
+            raise records.corrupt(key, error) from error
 
-    @limited
-    def find(self, namespace: str, query: Query) -> Page[Conversation]:
-        planned, exact = plan(query.criterion)
-        search = self._search(namespace, planned)
-
-        def fetch(after: Place | None, limit: int) -> Sequence[ConversationRecord]:
-            return search.page(query.order, after, limit)
-
-        return collect(query, fetch, exact=exact and search.exact)
-
-    @limited
-    def count(self, namespace: str, criterion: Criterion) -> int:
-        planned, exact = plan(criterion)
-        search = self._search(namespace, planned)
-        if exact and search.exact:
-            return search.count()
-        return count_pages(lambda query: self.find(namespace, query), criterion)
+    @contextmanager
+    def searching(self, namespace: str, criterion: Criterion) -> Iterator[Search]:
+        yield Search(self._wire, self._index, self._keys, namespace=namespace, criterion=criterion, now=self.clock())
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        keys = self._keys.conversation(namespace, conversation_id), self._keys.positions(namespace, conversation_id)
-        run_keys = self._keys.runs(namespace, conversation_id)
+        key, runs_key = self._keys.conversation(namespace, conversation_id), self._keys.runs(namespace, conversation_id)
         before = ALL_RUNS if window.before is None else min(window.before, ALL_RUNS)
         limit = -1 if window.limit is None else min(window.limit, ALL_RUNS)
-        arguments = (self.clock(), run_keys, min(window.after, ALL_RUNS), before, limit, "1" if window.from_end else "")
-        answer = self._wire.read(_RUNS, keys, arguments)
+        after, from_end = min(window.after, ALL_RUNS), "1" if window.from_end else ""
+        arguments = (conversation_id, self.clock(), after, before, limit, from_end)
+        answer = self._wire.read(_RUNS, (key, runs_key, self._keys.order(namespace, "id")), arguments)
         if not answer:
             return RunsRead(None, ())
-        incarnation, version, last_position, positions, *read = answer
+        incarnation, version, last_position, members = answer
         if window.from_end:
-            positions, read = positions[::-1], read[::-1]
-        runs = records.runs(run_keys, conversation_id, positions, read)
-        return RunsRead(records.seen(keys[0], incarnation, version), tuple(runs), int(last_position))
+            members = members[::-1]
+        runs = records.runs(runs_key, conversation_id, members)
+        return RunsRead(records.seen(key, incarnation, version), tuple(runs), int(last_position))
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         return Writer(self._wire, self._keys, namespace, self.clock()).write(changes)
 
     def namespaces(self) -> set[str]:
-        names: set[str] = set()
-        while True:  # what is found in none of those known is in others; some may be in one with all others
-            known = "|".join(Tokens(self._keys.prefix, name).namespace for name in names)
-            found = self._index.keys_found(ANY + (f" -@namespace:{{{known}}}" if known else ""), _NAMED_AT_ONCE)
-            new = {self._keys.namespace_of(key) for key in found} - names
-            if not new:
-                return names
-            names |= new
+        return {name.decode() for name in self._wire.ask("SMEMBERS", self._keys.namespaces)}
 
     def purge_expired(self, namespace: str) -> int:
-        purged = 0
-        while True:
-            keys = self._search(namespace, Every(), expired=True).keys_found(_PURGED_AT_ONCE)
-            others = [self._keys.of_the_same(key) for key in keys]
-            names = [name for key, (positions, _) in zip(keys, others, strict=True) for name in (key, positions)]
-            (removed,) = self._wire.read(_PURGE, names, [self.clock(), *(runs for _, runs in others)])
+        keys = [self._keys.namespaces, *self._keys.orders(namespace)]
+        beginnings = [self._keys.of_namespace(kind, namespace) for kind in (CONVERSATION, "runs")]
+        purged, found = 0, _PURGED_AT_ONCE
+        while found == _PURGED_AT_ONCE:
+            arguments: list[Argument] = [self.clock(), namespace, *beginnings, _PURGED_AT_ONCE]
+            found, removed = self._wire.read(_PURGE, keys, arguments)
             purged += int(removed)
-            if len(keys) < _PURGED_AT_ONCE or not removed:
-                return purged
+        return purged
 
     def schema_status(self) -> SchemaStatus:
         return self._schema.status()
@@ -218,19 +198,20 @@ class RedisRepository(Repository, ForkAware):
         return self._schema.steps()
 
     def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
-        """Make the index, or bring it to this version of the code; by the old one all is found until the new one is full."""
+        """Make the index, or bring it to this version of the code. Until the new one is full the old one serves searches."""
         return self._schema.migrate(progress)
 
     def warnings(self) -> list[str]:
-        return durability.warnings(self._wire, self._keys)
+        interrupted = [
+            f"the index {name} is left over from an interrupted migration, and costs time at every write: run `memory migrate`"
+            for name in self._schema.leftovers()
+        ]
+        return durability.warnings(self._wire, self._keys) + interrupted
 
     def close(self) -> None:
         if self._own is not None:
             self._own.disconnect()
             self._clients_pool.disconnect()
-
-    def _search(self, namespace: str, planned: Plan, *, expired: bool = False) -> Search:
-        return Search(self._index, self._keys, namespace, planned, now=self.clock(), expired=expired)
 
     def __repr__(self) -> str:
         settings = self._pool.connection_kwargs
@@ -238,10 +219,10 @@ class RedisRepository(Repository, ForkAware):
         return f"RedisRepository({where}, prefix={self._keys.prefix!r})"
 
 
-def _checked_pool(client: Client) -> Pool:
-    pool: Pool | None = getattr(client, "connection_pool", None)
+def _checked_pool(client: Any) -> Any:
+    pool = getattr(client, "connection_pool", None)
     if pool is None:
-        raise ConfigurationError(f"a {type(client).__name__} is no client of a single server; {NO_CLUSTER}")
+        raise ConfigurationError(f"a {type(client).__name__} is not a client of a single server; {NO_CLUSTER}")
     settings = pool.connection_kwargs
     if settings.get("db"):
         raise ConfigurationError(f"Redis searches in its database 0 only, not in {settings['db']}")

@@ -1,42 +1,43 @@
 """The index: versioned, behind an alias, and replaced without a gap.
 
-`migrate` makes the new index beside the old one, waits until the server has read every conversation into it, encodes anew those
-that an older version of the code wrote, points the alias at it, and drops the old. Each step can be done twice, so two who
-migrate at once do no harm, and one who was interrupted begins again.
+`migrate` makes the new index beside the old one, waits until the server has read every conversation into it, points the alias at
+it, and drops all others. Each step can be repeated, so two migrations at once do no harm, and the next one completes one that was
+interrupted.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final
 
 from memory.adapters.redis.errors import NO_CLUSTER, translate
 from memory.adapters.redis.keys import Keys
-from memory.adapters.redis.models import RECORD_FIELDS
-from memory.adapters.redis.records import conversation_record
-from memory.adapters.redis.searching import encoded
-from memory.adapters.redis.tokens import Tokens
-from memory.adapters.redis.wire import Argument, Script, Wire
-from memory.domain.entities import Conversation
+from memory.adapters.redis.models import index_arguments
+from memory.adapters.redis.wire import Wire
 from memory.errors import ConfigurationError, PersistenceError, SchemaError, StoreUnavailableError
-from memory.port.index import entries
 from memory.port.repository import Progress, SchemaStatus
 
-HEAD: Final = "0001"
-"""The version of the index that this code reads and writes: its fields and `tokens.ENCODING`."""
+HEAD: Final = "0002"
+"""The version of the layout that this code reads and writes: the keys, their fields, the tokens and the index."""
 
-OLDER_ENCODINGS: Final[tuple[str, ...]] = ()
-"""Encodings that released versions of this code wrote."""
-
-_REENCODE: Final = Script("shared", "reencode")
-_AT_ONCE: Final = 500
+_UNREADABLE: Final = "0001"
+_OTHER_FIELDS: Final = "(an index with other fields)"  # sorts before every version, so the advice is to migrate
 _PAUSE: Final = 0.02  # seconds between two looks at how far an index is
 
 
 class Schema:
     """The index of one store."""
 
-    def __init__(self, wire: Wire, keys: Keys, arguments: tuple[str, ...], where: Callable[[], object]) -> None:
-        self._wire, self._keys, self._arguments, self._where = wire, keys, arguments, where
+    def __init__(self, wire: Wire, keys: Keys, where: Callable[[], object]) -> None:
+        self._wire, self._keys, self._where = wire, keys, where
+
+    @cached_property
+    def _arguments(self) -> list[str]:
+        return index_arguments(self._keys.prefix)
+
+    @property
+    def _name(self) -> str:
+        return f"{self._keys.index}:{HEAD}"
 
     def status(self) -> SchemaStatus:
         """Return the version of the index that the alias leads to.
@@ -52,10 +53,11 @@ class Schema:
                 raise ours from index
             self._check_search()
             return SchemaStatus(None, HEAD)
-        return SchemaStatus(index[b"index_name"].decode().rpartition(":")[2], HEAD)
+        version = index[b"index_name"].decode().rpartition(":")[2]
+        return SchemaStatus(_OTHER_FIELDS if version == HEAD and not self._is_ours(index) else version, HEAD)
 
     def explain(self, error: Exception) -> PersistenceError:
-        """Return the error of ours that a search which the server refused means. Its own errors of searches have no codes."""
+        """Return our error for a search that the server refused. The errors of searches have no codes."""
         if (ours := translate(error, self._where())) is not None:
             return ours
         status = self.status()
@@ -66,46 +68,44 @@ class Schema:
     def steps(self) -> list[str]:
         """Return in words what `migrate` would do."""
         status = self.status()
-        if status.is_current:
-            return []
-        old = sorted(name for name in self._indexes() if name < self._name)
-        return [
-            f"make the index {self._name}, and wait until it has all conversations",
-            *(f"encode anew the conversations of encoding {encoding}" for encoding in OLDER_ENCODINGS),
-            f"point the alias {self._keys.index} at it",
-            *(f"drop the index {name}" for name in old),
-        ]
+        steps = [f"drop the index {name}" for name in sorted(self._indexes() - {self._name})]
+        if not status.is_current:
+            steps[:0] = [
+                f"make the index {self._name}, and wait until it has all conversations",
+                f"point the alias {self._keys.index} at it",
+            ]
+        return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
-        """Bring the index to the version of this code; see the module.
+        """Bring the index to the version of this code, as the module describes.
 
         Raises:
-            SchemaError: there is a newer one.
+            SchemaError: the store has a newer version, or one that this code cannot read.
         """
-        status = self.status()
+        status, indexes = self.status(), self._indexes()
         if status.current is not None and status.current > HEAD:
             raise SchemaError(status.advice())
+        if f"{self._keys.index}:{_UNREADABLE}" in indexes:
+            raise SchemaError(
+                f"{self._where()} has the layout {_UNREADABLE} of an older release, which this one cannot read: export the "
+                "store with that release (`memory export`), and import it with this one under another prefix"
+            )
         if not status.is_current:
-            self._build(progress)
-        for encoding in OLDER_ENCODINGS:  # also of programs of the old version that wrote after the last migration
-            while self._reencode_some(encoding):
-                progress("encoding conversations anew", None)
-        if not status.is_current:
+            self._build(progress, exists=self._name in indexes)
             progress(f"taking the index {self._name} into use", None)
             self._wire.ask("FT.ALIASUPDATE", self._keys.index, self._name)
-            for name in self._indexes():
-                if name < self._name:
-                    self._drop(name)
+        for name in self._indexes() - {self._name}:
+            self._drop(name)
         return self.status()
 
-    def _drop(self, name: str) -> None:
-        self._tolerate(lambda: name not in self._indexes(), "FT.DROPINDEX", name)
+    def leftovers(self) -> list[str]:
+        """Return the indexes that an interrupted migration left behind; none if the user may not list indexes."""
+        (answer,) = self._wire.ask_all(("FT._LIST",))
+        return [] if isinstance(answer, Exception) else sorted(self._ours(answer) - {self._name})
 
-    @property
-    def _name(self) -> str:
-        return f"{self._keys.index}:{HEAD}"
-
-    def _build(self, progress: Progress) -> None:
+    def _build(self, progress: Progress, *, exists: bool) -> None:
+        if exists and not self._is_ours(self._wire.ask("FT.INFO", self._name)):
+            self._drop(self._name)
         self._tolerate(lambda: self._name in self._indexes(), "FT.CREATE", self._name, *self._arguments)
         while (done := self._part_indexed()) < 1:
             progress(f"reading conversations into the index {self._name}", done)
@@ -115,30 +115,15 @@ class Schema:
         info = self._wire.ask("FT.INFO", self._name)
         return 1.0 if int(info[b"indexing"]) == 0 else min(float(info[b"percent_indexed"]), 0.999)
 
-    def _reencode_some(self, encoding: str) -> bool:
-        """Encode some conversations anew; tell whether there were any. One that changes meanwhile has another turn."""
-        query: list[Argument] = [
-            "FT.AGGREGATE",
-            self._name,
-            f"@encoding:{{{encoding}}}",
-            "LIMIT",
-            0,
-            _AT_ONCE,
-            "DIALECT",
-            2,
-        ]
-        names = ["@__key", *(f"@{name}" for name in RECORD_FIELDS)]
-        found = self._wire.ask(*query, "LOAD", len(names), *names)
-        rows: list[Mapping[bytes, bytes]] = [result[b"extra_attributes"] for result in found[b"results"]]
-        for row in rows:
-            key = row[b"__key"].decode()
-            record = conversation_record(key, [row.get(name.encode()) for name in RECORD_FIELDS])
-            tokens = Tokens(self._keys.prefix, self._keys.namespace_of(key))
-            fields = encoded(tokens, record, tokens.of(entries(Conversation.from_record(record).metadata)))
-            del fields["by_updated_at"]  # the script takes what is stored then
-            pairs = [text for pair in fields.items() for text in pair]
-            self._wire.read(_REENCODE, [key], [record.incarnation, record.version, *pairs])
-        return bool(rows)
+    def _is_ours(self, info: Any) -> bool:
+        """Whether an index covers the keys, and has the fields, that this code needs."""
+        definition = info[b"index_definition"]
+        words = ["ON", definition[b"key_type"], "PREFIX", f"{len(definition[b'prefixes'])}", *definition[b"prefixes"]]
+        words.append("SCHEMA")
+        for field in info[b"attributes"]:
+            separator = ["SEPARATOR", field[b"SEPARATOR"]] if b"SEPARATOR" in field else []
+            words += [field[b"identifier"], field[b"type"], *separator, *field[b"flags"]]
+        return [word.decode() if isinstance(word, bytes) else word for word in words] == self._arguments
 
     def _check_search(self) -> None:
         (command,) = self._wire.ask("COMMAND", "INFO", "FT.CREATE")
@@ -149,8 +134,14 @@ class Schema:
             )
 
     def _indexes(self) -> set[str]:
-        names = {name.decode(errors="replace") for name in self._wire.ask("FT._LIST")}
-        return {name for name in names if name.startswith(f"{self._keys.index}:")}
+        return self._ours(self._wire.ask("FT._LIST"))
+
+    def _ours(self, names: list[bytes]) -> set[str]:
+        texts = {name.decode(errors="replace") for name in names}
+        return {name for name in texts if name.startswith(f"{self._keys.index}:")}
+
+    def _drop(self, name: str) -> None:
+        self._tolerate(lambda: name not in self._indexes(), "FT.DROPINDEX", name)
 
     def _tolerate(self, done: Callable[[], bool], *command: Any) -> None:
         """Do something to the index that somebody else may do at the same moment."""

@@ -1,57 +1,57 @@
-"""Finding conversations: a plan of index look-ups becomes the text of a query, and pages come by keyset.
+"""Finding conversations: what the planner (`memory.port.planner`) asks of Redis.
 
-A query's text is made of the names of fields, numbers and tokens (`tokens.py`), and of nothing else. Conversations are sorted by
-a time and their id, or by their id; the place a page begins after is a condition like any other, on numbers: the time, and the
-id's first bytes (`ID_RANKS`). For ids that are equal so far a filter compares the whole. `page.lua` reads a page.
-
-It is FT.AGGREGATE that is asked: of the two commands it alone sorts by two fields, and says when it was cut short.
+A criterion becomes the text of one query to the index, made of field names, numbers and tokens (`tokens.py`) and of nothing
+else. The orders are sorted sets: a page without a criterion is a range of one of them. With a criterion, a page by time asks the
+index about one range of times after the other (walk.lua). The id is not in the index: criteria on it are checked by reading.
 """
 
-from collections.abc import Iterator, Sequence
+import heapq
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, cast
+from itertools import pairwise
+from typing import Final, NamedTuple, cast
 
-from memory.adapters.redis.index import Index
-from memory.adapters.redis.keys import Keys
+from memory.adapters.redis import records
+from memory.adapters.redis.index import Index, Row
+from memory.adapters.redis.keys import CONVERSATION, Keys
 from memory.adapters.redis.models import RECORD_FIELDS
-from memory.adapters.redis.records import conversation_record
-from memory.adapters.redis.tokens import ENCODING, ID_RANK_END, ID_RANKS, Tokens, id_digits, id_ranks, is_told_by_ranks
-from memory.adapters.redis.wire import Argument
-from memory.domain.criteria import FieldCompares, Operator
+from memory.adapters.redis.tokens import Tokens
+from memory.adapters.redis.wire import Argument, RefusedError, Script, Wire
+from memory.domain.criteria import AllOf, Criterion, Exists, FieldCompares, Operator
 from memory.domain.records import ConversationRecord
-from memory.errors import CorruptRecordError
-from memory.port.index import Every, KeyBetween, KeyIn, Plan, Some, Unless
+from memory.port import planner
+from memory.port.index import Every, KeyBetween, KeyIn, Plan, Some, Unless, plan
 from memory.port.paging import Order, Place
-
-_AT_ONCE: Final = 2_000
-"""Conversations that one query returns at most; the server's own limits (MAXSEARCHRESULTS and others) are far above that."""
 
 _DEEPEST: Final = 40
 """Levels of a plan that go into a query's text, as 2.5 levels of parentheses each: above 120 the server's parser gives up."""
 
 _MOST_TOKENS: Final = 20_000
-"""Tokens in a query's text; beyond that conversations are sooner looked at than looked up."""
-
-_LOADED: Final = ("@__key", *(f"@{name}" for name in RECORD_FIELDS), "@by_id", "@by_created_at", "@by_updated_at")
-_ID, _VERSION = _LOADED.index("@id"), _LOADED.index("@version")
-_FURTHEST_TIME: Final = 2**58  # microseconds: beyond the years 1 and 9999
+"""Tokens in a query's text. Beyond that, reading conversations is cheaper."""
 
 _EXACT: Final = 2**53
 _FURTHEST: Final = 2**70  # beyond any number that is stored; Python's integers go on
-ANY: Final = "@by_updated_at:[-inf +inf]"
-"""What every conversation meets, in whichever namespace."""
-
 _NOTHING: Final = "@entries:{none}"  # no token is as short as that
+
+_AT_ONCE: Final = 500  # conversations that a script reads at most: some 3 ms of the server's time
+_PASSED_FIRST: Final = 4  # times the page: the members that the first query of a walk passes
+_WIDER: Final = 8
+_NARROWER: Final = 4
+_WIDEST: Final = 20_000
+_COUNTED: Final = 25_000  # conversations that one query counts among: some 5 ms of the server's time
+_FEW: Final = 64  # conversations that are read together with the count of the matches
+_WALK: Final = Script("shared", "walk")
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The text of a condition. No text: everything.
+    """The text of a condition; an empty text matches every conversation.
 
     Attributes:
-        exact: it is exactly what was planned (else: more).
+        exact: the condition matches exactly what was planned; if false, it matches more.
         negates: there is a negation in it.
-        unless: where all of it is a negation, the text of what is negated.
+        unless: if all of it is a negation, the text of what is negated.
     """
 
     text: str
@@ -65,15 +65,15 @@ _TOO_MUCH: Final = Condition("", exact=False)
 
 
 class Translation:
-    """One plan in the language of queries."""
+    """Translates a plan into the language of queries."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
         self._tokens_left = _MOST_TOKENS
-        self._all = f"@namespace:{{{tokens.namespace}}}"
+        self.all: Final = f"@entries:{{{tokens.everything}}}"
 
     def of(self, plan: Plan, depth: int = 0) -> Condition:
-        """Return the condition that a plan is, or one that more conversations meet."""
+        """Return the condition of a plan, or one that matches more conversations."""
         if depth > _DEEPEST:
             return _TOO_MUCH
         match plan:
@@ -83,10 +83,10 @@ class Translation:
                 tokens, exact = self._tokens.between(plan)
                 return self._one_of(tokens, exact=exact)
             case FieldCompares():
-                return _compares(plan.field, plan.operator, plan.value)
+                return _compares(plan)
             case Unless():
                 part = self.of(plan.part, depth + 1)
-                return self._unless(part.text or self._all) if part.exact else _TOO_MUCH
+                return self._unless(part.text or self.all) if part.exact else _TOO_MUCH
             case Every():
                 return self._every([self.of(part, depth + 1) for part in plan.parts])
             case Some():
@@ -110,185 +110,240 @@ class Translation:
         if any(part.negates for part in parts):
             # RediSearch 2.10 finds the wrong ones by an intersection with a negation in a union in an intersection: De Morgan.
             none = " ".join(part.unless or f"-({part.text})" for part in parts)
-            return replace(self._unless(f"({self._all} {none})"), exact=exact)
+            return replace(self._unless(f"({self.all} {none})"), exact=exact)
         return Condition(f"({' | '.join(part.text for part in parts)})" if parts else _NOTHING, exact)
 
     def _unless(self, text: str) -> Condition:
-        return Condition(f"({self._all} -({text}))", negates=True, unless=f"({text})")
+        return Condition(f"({self.all} -({text}))", negates=True, unless=f"({text})")
 
 
-def _compares(field: str, operator: Operator, value: object) -> Condition:
+def _compares(compares: FieldCompares) -> Condition:
+    field, operator, value = compares.field, compares.operator, compares.value
     if isinstance(value, str):
-        return _compares_id(operator, value)
-    number = cast(int, value)
-    exact = abs(number) < _EXACT
-    if not exact:  # as doubles they may be equal: look about the bound too
+        return _TOO_MUCH  # the id, which is not in the index
+    exact = abs(value) < _EXACT
+    if not exact:  # a larger number may be the same double as its neighbours, so the bound itself is in question
         operator = cast(Operator, operator[0] + "=")
-    indexed = field if field == "run_count" else f"by_{field}"
-    return Condition(_range(indexed, operator, min(max(number, -_FURTHEST), _FURTHEST)), exact)
-
-
-def _compares_id(operator: Operator, value: str) -> Condition:
-    ranks = list(zip(ID_RANKS, id_ranks(value), strict=True))
-    equal = " ".join(_range(field, "==", rank) for field, rank in ranks)
-    told = is_told_by_ranks(value)
-    if operator == "==":
-        return Condition(f"({equal})", told)
-    parts = list(_beyond(ranks, descending=operator[0] == "<"))
-    if not told or operator.endswith("="):
-        parts.append(equal)
-    return Condition(_union(parts), told)
-
-
-def _range(field: str, operator: Operator, value: int | float) -> str:
+    bound = min(max(value, -_FURTHEST), _FURTHEST)
     low, high = {
-        "==": (f"{value}", f"{value}"),
-        "<": ("-inf", f"({value}"),
-        "<=": ("-inf", f"{value}"),
-        ">": (f"({value}", "+inf"),
-        ">=": (f"{value}", "+inf"),
+        "==": (f"{bound}", f"{bound}"),
+        "<": ("-inf", f"({bound}"),
+        "<=": ("-inf", f"{bound}"),
+        ">": (f"({bound}", "+inf"),
+        ">=": (f"{bound}", "+inf"),
     }[operator]
-    return f"@{field}:[{low} {high}]"
+    return Condition(f"@{field}:[{low} {high}]", exact)
 
 
-def _beyond(place: Sequence[tuple[str, int]], *, descending: bool) -> Iterator[str]:
-    """Yield the parts of what lies beyond a place, the nearest last: beyond in one number, and equal in those before it."""
-    equal = ""
-    for field, value in place:
-        yield equal + _range(field, "<" if descending else ">", value)
-        equal += _range(field, "==", value) + " "
+class _Point(NamedTuple):
+    """A member of an order: its score and its id. Two empty texts mean the beginning of the order, or its end."""
+
+    score: str | int
+    id: str
 
 
-def _union(parts: Sequence[str]) -> str:
-    return "(" + " | ".join(f"({part})" for part in parts) + ")"
+_END: Final = _Point("", "")
 
 
-def encoded(prefix_tokens: Tokens, record: ConversationRecord, entries: str) -> dict[str, str]:
-    """Return the fields of a conversation's hash that are for the index only."""
-    ranks = zip(ID_RANKS, map(str, id_ranks(record.id)), strict=True)
-    return {
-        "encoding": ENCODING,
-        "namespace": prefix_tokens.namespace,
-        "entries": entries,
-        "by_created_at": str(record.created_at),
-        "by_updated_at": str(record.updated_at),
-        "by_id": id_digits(record.id),
-        **dict(ranks),
-    }
+class Search(planner.Search):
+    """One criterion, in one namespace, at one moment.
 
-
-class Search:
-    """One plan, in one namespace, at one moment.
-
-    Args:
-        index: where to look.
-        keys: the names of keys.
-        namespace: the namespace.
-        plan: what to look for.
-        now: what expires until then is not found.
-        expired: find what is expired instead, and nothing else.
+    The server intersects look-ups by itself, so every drive is the same query: the whole criterion.
     """
 
-    def __init__(
-        self, index: Index, keys: Keys, namespace: str, plan: Plan, *, now: int, expired: bool = False
-    ) -> None:
-        self._index, self._keys, self._namespace = index, keys, namespace
-        tokens = Tokens(keys.prefix, namespace)
-        condition = Translation(tokens).of(plan)
-        self.exact = condition.exact
-        self._found = (
-            f"@namespace:{{{tokens.namespace}}} {condition.text} {'' if expired else '-'}@expires_at:[-inf {now}]"
-        )
-        self._now = now
+    def __init__(self, wire: Wire, index: Index, keys: Keys, *, namespace: str, criterion: Criterion, now: int) -> None:
+        self._wire, self._index, self._keys, self._namespace, self._now = wire, index, keys, namespace, now
+        self._criterion = criterion
+        self.plan, exactly = plan(criterion)
+        translation = Translation(Tokens(namespace))
+        condition = translation.of(self.plan)
+        self._text = condition.text
+        self._query = f"{translation.all} {condition.text} -@expires_at:[-inf {now}]"
+        self._exactly = self.exact = exactly and condition.exact
+        self._found: int | None = None  # how many match, as far as they were counted
+        self._rows: list[Row] | None = None  # all that match, if they are few
 
-    def count(self) -> int:
-        """Return how many conversations there are."""
-        return self._index.count(self._found)
+    def walk(
+        self, order: Order, after: Place | None, wanted: int, most: int | None
+    ) -> Iterator[ConversationRecord | None]:
+        if (ids := _named(self.plan)) is not None:
+            yield from self._of_ids(ids, order, after)
+        elif order.path:
+            yield from self._by_path(order, after, wanted)
+        elif self._text and order.field != "id":
+            yield from self._by_time(order, after, wanted)
+        else:
+            yield from self._passed(order, after, wanted, most)
 
-    def page(self, order: Order, after: Place | None, limit: int) -> list[ConversationRecord]:
-        """Return at most so many records after a place, in order."""
-        records: list[ConversationRecord] = []
+    def estimate(self, drives: Sequence[planner.Drive], limit: int) -> Sequence[int]:
+        return [self._count_some(limit)] * len(drives)
+
+    def drive(
+        self,
+        drive: planner.Drive | None,  # noqa: ARG002  # see the class
+        order: Order,  # noqa: ARG002  # the planner sorts
+        after: Place | None,  # noqa: ARG002
+        wanted: int,  # noqa: ARG002
+    ) -> Iterator[ConversationRecord]:
+        self.exact = self._exactly
+        for key, fields in self._index.hashes(self._query) if self._rows is None else self._rows:
+            if any(fields):  # it may be gone since it was found
+                yield records.conversation(self._keys, self._namespace, key, fields)
+
+    def total(self) -> int:
+        ids, expiries = (self._keys.order(self._namespace, field) for field in ("id", "expires_at"))
+        commands = (("MULTI",), ("ZCARD", ids), ("ZCOUNT", expiries, "-inf", self._now), ("EXEC",))
+        *_, (listed, expired) = map(self._wire.checked, self._wire.ask_all(*commands))
+        return int(self._wire.checked(listed, ids)) - int(self._wire.checked(expired, expiries))
+
+    def count(self, drive: planner.Drive | None, matches: int) -> int:
+        """Count in parts, none of which keeps the server for long: by times of creation, which never change."""
+        if drive is not None and matches <= self.drive_limit:
+            return matches
+        order = self._keys.order(self._namespace, "created_at")
+        ranks = range(_COUNTED, self._wire.ask("ZCARD", order), _COUNTED)
+        found = self._wire.ask_all(*[("ZRANGE", order, rank, rank, "WITHSCORES") for rank in ranks]) if ranks else []
+        bounds = sorted({f"{score:.0f}" for one in found for _, score in self._wire.checked(one)}, key=int)
+        edges = ["-inf", *(f"({bound}" for bound in bounds), "+inf"]
+        parts = (f"@created_at:[{low.removeprefix('(')} {high}]" for low, high in pairwise(edges))
+        return sum(self._index.count(f"{self._query} {part}") for part in parts)
+
+    def _passed(
+        self, order: Order, after: Place | None, wanted: int, most: int | None
+    ) -> Iterator[ConversationRecord | None]:
+        """Yield all conversations of an order, whether they match or not."""
+        self.exact = self._exactly and not self._text
+        place, size, passed = _point(order, after), min(wanted, _AT_ONCE), 0
         while True:
-            size = min(limit - len(records), _AT_ONCE)
-            rows = self._page(Sorting(order, after, self._now), size)
-            # A conversation may be gone between being found and being read, when its keys have come to their end.
-            records += [self._record(row) for row in rows if row[_ID] or row[_VERSION]]
-            if len(rows) < size or len(records) >= limit:
-                return records
-            after = _place(order, rows[-1])
+            _, _, place, found = self._read(order, place, size)
+            yield from (one for one in found if self._is_present(one))
+            passed, size = passed + size, min(2 * size, _AT_ONCE)
+            if place == _END:
+                return
+            if most is not None and passed >= most:
+                yield None
+                return
 
-    def keys_found(self, limit: int) -> list[str]:
-        """Return the keys of some of the conversations, in no order."""
-        return self._index.keys_found(self._found, limit)
+    def _by_time(self, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
+        """Yield the matches in an order by a time: for one range of times after the other, what the index finds there."""
+        place, size = _point(order, after), _PASSED_FIRST * wanted
+        most = min(max(size, _AT_ONCE // 2), _AT_ONCE)
+        while True:
+            query = (self._index.name, self._query, order.field, most, self._index.milliseconds)
+            kind, size, end, found = self._read(order, place, size, query)
+            if kind == "too many":
+                size //= _NARROWER
+                continue
+            self.exact = self._exactly and kind == "matched"
+            yield from self._between(found, order, place, end)
+            if end == _END:
+                return
+            place = end
+            if len(found) < wanted:
+                if self._count_some(self.drive_limit) <= self.drive_limit:
+                    yield from self._between(list(self.drive(None, order, after, wanted)), order, place, _END)
+                    return
+                size = min(_WIDER * size, _WIDEST)
 
-    def _page(self, sorting: "Sorting", size: int) -> list[list[bytes]]:
-        by = [argument for field in sorting.fields for argument in (f"@{field}", sorting.direction)]
-        arguments: list[Argument] = [sorting.filter, sorting.beyond, sorting.direction, len(sorting.levels)]
-        arguments += [argument for level in sorting.levels for argument in level]
-        arguments += ["SORTBY", len(by), *by, "MAX", size, "LIMIT", 0, size, "LOAD", len(_LOADED), *_LOADED]
-        return self._index.page(self._found, size, *arguments)
+    def _count_some(self, limit: int) -> int:
+        """Count the matches up to ``limit + 1``; if they are few, read them in the same round trip."""
+        if self._found is None:
+            rows, self._found = self._index.sample(self._query, _FEW, limit + 1)
+            if self._found < _FEW:
+                self._rows = rows
+        return self._found
 
-    def _record(self, row: Sequence[bytes]) -> ConversationRecord:
-        key = row[0].decode(errors="replace")
-        record = conversation_record(key, [value or None for value in row[1 : 1 + len(RECORD_FIELDS)]])
-        if self._keys.conversation(self._namespace, record.id) != key:
-            raise CorruptRecordError(
-                f"the hash at {key} says that it is conversation {record.id!r}, which has another key"
-            )
-        return record
+    def _between(
+        self, found: list[ConversationRecord], order: Order, first: _Point, last: _Point
+    ) -> list[ConversationRecord]:
+        """Return what is beyond the first point, up to the last one, in order: a range of times may find more."""
 
+        def rank(point: _Point) -> tuple[float, str]:  # as the sorted set has it: scores are doubles
+            return float(point.score), point.id
 
-class Sorting:
-    """An order from a place on, in the index's terms.
+        placed = [(rank(_point(order, order.place(one))), one) for one in found]
+        if first != _END:
+            beyond = operator.lt if order.descending else operator.gt
+            placed = [each for each in placed if beyond(each[0], rank(first))]
+        if last != _END:
+            within = operator.ge if order.descending else operator.le
+            placed = [each for each in placed if within(each[0], rank(last))]
+        placed.sort(key=operator.itemgetter(0), reverse=order.descending)
+        return [one for _, one in placed if self._is_present(one)]
 
-    Attributes:
-        fields: what to sort by.
-        direction: ASC or DESC.
-        filter: tells those beyond the place from those that have the same numbers.
-        beyond: the condition of being beyond the place, or there as far as numbers can tell.
-        levels: the ways to go on from the place, as `page.lua` takes them.
-    """
+    def _is_present(self, record: ConversationRecord) -> bool:
+        return record.expires_at is None or record.expires_at > self._now
 
-    def __init__(self, order: Order, after: Place | None, now: int) -> None:
-        time = () if order.field == "id" else (f"by_{order.field}",)
-        names = (*time, *ID_RANKS)
-        self.fields = (*time, "by_id")
-        self.direction = "DESC" if order.descending else "ASC"
-        self.filter = self.beyond = ""
-        if after is None:
-            near, begin = ("+inf", now if time else ID_RANK_END) if order.descending else ("-inf", 0)
-            self.levels = [_level(order, names[0], equal="", near=near, begin=begin, nearer="")]
-            return
-        *moments, conversation_id = cast("tuple[int, str]", after)
-        place = list(zip(names, (*moments, *id_ranks(conversation_id)), strict=True))
-        self.filter = f"@by_id {'<' if order.descending else '>'} '{id_digits(conversation_id)}'"
-        if time:
-            self.filter = f"@{time[0]} != {moments[0]} || {self.filter}"
-        equal = [_range(name, "==", value) for name, value in place]
-        parts = [*_beyond(place, descending=order.descending), " ".join(equal)]
-        self.beyond = _union(parts)
-        self.levels = [
-            _level(
-                *(order, name),
-                equal="".join(f"{one} " for one in equal[:n]),
-                near=f"({value}",
-                begin=value,
-                nearer=_union(parts[n + 1 :]),
-            )
-            for n, (name, value) in enumerate(place)
+    def _by_path(self, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
+        """Yield the matches in an order by a metadata path: of all that have the path, so many at a time."""
+        having = AllOf((self._criterion, Exists(order.path)))
+        search = Search(self._wire, self._index, self._keys, namespace=self._namespace, criterion=having, now=self._now)
+        while True:
+            found = _nearest(search.drive(None, order, after, wanted), order, after, wanted)
+            self.exact = search.exact
+            yield from found
+            if len(found) < wanted:
+                return
+            after = order.place(found[-1])
+
+    def _of_ids(self, ids: Sequence[str], order: Order, after: Place | None) -> list[ConversationRecord]:
+        self.exact = False
+        keys = [self._keys.conversation(self._namespace, one) for one in ids]
+        answers = self._wire.ask_all(*[("HMGET", key, *RECORD_FIELDS) for key in keys]) if keys else []
+        read = [(key, self._wire.checked(fields, key)) for key, fields in zip(keys, answers, strict=True)]
+        found = [records.conversation(self._keys, self._namespace, key, fields) for key, fields in read if any(fields)]
+        present = (one for one in found if self._is_present(one))
+        return _nearest(present, order, after, len(found))
+
+    def _read(
+        self, order: Order, place: _Point, size: int, query: tuple[Argument, ...] = ()
+    ) -> tuple[str, int, _Point, list[ConversationRecord]]:
+        """Return what walk.lua answers: the kind, how many members were passed, the last of them, and conversations."""
+        key = self._keys.order(self._namespace, order.field)
+        prefix = self._keys.of_namespace(CONVERSATION, self._namespace)
+        direction = "DESC" if order.descending else "ASC"
+        try:
+            answer = self._wire.read(_WALK, [key], [prefix, direction, *place, size, *query])
+        except RefusedError as error:
+            raise self._index.explain(error.refusal) from error.refusal
+        warning, kind, passed, score, last, rows = answer
+        if warning:
+            raise self._index.cut_short(warning)
+        found = [
+            records.conversation(self._keys, self._namespace, key.decode(), fields if any(fields) else ())
+            for *fields, key in rows
         ]
+        return kind.decode(), int(passed), _Point(score.decode(), last.decode()), found
 
 
-def _level(order: Order, field: str, *, equal: str, near: str, begin: int, nearer: str) -> tuple[Argument, ...]:
-    if field in ID_RANKS:
-        far, step = (0 if order.descending else ID_RANK_END), 256
-    else:
-        far, step = (-_FURTHEST_TIME if order.descending else _FURTHEST_TIME), 1_000_000
-    return field, equal, near, begin, far, step, nearer
+def _point(order: Order, place: Place | None) -> _Point:
+    if place is None:
+        return _END
+    return _Point(0 if order.field == "id" else cast(int, place[0]), place[-1])
 
 
-def _place(order: Order, row: Sequence[bytes]) -> Place:
-    conversation_id = bytes.fromhex(row[_LOADED.index("@by_id")].decode()).decode()
-    if order.field == "id":
-        return (conversation_id,)
-    return int(float(row[_LOADED.index(f"@by_{order.field}")])), conversation_id
+def _nearest(
+    found: Iterable[ConversationRecord], order: Order, after: Place | None, wanted: int
+) -> list[ConversationRecord]:
+    """Return the first conversations beyond a place, in order."""
+    choose, beyond = (heapq.nlargest, operator.lt) if order.descending else (heapq.nsmallest, operator.gt)
+    placed = ((place, one) for one in found if order.has(place := order.place(one)))
+    rest = ((place, one) for place, one in placed if after is None or beyond(place, after))
+    return [one for _, one in choose(wanted, rest, key=operator.itemgetter(0))]
+
+
+def _named(plan: Plan) -> tuple[str, ...] | None:
+    """Return the ids that a plan names, one of which every match has; None if it names none."""
+    match plan:
+        case FieldCompares(field="id", operator="==", value=str(value)):
+            return (value,)
+        case Every():
+            named = [ids for part in plan.parts if (ids := _named(part)) is not None]
+            return min(named, key=len, default=None)
+        case Some():
+            several = [_named(part) for part in plan.parts]
+            return (
+                None if None in several or not several else tuple({one: None for ids in several for one in ids or ()})
+            )
+        case _:
+            return None

@@ -1,18 +1,18 @@
--- What the scripts have in common. A script looks at everything before it writes anything: Redis takes nothing back.
+-- What the scripts have in common. A script checks everything before its first write, because Redis takes nothing back.
 
-local looked_at  -- a key of somebody else's type is an error of Redis's that does not name it
+local looked_at  -- the key of the last read: Redis's WRONGTYPE error does not name it
 
 local function look(command, key, ...)
   looked_at = key
   return redis.call(command, key, ...)
 end
 
--- End the script with this answer, from inside whatever function.
+-- End the script with this answer, from inside any function.
 local function answer(...)
   error({answer = {...}})
 end
 
--- End the script where the user may not do this, or the server cannot. Half-way it would be too late to find out.
+-- End the script unless the user may call this command on this key. Half-way would be too late to find out.
 local function must_be_allowed(command, ...)
   local known, allowed = pcall(redis.acl_check_cmd, command, ...)
   if not (known and allowed) then
@@ -31,15 +31,22 @@ local function answered(work)
   if string.sub(message, 1, 9) == 'WRONGTYPE' then
     return {'corrupt', looked_at}
   end
-  return redis.error_reply(message)  -- with its code first; thrown on, it would have the script's line there
+  return redis.error_reply(message)  -- begins with the error's code; rethrown, it would begin with a line of this script
 end
 
 local function digits(number)
   return string.format('%.0f', number)
 end
 
--- Return the number that a text at a key is, or end the script where it is none that we write: `tonumber` takes nan, inf, 1e9, 0x1
--- and 1.5 as well. A moment may be negative, and has 18 digits at most; a count keeps its last digit in a Lua number.
+-- The same as `quoted` in keys.py. The character class names bytes: %w would depend on the server's locale.
+local function quoted(id)
+  return (string.gsub(id, '[^A-Za-z0-9_.~-]', function(byte)
+    return string.format('%%%02X', string.byte(byte))
+  end))
+end
+
+-- Return the number that is stored as this text, or end the script. `tonumber` alone also reads nan, inf, 1e9, 0x1 and 1.5,
+-- which we never write. A time may be negative and has at most 18 digits; a count must be exact as a Lua number.
 local function moment(key, text)
   local number = text and string.find(text, '^-?%d+$') and tonumber(text)
   if not number or math.abs(number) >= 1e18 then
@@ -56,41 +63,39 @@ local function count(key, text)
   return number
 end
 
--- Whether the runs of a conversation are there although its hash is not, as FT.DROPINDEX ... DD leaves them.
-local function is_left_over(key, positions_key)
+-- Whether a conversation is in the orders, or has runs, although its hash is gone, as after FT.DROPINDEX ... DD.
+local function is_left_over(key, runs_key, ids_key, id)
   if look('EXISTS', key) == 1 then
     answer('corrupt', key)
   end
-  return look('ZCARD', positions_key) > 0  -- which also ends the script where it is no sorted set
+  local listed = look('ZSCORE', ids_key, id)
+  return look('ZCARD', runs_key) > 0 or listed
 end
 
 local function is_expired(key, expires_at, now)
   return expires_at and moment(key, expires_at) <= tonumber(now)
 end
 
-local function must_be_allowed_to_remove(key, positions_key, run_prefix)
-  must_be_allowed('ZRANGE', positions_key, 0, 0)
-  must_be_allowed('ZREM', positions_key, 1)
-  must_be_allowed('UNLINK', run_prefix .. 1)  -- rights to one run's key are rights to all
+-- End the script unless the user may change the sorted sets and the set of namespaces, and they are what their keys say.
+local function check_orders(namespaces_key, orders)
+  look('SCARD', namespaces_key)
+  must_be_allowed('SADD', namespaces_key, '')
+  must_be_allowed('SREM', namespaces_key, '')
+  for _, order in ipairs(orders) do
+    look('ZCARD', order)
+    must_be_allowed('ZADD', order, 1, '')
+    must_be_allowed('ZREM', order, '')
+  end
+end
+
+local function must_be_allowed_to_remove(key, runs_key)
   must_be_allowed('UNLINK', key)
+  must_be_allowed('UNLINK', runs_key)
 end
 
--- Remove the runs at positions from the first up to one, in pieces that fit Lua's stack.
-local function remove_runs(positions_key, run_prefix, up_to)
-  repeat
-    local some = redis.call('ZRANGE', positions_key, '-inf', up_to, 'BYSCORE', 'LIMIT', 0, 1000)
-    if #some > 0 then
-      local keys = {}
-      for n, position in ipairs(some) do
-        keys[n] = run_prefix .. position
-      end
-      redis.call('UNLINK', unpack(keys))
-      redis.call('ZREM', positions_key, unpack(some))
-    end
-  until #some < 1000
-end
-
-local function remove_conversation(key, positions_key, run_prefix)
-  remove_runs(positions_key, run_prefix, '+inf')
-  redis.call('UNLINK', key)
+local function remove_conversation(key, runs_key, orders, id)
+  redis.call('UNLINK', key, runs_key)
+  for _, order in ipairs(orders) do
+    redis.call('ZREM', order, id)
+  end
 end

@@ -1,7 +1,7 @@
-"""What is written to the index: tokens of twenty harmless characters, made of the entries of `memory.port.index`.
+"""What the index holds: tokens of harmless characters, made of the entries of `memory.port.index`.
 
-A token is a digest of what it stands for, under a key made of the store's prefix and the namespace. So no value, however odd
-or hostile, has a meaning of its own in a query, and no token of one namespace is a token of another.
+A token is a digest of what it stands for, with the namespace as its key. So no value, however hostile, means anything in a
+query, and no namespace has a token of another.
 
 Equality is one token. A range of keys is a choice between tokens too: each key has tokens of its own beginnings, at the
 `_levels`, and a range is the union of the longest beginnings that lie in it entirely (`cover`).
@@ -15,32 +15,23 @@ from typing import Final
 
 from memory.port.index import Entry, KeyBetween, is_element, key
 
-ENCODING: Final = "1"
-"""The version of all that this module writes; a hash with another is re-encoded by `memory migrate`."""
-
-ID_RANKS: Final = ("by_id_1", "by_id_2", "by_id_3")
-"""Numeric fields that sort as the first 18 bytes of the id, six each: the index has ranges of numbers only."""
-
-_RANK_BYTES: Final = 6  # 48 bits: a double, which is what the index has, keeps them exactly
-ID_RANK_END: Final = 2 ** (8 * _RANK_BYTES)
-"""Above each of them."""
+_DIGEST_BYTES: Final = 9
+"""12 characters a token. To find a value with the token of another takes some 2**71 attempts; among a billion tokens, two are
+equal by chance with a probability of 1 in 8,000."""
 
 # Lengths of beginnings, in hexadecimal digits of a key. The first two are the type.
 _NUMBER, _STRING = key(0)[:1].hex(), key("")[:1].hex()
 _BYTE_BY_BYTE: Final = 12
 _LEVELS_OF: Final = {
-    _NUMBER: (
-        2,
-        4,
-        *range(6, 43),
-    ),  # sign, exponent, and 64 bits of mantissa digit by digit, however `key` escapes them
+    # sign, exponent, and 64 bits of mantissa digit by digit, however `key` escapes them
+    _NUMBER: (4, *range(6, 43)),
     _STRING: (2, *(2 + 2 * size for size in (*range(1, _BYTE_BY_BYTE + 1), 16, 24, 32))),
 }
 _OTHER_LEVELS: Final = (2,)
-_TYPES: Final = tuple(f"{byte:02x}" for byte in range(1, 7))
 _UTF8: Final = tuple(f"{byte:02x}" for byte in range(0xF5) if byte not in (0xC0, 0xC1))
 _DIGITS: Final = tuple("0123456789abcdef")
 _SIGNS: Final = tuple(key(value)[1:2].hex() for value in (-1, 0, 1))
+_TYPES: Final = ("01", "02", *(_NUMBER + sign for sign in _SIGNS), _STRING, "05", "06")  # of numbers, each sign is one
 _LARGEST: Final = 2**14_283 - 1
 
 
@@ -62,36 +53,42 @@ class Cover:
 
 
 class Tokens:
-    """The tokens of one namespace of one store."""
+    """The tokens of one namespace."""
 
-    def __init__(self, prefix: str, namespace: str) -> None:
-        scope = blake2b(f"{prefix}\x00{namespace}".encode(), digest_size=32).digest()
-        self._empty = blake2b(digest_size=15, key=scope)
-        self.namespace = _text(self._empty)
+    def __init__(self, namespace: str) -> None:
+        scope = blake2b(namespace.encode(), digest_size=32).digest()
+        self._empty = blake2b(digest_size=_DIGEST_BYTES, key=scope)
+        self.everything = _text(self._empty)
+        """The token that every conversation of the namespace has."""
 
     def of(self, entries: Iterable[Entry]) -> str:
-        """Return all tokens of a conversation's entries, as its hash holds them."""
-        return "|".join(sorted({token for entry in entries for token in self._of_entry(entry)}))
+        """Return all tokens of a conversation with these entries, as its hash holds them."""
+        return "|".join(sorted({self.everything, *[token for entry in entries for token in self._of_entry(entry)]}))
 
     def equal(self, path: bytes, keys: Iterable[bytes]) -> list[str]:
         """Return the token of each key at the path."""
-        at_path = self._at(path, b"=")
-        return [_with(at_path, key.hex()) for key in keys]
+        return self._equal(path, (key.hex() for key in keys))
 
     def between(self, lookup: KeyBetween) -> tuple[list[str], bool]:
         """Return tokens of which every key in the range has one, and whether no other key has any."""
         found = cover(lookup.low.hex(), lookup.high.hex())
         at_path = self._at(lookup.path, b"<")
         tokens = [_with(at_path, beginning) for beginning in found.beginnings]
-        return tokens + self.equal(lookup.path, map(bytes.fromhex, found.keys)), found.exact
+        # Only a string has a token as its own beginning too: one more for each number would be one that no other number has.
+        whole = [one for one in found.beginnings if not one.startswith(_STRING) and len(one) % 2 == 0]
+        return tokens + self._equal(lookup.path, [*whole, *found.keys]), found.exact
+
+    def _equal(self, path: bytes, keys: Iterable[str]) -> list[str]:
+        at_path = self._at(path, b"=")
+        return [_with(at_path, digits) for digits in keys]
 
     def _of_entry(self, entry: Entry) -> Iterator[str]:
         digits = entry.key.hex()
         yield _with(self._at(entry.path, b"="), digits)
-        if not is_element(entry.path):  # of an element only equality is ever asked
+        if not is_element(entry.path):  # queries only test elements for equality
             at_path = self._at(entry.path, b"<")
             for level in _levels(digits):
-                if level <= len(digits):
+                if level < len(digits) or (level == len(digits) and digits.startswith(_STRING)):
                     yield _with(at_path, digits[:level])
 
     def _at(self, path: bytes, kind: bytes) -> blake2b:
@@ -107,7 +104,7 @@ def _with(digest: blake2b, digits: str) -> str:
 
 
 def _text(digest: blake2b) -> str:
-    return b64encode(digest.digest(), b"__").decode()  # two digits of the 64 are one: 119 bits of 120 are left
+    return b64encode(digest.digest(), b"__").decode()  # two of the 64 characters become one
 
 
 def cover(low: str, high: str) -> Cover:
@@ -126,7 +123,7 @@ def _cover(beginning: str, low: str, high: str, beginnings: list[str], keys: lis
     """Add what a beginning contributes to a range; tell whether that is exactly the range's part of it."""
     if beginning >= high or (beginning < low and not low.startswith(beginning)):
         return True  # none of it is in the range
-    if beginning and beginning >= low and not high.startswith(beginning):
+    if beginning not in {"", _NUMBER} and beginning >= low and not high.startswith(beginning):
         beginnings.append(beginning)  # all of it is
         return True
     level = _next_level(beginning)
@@ -172,26 +169,3 @@ def _children(beginning: str, level: int) -> tuple[str, ...] | None:
 
 def _successor(beginning: str) -> str:
     return f"{int(beginning, 16) + 1:0{len(beginning)}x}"
-
-
-def id_ranks(conversation_id: str) -> tuple[int, ...]:
-    """Return the numbers of `ID_RANKS`: the first bytes of an id, six by six.
-
-    >>> id_ranks("a") < id_ranks("b") < id_ranks("ba")
-    True
-    """
-    text = conversation_id.encode("utf-8", "surrogatepass")
-    size = _RANK_BYTES
-    return tuple(
-        int.from_bytes(text[at : at + size].ljust(size, b"\x00"), "big") for at in range(0, len(ID_RANKS) * size, size)
-    )
-
-
-def is_told_by_ranks(text: str) -> bool:
-    """Tell whether no id but this one has its ranks: it is shorter than they are, and has no NUL, as no id has."""
-    return len(text.encode("utf-8", "surrogatepass")) < len(ID_RANKS) * _RANK_BYTES and "\x00" not in text
-
-
-def id_digits(conversation_id: str) -> str:
-    """Return digits that sort as ids do."""
-    return conversation_id.encode("utf-8", "surrogatepass").hex()

@@ -1,15 +1,13 @@
-"""Round trips: commands go out together, and their answers come back as bytes, whatever the client decodes for others.
+"""Round trips: commands are sent together, and their answers are returned as bytes, whatever the client decodes for others.
 
-redis-py's own way of executing a command repeats it, by default ten times, also when the first may have been done. Here what
-only reads is repeated once, if the connection broke, and a commit never: its token says whether it was written.
-
-Each round trip ends with the operation's deadline (`memory.port.deadlines`).
+redis-py itself repeats a command up to ten times, even if the first one may have been executed. Here a read is repeated once, if
+the connection broke, and a commit never: its token says whether it was written. A round trip ends with the operation's deadline.
 """
 
 from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from redis.exceptions import RedisError, TimeoutError  # noqa: A004
 
@@ -20,56 +18,26 @@ from memory.port.deadlines import remaining
 
 Argument: TypeAlias = str | bytes | int
 Command: TypeAlias = Sequence[Argument]
-
-
 T = TypeVar("T")
 
 SHORTEST: Final = 0.001
-"""Seconds: no time at all would make a socket one that does not wait, which is something else."""
-
+"""Seconds: the shortest time-out of a socket. Zero would make it one that does not wait at all."""
 
 _SHARE_OF_COMMIT: Final = 0.5
-"""Of the time that is left, for the answer to a commit: in the rest its token can tell whether it was written."""
-
-
-class Connection(Protocol):
-    """What is used of redis-py's connections. The stubs that come with redis-om describe an older one."""
-
-    def pack_commands(self, commands: Sequence[Command]) -> Any: ...
-    def send_packed_command(self, command: Any) -> None: ...
-    def read_response(self, *, disable_decoding: bool) -> Any: ...
-    def disconnect(self) -> None: ...
-    def update_current_socket_timeout(self, relaxed_timeout: float) -> None: ...
-
-
-class Pool(Protocol):
-    """What is used of redis-py's pools of connections."""
-
-    connection_kwargs: dict[str, Any]
-
-    def get_connection(self) -> Connection: ...
-    def release(self, connection: Connection) -> None: ...
-    def disconnect(self) -> None: ...
-
-
-class Client(Protocol):
-    """What is used of redis-py's client: where it gets its connections."""
-
-    @property
-    def connection_pool(self) -> Any: ...
+"""The share of the remaining time for the answer to a commit. In the rest, its token can tell whether it was written."""
 
 
 class Script:
-    """A Lua script of this package: its parts, one after the other."""
+    """A Lua script of this package, made of several files."""
 
     def __init__(self, *parts: str) -> None:
         folder = files(__package__)
         self.source: Final = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
-        self.sha: Final = sha1(self.source.encode()).hexdigest()  # noqa: S324  # Redis's name for it, no secret
+        self.sha: Final = sha1(self.source.encode()).hexdigest()  # noqa: S324  # Redis's name for the script, no secret
 
 
 class LostError(StoreUnavailableError):
-    """The connection broke after everything was sent, and before everything was answered."""
+    """The connection broke after everything was sent and before everything was answered."""
 
 
 class RefusedError(StoreUnavailableError):
@@ -81,16 +49,16 @@ class RefusedError(StoreUnavailableError):
 
 
 class Wire:
-    """A pool of connections to one server.
+    """Sends commands over a pool of connections to one server.
 
     Args:
-        pool: the pool.
-        timeout: seconds that a round trip may take where no operation sets a deadline.
-        where: returns what to call the server in errors.
+        pool: a pool of redis-py's, or `connections.Connections`. (The type stubs that come with redis-om describe older pools.)
+        timeout: seconds that a round trip may take if no operation sets a deadline.
+        where: returns what errors call the server.
     """
 
-    def __init__(self, pool: Pool, timeout: float, where: Callable[[], object]) -> None:
-        self.pool: Final = pool
+    def __init__(self, pool: Any, timeout: float, where: Callable[[], object]) -> None:
+        self._pool = pool
         self._timeout = timeout
         self._where = where
 
@@ -100,15 +68,15 @@ class Wire:
         return remaining(self._timeout)
 
     def ask(self, *command: Argument) -> Any:
-        """Return the answer to a command that only reads, or may be done twice, or raise as `checked`."""
+        """Return the answer to a command that may be repeated, or raise as `checked` does."""
         return self.checked(self.ask_all(command)[0])
 
     def ask_all(self, *commands: Command) -> list[Any]:
-        """Return the answers to such commands, in one round trip; what the server refused is among them as an exception."""
+        """Return the answers to commands that may be repeated, in one round trip. Refusals are among them as exceptions."""
         return self._twice(lambda: self._exchange(commands))
 
     def read(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Return a script's answer; it may be run twice.
+        """Return the answer of a script that may be repeated.
 
         Raises:
             CorruptRecordError: the script met a key that it cannot read; nothing was written.
@@ -117,7 +85,7 @@ class Wire:
         return self._twice(lambda: self._run(script, keys, arguments))
 
     def commit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Return the answer of a script that writes; it is run once at most.
+        """Return the answer of a script that writes. It runs at most once.
 
         Raises:
             CommitInDoubtError: the answer was lost, or is an error that does not tell whether anything was written.
@@ -131,15 +99,7 @@ class Wire:
             raise CommitInDoubtError(f"{error}; whether anything was written is unknown") from error.refusal
 
     def checked(self, answer: Any, key: str | None = None) -> Any:
-        """Return an answer, or raise what it means if the server refused.
-
-        Args:
-            answer: one of `ask_all`.
-            key: the key that was asked for, if it was one of ours.
-
-        Raises:
-            PersistenceError: as `errors.translate` says, else a `RefusedError`.
-        """
+        """Return an answer of `ask_all`, or raise our error for a refusal. ``key`` is the key that was asked for, if any."""
         if isinstance(answer, Exception):
             where = key or self._where()
             raise translate(answer, where) or RefusedError(where, answer) from answer
@@ -149,13 +109,13 @@ class Wire:
         try:
             return ask()
         except LostError as error:
-            if isinstance(error.__cause__, TimeoutError):  # so the time is up, and the server may still be at it
+            if isinstance(error.__cause__, TimeoutError):  # the time is up, and the server may still be working on it
                 raise
         return ask()
 
     def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], share: float = 1.0) -> Any:
         (answer,) = self._exchange((("EVALSHA", script.sha, len(keys), *keys, *arguments),), share)
-        if isinstance(answer, RedisError) and code(answer) == "NOSCRIPT":  # the server's first time, or it was flushed
+        if isinstance(answer, RedisError) and code(answer) == "NOSCRIPT":  # the first time, or the scripts were flushed
             (answer,) = self._exchange((("EVAL", script.source, len(keys), *keys, *arguments),), share)
         answer = self.checked(answer)
         if isinstance(answer, list) and answer[:1] == [b"corrupt"]:
@@ -164,15 +124,15 @@ class Wire:
 
     def _exchange(self, commands: Sequence[Command], share: float = 1.0) -> list[Any]:
         try:
-            connection = self.pool.get_connection()
+            connection = self._pool.get_connection()
         except (RedisError, OSError) as error:
             raise self._unreachable(error) from error
         try:
             packed = connection.pack_commands(commands)
-            self._limit(connection, share)
+            connection.update_current_socket_timeout(max(share * self._checked_seconds(), SHORTEST))
             try:
                 connection.send_packed_command(packed)
-            except LOST as error:  # the last command did not leave whole, so no script did
+            except LOST as error:  # the last command was not sent whole, so no script was
                 raise StoreUnavailableError(
                     f"{self._where()}: the server could not be reached; nothing was written ({error})"
                 ) from error
@@ -180,24 +140,23 @@ class Wire:
             if any(isinstance(answer, Exception) and code(answer) in ELSEWHERE for answer in answers):
                 connection.disconnect()  # another server may have taken over under this name
         except BaseException:
-            connection.disconnect()  # answers that nobody has read must not be taken for others
+            connection.disconnect()  # nobody may take answers that are still unread for their own
             raise
         finally:
-            connection.update_current_socket_timeout(-1)  # what the client has it at
-            self.pool.release(connection)
+            connection.update_current_socket_timeout(-1)  # back to the client's own
+            self._pool.release(connection)
         return answers
 
-    def _limit(self, connection: Connection, share: float) -> None:
-        seconds = self.seconds_left
-        if not seconds:
+    def _checked_seconds(self) -> float:
+        if not (seconds := self.seconds_left):
             raise StoreUnavailableError(f"{self._where()}: it {self._took}; nothing was written")
-        connection.update_current_socket_timeout(max(share * seconds, SHORTEST))
+        return seconds
 
     @property
     def _took(self) -> str:
         return f"took longer than {self._timeout:g} s"
 
-    def _answer(self, connection: Connection) -> Any:
+    def _answer(self, connection: Any) -> Any:
         try:
             return connection.read_response(disable_decoding=True)
         except LOST as error:

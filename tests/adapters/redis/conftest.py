@@ -1,6 +1,6 @@
 """Stores for the tests of the Redis adapter, each under a prefix of its own, and redis-py's plain client beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -48,3 +48,11 @@ def repository(store: Store) -> RedisRepository:
 def client(redis_server: Server) -> Iterator[Any]:
     with redis_py.Redis.from_url(redis_server.url) as client:
         yield client
+
+
+def executed(client: Any, use: Callable[[], object]) -> dict[str, int]:
+    """Return how often the server executed each command, those of scripts among them."""
+    client.config_resetstat()
+    use()
+    stats = client.info("commandstats")
+    return {name: of["calls"] for name, of in stats.items() if "config" not in name and "info" not in name}

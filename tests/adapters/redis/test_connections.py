@@ -130,7 +130,7 @@ def test_a_read_that_timed_out_is_not_asked_again(redis_server: Server, prefix: 
 def test_more_threads_than_connections(store: Store, url: str) -> None:
     """They wait for one another."""
     put(store)
-    with memory.connect(f"{url}&max_connections=2") as narrow, ThreadPoolExecutor(40) as pool:
+    with memory.connect(f"{url}&max_connections=2") as narrow, ThreadPoolExecutor(120) as pool:
         read = list(pool.map(lambda _: len(narrow.begin().runs.list("a")), range(400)))
     assert read == [1] * 400
 
@@ -200,7 +200,7 @@ class TestForks:
         """A child would wait for it for ever: no thread of its own gives it back."""
         put(opened)
         assert isinstance(opened.repository, RedisRepository)
-        lock = opened.repository._clients_pool._lock  # type: ignore[attr-defined]
+        lock = opened.repository._clients_pool._lock
         has_it = threading.Event()
 
         def hold() -> None:

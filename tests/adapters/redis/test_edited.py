@@ -23,9 +23,8 @@ ODD = (
 )
 HASH = (
     *("id", "metadata", "version", "incarnation", "run_count", "last_position", "created_at", "updated_at"),
-    *("expires_at", "by_updated_at", "by_created_at", "by_id", "encoding", "namespace", "entries"),
+    *("expires_at", "namespace", "entries"),
 )
-RUN = ("id", "input", "output", "metadata", "created_at")
 
 
 def replace_second(uow: UnitOfWork) -> None:
@@ -59,22 +58,31 @@ WRITES: tuple[Use, ...] = (
 
 def spoil(client: Any, keys: Keys, chance: random.Random) -> None:
     """Edit something of the conversation."""
-    key = keys.conversation("default", "a")
-    run, positions = f"{keys.runs('default', 'a')}{chance.randint(1, 5)}", keys.positions("default", "a")
-    odd = chance.choice(ODD)
+    key, runs = keys.conversation("default", "a"), keys.runs("default", "a")
+    order = chance.choice(keys.orders("default"))
+    odd, position = chance.choice(ODD), chance.randint(1, 4)
+    text = odd if isinstance(odd, str) else odd.decode("latin-1")
+    lines = [f"{position}", "1", "id", "{}", '"in"', '"out"']
+    lines[chance.randint(0, 5)] = text
     spoils: tuple[Callable[[], object], ...] = (
         *[lambda: client.hset(key, chance.choice(HASH), odd)] * 6,
         lambda: client.hdel(key, chance.choice(HASH)),
-        *[lambda: client.hset(run, chance.choice(RUN), odd)] * 3,
-        lambda: client.hdel(run, chance.choice(RUN)),
-        lambda: client.zadd(positions, {odd: chance.choice((0, 2, 2.5, -1, 4, "inf"))}),
-        lambda: client.zadd(positions, {"2": chance.choice((0, 2.5, -1, 9, "inf"))}),
-        lambda: client.zrem(positions, chance.randint(1, 3)),
-        lambda: client.delete(chance.choice((key, run, positions))),
-        lambda: client.set(chance.choice((key, run, positions)), odd),
+        *[lambda: edit_run(client, runs, position, "\n".join(lines))] * 3,
+        lambda: client.zremrangebyscore(runs, position, position),
+        lambda: client.zadd(runs, {odd: chance.choice((0, 2, 2.5, -1, 4, "inf"))}),
+        lambda: client.zadd(order, {"a": chance.choice((0, 2.5, -1, 9, 1e17, "inf"))}),
+        lambda: client.zrem(order, "a"),
+        lambda: client.zadd(order, {odd: 1}),
+        lambda: client.delete(chance.choice((key, runs, order))),
+        lambda: client.set(chance.choice((key, runs, order)), odd),
     )
     with suppress(ResponseError):  # what was spoiled before
         chance.choice(spoils)()
+
+
+def edit_run(client: Any, key: str, position: int, member: str) -> None:
+    client.zremrangebyscore(key, position, position)
+    client.zadd(key, {member: position})
 
 
 def dump(client: Any, keys: Keys) -> dict[bytes, bytes]:
@@ -143,19 +151,20 @@ def test_a_receipt_edited_by_hand(store: Store, client: Any, keys: Keys) -> None
             store.repository.commit("default", changes)
 
 
-def test_runs_whose_conversation_is_gone(store: Store, client: Any, keys: Keys) -> None:
-    """As after FT.DROPINDEX ... DD: told as damaged, with what to do, and mended by that."""
+@pytest.mark.parametrize("runs", [0, 2])
+def test_a_conversation_whose_hash_is_gone(store: Store, client: Any, keys: Keys, runs: int) -> None:
+    """As after FT.DROPINDEX ... DD: reported as damaged, with what to do, and mended by that."""
     for mend in (WRITES[6], WRITES[5]):
         with store.begin() as uow:
             uow.conversations.add(Conversation("a"))
-            uow.runs.append("a", Run(1, 1), Run(2, 2))
+            uow.runs.append("a", *[Run(n, n) for n in range(runs)])
         client.delete(keys.conversation("default", "a"))
-        for use in (READS[0], *READS[4:], *WRITES[:5], replace_second):
+        for use in (*READS[:2], *READS[4:], *WRITES[:5], replace_second):
             with pytest.raises(CorruptRecordError, match="remove or add the conversation"), store.begin() as uow:
                 use(uow)
         with store.begin() as uow:
             mend(uow)
-        assert not client.exists(f"{keys.runs('default', 'a')}1")
+        assert not client.exists(keys.runs("default", "a"))
         uow = store.begin()
         assert "a" not in uow.conversations or uow.runs.list("a") == []
         if "a" in uow.conversations:

@@ -1,132 +1,103 @@
-"""Redis's own expiry: every key of a conversation has the same end, and no end comes before the application's clock says so."""
+"""Expiry: the conversation's alone decides, renewing it costs the same whatever its runs, and a purge leaves nothing behind."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
-from memory import Conversation, Run, Store, UnitOfWork
-from memory.adapters.redis.committing import GRACE
+from memory import Conversation, Run, Store
 from memory.adapters.redis.keys import Keys
-from memory.domain.values import now
-
-Work = Callable[[UnitOfWork], object]
+from tests.adapters.redis.conftest import executed
 
 
-def deadlines(client: Any, keys: Keys, conversation_id: str = "a") -> set[int]:
-    """Return when the keys of a conversation end; -1 is never."""
-    tag = keys.conversation("default", conversation_id).partition("{")[2]
-    pattern = f"{keys.prefix}:*{{{tag}*"
-    return {client.pexpiretime(key) for key in client.scan_iter(pattern) if b":receipt:" not in key}
+def left(client: Any, keys: Keys) -> set[str]:
+    """Return the names of all keys but those of receipts, without the prefix."""
+    names = {key.decode().removeprefix(keys.prefix) for key in client.scan_iter(f"{keys.prefix}:*", count=10_000)}
+    return {name for name in names if not name.startswith(":receipt:")}
 
 
-@pytest.fixture
-def moment() -> datetime:
+def in_an_hour() -> datetime:
     return datetime.now(UTC) + timedelta(hours=1)
 
 
-def test_all_keys_of_a_conversation_end_together(store: Store, client: Any, keys: Keys, moment: datetime) -> None:
-    with store.begin() as uow:
-        uow.conversations.add(Conversation("a", expires_at=moment))
-        uow.runs.append("a", Run(1, 1), Run(2, 2))
-    (first,) = deadlines(client, keys)
-    assert abs(first - (moment.timestamp() * 1000 + GRACE)) < 2_000
-    works: tuple[Work, ...] = (
-        lambda uow: uow.runs.append("a", Run(3, 3)),
-        lambda uow: uow.runs.append("a", Run(4, 4), Run(5, 5)),
-        lambda uow: uow.runs.replace("a", Run("new", "new", position=1)),
-        lambda uow: uow.conversations.get("a").metadata.update(n=1),
-        lambda uow: uow.runs.clear("a"),
-        lambda uow: uow.runs.append("a", Run(6, 6)),
-    )
-    for work in works:
+def test_renewing_an_expiry_costs_the_same_whatever_the_runs(store: Store, client: Any) -> None:
+    for name, runs in (("short", 1), ("long", 5_000)):
         with store.begin() as uow:
-            work(uow)
-        assert deadlines(client, keys) == {first}
-    with store.begin() as uow:
-        uow.conversations.get("a").expires_at = moment + timedelta(hours=1)
-        uow.runs.append("a", Run(7, 7))
-    (second,) = deadlines(client, keys)
-    assert abs(second - first - 3_600_000) < 2_000
-    with store.begin() as uow:
-        uow.conversations.get("a").expires_at = None
-    assert deadlines(client, keys) == {-1}
-    with store.begin() as uow:
-        uow.runs.append("a", Run(8, 8))
-    assert deadlines(client, keys) == {-1}
-    with store.begin() as uow:
-        uow.conversations.get("a").expires_at = moment
-    assert len(deadlines(client, keys)) == 1
+            uow.conversations.add(Conversation(name, expires_at=in_an_hour()))
+            uow.runs.append(name, *[Run(n, n) for n in range(runs)])
+
+    def renew(name: str) -> None:
+        with store.begin() as uow:
+            uow.conversations.get(name).expires_at = in_an_hour()
+
+    renew("short")
+    assert executed(client, lambda: renew("long")) == executed(client, lambda: renew("short"))
 
 
-@pytest.mark.parametrize("hours", [-1, 1])
-def test_a_client_whose_clock_is_wrong_makes_no_end_early(
-    store: Store, client: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch, hours: int
-) -> None:
-    """An hour ahead, it believes that there is an hour less left; an hour behind, it must itself find what has not expired."""
-    monkeypatch.setattr(store.repository, "clock", lambda: now() + hours * 3_600_000_000)
-    later = datetime.now(UTC) + timedelta(hours=2)
+def test_no_key_but_a_receipt_has_an_expiry_of_its_own(store: Store, client: Any, keys: Keys) -> None:
+    """Receipts live for a day and end by the server's clock, so nothing has to sweep them."""
     with store.begin() as uow:
-        uow.conversations.add(Conversation("a", expires_at=later))
-        uow.runs.append("a", Run(1, 1))
-    (found,) = deadlines(client, keys)
-    with store.begin() as uow:
-        uow.conversations.get("a").expires_at = later + timedelta(minutes=1)
-    (changed,) = deadlines(client, keys)
-    least = later.timestamp() * 1000 + GRACE
-    for end, allowed in ((found, least), (changed, least + 60_000)):
-        assert end >= allowed
-        assert abs(end - allowed - max(0, -hours) * 3_600_000) < 2_000
-
-
-def test_made_anew_without_an_end(store: Store, client: Any, keys: Keys, moment: datetime) -> None:
-    with store.begin() as uow:
-        uow.conversations.add(Conversation("a", expires_at=moment))
+        uow.conversations.add(Conversation("a", expires_at=in_an_hour()))
         uow.runs.append("a", Run(1, 1))
     with store.begin() as uow:
-        uow.conversations.remove("a")
-        uow.conversations.add(Conversation("a"))
-        uow.runs.append("a", Run(1, 1))
-    assert deadlines(client, keys) == {-1}
+        uow.runs.append("a", Run(2, 2))
+    ends = {key: client.ttl(key) for key in client.scan_iter(f"{keys.prefix}:*")}
+    receipts = [end for key, end in ends.items() if b":receipt:" in key]
+    assert len(receipts) == 2
+    assert all(24 * 3600 <= end <= 26 * 3600 for end in receipts)
+    assert {end for key, end in ends.items() if b":receipt:" not in key} == {-1}
 
 
-def test_gone_of_itself(store: Store, client: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without anybody purging: keys, index entries and all; what is found in the very moment is left out."""
-    monkeypatch.setattr("memory.adapters.redis.committing.GRACE", 1)
-    with store.begin() as uow:
-        uow.conversations.add(Conversation("a", {"n": 1}, datetime.now(UTC) - timedelta(hours=1)))
-        uow.runs.append("a", Run(1, 1))
-        uow.conversations.add(Conversation("b", {"n": 1}))
-    for _ in range(200):
-        assert [one.id for one in store.begin().conversations.find()] == ["b"]
-        if not client.exists(keys.conversation("default", "a"), f"{keys.runs('default', 'a')}1"):
-            break
-    else:
-        pytest.fail("the keys are still there")
-    assert deadlines(client, keys) == set()
-    assert (store.purge_expired(), store.begin().conversations.count()) == (0, 1)
-    assert "a" not in store.begin().conversations
-
-
-def test_receipts_are_kept_for_a_day(store: Store, client: Any, keys: Keys) -> None:
-    with store.begin() as uow:
-        uow.conversations.add(Conversation("a"))
-    with store.begin() as uow:
-        uow.runs.append("a", Run(1, 1))
-    kept = [client.ttl(key) for key in client.scan_iter(f"{keys.prefix}:receipt:*")]
-    assert len(kept) == 2
-    assert min(kept) >= 24 * 3600
-    assert max(kept) <= 26 * 3600
-
-
-def test_many_are_purged(store: Store, client: Any, keys: Keys) -> None:
+def test_a_purge_leaves_nothing_of_what_expired(store: Store, client: Any, keys: Keys) -> None:
+    """Neither of the conversations, whatever happened to their expiry since, nor of a namespace that had nothing else."""
     past = datetime.now(UTC) - timedelta(seconds=1)
+    others = store.namespace("o/thers")
+    for one in (store, others):
+        with one.begin() as uow:
+            for n in range(1_050):
+                uow.conversations.add(Conversation(f"c {n}", expires_at=past))
+                uow.runs.append(f"c {n}", Run(n, n))
     with store.begin() as uow:
-        for n in range(1_200):
-            uow.conversations.add(Conversation(f"c{n}", expires_at=past))
-            uow.runs.append(f"c{n}", Run(n, n))
-        uow.conversations.add(Conversation("kept"))
-    assert (store.purge_expired(), store.purge_expired()) == (1_200, 0)
-    left = {key for key in client.scan_iter(f"{keys.prefix}:*") if b":receipt:" not in key}
-    assert left == {keys.conversation("default", "kept").encode()}
+        uow.conversations.add(Conversation("renewed", expires_at=in_an_hour()))
+        uow.conversations.add(Conversation("kept", expires_at=in_an_hour()))
+    with store.begin() as uow:
+        uow.conversations.get("renewed").expires_at = past
+        uow.conversations.get("kept").expires_at = None
+    assert (others.purge_expired(), store.purge_expired(), store.purge_expired()) == (1_050, 1_051, 0)
+    kept = keys.conversation("default", "kept").removeprefix(keys.prefix)
+    orders = {f":by_{field}:/default" for field in ("id", "created_at", "updated_at")}
+    assert left(client, keys) == {kept, *orders, ":namespaces"}
+    assert store.namespaces() == ["default"]
+
+
+def test_an_expiry_that_was_edited_by_hand(store: Store, client: Any, keys: Keys) -> None:
+    """The hash decides, and the order by expiry is mended, so that a purge ends."""
+    with store.begin() as uow:
+        for name in ("later", "never"):
+            uow.conversations.add(Conversation(name, expires_at=datetime.now(UTC) - timedelta(hours=1)))
+    client.hset(keys.conversation("default", "later"), "expires_at", 4 * 10**15)
+    client.hdel(keys.conversation("default", "never"), "expires_at")
+    assert store.purge_expired() == 0
+    assert client.zrange(keys.order("default", "expires_at"), 0, -1, withscores=True) == [(b"later", 4e15)]
+
+
+def test_an_expired_one_makes_way(store: Store, client: Any, keys: Keys) -> None:
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a", expires_at=datetime.now(UTC) - timedelta(hours=1)))
+        uow.runs.append("a", Run(1, 1), Run(2, 2))
+    assert "a" not in store.begin().conversations
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a"))
+    assert store.begin().runs.list("a") == []
+    assert client.exists(keys.runs("default", "a"), keys.order("default", "expires_at")) == 0
+    assert store.begin().conversations.count() == 1
+
+
+def test_expired_ones_that_nobody_purged_are_passed_over(store: Store) -> None:
+    """However many come first: the page is full, and the count leaves them out."""
+    with store.begin() as uow:
+        for n in range(700):
+            uow.conversations.add(Conversation(f"gone{n}", {"n": 1}, datetime.now(UTC) - timedelta(hours=1)))
+            if n % 100 == 0:
+                uow.conversations.add(Conversation(f"kept{n}", {"n": 1}))
+    for order in ("id", "-id", "updated_at", "-created_at"):
+        assert len(store.begin().conversations.find(order=order, limit=7)) == 7
+    assert store.begin().conversations.count() == 7

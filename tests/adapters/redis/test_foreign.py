@@ -1,5 +1,6 @@
 """What others did to our keys: it is never taken for a record, never for missing, and never written over; the key is named."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from memory import Conversation, CorruptRecordError, Run, Store, UnitOfWork, where
 from memory.adapters.redis import RedisRepository
-from memory.adapters.redis.keys import Keys
+from memory.adapters.redis.keys import ORDERS, Keys
 
 Work = Callable[[UnitOfWork], object]
 
@@ -69,8 +70,9 @@ def test_something_else_at_the_key_of_a_conversation(store: Store, client: Any, 
     refused(store, READS, key)
     refused(store, WRITES, key)
     assert dump(client, keys) == before
-    assert [one.id for one in store.begin().conversations.find(order="id")] == ["0", "b"]
-    assert store.begin().conversations.count(where("n") == 1) == 2
+    with pytest.raises(CorruptRecordError, match=re.escape(key)):
+        store.begin().conversations.find()
+    assert store.begin().conversations.count(where("n") == 1) == 2  # which the index finds
 
 
 @pytest.mark.parametrize("field", ["version", "run_count", "last_position", "expires_at"])
@@ -93,7 +95,7 @@ def test_a_number_edited_by_hand(store: Store, client: Any, keys: Keys, field: s
 def test_a_text_edited_by_hand(store: Store, client: Any, keys: Keys, field: str, value: str | bytes) -> None:
     key = keys.conversation("default", "a")
     client.hset(key, field, value)
-    reads: tuple[Work, ...] = (READS[0], lambda uow: uow.conversations.find(where("n") == 1))
+    reads: tuple[Work, ...] = (READS[0], lambda uow: uow.conversations.find())
     for read in reads:
         with pytest.raises(CorruptRecordError, match=r"conversation.*a"):
             read(store.begin())
@@ -111,62 +113,81 @@ def test_a_field_removed_by_hand(store: Store, client: Any, keys: Keys, field: s
     assert key in str(caught.value)
 
 
-def test_a_run_edited_by_hand(store: Store, client: Any, keys: Keys) -> None:
-    key = f"{keys.runs('default', 'a')}2"
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"2\n7\nid\n{}\n1\n{",
+        b"2\n7\nid\n{}\n1\n\xff",
+        b"2\n7\nid\n[]\n1\n1",
+        b"2\nx\nid\n{}\n1\n1",
+        b"x\n7\nid\n{}\n1\n1",
+        b"9\n7\nid\n{}\n1\n1",
+        b"2\n7\nid\n{}\n1",
+        b"theirs",
+    ],
+)
+def test_a_run_edited_by_hand(store: Store, client: Any, keys: Keys, member: bytes) -> None:
+    key = keys.runs("default", "a")
+    client.zremrangebyscore(key, 2, 2)
+    client.zadd(key, {member: 2})
+    refused(store, READS[1:], key)
+
+
+def test_runs_added_or_removed_by_hand(store: Store, client: Any, keys: Keys) -> None:
+    key = keys.runs("default", "a")
     spoils: tuple[Callable[[], object], ...] = (
-        lambda: client.hset(key, "output", '{"'),
-        lambda: client.hset(key, "output", b"\xff"),
-        lambda: client.hset(key, "created_at", "x"),
-        lambda: client.hdel(key, "input"),
-        lambda: client.delete(key),
-        lambda: client.set(key, "theirs"),
-    )
-    for spoil in spoils:
-        spoil()
-        refused(store, READS[1:], key)
-    refused(store, WRITES[-1:], key)
-    client.delete(key)
-    refused(store, WRITES[-1:], key)
-
-
-def test_something_at_the_key_of_a_run_to_come(store: Store, client: Any, keys: Keys) -> None:
-    for position in (4, 5):
-        key = f"{keys.runs('default', 'a')}{position}"
-        client.set(key, "theirs")
-        before = dump(client, keys)
-        refused(store, WRITES[1:2] if position > 4 else WRITES[:2], key)
-        assert dump(client, keys) == before
-        client.delete(key)
-
-
-def test_positions_edited_by_hand(store: Store, client: Any, keys: Keys) -> None:
-    key = keys.positions("default", "a")
-    spoils: tuple[Callable[[], object], ...] = (
-        lambda: client.zrem(key, 3),
+        lambda: client.zrem(key, client.zrange(key, 2, 2)[0]),
+        lambda: client.zadd(key, {"theirs": 9}),  # as many as there should be, and one beyond the last
         lambda: client.delete(key),
         lambda: client.set(key, "theirs"),
     )
     for spoil in spoils:
         spoil()
         before = dump(client, keys)
-        refused(store, WRITES[1:], key)
+        refused(store, (*WRITES[:3], WRITES[-1]), key)
         assert dump(client, keys) == before
     refused(store, READS[1:], key)
-    refused(store, WRITES[:1], key)
+
+
+def test_an_append_alone_checks_the_runs_and_the_order_too(store: Store, client: Any, keys: Keys) -> None:
+    """The short script for one run writes nothing where something is out of order."""
+    runs, order = keys.runs("default", "a"), keys.order("default", "updated_at")
+    client.zrem(runs, client.zrange(runs, 2, 2)[0])
+    client.zadd(runs, {"theirs": 9})
+    client.zrem(keys.order("default", "id"), "b")
+    client.zrem(order, "b")
+    for name, key in (("a", runs), ("b", keys.order("default", "id"))):
+        before = dump(client, keys)
+        for appended in ([Run(4, 4)], [Run(4, 4), Run(5, 5)]):
+            with pytest.raises(CorruptRecordError, match=re.escape(key)), store.begin() as uow:
+                uow.runs.append(name, *appended)
+        assert dump(client, keys) == before
+
+
+@pytest.mark.parametrize("field", ORDERS)
+def test_something_else_at_the_key_of_an_order(store: Store, client: Any, keys: Keys, field: str) -> None:
+    key = keys.order("default", field)
+    client.delete(key)
+    client.set(key, "theirs")
+    before = dump(client, keys)
+    for write in WRITES[1:]:  # an append of one run needs the order by updated_at alone
+        with pytest.raises(CorruptRecordError), store.begin() as uow:
+            write(uow)
+    assert dump(client, keys) == before
 
 
 def test_keys_of_others_below_the_prefix(store: Store, client: Any, keys: Keys) -> None:
     """Not seen, not counted, not touched."""
-    theirs = [f"{keys.prefix}:conversation:theirs", f"{keys.prefix}:conversation:{{default/x/y}}", f"{keys.prefix}:x"]
+    theirs = [f"{keys.prefix}:conversation:theirs", f"{keys.prefix}:conversation:/default/x/y", f"{keys.prefix}:x"]
     for key in theirs:
         client.hset(key, mapping={"id": "x", "metadata": "{}", "n": 1, "run_count": "many"})
-    copied = f"{keys.prefix}:conversation:{{default/copy}}"
+    copied = keys.conversation("default", "copy")
     client.copy(keys.conversation("default", "a"), f"{keys.prefix}-conversation:copy")
     assert [one.id for one in store.begin().conversations.find(order="id")] == ["0", "a", "b"]
     assert store.begin().conversations.count() == 3
     client.copy(keys.conversation("default", "a"), copied)
     with pytest.raises(CorruptRecordError) as caught:
-        store.begin().conversations.find()
+        store.begin().conversations.find(where("n") == 1)
     assert copied in str(caught.value)
     with pytest.raises(CorruptRecordError):
         store.begin().conversations.get("copy")

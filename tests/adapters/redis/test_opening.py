@@ -105,7 +105,7 @@ def test_clients_that_will_not_do() -> None:
         """As redis-py's: no pool of its own."""
 
     with pytest.raises(ConfigurationError, match="cluster"):
-        RedisRepository(RedisCluster())  # type: ignore[arg-type]
+        RedisRepository(RedisCluster())
 
 
 def test_a_sentinel_or_blocking_pool_is_used_as_it_is(redis_server: Server, prefix: str) -> None:

@@ -12,10 +12,20 @@ import pytest
 import redis as redis_py
 
 import memory
-from memory import CommitInDoubtError, ConfigurationError, Conversation, Run, Store, StoreUnavailableError, UnitOfWork
+from memory import (
+    CommitInDoubtError,
+    ConfigurationError,
+    Conversation,
+    Run,
+    Store,
+    StoreUnavailableError,
+    UnitOfWork,
+    where,
+)
 from memory.adapters.redis.committing import COMMIT
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.repository import _RUNS
+from memory.adapters.redis.schema import HEAD
 from memory.domain.records import RunRecord
 from memory.domain.values import new_id
 from memory.port.changes import Change, ChangeSet
@@ -27,6 +37,16 @@ DOCUMENT = Path(__file__).parents[3] / "docs/redis.md"
 LATER = datetime(2200, 1, 1, tzinfo=UTC)
 SCRIPTS = [file.read_text("utf-8") for file in files("memory.adapters.redis").iterdir() if file.name.endswith(".lua")]
 CALLED = re.compile(r"(?:redis\.p?call|look)\('([A-Z]+)'")
+KINDS = (
+    "conversation:",
+    "runs:",
+    "by_id:",
+    "by_created_at:",
+    "by_updated_at:",
+    "by_expires_at:",
+    "namespaces",
+    "receipt:",
+)
 COMMANDS = sorted({command for script in SCRIPTS for command in CALLED.findall(script)})
 
 
@@ -67,9 +87,9 @@ WORK: dict[str, Work] = {
 
 def fill(store: Store) -> None:
     with store.begin() as uow:
-        uow.conversations.add(Conversation("a"))
+        uow.conversations.add(Conversation("a", {"n": 1}))
         uow.runs.append("a", *[Run(n, n) for n in range(3)])
-        uow.conversations.add(Conversation("b"))
+        uow.conversations.add(Conversation("b", {"n": 1}))
         uow.conversations.add(Conversation("expiring", expires_at=LATER))
         uow.runs.append("expiring", Run(1, 1), Run(2, 2))
 
@@ -110,7 +130,7 @@ def attempt(client: Any, keys: Keys, store: Store, work: Work) -> bool:
 def test_a_right_that_is_missing_leaves_nothing_half_written(
     store: Store, client: Any, redis_server: Server, keys: Keys, command: str
 ) -> None:
-    with a_user(client, redis_server, keys, "+@all", f"-{command}", f"~{keys.prefix}*") as lacking:
+    with a_user(client, redis_server, keys, "+@all", f"-{command}", f"~{keys.prefix}:*") as lacking:
         done = []
         for namespace, work in WORK.items():
             fill(store.namespace(namespace))
@@ -128,12 +148,11 @@ def test_a_right_that_is_missing_leaves_nothing_half_written(
         assert not all(done)
 
 
-@pytest.mark.parametrize("kind", ["run", "positions", "receipt", "conversation"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_keys_that_may_only_be_read_leave_nothing_half_written(
     store: Store, client: Any, redis_server: Server, keys: Keys, kind: str
 ) -> None:
-    kinds = {"run", "positions", "receipt", "conversation"} - {kind}
-    rights = [f"%R~{keys.prefix}*", *(f"~{keys.prefix}:{other}:*" for other in kinds)]
+    rights = [f"%R~{keys.prefix}:*", *(f"~{keys.prefix}:{other}*" for other in KINDS if other != kind)]
     with a_user(client, redis_server, keys, "+@all", *rights) as reader:
         for namespace, work in WORK.items():
             fill(store.namespace(namespace))
@@ -143,13 +162,13 @@ def test_keys_that_may_only_be_read_leave_nothing_half_written(
 def documented() -> tuple[list[str], list[str]]:
     """Return the rights that docs/redis.md names, for use and in addition for migration."""
     using, migrating = re.findall(r"^ACL SETUSER \w+ (.*)$", DOCUMENT.read_text("utf-8"), re.MULTILINE)
-    return using.partition("~memory* ")[2].split(), migrating.split()
+    return using.partition("~memory:* ")[2].split(), migrating.split()
 
 
 @pytest.mark.usefixtures("store")
 def test_the_documented_rights_are_enough(client: Any, redis_server: Server, keys: Keys) -> None:
     using, migrating = documented()
-    with a_user(client, redis_server, keys, f"~{keys.prefix}*", *using) as user:
+    with a_user(client, redis_server, keys, f"~{keys.prefix}:*", *using) as user:
         for namespace, work in WORK.items():
             fill(user.namespace(namespace))
             assert attempt(client, keys, user.namespace(namespace), work)
@@ -158,18 +177,22 @@ def test_the_documented_rights_are_enough(client: Any, redis_server: Server, key
             assert all(len(seen.runs.last(one.id, 9)) == one.run_count for one in seen.conversations.find())
         assert set(user.namespaces()) == set(WORK)
         assert user.purge_expired() == 0
-    client.execute_command("FT.DROPINDEX", f"{keys.index}:0001")
-    with a_user(client, redis_server, keys, f"~{keys.prefix}*", *using, *migrating) as user:
+    client.execute_command("FT.DROPINDEX", f"{keys.index}:{HEAD}")
+    with a_user(client, redis_server, keys, f"~{keys.prefix}:*", *using, *migrating) as user:
         assert user.migrate().is_current
 
 
-def test_each_documented_right_is_needed(store: Store, client: Any, redis_server: Server, keys: Keys) -> None:
+def test_each_documented_right_is_needed(
+    store: Store, client: Any, redis_server: Server, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory.adapters.redis.index._AT_ONCE", 1)
+    monkeypatch.setattr("memory.adapters.redis.searching._FEW", 1)
     using = [right for right in documented()[0] if right != "+@connection"]  # which is for migration and the driver
     for n, missing in enumerate(using):
         rest = [right for right in using if right != missing]
         one = store.namespace(f"{n}")
         fill(one)
-        with a_user(client, redis_server, keys, f"~{keys.prefix}*", *rest) as user, pytest.raises(ConfigurationError):
+        with a_user(client, redis_server, keys, f"~{keys.prefix}:*", *rest) as user, pytest.raises(ConfigurationError):
             use(user.namespace(f"{n}"))
 
 
@@ -177,6 +200,7 @@ def use(store: Store) -> None:
     with store.begin() as uow:
         clear_and_expire(uow)
     assert store.begin().conversations.count() == 3
+    assert len(store.begin().conversations.find(where("n") == 1)) == 2
 
 
 def test_a_refusal_that_nobody_knows_is_an_error_of_ours(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ import pytest
 import redis as redis_py
 
 import memory
-from memory import ConfigurationError, Conversation, Run, SchemaError, Store, where
-from memory.adapters.redis import RedisRepository, schema, searching
+from memory import ConfigurationError, Conversation, CorruptRecordError, SchemaError, Store, where
+from memory.adapters.redis import RedisRepository, schema
 from memory.adapters.redis.keys import Keys
+from memory.adapters.redis.models import index_arguments
 from memory.adapters.redis.schema import HEAD
-from memory.adapters.redis.searching import encoded
 from memory.port.repository import SchemaStatus
 from tests.servers import free_port, package_folder
 from tests.servers.processes import ProcessServer
@@ -47,127 +47,127 @@ def test_many_migrate_at_once(url: str, client: Any, keys: Keys) -> None:
 
 
 class TestUpgrade:
-    """From the version of today to one of tomorrow, whose tokens are others."""
+    """From the version of today to one of tomorrow."""
 
     @pytest.fixture
     def tomorrow(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-        def come() -> None:
-            monkeypatch.setattr(schema, "HEAD", "0002")
-            monkeypatch.setattr(schema, "OLDER_ENCODINGS", ("1",))
-            monkeypatch.setattr(searching, "ENCODING", "2")
-            monkeypatch.setattr("memory.adapters.redis.tokens.blake2b", _other_digest)
+        return lambda: monkeypatch.setattr(schema, "HEAD", "0003")
 
-        return come
-
-    def test_conversations_are_encoded_anew(
-        self, store: Store, client: Any, keys: Keys, tomorrow: Callable[[], None]
-    ) -> None:
-        others = (store, store.namespace("o/ther"))
-        for each in others:
-            with each.begin() as uow:
-                for n in range(700):
-                    uow.conversations.add(Conversation(f"c/{n}", {"n": n % 10}))
-                    uow.runs.append(f"c/{n}", Run(n, n))
-        before = {key: client.hgetall(key) for key in client.scan_iter(f"{keys.prefix}:conversation:*")}
-        tomorrow()
-        assert store.schema_status() == SchemaStatus("0001", "0002")
-        with pytest.raises(SchemaError, match="0001"):
-            Store(store.repository).begin()
-        assert len(store.repository.migration_steps()) == 4
-        told: list[tuple[str, float | None]] = []
-        assert isinstance(store.repository, RedisRepository)
-        assert store.repository.migrate(lambda *what: told.append(what)).is_current
-        assert store.repository.migration_steps() == []
-        assert {what.partition(" ")[0] for what, _ in told} >= {"encoding", "taking"}
-        assert indexes(client, keys) == {f"{keys.index}:0002"}
-        for each in others:
-            assert each.begin().conversations.count(where("n") == 7) == 70
-            assert each.begin().conversations.count(where("n") >= 5) == 350
-        after = {key: client.hgetall(key) for key in client.scan_iter(f"{keys.prefix}:conversation:*")}
-        changed = {name for key in before for name in before[key] if before[key][name] != after[key][name]}
-        assert changed == {b"encoding", b"entries", b"namespace"}
-
-    def test_until_then_the_old_index_answers(
-        self, store: Store, client: Any, keys: Keys, tomorrow: Callable[[], None]
-    ) -> None:
-        """At each moment before the alias moves, a process of yesterday's code finds everything."""
+    @pytest.fixture
+    def upgraded(self, store: Store, tomorrow: Callable[[], None]) -> RedisRepository:
+        """A store of fifty conversations, of which the code of tomorrow is about to make use."""
         with store.begin() as uow:
             for n in range(50):
                 uow.conversations.add(Conversation(f"c{n:02}", {"n": n}))
         tomorrow()
         assert isinstance(store.repository, RedisRepository)
+        return store.repository
+
+    def test_the_old_index_makes_way(self, store: Store, upgraded: RedisRepository, client: Any, keys: Keys) -> None:
+        assert store.schema_status() == SchemaStatus(HEAD, "0003")
+        with pytest.raises(SchemaError, match=HEAD):
+            Store(upgraded).begin()
+        assert len(upgraded.migration_steps()) == 3
+        assert upgraded.migrate().is_current
+        assert upgraded.migration_steps() == []
+        assert indexes(client, keys) == {f"{keys.index}:0003"}
+        assert store.begin().conversations.count(where("n") >= 25) == 25
+
+    def test_until_then_the_old_index_answers(self, upgraded: RedisRepository, client: Any, keys: Keys) -> None:
+        """At each moment before the alias moves, a process of yesterday's code finds everything."""
         seen: list[int] = []
 
         def look(*_: object) -> None:
             answer: Any = client.execute_command("FT.SEARCH", keys.index, "*", "LIMIT", 0, 0)
             seen.append(answer[b"total_results"])
 
-        store.repository.migrate(look)
+        upgraded.migrate(look)
         assert set(seen) == {50}
 
-    def test_one_that_was_interrupted(
-        self, store: Store, client: Any, keys: Keys, tomorrow: Callable[[], None]
+    @pytest.mark.parametrize("killed_at", ["FT.CREATE", "FT.INFO", "FT.ALIASUPDATE", "FT.DROPINDEX"])
+    def test_one_that_was_killed(
+        self, store: Store, upgraded: RedisRepository, client: Any, keys: Keys, killed_at: str
     ) -> None:
-        with store.begin() as uow:
-            uow.conversations.add(Conversation("a", {"n": 1}))
-        tomorrow()
-        assert isinstance(store.repository, RedisRepository)
+        """Before any step: the next migration completes it, and until then a warning names an index that nobody uses."""
+        ask_all, killed = upgraded._wire.ask_all, []
 
-        def interrupt(*_: object) -> None:
-            raise KeyboardInterrupt
+        def die(*commands: Any) -> Any:
+            if commands[0][0] == killed_at and (killed_at != "FT.INFO" or commands[0][1] != keys.index):
+                killed.append(commands)
+                raise KeyboardInterrupt
+            return ask_all(*commands)
 
-        with pytest.raises(KeyboardInterrupt):
-            store.repository.migrate(interrupt)
-        assert store.repository.migrate().is_current
-        assert store.begin().conversations.count(where("n") == 1) == 1
-        assert indexes(client, keys) == {f"{keys.index}:0002"}
-
-    def test_one_that_changes_meanwhile_is_encoded_as_it_is_then(
-        self, store: Store, client: Any, keys: Keys, tomorrow: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with store.begin() as uow:
-            uow.conversations.add(Conversation("a", {"n": 1}))
-        tomorrow()
-        key = keys.conversation("default", "a")
-
-        def edited_meanwhile(*arguments: Any) -> dict[str, str]:
-            if client.hget(key, "version") == b"1":
-                client.hset(key, mapping={"version": 2, "metadata": '{"n":2}'})
-            return encoded(*arguments)
-
-        monkeypatch.setattr(schema, "encoded", edited_meanwhile)
-        assert store.migrate().is_current
-        assert [store.begin().conversations.count(where("n") == n) for n in (1, 2)] == [0, 1]
-
-    def test_what_the_old_version_writes_afterwards_is_found_after_another_migration(
-        self, store: Store, client: Any, keys: Keys, tomorrow: Callable[[], None]
-    ) -> None:
-        with store.begin() as uow:
-            uow.conversations.add(Conversation("a", {"n": 1}))
-        written = client.dump(keys.conversation("default", "a"))
-        tomorrow()
-        store.migrate()
-        client.restore(keys.conversation("default", "a"), 0, written, replace=True)
-        assert store.begin().conversations.count(where("n") == 1) == 0
-        store.migrate()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(upgraded._wire, "ask_all", die)
+            with pytest.raises(KeyboardInterrupt):
+                upgraded.migrate()
+        assert killed
+        assert any("interrupted" in one for one in upgraded.warnings())
+        assert upgraded.migration_steps()[-1] == f"drop the index {keys.index}:{HEAD}"
+        assert upgraded.migrate().is_current
+        assert indexes(client, keys) == {f"{keys.index}:0003"}
+        assert not any("interrupted" in one for one in upgraded.warnings())
         assert store.begin().conversations.count(where("n") == 1) == 1
 
     def test_a_newer_index_is_left_alone(self, store: Store, client: Any, keys: Keys) -> None:
         with pytest.MonkeyPatch.context() as until_tomorrow:
-            until_tomorrow.setattr(schema, "HEAD", "0002")
+            until_tomorrow.setattr(schema, "HEAD", "0003")
             store.migrate()
         status = store.schema_status()
-        assert (status, status.is_current) == (SchemaStatus("0002", "0001"), False)
+        assert (status, status.is_current) == (SchemaStatus("0003", HEAD), False)
         for refused in (Store(store.repository).begin, store.migrate):
             with pytest.raises(SchemaError, match="newer"):
                 refused()
-        assert indexes(client, keys) == {f"{keys.index}:0002"}
+        assert indexes(client, keys) == {f"{keys.index}:0003"}
+
+    def test_the_layout_of_an_older_release(self, url: str, client: Any, keys: Keys) -> None:
+        """It is refused with what to do, and left as it is."""
+        name = f"{keys.index}:0001"
+        client.execute_command("FT.CREATE", name, "PREFIX", 1, f"{keys.prefix}:conversation:{{", "SCHEMA", "id", "TAG")
+        client.execute_command("FT.ALIASADD", keys.index, name)
+        with memory.connect(url) as store:
+            assert store.schema_status().current == "0001"
+            with pytest.raises(SchemaError, match="memory export"):
+                store.migrate()
+        assert indexes(client, keys) == {name}
 
 
-def _other_digest(*arguments: Any, **options: Any) -> Any:
-    from hashlib import blake2b
+@pytest.mark.parametrize("change", ["another type", "fewer fields", "another prefix", "another case"])
+def test_an_index_of_our_name_with_other_fields(store: Store, client: Any, keys: Keys, change: str) -> None:
+    """Its counts would be wrong: it is not accepted, and the next migration makes the right one."""
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a", {"n": 1}))
+    name, arguments = f"{keys.index}:{HEAD}", index_arguments(keys.prefix)
+    changed = {
+        "another type": [word if word != "NUMERIC" else "TAG" for word in arguments],
+        "fewer fields": arguments[:-5],
+        "another prefix": [f"{word}x" if word.startswith(keys.prefix) else word for word in arguments],
+        "another case": [word for word in arguments if word != "CASESENSITIVE"],
+    }[change]
+    client.execute_command("FT.DROPINDEX", name)
+    client.execute_command("FT.CREATE", name, *changed)
+    client.execute_command("FT.ALIASADD", keys.index, name)
+    with pytest.raises(SchemaError, match="other fields"):
+        Store(store.repository).begin()
+    assert store.migrate().is_current
+    assert store.begin().conversations.count(where("n") == 1) == 1
 
-    return blake2b(*arguments, **options, person=b"tomorrow")
+
+def test_after_the_index_was_dropped_with_all_hashes(store: Store, client: Any, keys: Keys) -> None:
+    """Each conversation is reported as damaged, not as missing, and making it again mends it."""
+    with store.begin() as uow:
+        for name in ("a", "b"):
+            uow.conversations.add(Conversation(name, {"n": 1}))
+    client.execute_command("FT.DROPINDEX", f"{keys.index}:{HEAD}", "DD")
+    assert store.migrate().is_current
+    uow = store.begin()
+    for read in (lambda: uow.conversations.get("a"), uow.conversations.find, lambda: uow.runs.list("a")):
+        with pytest.raises(CorruptRecordError, match="remove or add the conversation"):
+            read()
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a", {"n": 2}))
+        uow.conversations.remove("b")
+    assert [one.metadata for one in store.begin().conversations.find()] == [{"n": 2}]
 
 
 @pytest.fixture
