@@ -1,6 +1,6 @@
 """Shared by all classes of the contract: fixtures, helpers, and snapshots of the stored state."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
@@ -45,11 +45,14 @@ class Snapshot(NamedTuple):
     runs: dict[str, tuple[RunRecord, ...]]
 
 
-def requires(capability: str) -> Callable[[Test], Test]:
-    """Expect a test to fail on a store without this capability, a field of `Capabilities`. If it passes, that is an error."""
+def requires(capability: str, *, by_chance: bool = False) -> Callable[[Test], Test]:
+    """Expect a test to fail on a store without this capability, a field of `Capabilities`.
+
+    If it passes, that is an error, unless ``by_chance`` says that it only fails if threads meet.
+    """
 
     def mark(test: Test) -> Test:
-        test.__dict__["requires"] = capability
+        test.__dict__["requires"] = capability, not by_chance
         return test
 
     return mark
@@ -80,10 +83,10 @@ class Contract:
 
     @pytest.fixture(autouse=True)
     def _capabilities(self, request: pytest.FixtureRequest, repository: Repository) -> None:
-        capability = getattr(request.function, "requires", None)
+        capability, strict = getattr(request.function, "requires", (None, True))
         if capability and not getattr(repository.capabilities, capability):
             reason = f"{repository!r} does not have the capability {capability!r}"
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=strict))
 
     def profile(self) -> settings:
         """Return the hypothesis settings: the same examples in each run, and no deadline for slow stores."""
@@ -132,6 +135,16 @@ def put(store: Store, conversation_id: str, metadata: dict[str, Json] | None = N
         uow.conversations.add(conversation)
         uow.runs.append(conversation_id, *runs)
     return conversation
+
+
+def put_all(store: Store, conversations: Mapping[str, dict[str, Json]]) -> None:
+    """Commit new conversations with their metadata: in one commit if the store can do that, otherwise in one each."""
+    capabilities = store.repository.capabilities
+    together = capabilities.many_conversations and capabilities.largest_commit is None
+    for group in [conversations] if together else [{id_: metadata} for id_, metadata in conversations.items()]:
+        with store.begin() as uow:
+            for conversation_id, metadata in group.items():
+                uow.conversations.add(Conversation(conversation_id, metadata))
 
 
 def do(store: Store, *works: Work) -> None:

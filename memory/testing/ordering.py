@@ -18,6 +18,7 @@ from memory.testing.base import (
     Work,
     do,
     put,
+    put_all,
     read,
     read_runs,
     run,
@@ -180,9 +181,7 @@ class Pages(Contract):
 
     def test_equal_timestamps_are_paged_by_id(self, store: Store, clock: Clock) -> None:
         """Conversations with the same timestamp are ordered by id, and each is returned once for every page size."""
-        with store.begin() as uow:
-            for conversation_id in IDS:
-                uow.conversations.add(Conversation(conversation_id))
+        put_all(store, {conversation_id: {} for conversation_id in IDS})
         clock.advance()
         put(store, "newer")
         assert [one.id for one in walk(store, order="created_at", limit=2)] == [*sorted(IDS), "newer"]
@@ -191,9 +190,7 @@ class Pages(Contract):
     def test_iterate_yields_all_conversations(self, store: Store) -> None:
         """`iterate` yields every conversation once, in order, over several pages."""
         ids = [f"{n:03}" for n in range(450)]
-        with store.begin() as uow:
-            for conversation_id in ids:
-                uow.conversations.add(Conversation(conversation_id))
+        put_all(store, {conversation_id: {} for conversation_id in ids})
         uow = store.begin()
         assert [one.id for one in uow.conversations.iterate(order="id")] == ids
         assert [one.id for one in uow.conversations.iterate(where.id >= "400", order="-id")] == ids[:399:-1]
@@ -201,9 +198,7 @@ class Pages(Contract):
     def test_iterate_under_concurrent_writes(self, store: Store) -> None:
         """`iterate` ends, and yields each conversation once, even if conversations are written at the same time."""
         ids = [f"{n:03}" for n in range(210)]  # more than a page of iterate
-        with store.begin() as uow:
-            for conversation_id in ids:
-                uow.conversations.add(Conversation(conversation_id))
+        put_all(store, {conversation_id: {} for conversation_id in ids})
         for order in ("", "created_at", "updated_at", "-updated_at"):
             unread = ids[0] if order == "-updated_at" else ids[-1]
             reached: list[str] = []
@@ -228,11 +223,9 @@ class Pages(Contract):
                 expected.reverse()
             page = other.begin().conversations.find(order=order, limit=3)
             assert [one.id for one in page] == expected[:3]
-            with other.begin() as uow:
-                for removed in (expected[1], expected[2], expected[4]):
-                    uow.conversations.remove(removed)
-                uow.conversations.add(Conversation(behind))
-                uow.conversations.add(Conversation(ahead))
+            for removed in (expected[1], expected[2], expected[4]):
+                do(other, lambda uow: uow.conversations.remove(removed))  # noqa: B023  # called at once
+            put_all(other, {behind: {}, ahead: {}})
             rest = other.begin().conversations.find(order=order, limit=10, after=page.cursor)
             left = [*expected[3:4], *expected[5:], ahead]
             assert [one.id for one in rest] == sorted(left, reverse=order == "-id")
@@ -305,13 +298,12 @@ class Namespaces(Contract):
                 uow.runs.append("a", run())
                 uow.runs.remove("a", 1)
                 uow.runs.replace("a", replace(run("new"), position=2))
-                uow.conversations.add(Conversation("c", {"n": 2}))
+            put(mine, "c", {"n": 2})
             clock.advance()
             assert [one.id for one in walk(mine, where("n") == 2)] == ["a", "c"]
             assert mine.begin().conversations.count() == 2
-            with mine.begin() as uow:
-                uow.runs.clear("a")
-                uow.conversations.remove("c")
+            do(mine, lambda uow: uow.runs.clear("a"))
+            do(mine, lambda uow: uow.conversations.remove("c"))
             assert (mine.purge_expired(), mine.purge_expired(), third.purge_expired()) == (1, 0, 1)
             with mine.begin() as uow:
                 uow.conversations.remove("a")
@@ -347,8 +339,8 @@ class Namespaces(Contract):
         assert [name for name in listed if name not in before] == names
         with store.namespace(base).begin() as uow:
             uow.conversations.remove("a")
+        do(store.namespace(names[-1]), lambda uow: uow.conversations.remove("a"))
         with store.namespace(names[-1]).begin() as uow:
-            uow.conversations.remove("a")
             uow.conversations.get("b").expires_at = to_datetime(clock.time + 1)
         clock.advance()
         store.namespace(names[-1]).purge_expired()

@@ -11,7 +11,7 @@ from memory.domain.criteria import Criterion, check_depth, where
 from memory.domain.entities import Conversation
 from memory.domain.values import Json, to_datetime
 from memory.errors import InvalidValueError
-from memory.testing.base import Clock, Contract, put, read, run, text_of, walk
+from memory.testing.base import Clock, Contract, put, put_all, read, run, text_of, walk
 from memory.testing.strategies import LONG, ODD_STRINGS
 
 NUMBERS: tuple[Json, ...] = (
@@ -328,9 +328,7 @@ class Queries(Contract):
 
     def test_rare_match_among_many(self, store: Store) -> None:
         """A few matches are all found among many conversations that an index alone cannot distinguish from them."""
-        with store.begin() as uow:
-            for n in range(150):
-                uow.conversations.add(Conversation(f"{n:03}", {"v": [n % 50, {}], "n": n}))
+        put_all(store, {f"{n:03}": {"v": [n % 50, {}], "n": n} for n in range(150)})
         for criterion, expected in (
             (v == [7, {}], ["007", "057", "107"]),
             (v.contains({}) & (v == [7, {}]), ["007", "057", "107"]),
@@ -381,9 +379,7 @@ def _distinct(values: Iterable[Json]) -> list[Json]:
 
 
 def _put_values(store: Store, values: Iterable[Json]) -> None:
-    with store.begin() as uow:
-        for n, value in enumerate(values):
-            uow.conversations.add(Conversation(f"{n:04}", {"v": value}))
+    put_all(store, {f"{n:04}": {"v": value} for n, value in enumerate(values)})
 
 
 def _expect(store: Store, values: Sequence[Json], cases: Iterable[tuple[Criterion, Sequence[Json]]]) -> None:

@@ -10,7 +10,7 @@ from memory.domain.criteria import Criterion, MetadataTerm, where
 from memory.domain.entities import Conversation
 from memory.domain.values import Json, to_datetime
 from memory.port.paging import Order
-from memory.testing.base import Clock, Contract, put, run, sibling, states, walk
+from memory.testing.base import Clock, Contract, put, put_all, run, sibling, states, walk
 from memory.testing.strategies import LONG
 
 _KEYS = ("a", "a", "b", "a.b", "")  # few, so that criteria and metadata often have the same key
@@ -138,10 +138,14 @@ class RandomQueries(Contract):
 
     def test_nested_negations_agree_with_matches(self, store: Store) -> None:
         """`find` and `count` agree with `matches` for negations in unions and intersections, up to five levels deep."""
-        with store.begin() as uow:
-            for a, b, c in product((0, 1, None), repeat=3):
-                metadata: dict[str, Json] = {k: v for k, v in zip("abc", (a, b, c), strict=True) if v is not None}
-                uow.conversations.add(Conversation(f"{a} {b} {c}", metadata))
+        combinations = product((0, 1, None), repeat=3)
+        put_all(
+            store,
+            {
+                f"{a} {b} {c}": {k: v for k, v in zip("abc", (a, b, c), strict=True) if v is not None}
+                for a, b, c in combinations
+            },
+        )
         conversations = list(store.begin().conversations.iterate())
 
         def agree(criterion: Criterion) -> None:

@@ -96,10 +96,9 @@ class RoundTrips(Contract):
         """Ids that differ in case, blanks, Unicode composition or quotes are different; so are such namespaces."""
         namespaces = [store.namespace(f"{new_id()}{end}"[:255]) for end in ("", " ", "%", "/x", "😀" * 223)]
         for at, other in enumerate(namespaces):
-            with other.begin() as uow:
-                for conversation_id in ODD_IDS:
-                    uow.conversations.add(Conversation(conversation_id, {"id": conversation_id, "at": at}))
-                    uow.runs.append(conversation_id, Run(conversation_id, at, id=conversation_id))
+            for conversation_id in ODD_IDS:
+                metadata: dict[str, Json] = {"id": conversation_id, "at": at}
+                put(other, conversation_id, metadata, Run(conversation_id, at, id=conversation_id))
         for at, other in enumerate(namespaces):
             uow = other.begin()
             found = uow.conversations.find(order="id", limit=100).items
