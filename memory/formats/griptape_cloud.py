@@ -5,7 +5,7 @@ from functools import partial
 from typing import Final
 
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.adapters.cloud.names import DEFAULT_NAMESPACE
+from memory.adapters.cloud.aliases import DEFAULT_NAMESPACE
 from memory.adapters.cloud.records import Thread
 from memory.domain.entities import Run
 from memory.domain.records import decode_metadata
@@ -44,11 +44,11 @@ def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
 
 
 def _read(id: str, thread: Thread, runs: list[Run]) -> Change:
-    written = thread.written
-    metadata = decode_metadata(written.text, f"the metadata of thread {thread.id}")
-    if thread.book is None:
+    stored = thread.state.record
+    metadata = decode_metadata(stored.metadata, f"the metadata of thread {thread.id}")
+    if thread.envelope is None:
         # Up to Griptape 0.30, the thread's metadata is the memory without its runs.
         is_memory = metadata.get("type") in _MEMORIES and metadata.keys() <= _MEMORY_FIELDS
         named = {"thread_id": thread.id, "alias": thread.alias, "name": thread.name}
         metadata = metadata_of(metadata if is_memory else {"metadata": metadata}, {"thread": {**named}})
-    return conversation(id, metadata, runs, written.created_at, thread.updated_at)
+    return conversation(id, metadata, runs, stored.created_at, thread.updated_at)

@@ -154,6 +154,14 @@ class ChangeSet:
             twice = next(id for id in ids if ids.count(id) > 1)
             raise InvalidValueError(f"the change set has two changes of conversation {twice!r}: combine them into one")
 
+    def split(self) -> list["ChangeSet"]:
+        """Return a change set for each conversation, with tokens of their own that follow from this one's.
+
+        >>> [one.token for one in ChangeSet((Change("a", remove=True), Change("b", remove=True)), "t").split()]
+        ['t/a', 't/b']
+        """
+        return [ChangeSet((change,), f"{self.token}/{change.id}", self.at) for change in self.changes]
+
 
 class Written(NamedTuple):
     """State of one conversation after a commit.

@@ -46,11 +46,14 @@ class Snapshot(NamedTuple):
     runs: dict[str, tuple[RunRecord, ...]]
 
 
-def requires(capability: str) -> Callable[[Test], Test]:
-    """Expect a test to fail on a store without this capability, a field of `Capabilities`. If it passes, that is an error."""
+def requires(capability: str, *, by_chance: bool = False) -> Callable[[Test], Test]:
+    """Expect a test to fail on a store without this capability, a field of `Capabilities`.
+
+    If it passes, that is an error, unless ``by_chance`` says that it only fails if threads meet.
+    """
 
     def mark(test: Test) -> Test:
-        test.__dict__["requires"] = capability
+        test.__dict__["requires"] = capability, not by_chance
         return test
 
     return mark
@@ -81,10 +84,10 @@ class Contract:
 
     @pytest.fixture(autouse=True)
     def _capabilities(self, request: pytest.FixtureRequest, repository: Repository) -> None:
-        capability = getattr(request.function, "requires", None)
+        capability, strict = getattr(request.function, "requires", (None, True))
         if capability and not getattr(repository.capabilities, capability):
             reason = f"{repository!r} does not have the capability {capability!r}"
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=strict))
 
     def profile(self) -> settings:
         """Return the hypothesis settings: the same examples in each run, and no deadline for slow stores."""

@@ -305,7 +305,7 @@ class Conflicts(Contract):
         by_thread = sorted([cast("list[int]", one.input) for one in stored], key=lambda each: each[0])
         assert by_thread == expected
 
-    @requires("detects_conflicts")
+    @requires("detects_conflicts", by_chance=True)
     def test_threads_count(self, store: Store) -> None:
         """A counter in the metadata that several threads increment through Store.run loses no increment."""
         put(store, "a", {"n": 0})

@@ -223,11 +223,9 @@ class Pages(Contract):
                 expected.reverse()
             page = other.begin().conversations.find(order=order, limit=3)
             assert [one.id for one in page] == expected[:3]
-            with other.begin() as uow:
-                for removed in (expected[1], expected[2], expected[4]):
-                    uow.conversations.remove(removed)
-                uow.conversations.add(Conversation(behind))
-                uow.conversations.add(Conversation(ahead))
+            for removed in (expected[1], expected[2], expected[4]):
+                do(other, lambda uow: uow.conversations.remove(removed))  # noqa: B023  # called at once
+            put_all(other, {behind: {}, ahead: {}})
             rest = other.begin().conversations.find(order=order, limit=10, after=page.cursor)
             left = [*expected[3:4], *expected[5:], ahead]
             assert [one.id for one in rest] == sorted(left, reverse=order == "-id")
@@ -300,13 +298,12 @@ class Namespaces(Contract):
                 uow.runs.append("a", run())
                 uow.runs.remove("a", 1)
                 uow.runs.replace("a", replace(run("new"), position=2))
-                uow.conversations.add(Conversation("c", {"n": 2}))
+            put(mine, "c", {"n": 2})
             clock.advance()
             assert [one.id for one in walk(mine, where("n") == 2)] == ["a", "c"]
             assert mine.begin().conversations.count() == 2
-            with mine.begin() as uow:
-                uow.runs.clear("a")
-                uow.conversations.remove("c")
+            do(mine, lambda uow: uow.runs.clear("a"))
+            do(mine, lambda uow: uow.conversations.remove("c"))
             assert (mine.purge_expired(), mine.purge_expired(), third.purge_expired()) == (1, 0, 1)
             with mine.begin() as uow:
                 uow.conversations.remove("a")
@@ -342,8 +339,8 @@ class Namespaces(Contract):
         assert [name for name in listed if name not in before] == names
         with store.namespace(base).begin() as uow:
             uow.conversations.remove("a")
+        do(store.namespace(names[-1]), lambda uow: uow.conversations.remove("a"))
         with store.namespace(names[-1]).begin() as uow:
-            uow.conversations.remove("a")
             uow.conversations.get("b").expires_at = to_datetime(clock.time + 1)
         clock.advance()
         store.namespace(names[-1]).purge_expired()

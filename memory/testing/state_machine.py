@@ -14,8 +14,8 @@ from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
 from memory.domain.entities import Conversation, Run
 from memory.domain.values import Json, new_id, to_datetime
-from memory.errors import PersistenceError
-from memory.port.changes import Receipt
+from memory.errors import CommitTooLargeError, PersistenceError
+from memory.port.changes import ChangeSet, Receipt
 from memory.port.repository import Repository
 from memory.testing.base import Clock, Contract, Work, new_store, outcome_of, put, run_states, snapshot, text_of
 
@@ -53,22 +53,30 @@ def _doing(operation: Callable[..., object], *arguments: st.SearchStrategy[objec
     return st.tuples(*arguments).map(lambda chosen: partial(operation, *chosen))
 
 
-EDITS: Final[st.SearchStrategy[Work]] = st.one_of(
-    _doing(_add, _ids, _metadata),
-    _doing(_change, _ids, st.just("metadata"), _metadata),
-    _doing(_change, _ids, st.just("expires_at"), _expiries),
-    _doing(_remove_as_read, _ids),
-    _ids.map(lambda id_: lambda uow: uow.conversations.remove(id_)),
-    st.tuples(_ids, _runs, st.none() | st.integers(2, 5)).map(
-        lambda chosen: lambda uow: uow.runs.append(chosen[0], chosen[1], after=chosen[2])
-    ),
-    st.tuples(_ids, st.lists(_runs, max_size=3)).map(lambda chosen: lambda uow: uow.runs.append(chosen[0], *chosen[1])),
-    _doing(_replace_run, _ids, _positions, _runs),
-    st.tuples(_ids, _positions).map(lambda chosen: lambda uow: uow.runs.remove(*chosen)),
-    st.tuples(_ids, _positions).map(lambda chosen: lambda uow: uow.runs.remove(chosen[0], before=chosen[1])),
-    _ids.map(lambda id_: lambda uow: uow.runs.clear(id_)),
-)
+def _edits(ids: st.SearchStrategy[str]) -> st.SearchStrategy[Work]:
+    return st.one_of(
+        _doing(_add, ids, _metadata),
+        _doing(_change, ids, st.just("metadata"), _metadata),
+        _doing(_change, ids, st.just("expires_at"), _expiries),
+        _doing(_remove_as_read, ids),
+        ids.map(lambda id_: lambda uow: uow.conversations.remove(id_)),
+        st.tuples(ids, _runs, st.none() | st.integers(2, 5)).map(
+            lambda chosen: lambda uow: uow.runs.append(chosen[0], chosen[1], after=chosen[2])
+        ),
+        st.tuples(ids, st.lists(_runs, max_size=3)).map(
+            lambda chosen: lambda uow: uow.runs.append(chosen[0], *chosen[1])
+        ),
+        _doing(_replace_run, ids, _positions, _runs),
+        st.tuples(ids, _positions).map(lambda chosen: lambda uow: uow.runs.remove(*chosen)),
+        st.tuples(ids, _positions).map(lambda chosen: lambda uow: uow.runs.remove(chosen[0], before=chosen[1])),
+        ids.map(lambda id_: lambda uow: uow.runs.clear(id_)),
+    )
+
+
+EDITS: Final[st.SearchStrategy[Work]] = _edits(_ids)
 """Edits of the conversations a, b and c; some are valid, some are rejected."""
+
+_EDITS_OF_ONE: Final = _ids.flatmap(lambda id_: st.lists(_edits(st.just(id_)), min_size=1, max_size=3))
 
 _reads: st.SearchStrategy[Work] = st.one_of(
     _ids.map(lambda id_: lambda uow: uow.conversations.get(id_)),
@@ -78,6 +86,15 @@ _reads: st.SearchStrategy[Work] = st.one_of(
     st.tuples(_criteria, _orders).map(lambda chosen: lambda uow: uow.conversations.find(chosen[0], order=chosen[1])),
     _criteria.map(lambda criterion: lambda uow: uow.conversations.count(criterion)),
 )
+
+
+class _OneConversation(InMemoryRepository):
+    """The reference for a store whose commits change one conversation each."""
+
+    def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
+        if len(changes.changes) > 1:
+            raise CommitTooLargeError("a commit changes one conversation", limit=1, size=len(changes.changes))
+        return super().commit(namespace, changes)
 
 
 class _Side:
@@ -108,7 +125,7 @@ class _SideBySide(RuleBasedStateMachine):
         super().__init__()
         self.clock = clock
         clock.time = _START
-        reference = InMemoryRepository()
+        reference = InMemoryRepository() if repository.capabilities.many_conversations else _OneConversation()
         reference.clock = clock
         namespace = new_id()
         self.sides = [_Side(new_store(each).namespace(namespace)) for each in (repository, reference)]
@@ -125,7 +142,7 @@ class _SideBySide(RuleBasedStateMachine):
             put(side.store, "a", metadata, *runs)
             put(side.store, "b", metadata, *runs)
 
-    @rule(unit=_units, operations=st.lists(EDITS, min_size=1, max_size=3))
+    @rule(unit=_units, operations=_EDITS_OF_ONE | st.lists(EDITS, min_size=1, max_size=3))
     def change(self, unit: int, operations: list[Work]) -> None:
         """Make some changes, and leave them pending."""
         for operation in operations:

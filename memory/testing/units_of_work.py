@@ -28,6 +28,7 @@ from memory.testing.base import (
     put,
     read,
     read_runs,
+    requires,
     run,
     run_states,
     states,
@@ -41,6 +42,7 @@ class UnitsOfWork(Contract):
 
     # beginning and end
 
+    @requires("many_conversations")
     def test_block_commits_at_its_end(self, store: Store) -> None:
         """A block that ends without an exception writes all changes, to several conversations."""
         with store.begin() as uow:
@@ -112,6 +114,7 @@ class UnitsOfWork(Contract):
 
     # all or nothing
 
+    @requires("many_conversations")
     def test_commit_is_atomic(self, store: Store) -> None:
         """If one conversation of a unit of work cannot be written, none is, whether it is the first or the last."""
         for name in "abcd":
@@ -130,6 +133,7 @@ class UnitsOfWork(Contract):
                 with unchanged(store), pytest.raises(error, match=r"missing|'c'"):
                     do(store, *works)
 
+    @requires("many_conversations")
     def test_failed_commit_can_be_repeated(self, store: Store) -> None:
         """After a failed commit the changes are still pending, and can be committed once the cause is removed."""
         uow = store.begin()
@@ -277,6 +281,7 @@ class UnitsOfWork(Contract):
             uow.runs.append("a", run(2))
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, 1), (2, 2)]
 
+    @requires("many_conversations")
     def test_changes_while_iterating(self, store: Store) -> None:
         """A change during a step of iterate is written, and a later one too if the application still holds the object."""
         for name in "abc":

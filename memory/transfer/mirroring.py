@@ -256,8 +256,10 @@ class _Relay:
 
     def _deliver(self, entry: OutboxEntry) -> None:
         replica = self.replica.namespace(entry.namespace)
+        together = replica.repository.capabilities.many_conversations
         try:
-            replica.commit(_for(replica, entry.changes))
+            for changes in [entry.changes] if together else entry.changes.split():
+                replica.commit(_for(replica, changes))
         except _DOES_NOT_FIT:
             primary = self.primary.namespace(entry.namespace)
             for change in entry.changes.changes:

@@ -18,7 +18,7 @@ from tests.benchmarks.measuring import in_turns, report
 
 KEY = "key-of-org-a"
 TEXT = "x" * 400  # input and output: a run of 800 bytes
-BODY = message_body(Run(TEXT, TEXT).to_record(), "0" * 32, 0, 1000, "plain")  # what the adapter sends for such a run
+BODY = message_body(Run(TEXT, TEXT).to_record(1000), "0" * 32, 0, 0, "plain")  # what the adapter sends for such a run
 
 
 class Bare:
@@ -29,18 +29,20 @@ class Bare:
         self.session.headers["Authorization"] = f"Bearer {KEY}"
         self.api = f"{host}/api"
 
-    def do(self, method: str, path: str, body: object = None, **parameters: int) -> object:
+    def do(self, method: str, path: str, body: object = None, **parameters: int | str) -> object:
         response = self.session.request(method, self.api + path, json=body, params=parameters or None, timeout=30)
         response.raise_for_status()
         return response.json()
+
+    def find(self, alias: str) -> object:
+        return self.do("GET", "/threads", alias=alias, page=1, page_size=100)
 
 
 def fill(store: Store, conversation_id: str, runs: int) -> str:
     with store.begin() as uow:
         uow.conversations.add(Conversation(conversation_id, {"customer": "ada"}))
-    with store.begin() as uow:
         uow.runs.append(conversation_id, *[Run(TEXT, TEXT) for _ in range(runs)])
-    found: str = store.repository._conversations.threads.find("default", conversation_id)[0].id  # type: ignore[attr-defined]
+    found: str = store.repository._threads.find("default", conversation_id)[0].id  # type: ignore[attr-defined]
     return found
 
 
@@ -52,61 +54,59 @@ def bench_writing(store: Store, bare: Bare, theirs: str) -> None:
             uow.runs.append("ours", *[Run(TEXT, TEXT) for _ in range(runs)])
 
     def append_bare(runs: int) -> None:
+        bare.find("theirs")
         for _ in range(runs):
             metadata = BODY["metadata"] | {"run_id": f"run-{next(numbers)}"}
             bare.do("POST", f"/threads/{theirs}/messages", BODY | {"metadata": metadata})
 
-    report("append one run: 1 request", *in_turns(1000, lambda: append(1), lambda: append_bare(1)))
-    report("commit ten runs: 10 requests", *in_turns(100, lambda: append(10), lambda: append_bare(10)))
+    report("append one run: 2 requests", *in_turns(500, lambda: append(1), lambda: append_bare(1)))
+    report("commit ten runs: 11 requests", *in_turns(100, lambda: append(10), lambda: append_bare(10)))
 
 
 def bench_reading(store: Store, bare: Bare, ours: str) -> None:
-    thread = f"/threads/{ours}"
+    total = store.begin().conversations.get("ours").run_count
+    first, last_page = (total - 20) // 100 + 1, (total - 1) // 100 + 1
 
     def last() -> None:
         store.begin().runs.last("ours", 20)
 
     def last_bare() -> None:
-        bare.do("GET", thread)
-        bare.do("GET", f"{thread}/messages", page=number, page_size=size)
+        bare.find("ours")
+        for number in range(first, last_page + 1):
+            bare.do("GET", f"/threads/{ours}/messages", page=number, page_size=100)
 
     last()
-    number, size = covering_page(store, ours)
     report(
         "get: 1 request",
-        *in_turns(1000, lambda: store.begin().conversations.get("ours"), lambda: bare.do("GET", thread)),
+        *in_turns(500, lambda: store.begin().conversations.get("ours"), lambda: bare.find("ours")),
     )
-    report("last 20 runs: 2 requests", *in_turns(1000, last, last_bare))
+    report(f"last 20 runs: {1 + last_page + 1 - first} requests", *in_turns(200, last, last_bare))
 
 
-def bench_queries(store: Store, bare: Bare) -> None:
-    for n in range(300):
+def bench_queries(store: Store, bare: Bare, conversations: int) -> None:
+    for n in range(conversations - 2):
         with store.begin() as uow:
             uow.conversations.add(Conversation(f"c{n}", {"customer": f"customer-{n}", "n": n}))
+            uow.runs.append(f"c{n}", Run("in", "out"))
 
-    def count_bare() -> None:
-        for number in range(1, 5):
+    def list_bare() -> None:
+        for number in range(1, conversations // 100 + 1):
             bare.do("GET", "/threads", page=number, page_size=100)
 
-    report("count 302 conversations: 4 requests", *in_turns(50, store.begin().conversations.count, count_bare))
+    requests_made = f"{conversations:,} conversations: {conversations // 100} requests"
+    newest = lambda: store.begin().conversations.find(limit=50)  # noqa: E731
+    report(f"newest 50 of {requests_made}", *in_turns(5, newest, list_bare))
+    report(f"count of {requests_made}", *in_turns(5, store.begin().conversations.count, list_bare))
 
 
 def bench(host: str) -> None:
     store, bare = Store(GriptapeCloudRepository(host, KEY)), Bare(host)
-    ours, theirs = fill(store, "ours", 1000), fill(store, "floor", 1000)
+    ours, theirs = fill(store, "ours", 1000), fill(store, "theirs", 1000)
     bench_writing(store, bare, theirs)
     bench_reading(store, bare, ours)
-    bench_queries(store, bare)
+    bench_queries(store, bare, 1_000)
     store.close()
     bare.session.close()
-
-
-def covering_page(store: Store, thread_id: str) -> tuple[int, int]:
-    """Return the number and size of the page that the adapter reads for the last 20."""
-    conversations = store.repository._conversations  # type: ignore[attr-defined]
-    total = conversations.threads.get(thread_id).count
-    size, numbers = conversations.messages._lists.covering(total - 20, total)
-    return numbers[0] + 1, size
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ def test_a_commit_of_the_cloud_that_was_cut_short_is_finished(
         memory = memory_on(store)
         memory.add_run(said(0))
         memory.runs.append(said(1))
-        cloud_server.plan = in_turn([None, *[Fault(kind="status", status=500)] * 50], "POST", "/messages")
+        cloud_server.plan = in_turn([None, *[Fault(kind="status", status=429)] * 50], "POST", "/messages")
         with pytest.raises(PartialCommitError):
             memory.add_run(said(2))
         assert stored_ids(store) == ["r0", "r1"]

@@ -60,7 +60,6 @@ class Service:
         self.threads: dict[str, Thread] = {}
         self._lock = RLock()
         self._threads_made = 0
-        self._orphans: list[Thread] = []
 
     def answer(self, organization: str, method: str, path: list[str], query: Mapping[str, str], body: Any) -> Any:
         """Do what a request asks; return the body of the answer, None for 204."""
@@ -97,13 +96,13 @@ class Service:
                 "exact": alias == wanted,
                 "prefix": alias.startswith(wanted),
                 "any case": alias.casefold() == wanted.casefold(),
-                "none": True,
             }
             if not passes[self.assumptions.alias_filter]:
                 return False
-        prefix = query.get("starts_with", "")
-        of = {"name": thread.name, "alias": alias, "none": prefix}[self.assumptions.prefix_filter]
-        return of.startswith(prefix) and query.get("created_by", thread.created_by) == thread.created_by
+        return (
+            thread.name.startswith(query.get("starts_with", ""))
+            and query.get("created_by", thread.created_by) == thread.created_by
+        )
 
     def _create_thread(self, organization: str, body: Any) -> Json:
         fields = self._checked(body, {"name": str, "alias": str, "messages": list, "metadata": dict}, ("name",))
@@ -138,8 +137,6 @@ class Service:
         thread = self._thread(organization, thread_id)
         if method == "DELETE":
             del self.threads[thread_id]
-            if not self.assumptions.deletes_messages:
-                self._orphans.append(thread)
             return None
         if method == "PATCH":
             self._update_thread(thread, body)
@@ -155,11 +152,13 @@ class Service:
         if "metadata" in fields:
             thread.metadata = self._updated(thread.metadata, fields["metadata"])
         if "messages" in fields:
-            if self.assumptions.replaces_messages:
-                thread.messages, thread.next_index = [], self.assumptions.first_index
+            thread.messages, thread.next_index = [], self.assumptions.first_index
             for message in fields["messages"]:
                 self._add(thread, message)
-        thread.updated_at = self.clock()
+        self._touch(thread)
+
+    def _touch(self, thread: Thread) -> None:
+        thread.updated_at = max(thread.updated_at, self.clock())  # a service's clock does not go back
 
     def _check_alias(self, organization: str, alias: str | None, own: Thread | None) -> None:
         if alias is None or not self.assumptions.unique_alias:
@@ -178,15 +177,14 @@ class Service:
         return thread
 
     def show_thread(self, thread: Thread) -> Json:
-        no_alias = {"empty": "", "null": None, "id": thread.thread_id, "name": thread.name}[self.assumptions.no_alias]
-        count = {"messages": 1, "texts": 2, "nothing": 0}[self.assumptions.message_count] * len(thread.messages)
+        no_alias = {"empty": "", "null": None, "id": thread.thread_id}[self.assumptions.no_alias]
         return {
             "thread_id": thread.thread_id,
             "organization_id": thread.organization_id,
             "name": thread.name,
             "alias": no_alias if thread.alias is None else thread.alias,
             "metadata": thread.metadata,
-            "message_count": self._number(count),
+            "message_count": self._number(len(thread.messages)),
             "messages_length": self._number(sum(len(one.input) + len(one.output) for one in thread.messages)),
             "created_at": _moment(thread.created_at),
             "updated_at": _moment(thread.updated_at),
@@ -207,13 +205,12 @@ class Service:
     def _create_message(self, thread: Thread, body: Any) -> Json:
         self._check_messages([body])
         message = self._add(thread, body)
-        if self.assumptions.touches_thread:
-            thread.updated_at = self.clock()
+        self._touch(thread)
         return self._show_message(thread, message)
 
     def _on_message(self, organization: str, method: str, message_id: str, body: Any) -> Json | None:
         self._check_form(message_id)
-        for thread in (*self.threads.values(), *self._orphans):
+        for thread in self.threads.values():
             for message in thread.messages:
                 if message.message_id == message_id:
                     if thread.organization_id != organization:
@@ -276,8 +273,6 @@ class Service:
         first = self.assumptions.first_page
         number = _whole(query.get("page", str(first)), first, self.assumptions.invalid)
         size = _whole(query.get("page_size", str(self.assumptions.page_size)), 1, self.assumptions.invalid)
-        if self.assumptions.ignores_page_size:
-            size = self.assumptions.page_size
         if size > self.assumptions.largest_page:
             if self.assumptions.refuses_large_pages:
                 raise RefusedError(self.assumptions.invalid, f"page_size is at most {self.assumptions.largest_page}")
@@ -287,10 +282,8 @@ class Service:
         pagination = {name: self._number(value) for name, value in pagination.items()}
         ends = {"next_page": (number + 1, number + 1 < first + pages), "previous_page": (number - 1, number > first)}
         for name, (value, there) in ends.items():
-            if self.assumptions.links != "never" and there:
+            if self.assumptions.links and there:
                 pagination[name] = self._number(value)
-            elif self.assumptions.links == "null at the ends":
-                pagination[name] = None
         return items[begin : begin + size], pagination
 
     def _checked(self, body: Any, types: dict[str, type], required: tuple[str, ...]) -> Json:

@@ -282,6 +282,21 @@ def test_one_unit_of_work_feeds_a_store_for_search_and_one_for_sharing(
         each.close()
 
 
+def test_a_replica_that_takes_one_conversation_a_commit(primary: Store, cloud_server: CloudServer) -> None:
+    with Store(GriptapeCloudRepository(cloud_server.host, "key-of-org-a")) as shared:
+        store = mirror(primary, shared=shared)
+        with store.begin() as uow:
+            for name in "ab":
+                uow.conversations.add(Conversation(name, {"n": 1}))
+                uow.runs.append(name, run(1))
+        with store.begin() as uow:
+            for name in "ab":
+                uow.conversations.get(name).metadata["n"] = 2
+                uow.runs.append(name, run(2))
+        assert relayed(store) == [(2, 0)]
+        assert list(verify(store, shared)) == []
+
+
 class Choosy(InMemoryRepository):
     """A store that cannot keep some conversations."""
 

@@ -1,51 +1,280 @@
-"""One commit: every change is checked before the first is written, and written so that what is visible is a prefix of it."""
+"""A commit: the change of one conversation as writes, each one request, after everything was read and checked.
 
-from memory.adapters.cloud.changing import Changing
-from memory.adapters.cloud.conversations import Conversations
-from memory.adapters.cloud.preparing import Attempt
-from memory.adapters.cloud.steps import Steps
-from memory.errors import CommitInDoubtError, PartialCommitError, PersistenceError, Step
-from memory.port.changes import ChangeSet, Receipt
+Their order: the old thread is deleted and a new one created, with its first runs; runs are replaced; the thread's envelope is
+written; removed runs are deleted; runs are appended. A commit that could not be completed keeps its writes: running it again
+continues with the first one that is not done.
+"""
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar
 
-def write(conversations: Conversations, changes: ChangeSet, attempt: Attempt) -> Receipt:
-    """Write a change set; go on with one that is written in part.
+from memory.adapters.cloud.aliases import alias_of, is_digest
+from memory.adapters.cloud.envelopes import ThreadEnvelope
+from memory.adapters.cloud.errors import MissingError, doubting
+from memory.adapters.cloud.http import Http
+from memory.adapters.cloud.messages import Placed
+from memory.adapters.cloud.reading import Threads
+from memory.adapters.cloud.records import Message, Texts, Thread, message_body, run_of, thread_metadata
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.errors import (
+    AlreadyExistsError,
+    CommitInDoubtError,
+    CommitTooLargeError,
+    CorruptRecordError,
+    InvalidValueError,
+    NotFoundError,
+    PartialCommitError,
+    PersistenceError,
+    Step,
+)
+from memory.port.changes import (
+    UNKNOWN,
+    ChangeSet,
+    Receipt,
+    Written,
+    assign_positions,
+    check_preconditions,
+    missing_runs,
+)
+from memory.port.repository import Window
 
-    Raises:
-        PartialCommitError: some steps are done, and one could not be.
-        CommitInDoubtError: it is not known whether a step was done.
-        PersistenceError: as `memory.port.repository.Repository.commit`; nothing was written.
-    """
-    all_changing = [Changing(conversations, change, attempt) for change in changes.changes]
-    steps = attempt.steps
-    try:
-        for changing in all_changing:
-            changing.prepare()
-        return Receipt(changes.token, {changing.id: changing.write() for changing in all_changing})
-    except PersistenceError as error:
-        if not (steps.written or steps.doubtful or isinstance(error, CommitInDoubtError)):
-            raise
-        raise _explained(error, changes, steps) from error
-
-
-def _explained(error: PersistenceError, changes: ChangeSet, steps: Steps) -> PersistenceError:
-    """Return an error as one that tells what is done, or may be: in this attempt or one before."""
-    done, doubtful, told = tuple(steps.written), steps.doubtful, str(error)
-    known = [steps.all.get(change.id, [Step(change.id, "all of it")]) for change in changes.changes]
-    undone = tuple([step for of_one in known for step in of_one if step not in steps.written])
-    if doubtful is not None and not isinstance(error, CommitInDoubtError):
-        told += f". Whether {_words(doubtful)} was written, when it was sent before, is not known"
-    if done:
-        told += f". Of {len(done) + len(undone)} steps {len(done)} are written, up to {_words(done[-1])}"
-    if doubtful is not None or isinstance(error, CommitInDoubtError):
-        return CommitInDoubtError(told)
-    return PartialCommitError(
-        f"{told}; store.commit(error.changes) goes on from there",
-        written=done,
-        unwritten=undone,
-        changes=changes,
-    )
+T = TypeVar("T")
+_INLINE: Final = 100  # runs that are created with their thread, in one request
+_MARGIN: Final = 100  # ranks before the expected one where a look begins: others may have deleted messages meanwhile
 
 
-def _words(step: Step) -> str:
-    return f"{step.what!r} of conversation {step.conversation!r}"
+class Commit:
+    """The writes of one change set, which changes one conversation. Making one reads and checks; `run` writes."""
+
+    def __init__(self, http: Http, threads: Threads, namespace: str, changes: ChangeSet, texts: Texts) -> None:
+        if (size := len(changes.changes)) != 1:
+            text = f"this commit changes {size} conversations, and Griptape Cloud has no transactions: use a commit for each"
+            raise CommitTooLargeError(text, limit=1, size=size)
+        (self._change,) = changes.changes
+        self._changes = changes
+        self._http, self._threads, self._messages = http, threads, threads.messages
+        self._place, self._what = (namespace, self._change.id), f"conversation {self._change.id!r}"
+        self._texts: Texts = texts
+        self._todo: list[tuple[Step, Callable[[], object]]] = []
+        self._done: list[Step] = []
+        self._is_doubtful = False  # whether the first write to do may be done
+        self._is_again = False  # whether the write that is being made may have been made before
+        self._runs = self._change.append
+        self._thread: Thread  # once it is found or created
+        # Before the next append: the last position given, the number of messages, and the index expected for the next one.
+        self._last = self._count = self._index = 0
+        self._is_last_sure = True
+        try:
+            self._prepare()
+        except MissingError:  # somebody deleted the thread after it was found
+            self._todo.clear()
+            self._prepare()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether something is or may be written, and something is left to do."""
+        return bool(self._todo) and (bool(self._done) or self._is_doubtful)
+
+    def run(self) -> Receipt:
+        """Make the writes that are left. Any error but `PartialCommitError` and `CommitInDoubtError` means that none was made."""
+        while self._todo:
+            step, write = self._todo[0]
+            self._is_again, self._is_doubtful = self._is_doubtful, True  # an interrupt leaves it in doubt
+            try:
+                write()
+            except PersistenceError as error:
+                is_taken = isinstance(error, AlreadyExistsError)  # then nothing of this commit is left
+                self._is_doubtful = isinstance(error, CommitInDoubtError) or (self._is_again and not is_taken)
+                if not (self.is_begun or isinstance(error, MissingError)):
+                    raise
+                raise self._explained(error, step) from error
+            self._is_doubtful = False
+            self._done.append(self._todo.pop(0)[0])
+        return Receipt(self._changes.token, {self._change.id: self._written()})
+
+    def _explained(self, error: PersistenceError, step: Step) -> PersistenceError:
+        """Return an error that says what is removed, and how much is written."""
+        text, done, left = str(error), tuple(self._done), tuple([step for step, _ in self._todo])
+        if isinstance(error, MissingError):
+            text = f"{self._what}, or its run, was removed meanwhile ({step.what!r})"
+        if not self.is_begun:
+            return NotFoundError(text)
+        if done:
+            text = f"{text}. Of {len(done) + len(left)} steps {len(done)} are written, up to {done[-1].what!r}"
+        if self._is_doubtful:
+            return CommitInDoubtError(text)
+        text = f"{text}; store.commit(error.changes) continues from there, in this process"
+        return PartialCommitError(text, written=done, unwritten=left, changes=self._changes)
+
+    def _surely(self, send: Callable[[], T], look: Callable[[], T | None], what: str) -> T:
+        """Send a write, or find what an earlier attempt has written."""
+        found = look() if self._is_again else None
+        return self._http.surely(send, look, what) if found is None else found
+
+    # reading and checking
+
+    def _prepare(self) -> None:
+        change = self._change
+        threads = self._threads.find(*self._place)
+        thread = threads[0] if threads and not self._threads.is_expired(threads[0]) else None
+        record = None if thread is None else thread.record(change.id)
+        check_preconditions(change, record)
+        if threads and (change.remove or change.create):
+            self._plan("removed", partial(self._threads.delete, threads))
+        if change.create is not None:
+            for position in (*change.remove_runs, *[run.position for run in change.replace_runs]):
+                raise missing_runs(change, position)  # a new conversation has none
+            self._runs, last = assign_positions(change, change.create.last_position)
+            created = change.applied(change.create, len(self._runs), last, self._changes.at)
+            self._plan("created", partial(self._create, created))
+        elif thread is not None and record is not None and not change.remove:
+            self._prepare_edits(thread, record)
+
+    def _prepare_edits(self, thread: Thread, record: ConversationRecord) -> None:
+        change, state = self._change, thread.state
+        self._thread, self._last, self._count, self._index = thread, record.last_position, thread.count, thread.count
+        placed = self._read_runs(thread)
+        there = {one.position: one for one in placed if one.position >= change.remove_before}
+        replacing = {run.position: run for run in change.replace_runs}
+        for position in (*change.remove_runs, *replacing):
+            if position not in there:
+                raise missing_runs(change, position)
+        removed = [one for one in placed if one.position not in there or one.position in change.remove_runs]
+        for position, run in replacing.items():
+            self._plan(f"run at {position} replaced", partial(self._replace, there[position].message, run))
+        for one in placed if removed else ():  # write down the positions that follow from ranks, which change now
+            envelope, position = one.message.envelope, one.position
+            is_certain = envelope is not None and envelope.run.position == position
+            if not (is_certain or one in removed or position in replacing):
+                run = run_of(one.message, position).to_record(position)
+                self._plan(f"position of run at {position} written", partial(self._replace, one.message, run))
+        self._count -= len(removed)
+        count = self._count + len(change.append)
+        last = change.append[-1].position if change.gives_positions else self._last + len(change.append)
+        if change.edits or change.gives_positions:
+            after = change.applied(record, count, last, self._changes.at)
+            self._plan("changed", partial(self._keep, thread, ThreadEnvelope(after, state.token, state.place)))
+        for one in removed:
+            self._plan(f"run at {one.position} removed", partial(self._messages.delete, one.message))
+        self._plan_appends(0)
+
+    def _read_runs(self, thread: Thread) -> list[Placed]:
+        """Return the messages of runs that are edited; all of them if runs are removed."""
+        change, positions = self._change, [run.position for run in self._change.replace_runs]
+        if change.remove_before or change.remove_runs:
+            placed, total = self._messages.read(thread)
+        elif positions:
+            placed, total = self._messages.window(thread, Window(after=min(positions) - 1, before=max(positions) + 1))
+        elif change.append and thread.missing:  # the index of the next message does not follow from the count
+            placed, total = self._messages.read(thread, max(1, thread.count))
+        else:
+            return []
+        if placed and placed[-1].rank == total:
+            self._count, self._index = total, placed[-1].message.index + 1
+            self._last = max(self._last, placed[-1].position)
+        return placed
+
+    def _plan(self, what: str, write: Callable[[], object]) -> None:
+        self._todo.append((Step(self._change.id, what), write))
+
+    def _plan_appends(self, first: int) -> None:
+        for number in range(first, len(self._runs)):
+            what = f"run {number + 1} of {len(self._runs)} appended: {self._runs[number].id}"
+            self._plan(what, partial(self._append, number))
+
+    # threads
+
+    def _create(self, record: ConversationRecord) -> None:
+        """Create the thread, with as many of its runs as one request may hold.
+
+        Of several writers that create one at the same moment one succeeds: the service refuses the others (A3), or the oldest
+        thread counts and the others are deleted by their writers.
+        """
+        token, alias = self._changes.token, alias_of(*self._place)
+        metadata = thread_metadata(ThreadEnvelope(record, token, self._place if is_digest(alias) else None))
+        bodies = [message_body(run, token, n, 0, self._texts) for n, run in enumerate(self._runs[:_INLINE])]
+        create = partial(self._threads.create, alias, metadata)
+        try:
+            thread = self._surely(lambda: create(bodies), self._created, self._what)
+        except InvalidValueError:
+            if not bodies:
+                raise
+            bodies = []  # too many or too large for one request (A15)
+            thread = self._surely(lambda: create(bodies), self._created, self._what)
+        with doubting(f"{self._what} is created; whether another writer did the same could not be found out"):
+            found = self._threads.find(*self._place)
+            self._threads.delete([one for one in found[1:] if self._is_created(one)])
+            if found and not self._is_created(found[0]):
+                raise AlreadyExistsError(f"{self._what} exists already")
+        self._thread = thread = found[0] if found else thread
+        made = min(thread.count, len(bodies))
+        self._count = self._index = made
+        self._last = record.last_position
+        self._plan_appends(made)
+
+    def _created(self) -> Thread | None:
+        """Return the thread that this commit has created; None if the conversation has none."""
+        found = self._threads.find(*self._place)
+        mine = next(filter(self._is_created, found), None)
+        if found and mine is None:
+            raise AlreadyExistsError(f"{self._what} exists already")
+        return mine
+
+    def _is_created(self, thread: Thread) -> bool:
+        return thread.envelope is not None and thread.envelope.token == self._changes.token
+
+    def _keep(self, thread: Thread, envelope: ThreadEnvelope) -> None:
+        """Write the envelope, in place of the one that was read."""
+
+        def look() -> Thread | None:
+            now = self._threads.get(thread.id)
+            if now is None:
+                raise MissingError(f"{self._what} was removed meanwhile")
+            if now.envelope not in (envelope, thread.envelope):
+                raise CommitInDoubtError(f"{self._what} was changed by somebody else before or after this commit")
+            return now if now.envelope == envelope else None
+
+        update = partial(self._threads.update, thread.id, thread.metadata_with(envelope))
+        self._thread = self._surely(update, look, f"the envelope of {self._what}")
+        if self._thread.envelope != envelope:
+            raise CorruptRecordError(f"the service did not keep the metadata of {self._what} as it was sent")
+
+    # runs
+
+    def _replace(self, message: Message, run: RunRecord) -> None:
+        envelope = message.envelope
+        token, number = (envelope.token, envelope.number) if envelope else (self._changes.token, -run.position)
+        self._messages.replace(message, message_body(run, token, number, 0, self._texts))
+
+    def _append(self, number: int) -> None:
+        """Append a run, once: after a lost answer its message is looked for by the token and number in its envelope."""
+        run = self._runs[number]
+        shift = 0 if run.position else self._last - self._count
+        run = run._replace(position=run.position or self._last + 1)
+        body = message_body(run, self._changes.token, number, shift, self._texts)
+        look: Callable[[], Message | None] = lambda: (found := self._appended(number)) and found.message  # noqa: E731
+        message = self._surely(partial(self._messages.add, self._thread.id, body), look, f"run {run.id!r}")
+        # Another index than expected: others appended or deleted something meanwhile, or the service counts otherwise (A10).
+        self._is_last_sure = self._is_last_sure and message.index == self._index
+        self._last, self._count, self._index = max(self._last, run.position), self._count + 1, message.index + 1
+
+    def _appended(self, number: int) -> Placed | None:
+        """Return the message of a run that this commit has appended."""
+        for one in reversed(self._messages.read(self._thread, max(1, self._count - _MARGIN))[0]):
+            envelope = one.message.envelope
+            if envelope and (envelope.token, envelope.number) == (self._changes.token, number):
+                return one
+        return None
+
+    def _written(self) -> Written | None:
+        """Return what became of the conversation, up to the last of this commit's own runs."""
+        if self._change.remove and self._change.create is None:
+            return None
+        if not self._is_last_sure:  # the commit is done: if the look fails, the receipt says less
+            last = None
+            with suppress(PersistenceError):
+                last = self._appended(len(self._runs) - 1)
+            self._count, self._last = (last.rank, last.position) if last else (self._count, UNKNOWN)
+        return Written(self._thread.state.record.version, self._thread.id, self._count, self._last)

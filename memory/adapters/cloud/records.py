@@ -1,14 +1,25 @@
-"""What the service answers, read leniently, and what conversations and runs become there."""
+"""What conversations and runs become in the service, and what the service's threads and messages are here."""
 
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, NoReturn, TypeAlias, cast
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, cast
 
-from memory.adapters.cloud import gaps
+from memory.adapters.cloud.aliases import is_digest, place_of
+from memory.adapters.cloud.envelopes import (
+    ARTIFACT,
+    JSON_TEXT,
+    RESERVED,
+    RUN_ID,
+    UNREADABLE,
+    MessageEnvelope,
+    ThreadEnvelope,
+    dump,
+    is_plain,
+    plain,
+)
 from memory.adapters.cloud.http import Fields, member, whole
-from memory.adapters.cloud.marks import ARTIFACT, JSON_TEXT, RESERVED, RUN_ID, UNREADABLE, Book, Mark, is_plain, plain
-from memory.adapters.cloud.names import alias_of, is_digest, place_of
 from memory.domain.entities import Run
 from memory.domain.records import ConversationRecord, RunRecord, decode_metadata
 from memory.domain.values import Json, decode, encode, first_id, to_datetime, to_microseconds
@@ -18,219 +29,151 @@ Texts: TypeAlias = Literal["plain", "artifact"]
 """How a run's string is written: as it is, or as the TextArtifact that Griptape's own driver can load."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Thread:
-    """A thread as the service has it; ``book`` is None where others made it, or where it is ``damaged``."""
+    """A thread as the service has it."""
 
     id: str
     alias: str
+    name: str
     metadata: Fields
     count: int
     created_at: int
     updated_at: int
-    book: Book | None
-    name: str = ""
-    damaged: bool = False
 
-    @property
+    @cached_property
+    def envelope(self) -> ThreadEnvelope | None:
+        """Our envelope, None if another program made the thread. Damage is an error only for whoever reads this thread."""
+        try:
+            return ThreadEnvelope.load(self.metadata)
+        except UNREADABLE as error:
+            raise CorruptRecordError(f"our envelope in thread {self.id} ({self.alias!r}) cannot be read") from error
+
+    @cached_property
     def place(self) -> tuple[str, str] | None:
-        """The namespace and id of the conversation that this is, if it can be one."""
-        if self.alias == self.id:  # how the service may answer where there is no alias
+        """The namespace and id of the thread's conversation; None if it cannot be one."""
+        if self.alias == self.id:  # how the service may show that there is no alias (A8)
             return None
-        if self.damaged and is_digest(self.alias):
-            self._refuse()
-        return place_of(self.alias, self.book.place if self.book else None)
+        envelope = self.envelope if is_digest(self.alias) else None
+        return place_of(self.alias, envelope and envelope.place)
+
+    @cached_property
+    def state(self) -> ThreadEnvelope:
+        """Our envelope; for a thread of another program, what it would be."""
+        text = encode(only_json(self.metadata), "metadata") if self.envelope is None else ""
+        times = self.created_at, self.updated_at, None
+        return self.envelope or ThreadEnvelope(ConversationRecord("", text, 1, "", -1, -1, *times))
 
     @property
-    def age(self) -> tuple[bool, int, str]:
-        """The order of threads of one conversation: the first is it. An alias written as ours goes before others' spelling."""
-        place = self.place
-        return place is None or alias_of(*place) != self.alias, self.created_at, self.id
+    def missing(self) -> int:
+        """How many positions of the conversation have no run."""
+        return self.state.record.last_position - self.state.record.run_count
 
-    @property
-    def written(self) -> Book:
-        """Our bookkeeping; for a thread of others what it would have been."""
-        if self.book is not None:
-            return self.book
-        if self.damaged:
-            self._refuse()
-        others = {key: value for key, value in self.metadata.items() if key != RESERVED}
-        return Book(
-            version=1,
-            created_at=self.created_at,
-            updated_at=self.updated_at,
-            text=encode(only_json(others), "metadata"),
-            count=-1,
-        )
+    def record(self, conversation_id: str) -> ConversationRecord:
+        """Return the conversation, from the thread alone, as every list of the service has it."""
+        record, count = self.state.record, self.count
+        updated_at = record.updated_at if count == record.run_count else max(record.updated_at, self.updated_at)
+        named = record._replace(id=conversation_id, incarnation=self.id)  # the service never gives a thread's id twice
+        return named._replace(run_count=count, last_position=count + self.missing, updated_at=updated_at)
 
-    def _refuse(self) -> NoReturn:
-        raise CorruptRecordError(f"the bookkeeping in the metadata of thread {self.id} ({self.alias!r}) cannot be read")
+    def metadata_with(self, envelope: ThreadEnvelope) -> Fields:
+        """Return the whole metadata for another envelope; what other programs keep there stays."""
+        ours = plain(decode_metadata(self.state.record.metadata, f"the metadata of thread {self.id}"))
+        return {key: value for key, value in self.metadata.items() if key not in ours} | thread_metadata(envelope)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Message:
-    """A message as the service has it, and our mark where it has one; ``created_at`` by the service's clock."""
+    """A message as the service has it; ``envelope`` is None if another program wrote it."""
 
     id: str
     thread_id: str
-    index: float
+    index: int
     input: str
     output: str
     metadata: Fields
     created_at: int
-    mark: Mark | None
+    envelope: MessageEnvelope | None
+
+    def position(self, rank: int, missing: int) -> int:
+        """Return the run's position; ``rank`` counts the thread's messages from 1, ``missing`` the positions without a run."""
+        if self.envelope is None:
+            return rank + missing
+        return max(self.envelope.run.position, rank + self.envelope.shift)
 
 
-def read_thread(fields: object) -> Thread:
-    """Return what an answer says of a thread.
-
-    Raises:
-        CorruptRecordError: it is none. Damaged bookkeeping is an error of who reads that thread, not of who lists all.
-    """
-    id_ = _id(fields, "thread_id")
-    fields, what = cast(Fields, fields), f"thread {id_}"
-    name, metadata = fields.get("name"), _metadata(fields, what)
-    try:
-        book, damaged = Book.load(metadata), False
-    except UNREADABLE:
-        book, damaged = None, True
+def read_thread(fields: object, asked: str | None = None) -> Thread:
+    """Return the thread in an answer; raise `CorruptRecordError` if there is none, or not the one that was asked for."""
+    id_ = member(fields, "thread_id", str, "a thread of the service")
+    what = f"thread {id_}"
+    if asked not in (None, id_):
+        raise CorruptRecordError(f"the service answered for thread {asked} with {what}")
     return Thread(
         id_,
-        "" if fields.get("alias", 0) is None else member(fields, "alias", str, what),
-        metadata,
+        member(fields, "alias", str | None, what) or "",
+        member(fields, "name", str, what),
+        member(fields, "metadata", dict | None, what) or {},
         whole(fields, "message_count", what),
         _microseconds(fields, "created_at", what),
         _microseconds(fields, "updated_at", what),
-        book,
-        name if isinstance(name, str) else "",
-        damaged,
     )
 
 
-def read_message(fields: object, thread_id: str) -> Message:
-    """Return what an answer says of a message of a thread.
-
-    Raises:
-        CorruptRecordError: it is none, or of another thread, or its mark is damaged.
-    """
-    id_ = _id(fields, "message_id")
-    fields, what = cast(Fields, fields), f"message {id_} of thread {thread_id}"
-    index: Any = fields.get("index")
-    metadata = _metadata(fields, what)
-    if fields.get("thread_id") != thread_id:
-        raise CorruptRecordError(
-            f"the service was asked for thread {thread_id}, and answered with a message of another"
-        )
-    if type(index) not in (int, float) or not abs(index) < 2**53:
-        raise CorruptRecordError(f"{what} has no index")
+def read_message(fields: object, thread_id: str, asked: str | None = None) -> Message:
+    """Return the message of a thread in an answer; raise `CorruptRecordError` if there is none, or not the one asked for."""
+    id_ = member(fields, "message_id", str, f"a message of thread {thread_id}")
+    what = f"message {id_} of thread {thread_id}"
+    metadata = member(fields, "metadata", dict | None, what) or {}
+    if member(fields, "thread_id", str, what) != thread_id or asked not in (None, id_):
+        raise CorruptRecordError(f"the service answered for message {asked} of thread {thread_id} with another message")
     try:
-        mark = Mark.load(metadata)
+        envelope = MessageEnvelope.load(metadata)
     except UNREADABLE as error:
-        raise CorruptRecordError(f"what we keep in the metadata of {what} cannot be read") from error
-    return Message(
-        id_,
-        thread_id,
-        index,
-        member(fields, "input", str, what),
-        member(fields, "output", str, what),
-        metadata,
-        _microseconds(fields, "created_at", what),
-        mark,
-    )
+        raise CorruptRecordError(f"our envelope in {what} cannot be read") from error
+    texts = member(fields, "input", str, what), member(fields, "output", str, what)
+    index, created_at = whole(fields, "index", what), _microseconds(fields, "created_at", what)
+    return Message(id_, thread_id, index, *texts, metadata, created_at, envelope)
 
 
-def _id(fields: object, name: str) -> str:
-    id_ = fields.get(name) if isinstance(fields, dict) else None
-    if not isinstance(id_, str) or not id_:
-        raise CorruptRecordError(f"the service answered with something that has no {name}")
-    return id_
+def _microseconds(fields: object, name: str, what: str) -> int:
+    """Return a time of an answer in microseconds since 1970; without a time zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(member(fields, name, str, what))
+        return to_microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC), name)
+    except ValueError as error:
+        raise CorruptRecordError(f"{what} has no {name} that is a time") from error
 
 
-def _metadata(fields: Fields, what: str) -> Fields:
-    return {} if fields.get("metadata", 0) is None else member(fields, "metadata", dict, what)
+def thread_metadata(envelope: ThreadEnvelope) -> Fields:
+    """Return the metadata of a new thread: a readable copy of the user's, and our envelope."""
+    return {**plain(decode_metadata(envelope.record.metadata, "the metadata to be written")), RESERVED: dump(envelope)}
 
 
-# Conversations
-
-
-def conversation_record(
-    thread: Thread, conversation_id: str, run_count: int, newest: int | None = None
-) -> ConversationRecord:
-    """Return the conversation that a thread is.
-
-    Args:
-        thread: as it was read.
-        conversation_id: the id that its alias means.
-        run_count: how many runs it has.
-        newest: the time of its newest message, where the thread's own ``updated_at`` does not tell.
-    """
-    book = thread.written
-    moved = run_count != book.count  # since the bookkeeping was written: runs were appended
-    return ConversationRecord(
-        conversation_id,
-        book.text,
-        book.version,
-        thread.id,  # the service never gives an id twice
-        run_count,
-        run_count + gaps.size(book.gaps),
-        book.created_at,
-        max(book.updated_at, newest or thread.updated_at) if moved else book.updated_at,
-        book.expires_at,
-    )
-
-
-def thread_metadata(thread: Thread | None, book: Book) -> Fields:
-    """Return the whole metadata of a thread: what others keep there, a readable copy of the user's, and our bookkeeping."""
-    kept: Fields = {}
-    if thread is not None:
-        ours = plain(decode_metadata(thread.written.text, f"the metadata of thread {thread.id}"))
-        kept = {key: value for key, value in thread.metadata.items() if key not in ours}
-    return {**kept, **plain(decode_metadata(book.text, "the metadata to be written")), RESERVED: book.dump()}
-
-
-# Runs
-
-
-def message_body(run: RunRecord, token: str, number: int, position: int, texts: Texts) -> Fields:
-    """Return the message that a run becomes."""
-    input_text, input_form = _written_text(run.input, f"{run.id}-input", texts)
-    output_text, output_form = _written_text(run.output, f"{run.id}-output", texts)
-    mark = Mark(token, number, position, run.created_at, run.metadata, input_form, output_form)
-    beside = {} if run.metadata == "{}" else plain(cast("dict[str, Json]", decode(run.metadata)), RUN_ID)
-    return {
-        "input": input_text,
-        "output": output_text,
-        "metadata": {**beside, RUN_ID: run.id, RESERVED: mark.dump()},
-    }
+def message_body(run: RunRecord, token: str, number: int, shift: int, texts: Texts) -> Fields:
+    """Return the message that a run at its position becomes; see `MessageEnvelope`."""
+    input_, input_form = _written_text(run.input, f"{run.id}-input", texts)
+    output, output_form = _written_text(run.output, f"{run.id}-output", texts)
+    envelope = MessageEnvelope(token, number, run._replace(input="", output=""), input_form, output_form, shift)
+    beside = plain(cast("dict[str, Json]", decode(run.metadata)), RUN_ID)
+    return {"input": input_, "output": output, "metadata": {**beside, RUN_ID: run.id, RESERVED: dump(envelope)}}
 
 
 def run_of(message: Message, position: int) -> Run:
-    """Return the run that a message is, whoever wrote it; a text that others have changed is taken as it stands.
-
-    Raises:
-        CorruptRecordError: it is one of ours, and its id or metadata cannot be read.
-    """
-    mark = message.mark
-    id_ = first_id(message.metadata.get(RUN_ID))
-    if mark is None:
-        others = {key: value for key, value in message.metadata.items() if key not in (RUN_ID, RESERVED)}
+    """Return the run that a message is, whoever wrote it; a text that another program has edited is returned as it is."""
+    envelope = message.envelope
+    id_ = first_id(message.metadata.get(RUN_ID), envelope and envelope.run.id, message.id[:255]) or "unknown"
+    if envelope is None:
+        others = {key: value for key, value in message.metadata.items() if key != RUN_ID}
         values = _foreign_value(message.input), _foreign_value(message.output)
-        return Run(*values, only_json(others), id_ or message.id[:255], to_datetime(message.created_at), position)
-    what = f"message {message.id} of thread {message.thread_id}"
-    if id_ is None:
-        raise CorruptRecordError(f"{what} has lost the id of its run")
-    return Run(
-        _read_value(message.input, mark.input),
-        _read_value(message.output, mark.output),
-        decode_metadata(mark.text, f"the run's metadata in {what}"),
-        id_,
-        to_datetime(mark.created_at),
-        position,
-    )
+        return Run(*values, only_json(others), id_, to_datetime(message.created_at), position)
+    values = _read_value(message.input, envelope.input), _read_value(message.output, envelope.output)
+    what = f"the run's metadata in message {message.id} of thread {message.thread_id}"
+    metadata = decode_metadata(envelope.run.metadata, what)
+    return Run(*values, metadata, id_, to_datetime(envelope.run.created_at), position)
 
 
 def _written_text(text: str, name: str, texts: Texts) -> tuple[str, str | None]:
-    """Return what a message has for a value's text, and how that is to be read."""
+    """Return what a message holds for a value's text, and in which form."""
     value = decode(text) if text.startswith('"') else None
     if not isinstance(value, str) or not is_plain(value):
         return text, JSON_TEXT
@@ -241,52 +184,36 @@ def _written_text(text: str, name: str, texts: Texts) -> tuple[str, str | None]:
 
 
 def _read_value(text: str, form: str | None) -> Json:
-    """Return the value that a message has; where others have changed it, it is taken as it stands."""
-    if form is None:
-        return text
-    value = _decoded(text)
-    if form == JSON_TEXT and (value is not None or text == "null"):
-        return _json(value, text)
-    if form == ARTIFACT and isinstance(value, dict) and isinstance(value.get("value"), str):
-        return cast(str, value["value"])
-    return text
+    """Return the value in a message; a text that another program has edited is returned as it is."""
+    value = text if form is None else _decoded(text)
+    if form != ARTIFACT:
+        return value
+    return value["value"] if isinstance(value, dict) and isinstance(value.get("value"), str) else text
 
 
 def _foreign_value(text: str) -> Json:
-    """Return what others wrote: an artifact of Griptape's is the structure it serializes, all else is as it is."""
-    if text.startswith("{"):
-        value = _decoded(text)
-        if isinstance(value, dict) and isinstance(value.get("type"), str):
-            return _json(value, text)
-    return text
-
-
-def _json(value: Any, otherwise: Json = "") -> Json:
-    """Return a value if it is one that can be written again."""
-    try:
-        encode(value, "value")
-    except InvalidValueError:
-        return otherwise
-    return cast(Json, value)
+    """Return what another program wrote: an artifact of Griptape's as the dict it serializes, anything else as it is."""
+    value = _decoded(text) if text.startswith("{") else text
+    return value if isinstance(value, dict) and isinstance(value.get("type"), str) else text
 
 
 def _decoded(text: str) -> Json:
-    """Return the value of a text, None if it has none."""
+    """Return the value of a JSON text; the text itself if it has none that can be written again."""
     try:
-        return decode(text)
+        value = decode(text)
     except (ValueError, RecursionError):
-        return None
+        return text
+    return value if _is_json(value) else text
 
 
 def only_json(metadata: Fields) -> dict[str, Json]:
-    """Return metadata that others wrote, without what is no JSON of ours (NaN, say)."""
-    return {key: value for key, value in metadata.items() if _json([value], None) is not None}
+    """Return metadata of another program without what is not JSON (NaN, for example), and without a damaged envelope."""
+    return {key: value for key, value in metadata.items() if key != RESERVED and _is_json({key: value})}
 
 
-def _microseconds(fields: Fields, name: str, what: str) -> int:
-    """Return a moment of an answer in microseconds since 1970; without a time zone it is UTC."""
+def _is_json(value: Any) -> bool:
     try:
-        moment = datetime.fromisoformat(member(fields, name, str, what))
-        return to_microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC), name)
-    except ValueError as error:
-        raise CorruptRecordError(f"{what} has no {name} that is a time") from error
+        encode(value, "value")
+    except InvalidValueError:
+        return False
+    return True

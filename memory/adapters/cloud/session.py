@@ -1,4 +1,4 @@
-"""One `requests.Session`: bounded in time, safe across a fork, and leaving the key in nothing that is raised."""
+"""One `requests.Session`: bounded in time, safe across a fork, and with the key in nothing that it raises."""
 
 import traceback
 from collections.abc import Callable
@@ -11,123 +11,99 @@ from typing import Any, Final
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
-from requests.cookies import RequestsCookieJar
 
+from memory.adapters.cloud.errors import UnansweredError, meaning_of
 from memory.errors import ConfigurationError, StoreUnavailableError
 from memory.port.forking import ForkAware, watch
 
 _CONNECTIONS: Final = 32  # kept alive, for as many threads
 _LONGEST_CONNECT: Final = 10.0  # seconds
-_GRACE: Final = 1.2  # for requests to end by its own time-out, which tells more
+_GRACE: Final = 1.2  # lets requests end by its own time-out, whose exception says more
+_HEADERS: Final = {"User-Agent": f"conversation-memory ({requests.utils.default_user_agent()})"}
 
 
 class Session(ForkAware):
-    """Sends requests through the application's session, or one of its own.
+    """Sends requests through the application's session, which stays open, or through one of its own; ``key`` is the API key.
 
-    Args:
-        session: the application's: its proxies, certificates and adapters are used, and it is not closed.
-        key: sent as the bearer token.
+    The key is an ``auth``: ``~/.netrc`` would replace a header, and a header of the session would stay in it.
     """
 
     def __init__(self, session: requests.Session | None, key: str) -> None:
         self._is_owned = session is None
-        self._session = _new_session() if session is None else session
-        self._auth = _Bearer(key)
-        self._inherited: list[object] = []
+        self._session = requests.Session() if session is None else session
+        for prefix in ("https://", "http://") if session is None else ():
+            self._session.mount(prefix, HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
+        self._key = key
+        self._inherited: list[object] = []  # never collected: that takes locks that may have been held at the fork
         self._is_shared = False
         watch(self)
 
     def after_fork_in_child(self) -> None:
-        """Mount copies of the adapters: a copy has the same settings, and connections and locks of its own.
-
-        The old ones are kept: collecting them takes locks that another thread may have held at the fork.
-        """
+        """Mount copies of the adapters: a copy has the same settings, and connections and locks of its own."""
         session = self._session
-        kinds = {type(one) for one in session.adapters.values()}
-        self._is_shared = kinds != {HTTPAdapter} or type(session.cookies) is not RequestsCookieJar
-        if self._is_shared:  # nobody knows what a copy of another kind has in common with it
-            return
+        self._is_shared = any(type(one) is not HTTPAdapter for one in session.adapters.values())
         self._inherited += [session.cookies, *session.adapters.values()]
         session.cookies = copy(session.cookies)
         for prefix, adapter in list(session.adapters.items()):
             session.mount(prefix, copy(adapter))
 
-    def request(self, seconds: float, method: str, url: str, **options: Any) -> requests.Response:
-        """Send one request; return its answer, read completely.
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put the key into a request."""
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
 
-        A thread of its own sends it, because a time-out of requests bounds each read of a socket only: not a name that is not
-        resolved, nor an answer that comes byte by byte. Nor does an interrupt leave a connection half read.
+    def request(self, seconds: float, method: str, host: str, path: str, **options: Any) -> requests.Response:
+        """Send one request; return its answer, read completely. Raises what `meaning_of` makes of an exception of requests.
 
-        Raises:
-            requests.RequestException, OSError, ValueError, urllib3.exceptions.HTTPError: it failed.
-            requests.Timeout: it took longer.
-            ConfigurationError: a session of the application's that another process uses too.
+        A thread of its own sends it: a time-out of requests bounds each read of a socket only, neither a slow name server nor
+        an answer that comes byte by byte; and an interrupt leaves no connection half read.
         """
         if self._is_shared:
             raise ConfigurationError(
-                "this process was forked while its parent had the repository open with a session that cannot be copied "
-                "(it has adapters or cookies of its own kind): open the repository, with a new session, after the fork"
+                "this process was forked while its parent had the repository open with a session whose adapters cannot be "
+                "copied, being of their own kind: open the repository, with a new session, after the fork"
             )
-        timeout = (min(seconds, _LONGEST_CONNECT), seconds)
-        send = partial(self._session.request, method, url, auth=self._auth, timeout=timeout, **options)
+        # Redirects are not followed: a POST would arrive as a GET, and the key at another host.
+        options |= {"auth": self, "headers": _HEADERS, "allow_redirects": False}
+        options["timeout"] = (min(seconds, _LONGEST_CONNECT), seconds)
+        send = partial(self._session.request, method, host + path, **options)
         outcomes: SimpleQueue[requests.Response | BaseException] = SimpleQueue()
         try:
             Thread(target=copy_context().run, args=(_send, send, outcomes), daemon=True).start()
         except RuntimeError as error:
-            raise StoreUnavailableError(f"{method} {url} was not sent: {error}") from error
+            raise StoreUnavailableError(f"{method} {path} was not sent to {host}: {error}") from error
         try:
             outcome = outcomes.get(timeout=seconds * _GRACE)
         except Empty:
-            raise requests.Timeout(f"no complete answer within {seconds:.3g} s") from None
+            raise UnansweredError(f"{host} did not answer {method} {path} within {seconds:.3g} s") from None
         if isinstance(outcome, BaseException):
             try:
-                raise outcome
+                raise meaning_of(outcome, host, f"{method} {path}") from outcome
             finally:
-                del outcome  # else its traceback would refer to itself
+                del outcome  # otherwise its traceback refers to itself
         return outcome
 
+    def masked(self, text: str) -> str:
+        """Return words of the service without the key, and not too many of them."""
+        return text.replace(self._key, "***")[:300]
+
     def close(self) -> None:
-        """Close the connections, if they are not the application's."""
+        """Close the connections, unless the session is the application's."""
         if self._is_owned:
             self._session.close()
 
 
-class _Bearer(AuthBase):
-    """The key, as an ``auth``: a header would give way to an entry of ``~/.netrc``, and a session's stay with the session."""
-
-    def __init__(self, key: str) -> None:
-        self._value = f"Bearer {key}"
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = self._value
-        return request
-
-
 def _send(send: Callable[[], requests.Response], outcomes: "SimpleQueue[requests.Response | BaseException]") -> None:
+    """Send a request, and remove the key from what is left of it: reports of errors include what an error refers to."""
     try:
         response = send()
-        response.request.headers.pop("Authorization", None)  # who reports an error reports what hangs on it
+        response.request.headers.pop("Authorization", None)
         outcomes.put(response)
-    except BaseException as error:  # noqa: BLE001  # raised again by who waits for it
-        _scrub(error)
+    except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for it
+        if (request := getattr(error, "request", None)) is not None:
+            request.headers.pop("Authorization", None)
+        link: BaseException | None = error
+        while link is not None:
+            traceback.clear_frames(link.__traceback__)  # local variables of the code that sent it
+            link = link.__cause__ or link.__context__
         outcomes.put(error)
-
-
-def _scrub(error: BaseException) -> None:
-    """Remove the key from an exception: from its request, and from the local variables of the code that sent it."""
-    request = getattr(error, "request", None)
-    if request is not None:
-        request.headers.pop("Authorization", None)
-    link: BaseException | None = error
-    while link is not None:
-        traceback.clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__
-
-
-def _new_session() -> requests.Session:
-    session = requests.Session()
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session

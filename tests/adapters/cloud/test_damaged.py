@@ -264,11 +264,14 @@ def test_an_answer_about_another_thread_is_none(
     filled: Callable[[], GriptapeCloudRepository], cloud_server: CloudServer, mangled: list[Mangle]
 ) -> None:
     first, other = (one.thread_id for one in cloud_server.service.threads.values())
-    mangled[:] = [lambda body: body.replace(first.encode(), other.encode())]
     repository = filled()
-    for name in ("get", "runs", "last"):
+    works: list[Callable[[], object]] = [
+        lambda: repository.conversation_of(first),
+        *[lambda name=name: READS[name](repository) for name in ("runs", "last")],
+    ]
+    for work in works:
         mangled.clear()
-        READS[name](repository)
-        mangled[:] = [lambda body: body.replace(first.encode(), other.encode())]
-        with pytest.raises(CorruptRecordError, match="answered with"):
-            READS[name](repository)
+        work()
+        mangled[:] = [lambda body: body if b'"threads"' in body else body.replace(first.encode(), other.encode())]
+        with pytest.raises(CorruptRecordError, match="the service answered for"):
+            work()

@@ -18,7 +18,7 @@ from memory.port.changes import Change, ChangeSet
 from memory.port.repository import Repository, Window
 from memory.testing.base import put, read_runs, run
 from tests.adapters.cloud.troubles import append, appending
-from tests.cloud_server import CloudServer, Fault
+from tests.cloud_server import CloudServer, Fault, Request
 from tests.cloud_server.faults import always, no_faults
 
 LIMIT, A_MOMENT = 0.5, 1.0  # seconds
@@ -133,7 +133,9 @@ def test_an_interrupt_leaves_as_itself_and_no_connection_half_read(
     limited.timeout = 10
     fault = Fault(kind="late")
 
-    def plan(_: object) -> Fault:
+    def plan(request: Request) -> Fault | None:
+        if request.method != "POST":
+            return None
         entered.set()
         return fault
 

@@ -16,7 +16,7 @@ from memory import (
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.core.unit_of_work import UnitOfWork
 from memory.port.repository import Repository, Window
-from memory.testing.base import put, read, run
+from memory.testing.base import put, put_all, read, run
 from tests.cloud_server import Assumptions, CloudServer, Fault, Request
 from tests.cloud_server.faults import no_faults
 
@@ -37,9 +37,7 @@ def deleting(server: CloudServer, number: int, *aliases: str) -> None:
     server.plan = plan
 
 
-@pytest.fixture(
-    params=[Assumptions(), Assumptions(message_count="nothing", thread_order="oldest", touches_thread=False)]
-)
+@pytest.fixture(params=[Assumptions(), Assumptions(message_order="descending", thread_order="oldest")])
 def server(request: pytest.FixtureRequest) -> Iterator[CloudServer]:
     server = CloudServer(request.param)
     yield server
@@ -131,9 +129,7 @@ def test_a_query_misses_nothing_when_others_move_to_a_page_that_was_read(order: 
     server = CloudServer(Assumptions(thread_order=order, largest_page=10))  # type: ignore[arg-type]
     repository = GriptapeCloudRepository(server.host, "key-of-org-a")
     store = Store(repository)
-    with store.begin() as uow:
-        for n in range(45):
-            uow.conversations.add(Conversation(f"c{n:02}", {"n": n}))
+    put_all(store, {f"c{n:02}": {"n": n} for n in range(45)})
     gone = [f"c{n:02}" for n in (0, 1, 2, 3, 42, 43, 44)]
     for number in range(6):
         kept = dict(server.service.threads)

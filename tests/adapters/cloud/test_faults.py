@@ -22,7 +22,8 @@ from memory import (
 )
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.port.changes import Change, ChangeSet
-from memory.testing.base import committed, put, read, read_runs, run
+from memory.testing.base import put, read, read_runs, run
+from tests.adapters.cloud.troubles import no_looks_after
 from tests.cloud_server import Assumptions, CloudServer, Fault, Request
 from tests.cloud_server.faults import always, at_random, in_turn, no_faults, once
 
@@ -204,6 +205,7 @@ def test_threads_left_by_a_creator_that_died() -> None:
 
 
 def test_a_run_that_comes_late_after_all(store: Store, cloud_server: CloudServer) -> None:
+    """What cannot be excluded: a request outlives its time-out, and is done after it was looked for."""
     put(store, "a", None, run("1"))
     late = Fault(kind="late")
     cloud_server.plan = once(late, "POST")
@@ -211,17 +213,9 @@ def test_a_run_that_comes_late_after_all(store: Store, cloud_server: CloudServer
         uow.runs.append("a", run("2"), run("3"))
     late.released.set()
     assert late.done.wait(10)
-    assert cloud_server.texts == [["1", "2", "3", "2"]]  # the service has it twice
-    assert [one.input for one in read_runs(store, "a")] == ["1", "2", "3"]
-    with store.begin() as uow:
-        uow.runs.append("a", run("4"))
-        assert [one.input for one in uow.runs.last("a", 3)] == ["2", "3", "4"]
-    assert [(one.position, one.input) for one in read_runs(store, "a")][-1] == (5, "4")
-    with store.begin() as uow:
-        uow.runs.remove("a", 1)  # who counts positions anew takes the copy away
-    assert cloud_server.texts == [["2", "3", "4"]]
-    assert [one.position for one in read_runs(store, "a")] == [2, 3, 5]
-    assert read(store, "a").run_count == 3
+    assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "1"), (2, "2"), (3, "3"), (4, "2")]
+    stored = read(store, "a")
+    assert (stored.run_count, stored.last_position) == (4, 4)
 
 
 def test_a_service_that_is_away(store: Store, cloud_server: CloudServer) -> None:
@@ -247,38 +241,22 @@ def test_a_service_that_hangs(connect: Connect, cloud_server: CloudServer) -> No
     store = Store(connect(timeout=0.5))
     put(store, "a", None, run("1"))
     cloud_server.plan = always(Fault(kind="hang", seconds=5))
-    with pytest.raises(StoreUnavailableError, match="no answer"):
+    with pytest.raises(StoreUnavailableError, match="did not answer"):
         read(store, "a")
     cloud_server.plan = always(Fault(kind="hang", seconds=5), "POST")
-    with pytest.raises(CommitInDoubtError, match="took longer"):
+    with pytest.raises(CommitInDoubtError, match="did not answer"):
         store.repository.commit("default", ChangeSet.of([Change("a", append=(run("2").to_record(),))], 0))
 
 
 def test_a_lost_answer_that_cannot_be_found_out(store: Store, cloud_server: CloudServer) -> None:
     put(store, "a", None, run("1"))
-    away = always(Fault(kind="status", status=503), "GET")
+    no_looks = no_looks_after("POST")
     lost = once(Fault(kind="reset", processed=True), "POST")
-    cloud_server.plan = lambda request: lost(request) or away(request)
+    cloud_server.plan = lambda request: no_looks(request) or lost(request)
     with pytest.raises(CommitInDoubtError), store.begin() as uow:
         uow.runs.append("a", run("2"))
     cloud_server.plan = no_faults
     assert cloud_server.texts == [["1", "2"]]
-
-
-def test_a_doubt_is_resolved_by_the_same_change_set(store: Store, cloud_server: CloudServer) -> None:
-    put(store, "a", None, run("1"))
-    changes = committed(store, lambda uow: uow.runs.append("a", run("2"), run("3"))).changes
-    other = ChangeSet(changes.changes, at=changes.at)
-    away = always(Fault(kind="status", status=503), "GET")
-    lost = once(Fault(kind="reset", processed=True), "POST")
-    cloud_server.plan = lambda request: lost(request) or away(request)
-    with pytest.raises(CommitInDoubtError):
-        store.repository.commit("default", other)
-    cloud_server.plan = no_faults
-    receipt = store.commit(other)
-    assert cloud_server.texts == [["1", "2", "3", "2", "3"]]
-    assert receipt.written["a"] is not None
-    assert receipt.written["a"].last_position == 5
 
 
 def test_a_thread_that_others_delete(store: Store, connect: Connect) -> None:

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 import memory
-from memory import ConfigurationError, PersistenceError, Run, Store, where
+from memory import ConfigurationError, CorruptRecordError, PersistenceError, Run, Store, transfer, where
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.testing.base import put, read, read_runs, run
 from tests.cloud_server import CloudServer, Fault
@@ -110,12 +110,16 @@ def test_messages_that_others_delete_move_no_position(store: Store, cloud_server
     assert [(one.position, one.input) for one in read_runs(store, "a")] == [(n, n) for n in left]
     uow = store.begin()
     assert uow.runs.get("a", 100).input == 100
+    assert uow.runs.get("a", 101).input == 101  # on the first page now
     assert [one.position for one in uow.runs.last("a", 3)] == [128, 129, 130]
+    with pytest.raises(CorruptRecordError, match="128"):  # its last position is too low until a run is removed
+        list(transfer.dump(store))
     with store.begin() as uow:
         uow.runs.append("a", run(131))
         uow.runs.remove("a", 130)
     assert [(one.position, one.input) for one in read_runs(store, "a")] == [(n, n) for n in [*left[:-1], 131]]
     assert read(store, "a").last_position == 131
+    assert list(transfer.dump(store))
 
 
 def test_a_message_that_others_changed_is_read_as_it_stands(store: Store, cloud_server: CloudServer) -> None:
@@ -178,7 +182,7 @@ def test_the_key_is_nowhere(
     assert isinstance(store.repository, GriptapeCloudRepository)
     store.repository._http.sleep = lambda _: None
     put(store, "a", None, run())
-    said = [repr(store), repr(store.repository), repr(store.repository._http), repr(store.repository._http._session)]
+    said = [repr(store), repr(store.repository), repr(store.repository._http), repr(store.repository._http.session)]
     for fault in (Fault(kind="reset"), Fault(kind="status", status=401), Fault(kind="status", status=422)):
         cloud_server.plan = always(fault)
         with pytest.raises(PersistenceError) as caught:

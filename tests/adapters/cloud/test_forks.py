@@ -12,9 +12,8 @@ from memory import ConfigurationError, Store
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.adapters.cloud.repository import GriptapeCloudRepository as Repository
 from memory.testing.base import put, read, read_runs, run
-from tests.adapters.cloud.troubles import LOST, append, appending
-from tests.cloud_server import CloudServer, Fault
-from tests.cloud_server.faults import in_turn, no_faults
+from tests.adapters.cloud.troubles import append
+from tests.cloud_server import CloudServer
 
 Connect = Callable[..., GriptapeCloudRepository]
 
@@ -76,20 +75,6 @@ def test_locks_that_another_thread_holds_at_the_fork_are_free_in_the_child(conne
     assert isinstance(repository, Repository)
     store = Store(repository)
     put(store, "a", None, run("1"))
-    with repository._lock, repository._conversations._lock:
+    with repository._lock:
         assert in_child(lambda: append(store, "2")) == ""
     assert [one.input for one in read_runs(store, "a")] == ["1", "2"]
-
-
-def test_a_change_set_that_the_parent_began_is_recognized_by_the_child(store: Store, cloud_server: CloudServer) -> None:
-    put(store, "a", None, run("1"))
-    changes = appending("2")
-    cloud_server.plan = in_turn([LOST, *[Fault(kind="status", status=503)] * 5])
-
-    def work() -> None:
-        store.repository.commit("default", changes)
-
-    assert in_child(work)  # some process sends it, and does not hear that it is done
-    cloud_server.plan = no_faults
-    assert in_child(work) == ""
-    assert cloud_server.texts == [["1", "2"]]

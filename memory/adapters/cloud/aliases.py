@@ -1,0 +1,64 @@
+"""The alias of a conversation's thread: namespace and id, percent-encoded, or a digest of them where that is too long."""
+
+import re
+from hashlib import sha256
+from typing import Final
+from urllib.parse import quote, unquote
+
+from memory.domain.values import check_id
+from memory.errors import InvalidValueError
+
+LONGEST: Final = 200
+"""How many characters an alias, and a name, may have."""
+
+DEFAULT_NAMESPACE: Final = "default"
+"""Its aliases are the bare ids, so a thread that Griptape made under an alias is a conversation in this namespace."""
+
+_DIGEST: Final = re.compile(r"(^|/)\*[0-9a-f]{64}$")
+
+
+def alias_of(namespace: str, conversation_id: str) -> str:
+    """Return the alias under which this package creates the thread of a conversation.
+
+    >>> alias_of("default", "support-42"), alias_of("tenant a", "50%/x")
+    ('support-42', 'tenant%20a/50%25%2Fx')
+    """
+    prefix = "" if namespace == DEFAULT_NAMESPACE else f"{quote(namespace, safe=':@')}/"
+    alias = prefix + quote(conversation_id, safe=":@")
+    if len(alias) <= LONGEST:
+        return alias
+    # Only a digest begins with "*", which is encoded elsewhere; ids hold no line end, so each pair has its own digest.
+    digest = "*" + sha256(f"{namespace}\n{conversation_id}".encode()).hexdigest()
+    return (prefix if len(prefix + digest) <= LONGEST else "") + digest
+
+
+def is_digest(alias: str) -> bool:
+    """Return whether an alias ends in a digest, so that only our envelope names the conversation."""
+    return _DIGEST.search(alias) is not None
+
+
+def place_of(alias: str, written: tuple[str, str] | None = None) -> tuple[str, str] | None:
+    """Return the namespace and id of the conversation with this alias; None if no conversation can have it.
+
+    Args:
+        alias: as the service has it.
+        written: the namespace and id in our envelope, where the alias is their digest.
+    """
+    if written is not None and alias_of(*written) == alias:
+        return written
+    if is_digest(alias) or not 1 <= len(alias) <= LONGEST:
+        return None
+    namespace, slash, conversation_id = alias.rpartition("/")
+    try:
+        place = (
+            check_id(unquote(namespace, errors="strict"), "namespace") if slash else DEFAULT_NAMESPACE,
+            check_id(unquote(conversation_id, errors="strict"), "id"),
+        )
+        if alias_of(*place) == alias:
+            return place
+    except (InvalidValueError, UnicodeDecodeError):
+        pass
+    try:  # not encoded as we do it: another program's alias, which is the id
+        return DEFAULT_NAMESPACE, check_id(alias, "id")
+    except InvalidValueError:
+        return None
