@@ -371,7 +371,7 @@ def delete(
 @app.command()
 @with_settings
 def purge(settings: Settings) -> None:
-    """Delete the conversations that have expired."""
+    """Delete the conversations that have expired, and what removals have left (DynamoDB)."""
     with settings.open_existing() as store:
         print(f"deleted {counted(store.purge_expired(), 'expired conversation')}")
 

@@ -107,9 +107,9 @@ class Repository(ABC):
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         """Return the conversation, None if there is none."""
 
+    @abstractmethod
     def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[planner.Search]:
         """Return a context manager that gives the planner what this store can do to find a criterion's conversations."""
-        raise NotImplementedError
 
     @limited
     def find(self, namespace: str, query: Query) -> Page[Conversation]:
@@ -146,7 +146,7 @@ class Repository(ABC):
         increments its version. Its ``updated_at`` becomes ``changes.at``, unless what is stored is later: times never go back.
 
         Raises:
-            ConflictError, NotFoundError, AlreadyExistsError: as `check` says; nothing was written.
+            ConflictError, NotFoundError, AlreadyExistsError: as `check_preconditions` says; nothing was written.
             StoreUnavailableError: nothing was written.
             CommitInDoubtError: the answer was lost. The caller may commit the same change set again to find out.
         """

@@ -33,6 +33,7 @@ pytest.register_assert_rewrite(
 from memory.testing.conflicts import Conflicts, Replays  # noqa: E402  # after the line that makes their asserts speak
 from memory.testing.expiry import Expiry  # noqa: E402
 from memory.testing.ordering import Namespaces, Pages, Positions, Times  # noqa: E402
+from memory.testing.planning import Planning  # noqa: E402
 from memory.testing.queries import Queries  # noqa: E402
 from memory.testing.random_queries import RandomQueries  # noqa: E402
 from memory.testing.round_trips import RoundTrips  # noqa: E402
@@ -53,6 +54,7 @@ class RepositoryContract(
     Replays,
     Expiry,
     Queries,
+    Planning,
     RandomQueries,
     SameAsTheReference,
 ):

@@ -33,7 +33,7 @@ def sharded(dynamodb_server: Server) -> Iterator[Repository]:
         yield store.repository
 
 
-class TestDynamoDb(Planning, RepositoryContract):
+class TestDynamoDb(RepositoryContract):
     examples = rounds(25)  # each of many requests
 
     @pytest.fixture

@@ -5,11 +5,10 @@ import pytest
 from memory.adapters.in_memory import InMemoryRepository
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
-from memory.testing.planning import Planning
 from tests.rounds import rounds
 
 
-class TestInMemory(Planning, RepositoryContract):
+class TestInMemory(RepositoryContract):
     examples = rounds(50)
 
     @pytest.fixture

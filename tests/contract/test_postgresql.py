@@ -7,7 +7,6 @@ import pytest
 import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
-from memory.testing.planning import Planning
 from tests.rounds import rounds
 from tests.servers import Server, postgres
 
@@ -18,7 +17,7 @@ def postgresql(postgres_server: Server) -> Iterator[Repository]:
         yield store.repository
 
 
-class TestPostgresql(Planning, RepositoryContract):
+class TestPostgresql(RepositoryContract):
     examples = rounds(50)
 
     @pytest.fixture

@@ -23,7 +23,7 @@ def redis(redis_server: Server) -> Iterator[Repository]:
         yield store.repository
 
 
-class TestRedis(Planning, RepositoryContract):
+class TestRedis(RepositoryContract):
     examples = rounds(50)
 
     @pytest.fixture

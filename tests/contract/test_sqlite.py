@@ -8,11 +8,10 @@ import pytest
 import memory
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
-from memory.testing.planning import Planning
 from tests.rounds import rounds
 
 
-class TestSqliteFile(Planning, RepositoryContract):
+class TestSqliteFile(RepositoryContract):
     examples = rounds(50)
 
     @pytest.fixture
@@ -21,7 +20,7 @@ class TestSqliteFile(Planning, RepositoryContract):
             yield store.repository
 
 
-class TestSqliteInMemory(Planning, RepositoryContract):
+class TestSqliteInMemory(RepositoryContract):
     examples = rounds(50)
 
     @pytest.fixture
