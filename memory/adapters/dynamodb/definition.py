@@ -74,45 +74,33 @@ def cloudformation(table: str, key_names: tuple[str, str], options: TableOptions
 
 def terraform(table: str, key_names: tuple[str, str], options: TableOptions) -> str:
     """Return a Terraform resource of the table."""
-    pairs = [("name", table), ("hash_key", key_names[0]), ("range_key", key_names[1])]
+    body: list[tuple[str, object]] = [("name", table), ("hash_key", key_names[0]), ("range_key", key_names[1])]
     if options.read_units is None:
-        lines = [*_assigned(*pairs, ("billing_mode", "PAY_PER_REQUEST"))]
+        body += [("billing_mode", "PAY_PER_REQUEST")]
     else:
-        units = ("read_capacity", options.read_units), ("write_capacity", options.write_units)
-        lines = [*_assigned(*pairs, ("billing_mode", "PROVISIONED"), *units)]
+        body += [("billing_mode", "PROVISIONED")]
+        body += [("read_capacity", options.read_units), ("write_capacity", options.write_units)]
     if options.deletion_protection:
-        lines += _assigned(("deletion_protection_enabled", True))
-    for name in key_names:
-        lines += _block("attribute", ("name", name), ("type", "S"))
-    lines += _block("ttl", ("attribute_name", TTL), ("enabled", True))
+        body += [("deletion_protection_enabled", True)]
+    body += [("attribute", {"name": name, "type": "S"}) for name in key_names]
+    body += [("ttl", {"attribute_name": TTL, "enabled": True})]
     if options.point_in_time_recovery:
-        lines += _block("point_in_time_recovery", ("enabled", True))
+        body += [("point_in_time_recovery", {"enabled": True})]
     if options.kms_key is not None:
-        lines += _block("server_side_encryption", ("enabled", True), ("kms_key_arn", options.kms_key))
+        body += [("server_side_encryption", {"enabled": True, "kms_key_arn": options.kms_key})]
     if options.tags:
-        lines += [
-            "",
-            "tags = {",
-            *(f"  {json.dumps(name)} = {_hcl(value)}" for name, value in options.tags.items()),
-            "}",
-        ]
-    return "\n".join(
-        ['resource "aws_dynamodb_table" "conversations" {', *(f"  {line}".rstrip() for line in lines), "}"]
-    )
+        body += [("tags =", {json.dumps(name): value for name, value in options.tags.items()})]
+    lines = "\n".join(_hcl(name, value) for name, value in body)
+    return f'resource "aws_dynamodb_table" "conversations" {{\n{lines}\n}}'
 
 
 FORMATS: Final = {"cloudformation": cloudformation, "terraform": terraform}
 """How a table can be printed."""
 
 
-def _block(name: str, *values: tuple[str, object]) -> list[str]:
-    return ["", f"{name} {{", *(f"  {line}" for line in _assigned(*values)), "}"]
-
-
-def _assigned(*values: tuple[str, object]) -> list[str]:
-    return [f"{name} = {_hcl(value)}" for name, value in values]
-
-
-def _hcl(value: object) -> str:
-    """Return a value as Terraform reads it: as in JSON, but ``${`` and ``%{`` begin an expression."""
-    return json.dumps(value).replace("${", "$${").replace("%{", "%%{")
+def _hcl(name: str, value: object, indent: str = "  ") -> str:
+    """Return an attribute or a block as Terraform reads it: values as in JSON, but ``${`` and ``%{`` begin an expression."""
+    if isinstance(value, dict):
+        lines = "\n".join(_hcl(each, inner, indent + "  ") for each, inner in value.items())
+        return f"\n{indent}{name} {{\n{lines}\n{indent}}}"
+    return f"{indent}{name} = {json.dumps(value).replace('${', '$${').replace('%{', '%%{')}"

@@ -4,7 +4,7 @@ import random
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Final, TypeVar
+from typing import Final, TypeAlias
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -41,50 +41,35 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.025, 1.0  # seconds
 
 CONDITION_FAILED: Final = "ConditionalCheckFailed"
 
-THROTTLED: Final = frozenset(
-    [
-        "ProvisionedThroughputExceeded",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "ThrottlingError",
-        "ThrottlingException",
-        "Throttling",
-        "TooManyRequestsException",
-    ]
-)
-"""The server did not take the call: too many at once."""
+Meaning: TypeAlias = tuple[type[PersistenceError], str]
 
-_BUSY: Final = frozenset(["TransactionConflict", "TransactionConflictException", "TransactionInProgressException"])
-_FAILED: Final = frozenset(
-    ["InternalServerError", "InternalFailure", "ServiceUnavailable", "ServiceUnavailableException"]
+_THROTTLED: Final = (
+    "ProvisionedThroughputExceeded ProvisionedThroughputExceededException RequestLimitExceeded ThrottlingError "
+    "ThrottlingException Throttling TooManyRequestsException"
 )
-_MOVED: Final = "the credentials were refused"
+_BUSY: Final = "TransactionConflict TransactionConflictException TransactionInProgressException"
+_FAILED: Final = "InternalServerError InternalFailure ServiceUnavailable ServiceUnavailableException"
+_PASSING: Final = frozenset(f"{_THROTTLED} {_BUSY} {_FAILED}".split())
 
-_MEANINGS: Final[dict[str, tuple[type[PersistenceError], str]]] = {
-    "ResourceNotFoundException": (
-        SchemaError,
-        "the table is not there: run `memory migrate`, or call store.migrate()",
+_MEANINGS: Final[tuple[tuple[str, type[PersistenceError], str], ...]] = (
+    (_THROTTLED, StoreUnavailableError, "the table, or the account, is at its throughput; nothing was written"),
+    (_BUSY, StoreUnavailableError, "other transactions stood in the way; nothing was written"),
+    ("ResourceNotFoundException", SchemaError, "there is no table: run `memory migrate`, or call store.migrate()"),
+    ("ResourceInUseException", StoreUnavailableError, "the table is being changed; nothing was written"),
+    ("AccessDeniedException", ConfigurationError, "these credentials have no right to do this"),
+    ("ExpiredTokenException", ConfigurationError, "the credentials have expired"),
+    (
+        "IncompleteSignatureException InvalidClientTokenId InvalidSignatureException MissingAuthenticationTokenException "
+        "UnrecognizedClientException",
+        ConfigurationError,
+        "the credentials were refused",
     ),
-    "ResourceInUseException": (StoreUnavailableError, "the table is being changed; nothing was written"),
-    "AccessDeniedException": (ConfigurationError, "these credentials have no right to it"),
-    "ExpiredTokenException": (ConfigurationError, "the credentials have expired"),
-    "IncompleteSignatureException": (ConfigurationError, _MOVED),
-    "InvalidClientTokenId": (ConfigurationError, _MOVED),
-    "InvalidSignatureException": (ConfigurationError, _MOVED),
-    "MissingAuthenticationTokenException": (ConfigurationError, _MOVED),
-    "UnrecognizedClientException": (ConfigurationError, _MOVED),
-    "OptInRequired": (ConfigurationError, "the account may not use DynamoDB in this region"),
-    "ItemCollectionSizeLimitExceeded": (UnsupportedError, "a local secondary index of the table limits a conversation"),
-    "ItemCollectionSizeLimitExceededException": (
-        UnsupportedError,
-        "a local secondary index of the table limits a conversation",
-    ),
-    "LimitExceededException": (StoreUnavailableError, "the account is at a limit; nothing was written"),
-    "ReplicatedWriteConflictException": (StoreUnavailableError, "another region writes the same; nothing was written"),
-    "ValidationException": (InvalidValueError, "DynamoDB refuses the request as invalid; nothing was written"),
-    "ValidationError": (InvalidValueError, "DynamoDB refuses the request as invalid; nothing was written"),
-    "UnknownOperationException": (UnsupportedError, "this server cannot do it"),
-}
+    ("LimitExceededException", StoreUnavailableError, "the account is at a limit; nothing was written"),
+    ("ReplicatedWriteConflictException", StoreUnavailableError, "another region writes too; nothing was written"),
+    ("ValidationException ValidationError", InvalidValueError, "DynamoDB refuses the request; nothing was written"),
+    ("UnknownOperationException", UnsupportedError, "this server does not support the operation"),
+)
+_BY_CODE: Final[dict[str, Meaning]] = {code: (kind, what) for codes, kind, what in _MEANINGS for code in codes.split()}
 
 _CONFIGURATION: Final = (
     LoginError,
@@ -98,16 +83,16 @@ _CONFIGURATION: Final = (
 _CREDENTIALS_OPERATIONS: Final = frozenset(
     ["AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity", "CreateToken", "GetRoleCredentials"]
 )
-_REFUSED: Final = frozenset(
+_REFUSALS: Final = frozenset(
     ["AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "ValidationError"]
 )
+_REFUSED: Final[Meaning] = ConfigurationError, "the credentials were refused; nothing was written"
+_AWAY: Final[Meaning] = StoreUnavailableError, "there are no credentials for now; nothing was written"
 _CREDENTIALS_AWAY: Final = (CredentialRetrievalError, MetadataRetrievalError)
 _NOT_REACHED: Final = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError)
 _LOST: Final = (TransportError, ConnectingError)
 _NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
-
-E = TypeVar("E", bound=BaseException)
 
 
 def cause_of(error: Exception) -> BaseException | None:
@@ -124,7 +109,7 @@ def code_of(error: Exception) -> str | None:
 
 def is_passing(code: str | None) -> bool:
     """Return whether an error of this code is temporary: the same call may succeed a moment later."""
-    return code in THROTTLED or code in _BUSY or code in _FAILED
+    return code in _PASSING
 
 
 def leaves_doubt(error: Exception) -> bool:
@@ -133,7 +118,7 @@ def leaves_doubt(error: Exception) -> bool:
     if not isinstance(cause, ClientError) or _is_of_credentials(cause):
         return False
     # A client of the application's retries by itself, and only reports how its last try ended.
-    return code_of(cause) in _FAILED or bool(cause.response.get("ResponseMetadata", {}).get("RetryAttempts"))
+    return code_of(cause) in _FAILED.split() or bool(cause.response.get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
 def meaning_of(code: str, where: object, message: str = "", *, writing: bool = False) -> PersistenceError:
@@ -146,18 +131,13 @@ def meaning_of(code: str, where: object, message: str = "", *, writing: bool = F
         writing: whether it was a write, of which a failure of the server leaves open what became of it.
     """
     details = f"({code}: {message})" if message else f"({code})"
-    if code in _MEANINGS:
-        kind, what = _MEANINGS[code]
-        return kind(f"{where}: {what} {details}")
-    if code in THROTTLED:
-        return StoreUnavailableError(
-            f"{where}: the table, or the account, is at its throughput; nothing was written {details}"
-        )
-    if code in _BUSY:
-        return StoreUnavailableError(f"{where}: other transactions stood in the way; nothing was written {details}")
-    if writing:
-        return CommitInDoubtError(f"{where}: the server failed at the commit {details}")
-    return StoreUnavailableError(f"{where}: the server failed {details}")
+    if code in _BY_CODE:
+        kind, what = _BY_CODE[code]
+    elif writing:
+        kind, what = CommitInDoubtError, "the server failed at the commit"
+    else:
+        kind, what = StoreUnavailableError, "the server failed"
+    return kind(f"{where}: {what} {details}")
 
 
 def translate(
@@ -172,64 +152,59 @@ def translate(
         sent_once: whether the client sends a request once. Of one that repeats by itself, any try but the last may have arrived.
     """
     cause = cause_of(error)
-    if isinstance(cause, ClientError):
+    if isinstance(cause, ClientError) and not _is_of_credentials(cause):
         answer = cause.response.get("Error", {})
-        code, message = str(answer.get("Code")), str(answer.get("Message", ""))
-        if _is_of_credentials(cause):
-            return _without_credentials(code, where, f"{cause}")
-        return meaning_of(code, where, message, writing=writing)
-    if not isinstance(cause, BotoCoreError):
+        return meaning_of(str(answer.get("Code")), where, str(answer.get("Message", "")), writing=writing)
+    if isinstance(cause, ClientError):
+        kind, what = _REFUSED if code_of(cause) in _REFUSALS else _AWAY
+    elif isinstance(cause, BotoCoreError):
+        kind, what = _unanswered(cause, writing=writing, sent_once=sent_once)
+    else:
         return None
-    if isinstance(cause, _CREDENTIALS_AWAY):
-        return StoreUnavailableError(f"{where}: there are no credentials for now; nothing was written ({cause})")
-    if isinstance(cause, _CONFIGURATION):
-        return ConfigurationError(f"{where}: {cause}")
-    if isinstance(cause, ParamValidationError):
-        return InvalidValueError(f"{where}: {cause}")
-    return _unreached(cause, where, writing=writing, sent_once=sent_once)
+    return kind(f"{where}: {what} ({cause})")
 
 
-def _unreached(cause: BotoCoreError, where: object, *, writing: bool, sent_once: bool) -> PersistenceError:
+def _unanswered(cause: BotoCoreError, *, writing: bool, sent_once: bool) -> Meaning:
     """Return the error of ours where no answer came."""
+    if isinstance(cause, _CREDENTIALS_AWAY):
+        return _AWAY
+    if isinstance(cause, _CONFIGURATION):
+        return ConfigurationError, "the client is not configured"
+    if isinstance(cause, ParamValidationError):
+        return InvalidValueError, "the request is invalid"
     # Only these prove that the request was not sent: TLS can fail at any later moment, too.
-    is_unsent = isinstance(cause, _NOT_REACHED) or _within(cause, ssl.SSLCertVerificationError) is not None
+    is_unsent = isinstance(cause, _NOT_REACHED) or any(
+        isinstance(error, ssl.SSLCertVerificationError) for error in _chain(cause)
+    )
     if writing and not (is_unsent and sent_once):
-        return CommitInDoubtError(f"{where}: the connection was lost at the commit ({cause})")
-    if _can_never_be(cause):
-        return ConfigurationError(f"{where}: {cause}; nothing was written")
-    if is_unsent:
-        return StoreUnavailableError(f"{where}: the server could not be reached; nothing was written ({cause})")
-    if isinstance(cause, _LOST):
-        return StoreUnavailableError(f"{where}: the connection was lost ({cause})")
-    return ConfigurationError(f"{where}: {cause}")
+        return CommitInDoubtError, "the connection was lost at the commit"
+    if is_unsent and not _can_never_be(cause):
+        return StoreUnavailableError, "the server could not be reached; nothing was written"
+    if isinstance(cause, _LOST) and not _can_never_be(cause):
+        return StoreUnavailableError, "the connection was lost"
+    return ConfigurationError, "the server cannot be reached; nothing was written"
 
 
 def _can_never_be(cause: BaseException) -> bool:
     """Return whether a connection failed for a permanent reason: unknown host, untrusted certificate, no TLS."""
-    unknown, insecure = _within(cause, socket.gaierror), _within(cause, ssl.SSLError)
-    return (unknown is not None and unknown.errno in _NO_SUCH_HOST) or (
-        insecure is not None
-        and (isinstance(insecure, ssl.SSLCertVerificationError) or getattr(insecure, "reason", None) in _NO_TLS)
+    return any(
+        (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_HOST)
+        or isinstance(error, ssl.SSLCertVerificationError)
+        or (isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in _NO_TLS)
+        for error in _chain(cause)
     )
 
 
-def _within(error: BaseException, kind: type[E]) -> E | None:
-    """Return the first error of a kind among an error and what it was raised from, or while handling."""
-    at: BaseException | None = error
-    while at is not None and not isinstance(at, kind):
-        at = at.__cause__ or at.__context__
-    return at
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and those from which, or while handling which, it was raised."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _is_of_credentials(error: ClientError) -> bool:
     """Return whether the error is of the service that issues credentials: the request itself was not sent."""
     return error.operation_name in _CREDENTIALS_OPERATIONS
-
-
-def _without_credentials(code: str, where: object, details: str) -> PersistenceError:
-    if code in _REFUSED:
-        return ConfigurationError(f"{where}: the credentials were refused; nothing was written ({details})")
-    return StoreUnavailableError(f"{where}: there are no credentials for now; nothing was written ({details})")
 
 
 def is_lost(error: Exception) -> bool:
