@@ -89,16 +89,12 @@ def _check_answer(response_dict: dict[str, Any], **_: object) -> None:
     DynamoDB sends the CRC32 of its answers; DynamoDB Local not of errors.
     """
     body, crc = response_dict["body"], response_dict["headers"].get("x-amz-crc32")
-    if not (_is_object(body) if crc is None else str(zlib.crc32(body)) == crc):
-        raise BadAnswerError(what=f"HTTP {response_dict['status_code']}, {len(body)} bytes")
-
-
-def _is_object(body: bytes) -> bool:
-    """Return whether a text is a whole JSON object: no proper beginning of one is."""
-    try:
-        return isinstance(json.loads(body), dict)
+    try:  # no proper beginning of a JSON object is one
+        is_whole = isinstance(json.loads(body), dict) if crc is None else str(zlib.crc32(body)) == crc
     except ValueError:
-        return False
+        is_whole = False
+    if not is_whole:
+        raise BadAnswerError(what=f"HTTP {response_dict['status_code']}, {len(body)} bytes")
 
 
 def _keep_to_deadline(request: Any, **_: object) -> None:

@@ -18,10 +18,10 @@ from typing import Final
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.errors import delays
 from memory.adapters.dynamodb.preparing import Prepared, Preparer
-from memory.adapters.dynamodb.purging import Sweeper
+from memory.adapters.dynamodb.purging import sweep
 from memory.adapters.dynamodb.reading import ChangedError, Scope
 from memory.adapters.dynamodb.receipts import find_receipt, read_receipt, receipt_action
-from memory.adapters.dynamodb.records import Head, Item, head_values
+from memory.adapters.dynamodb.records import Head
 from memory.adapters.dynamodb.table import (
     MOST_ACTIONS,
     MOST_BYTES,
@@ -82,9 +82,9 @@ class Commit:
                 self._forget()
             except _REFUSALS as error:
                 # The heads may be outdated guesses; and what is refused may be written already. Both are looked up only here.
-                if self._read.issuperset(self._heads) or (
-                    isinstance(error, CommitTooLargeError) and self._only_creates
-                ):
+                # Nothing stored decides whether a commit that only creates is too large: an import tries many of those.
+                only_creates = all(change.only_creates for change in self._changes.changes)
+                if self._read.issuperset(self._heads) or (isinstance(error, CommitTooLargeError) and only_creates):
                     if (found := find_receipt(self._table, self._namespace, self._changes.token)) is not None:
                         return found
                     raise
@@ -105,7 +105,8 @@ class Commit:
             if (known := find_receipt(self._table, self._namespace, self._changes.token)) is not None:
                 return known  # it would be refused after all has been staged
             self._stage(preparer, [each for each in prepared if each.contents])
-        self._table.write([*map(preparer.head_action, prepared), *fixed])
+        heads = [self._scope.write_head(each.id, each.before, each.after) for each in prepared]
+        self._table.write([*heads, *fixed])
         for each in prepared:
             self._reader.seen.put(self._namespace, each.id, each.after if each.after.record else Head())
         return receipt
@@ -119,7 +120,7 @@ class Commit:
         for change in self._changes.changes:
             if self._heads[change.id].staged and change.gives_positions and not change.create:
                 # Runs that a broken commit staged between the positions given would become visible: they go first.
-                Sweeper(self._scope).sweep(change.id)
+                sweep(self._scope, change.id)
                 raise ChangedError
         return [preparer.prepare(change, self._heads[change.id], self._changes.at) for change in self._changes.changes]
 
@@ -144,24 +145,18 @@ class Commit:
             before, record = each.before, each.after.record
             highest = max(before.staged, record.last_position if record else 1, 1)
             claim = replace(before, stamp=new_id(), staged=highest, staged_at=now(), unswept=True)
-            item = Item(keys.head(self._namespace, each.id), head_values(claim, each.id))
-            actions.append(self._table.put(item, self._table.has_stamp(before.stamp)))
+            actions.append(self._scope.write_head(each.id, before, claim))
             if not before.unswept:
                 actions.append(preparer.mark(each.id))
             each.before, each.after = claim, replace(each.after, unswept=True)
         try:
             self._table.write(actions)
             for each in prepared:
-                check = self._table.check(keys.head(self._namespace, each.id), self._table.has_stamp(each.before.stamp))
+                check = self._scope.check_head(each.id, each.before)
                 for some in in_transactions(map(self._table.put, each.contents)):
                     self._table.write([check, *some])
         except CommitInDoubtError as error:
             raise StoreUnavailableError(f"{error}; nothing of the commit is visible: it may be repeated") from error
-
-    @property
-    def _only_creates(self) -> bool:
-        """Whether the size of the commit does not depend on what is stored."""
-        return all(change.only_creates for change in self._changes.changes)
 
     def _learn(self, refused: RefusedError) -> Receipt | None:
         """Take in what a refused transaction found; return the receipt if that is what it found."""

@@ -22,6 +22,7 @@ from botocore.exceptions import (
     ProxyConnectionError,
     SSOError,
     TokenRetrievalError,
+    WaiterError,
 )
 from botocore.exceptions import ConnectionError as ConnectingError
 from botocore.exceptions import HTTPClientError as TransportError
@@ -172,6 +173,8 @@ def _unanswered(cause: BotoCoreError, *, writing: bool, sent_once: bool) -> Mean
         return ConfigurationError, "the client is not configured"
     if isinstance(cause, ParamValidationError):
         return InvalidValueError, "the request is invalid"
+    if isinstance(cause, WaiterError):
+        return StoreUnavailableError, "the table is not active yet"
     # Only these prove that the request was not sent: TLS can fail at any later moment, too.
     is_unsent = isinstance(cause, _NOT_REACHED) or any(
         isinstance(error, ssl.SSLCertVerificationError) for error in _chain(cause)

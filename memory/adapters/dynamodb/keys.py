@@ -112,7 +112,9 @@ def entries(namespace: str, path: bytes, shard: int) -> str:
     >>> entries("default", b"customer\x00\x01tier", 0), entries("default", b"tags\x00\x02", 1)
     ('entry#default#0#customer.tier', 'entry#default#1#tags[]')
     """
-    text = _UNSAFE_IN_PATH.sub(_escaped_byte, path.decode("utf-8", "surrogateescape"))
+    text = _UNSAFE_IN_PATH.sub(
+        lambda found: _escaped_character(found, "surrogateescape"), path.decode("utf-8", "surrogateescape")
+    )
     text = text.replace("%00%01", ".").replace("%00%02", "[]")
     return _fitted(f"{_partition('entry', namespace, str(shard))}#{text}", _LONGEST_PARTITION)
 
@@ -190,12 +192,8 @@ def _escaped(name: str) -> str:
     return _UNSAFE.sub(_escaped_character, name) if _UNSAFE.search(name) else name
 
 
-def _escaped_character(found: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
-
-
-def _escaped_byte(found: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape"))
+def _escaped_character(found: re.Match[str], errors: str = "surrogatepass") -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", errors))
 
 
 def _fitted(text: str, longest: int) -> str:

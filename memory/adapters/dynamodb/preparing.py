@@ -7,14 +7,13 @@ from typing import Final
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.keys import Key
-from memory.adapters.dynamodb.reading import ChangedError, Scope
+from memory.adapters.dynamodb.reading import Scope
 from memory.adapters.dynamodb.records import (
     INLINE_METADATA,
     Head,
     Item,
     Values,
     copy_values,
-    head_values,
     part_items,
     parts_of,
     run_items,
@@ -82,7 +81,6 @@ class Preparer:
         """Return what the change makes of a conversation with this head.
 
         Raises:
-            ChangedError: the head was changed meanwhile.
             CommitTooLargeError: the conversation has too many index entries.
             PersistenceError: it is refused, as `memory.port.changes.check_preconditions` says.
         """
@@ -102,19 +100,12 @@ class Preparer:
         self._finish(prepared)
         return prepared
 
-    def head_action(self, prepared: Prepared) -> Action:
-        """Return the action that writes the new head, if the old one is still there."""
-        key, condition = keys.head(self._namespace, prepared.id), self._table.has_stamp(prepared.before.stamp)
-        if prepared.after.record is None:
-            return self._table.delete(key, condition)
-        return self._table.put(Item(key, head_values(prepared.after, prepared.id)), condition)
-
     def counts(self, prepared: Iterable[Prepared]) -> list[Action]:
         """Return the actions on the counters of the namespace's conversations."""
         added: Counter[Key] = Counter()
         for each in prepared:
             added[keys.counter(self._namespace, each.id)] += each.added
-        beside = {"namespace": text(self._namespace)}
+        beside = {"namespace": self._namespace}
         return [self._table.add(counter, "count", number, beside) for counter, number in added.items() if number]
 
     # the new head and its contents
@@ -211,7 +202,9 @@ class Preparer:
     def _moves(self, conversation_id: str, before: Head, after: Head) -> Iterator[Action]:
         old, new = self._places(before), self._places(after)
         if _differ_in_entries(before, after):
-            old |= self._entries(self._complete(conversation_id, before))
+            # If the metadata were replaced meanwhile, so was the head's stamp, and the transaction will be refused.
+            heads = self._reader.with_metadata(self._namespace, {conversation_id: before})
+            old |= self._entries(heads.get(conversation_id, Head()))
             new |= self._entries(after)
         for key, values in new.items():
             if values != old.get(key):
@@ -252,19 +245,6 @@ class Preparer:
                 size=len(found) + MOST_ACTIONS - MOST_ENTRIES,
             )
         return {keys.entry(self._namespace, each, record.id, head.shard): values for each in found}
-
-    def _complete(self, conversation_id: str, head: Head) -> Head:
-        """Return a head with its metadata.
-
-        Raises:
-            ChangedError: they are not there any more.
-        """
-        if head.has_metadata:
-            return head
-        found = self._reader.metadata(self._namespace, {conversation_id: head})
-        if conversation_id not in found:
-            raise ChangedError
-        return head.with_metadata(found[conversation_id])
 
 
 def _differ_in_entries(before: Head, after: Head) -> bool:

@@ -2,17 +2,16 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.records import Head, Item, parts_of, read_head, read_run, text_of
-from memory.adapters.dynamodb.table import Requests, Table
+from memory.adapters.dynamodb.records import Head, Item, head_values, parts_of, read_head, read_run, text_of
+from memory.adapters.dynamodb.table import Action, Requests, Table
 from memory.domain.records import RunRecord
 from memory.errors import CorruptRecordError, StoreUnavailableError
-from memory.port.forking import ForkAware, watch
 from memory.port.repository import Window
 
 if TYPE_CHECKING:
@@ -27,17 +26,11 @@ class ChangedError(Exception):
     """What was read does not fit together, because it was changed meanwhile: read it again."""
 
 
-class LastSeen(ForkAware):
+class LastSeen:
     """The heads that this store wrote or read last: guesses, of a bounded number."""
 
     def __init__(self) -> None:
-        self._heads: OrderedDict[Key, Head] = OrderedDict()
-        self._lock = Lock()
-        watch(self)
-
-    def after_fork_in_child(self) -> None:
-        self._heads = OrderedDict()  # another thread may have been changing it
-        self._lock = Lock()
+        self._heads: OrderedDict[Key, Head] = OrderedDict()  # each of its operations is atomic
 
     def get(self, namespace: str, conversation_id: str) -> Head | None:
         """Return what a head said when it was seen last; None if it was not."""
@@ -45,12 +38,11 @@ class LastSeen(ForkAware):
 
     def put(self, namespace: str, conversation_id: str, head: Head) -> None:
         """Remember what a head says."""
-        with self._lock:
-            self._heads.pop((namespace, conversation_id), None)
-            if head.stamp is not None:
-                self._heads[namespace, conversation_id] = head.with_metadata("") if head.parts else head
-            if len(self._heads) > _HEADS_KEPT:
-                self._heads.popitem(last=False)
+        self._heads.pop((namespace, conversation_id), None)
+        if head.stamp is not None:
+            self._heads[namespace, conversation_id] = head.with_metadata("") if head.parts else head
+        if len(self._heads) > _HEADS_KEPT:
+            self._heads.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +60,17 @@ class Scope:
     reader: "Reader"
     namespace: str
     shards: int
+
+    def write_head(self, conversation_id: str, before: Head, after: Head) -> Action:
+        """Return the action that replaces a head, or deletes it, if the old one is still there."""
+        key, condition = keys.head(self.namespace, conversation_id), self.table.has_stamp(before.stamp)
+        if after.stamp is None:
+            return self.table.delete(key, condition)
+        return self.table.put(Item(key, head_values(after, conversation_id)), condition)
+
+    def check_head(self, conversation_id: str, head: Head) -> Action:
+        """Return the action that checks that a head is still there."""
+        return self.table.check(keys.head(self.namespace, conversation_id), self.table.has_stamp(head.stamp))
 
 
 class Reader:
@@ -145,11 +148,9 @@ class Reader:
     def runs(self, namespace: str, conversation_id: str, window: Window, now: int) -> tuple[Head, list[RunRecord]]:
         """Return a head and those of the conversation's runs that are in the window: none if it has expired."""
         for _ in range(_READS):
-            try:
+            with suppress(ChangedError):
                 head, items = self._runs(namespace, conversation_id, window, now)
                 return head, self._records(namespace, conversation_id, head, items)
-            except ChangedError:
-                continue
         raise StoreUnavailableError(
             f"conversation {conversation_id!r} was changed each time its runs were read: read them again"
         )

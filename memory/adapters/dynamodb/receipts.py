@@ -6,9 +6,11 @@ time to live, in all namespaces; until it does, a receipt older than a day count
 
 from typing import Final
 
+from pynamodb.expressions.operand import Path
+
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.records import TTL, Item, number, number_of, text, text_of
-from memory.adapters.dynamodb.table import Action, Condition, Table
+from memory.adapters.dynamodb.table import Action, Table
 from memory.domain.values import now
 from memory.port.changes import Receipt
 
@@ -19,10 +21,7 @@ def receipt_action(table: Table, namespace: str, receipt: Receipt) -> Action:
     """Return the action that stores a receipt, and refuses a change set that was written before."""
     seconds = now() // 1_000_000
     key = keys.receipt(namespace, receipt.token)
-    is_absent = table.is_absent()
-    unwritten = Condition(
-        f"{is_absent.expression} OR #ttl <= :now", {**is_absent.names, "#ttl": TTL}, {":now": number(seconds)}
-    )
+    unwritten = table.is_absent() | (Path(TTL) <= seconds)
     return table.put(Item(key, {"receipt": text(receipt.dump()), TTL: number(seconds + _KEPT)}), unwritten)
 
 

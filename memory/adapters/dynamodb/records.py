@@ -1,8 +1,9 @@
 """How conversations and runs become items, and how items are read. `models` describes the same items for PynamoDB's users."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple, TypeAlias
+from functools import wraps
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.keys import Key
@@ -10,6 +11,9 @@ from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.values import new_id
 from memory.errors import CorruptRecordError
 from memory.port.changes import ALL_RUNS
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Values: TypeAlias = dict[str, dict[str, Any]]
 """Attributes as DynamoDB's requests and answers have them."""
@@ -85,6 +89,19 @@ class Head:
         return self if self.record is None else replace(self, record=self.record._replace(metadata=text))
 
 
+def _readable(read: Callable[Concatenate[Item, P], T]) -> Callable[Concatenate[Item, P], T]:
+    """Let a function of an item raise `CorruptRecordError` if the item cannot be read."""
+
+    @wraps(read)
+    def reading(item: Item, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(item, *args, **kwargs)
+        except _UNREADABLE as error:
+            raise CorruptRecordError(f"the item {item.key!r} is stored but cannot be read: {error}") from error
+
+    return reading
+
+
 def text(value: str) -> dict[str, str]:
     """Return a text as DynamoDB has it."""
     return {"S": value}
@@ -113,48 +130,40 @@ def copy_values(head: Head) -> Values:
     assert record is not None  # noqa: S101  # only conversations are listed
     values: Values = {
         "id": text(record.id),
-        "version": number(record.version),
         "incarnation": text(record.incarnation),
-        "run_count": number(record.run_count),
-        "last_position": number(record.last_position),
-        "created_at": number(record.created_at),
-        "updated_at": number(record.updated_at),
         "shard": number(head.shard),
     }
-    if record.expires_at is not None:
-        values["expires_at"] = number(record.expires_at)
+    for name in ("version", "run_count", "last_position", "created_at", "updated_at", "expires_at"):
+        if (value := getattr(record, name)) is not None:
+            values[name] = number(value)
     return values | (_parts_values(head.parts) if head.parts else {"metadata": text(record.metadata)})
 
 
+@_readable
 def read_head(item: Item) -> Head:
-    """Return what a head, or its copy in a list, says.
-
-    Raises:
-        CorruptRecordError: it is none of ours.
-    """
-    with reading(item.key):
-        values = item.values
-        stamp = _text(values, "stamp") if "stamp" in values else None
-        unswept, staged, staged_at = "unswept" in values, _number(values, "staged", 0), _number(values, "staged_at", 0)
-        if "version" not in values and stamp is not None:
-            _text(values, "id")
-            return Head(stamp, None, 1, 0, None, unswept, staged, staged_at)
-        parts = _read_parts(values)
-        record = ConversationRecord(
-            _text(values, "id"),
-            "" if parts else _text(values, "metadata"),
-            _number(values, "version"),
-            _name(_text(values, "incarnation")),
-            _number(values, "run_count"),
-            _number(values, "last_position"),
-            _time(values, "created_at"),
-            _time(values, "updated_at"),
-            _time(values, "expires_at") if "expires_at" in values else None,
-        )
-        if not (parts or record.metadata):
-            raise ValueError("its metadata are empty")
-        first = _number(values, "first_position", 1)
-        return Head(stamp, record, first, _number(values, "shard"), parts, unswept, staged, staged_at)
+    """Return what a head, or its copy in a list, says."""
+    values = item.values
+    stamp = _text(values, "stamp") if "stamp" in values else None
+    unswept, staged, staged_at = "unswept" in values, _number(values, "staged", 0), _number(values, "staged_at", 0)
+    if "version" not in values and stamp is not None:
+        _text(values, "id")
+        return Head(stamp, None, 1, 0, None, unswept, staged, staged_at)
+    parts = _read_parts(values)
+    record = ConversationRecord(
+        _text(values, "id"),
+        "" if parts else _text(values, "metadata"),
+        _number(values, "version"),
+        _name(_text(values, "incarnation")),
+        _number(values, "run_count"),
+        _number(values, "last_position"),
+        _time(values, "created_at"),
+        _time(values, "updated_at"),
+        _time(values, "expires_at") if "expires_at" in values else None,
+    )
+    if not (parts or record.metadata):
+        raise ValueError("its metadata are empty")
+    first = _number(values, "first_position", 1)
+    return Head(stamp, record, first, _number(values, "shard"), parts, unswept, staged, staged_at)
 
 
 def run_items(partition: str, incarnation: str, run: RunRecord) -> Iterator[Item]:
@@ -182,66 +191,38 @@ def part_items(partition: str, whole: str, owner: str) -> tuple[Parts, list[Item
     ]
 
 
+@_readable
 def read_run(item: Item, texts: Mapping[Key, str]) -> RunRecord:
-    """Return the run of an item, whose parts are among the texts.
-
-    Raises:
-        CorruptRecordError: it is none of ours.
-    """
+    """Return the run of an item, whose parts are among the texts."""
     values = item.values
-    with reading(item.key):
-        if (parts := _read_parts(values)) is None:
-            input, output, metadata = _text(values, "input"), _text(values, "output"), _text(values, "metadata")
-        else:
-            whole = "".join([texts[place] for place in parts.places(item.key[0])])
-            first, second, third = map(int, _text(values, "sizes").split(","))
-            if first + second + third != len(whole):
-                raise ValueError("its parts have another size")
-            input, output, metadata = whole[:first], whole[first : first + second], whole[first + second :]
-        position = keys.position_of(item.key[1])
-        return RunRecord(position, _text(values, "id"), input, output, metadata, _time(values, "created_at"))
+    if (parts := _read_parts(values)) is None:
+        input, output, metadata = _text(values, "input"), _text(values, "output"), _text(values, "metadata")
+    else:
+        whole = "".join([texts[place] for place in parts.places(item.key[0])])
+        first, second, third = map(int, _text(values, "sizes").split(","))
+        if first + second + third != len(whole):
+            raise ValueError("its parts have another size")
+        input, output, metadata = whole[:first], whole[first : first + second], whole[first + second :]
+    position = keys.position_of(item.key[1])
+    return RunRecord(position, _text(values, "id"), input, output, metadata, _time(values, "created_at"))
 
 
+@_readable
 def parts_of(item: Item) -> Parts | None:
     """Return the parts that an item says its text is in."""
-    with reading(item.key):
-        return _read_parts(item.values)
+    return _read_parts(item.values)
 
 
+@_readable
 def text_of(item: Item, name: str) -> str:
-    """Return an attribute that is a text.
-
-    Raises:
-        CorruptRecordError: it is none.
-    """
-    with reading(item.key):
-        return _text(item.values, name)
+    """Return an attribute that is a text."""
+    return _text(item.values, name)
 
 
+@_readable
 def number_of(item: Item, name: str) -> int:
-    """Return an attribute that is a number.
-
-    Raises:
-        CorruptRecordError: it is none.
-    """
-    with reading(item.key):
-        return _time(item.values, name)
-
-
-class reading:  # noqa: N801  # a context manager that reads as a word
-    """Raise `CorruptRecordError` for an item that cannot be read."""
-
-    __slots__ = ("_key",)
-
-    def __init__(self, key: Key) -> None:
-        self._key = key
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, _UNREADABLE):
-            raise CorruptRecordError(f"the item {self._key!r} is stored but cannot be read: {error}") from error
+    """Return an attribute that is a number."""
+    return _time(item.values, name)
 
 
 def size_of(value: str) -> int:

@@ -1,6 +1,7 @@
 """`DynamoDbRepository`: conversations in one table of Amazon DynamoDB."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
@@ -8,16 +9,17 @@ from urllib.parse import unquote
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, NoRegionError
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.definition import FORMATS, TableOptions
-from memory.adapters.dynamodb.purging import ABANDONED_AFTER, Purge
+from memory.adapters.dynamodb.purging import ABANDONED_AFTER, purge
 from memory.adapters.dynamodb.reading import Reader, Scope
-from memory.adapters.dynamodb.records import text_of
+from memory.adapters.dynamodb.records import number_of, text_of
 from memory.adapters.dynamodb.schema import MOST_SHARDS, Schema
-from memory.adapters.dynamodb.searching import DynamoDbSearch, count_of
+from memory.adapters.dynamodb.searching import DynamoDbSearch
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
@@ -175,16 +177,15 @@ class DynamoDbRepository(Repository):
         return Commit(scope, changes, self.clock).run()
 
     def namespaces(self) -> set[str]:
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for item in self._table.query(keys.COUNTS, keys.LOWEST, keys.HIGHEST):
-            namespace = text_of(item, "namespace")
-            counts[namespace] = counts.get(namespace, 0) + count_of(item)
+            counts[text_of(item, "namespace")] += number_of(item, "count")
         return {namespace for namespace, count in counts.items() if count > 0}
 
     def purge_expired(self, namespace: str) -> int:
         """Remove expired conversations, and all that removals and broken commits have left; return how many had expired."""
         scope = Scope(self._table, self._reader, namespace, self._schema.shards().reading)
-        return Purge(scope, self.clock, self.abandoned_after).run()
+        return purge(scope, self.clock, self.abandoned_after)
 
     def schema_status(self) -> SchemaStatus:
         return self._schema.status()
@@ -220,8 +221,6 @@ class DynamoDbRepository(Repository):
 def _make_client(
     session: "boto3.Session | None", region: str | None, endpoint: str | None, profile: str | None, config: Config
 ) -> "DynamoDBClient":
-    from botocore.exceptions import BotoCoreError, NoRegionError
-
     try:
         session = session or boto3.Session(profile_name=profile, region_name=region)
         # AWS's other kits read AWS_REGION, and Lambda sets it; boto3 reads AWS_DEFAULT_REGION alone.

@@ -3,16 +3,18 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.operand import Path
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.definition import TableOptions
 from memory.adapters.dynamodb.errors import code_of
 from memory.adapters.dynamodb.records import TTL, Item, number, number_of, text, text_of
-from memory.adapters.dynamodb.table import Condition, RefusedError, Table
+from memory.adapters.dynamodb.table import RefusedError, Table
 from memory.domain.values import now
 from memory.errors import CorruptRecordError, InvalidValueError, SchemaError
 from memory.port.repository import Progress, SchemaStatus
@@ -20,15 +22,15 @@ from memory.port.repository import Progress, SchemaStatus
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
 
+T = TypeVar("T")
+
 HEAD: Final = "0002"
 """The version of the layout that this code writes: docs/dynamodb.md. Version 0001 had binary keys."""
 
 MOST_SHARDS: Final = 100
 
 _ACTIVE: Final = "ACTIVE"
-_NOT_HERE: Final = frozenset(["UnknownOperationException"])  # DynamoDB Local has no backups
-_PAUSE: Final = 0.5  # seconds
-_PATIENCE: Final = 600
+_PATIENCE: Final = 600  # seconds
 _READ_AGAIN_AFTER: Final = 60.0  # seconds that a process relies on the number of shards it has read
 _GRACE: Final = 120  # seconds before new shards are written to, so that every process has read that there are more
 
@@ -62,7 +64,7 @@ class Schema:
         except SchemaError:
             return SchemaStatus(None, HEAD)  # there is no table
         except InvalidValueError:  # the table has other keys
-            self._check(self._describe())
+            self._check(self._call(self._describe))
             raise
         if item is None:
             return SchemaStatus(None, HEAD)
@@ -91,7 +93,7 @@ class Schema:
         Raises:
             SchemaError: there is a table that cannot be used; the message says what is wrong with it.
         """
-        return [words for words, _ in self._plan()]
+        return [words for words, _ in self._call(self._plan)]
 
     def migrate(self, progress: Progress) -> SchemaStatus:
         """Make the table, or what it lacks; report each step before it is done.
@@ -99,7 +101,7 @@ class Schema:
         Raises:
             SchemaError: there is a table that cannot be used, or it has a newer version.
         """
-        steps = self._plan()
+        steps = self._call(self._plan)
         for number_, (words, step) in enumerate(steps):
             progress(words, number_ / len(steps))
             self._call(step)
@@ -133,12 +135,11 @@ class Schema:
     # the table
 
     def _describe(self) -> "TableDescriptionTypeDef | None":
+        client = self._clients.get()
         try:
-            return self._clients.get().describe_table(TableName=self._table.name)["Table"]
-        except (ClientError, BotoCoreError) as error:
-            if code_of(error) == "ResourceNotFoundException":
-                return None
-            raise self._table.translated(error) from error
+            return client.describe_table(TableName=self._table.name)["Table"]
+        except client.exceptions.ResourceNotFoundException:
+            return None
 
     def _check(self, description: "TableDescriptionTypeDef | None") -> None:
         """Refuse a table with other keys, and say what is wrong with them."""
@@ -147,15 +148,13 @@ class Schema:
         types = {each["AttributeName"]: each["AttributeType"] for each in description.get("AttributeDefinitions", ())}
         found: dict[str, str] = {each["KeyType"]: each["AttributeName"] for each in description.get("KeySchema", ())}
         wrong = []
-        for kind, what, option, name in (
-            ("HASH", "partition key", "partition_key", self._table.key_names[0]),
-            ("RANGE", "sort key", "sort_key", self._table.key_names[1]),
-        ):
+        whats = ("HASH", "partition key"), ("RANGE", "sort key")
+        for (kind, what), name in zip(whats, self._table.key_names, strict=True):
             has = found.get(kind)
             if has is None:
                 wrong.append(f"it has no {what}")
             elif has != name:
-                wrong.append(f"its {what} is {has!r}, not {name!r}: open it with {option}={has}")
+                wrong.append(f"its {what} is {has!r}, not {name!r}: open it with {what.replace(' ', '_')}={has}")
             elif types.get(has) != "S":
                 wrong.append(f"its {what} {has!r} has type {types.get(has)}, not S (string)")
         if wrong and set(types.values()) == {"B"}:
@@ -167,21 +166,17 @@ class Schema:
             raise SchemaError(f"{self._where}: the table {self._table.name} cannot be used: {'; '.join(wrong)}")
 
     def _create(self) -> None:
-        self._clients.get().create_table(**self._options.creation(self._table.name, self._table.key_names))
+        client = self._clients.get()
+        with suppress(client.exceptions.ResourceInUseException):  # somebody else creates it at the same moment
+            client.create_table(**self._options.creation(self._table.name, self._table.key_names))
         self._wait()
 
     def _wait(self) -> None:
-        until = time.monotonic() + _PATIENCE
-        while True:
-            description = self._describe()
-            if description is not None and description.get("TableStatus") == _ACTIVE:
-                return
-            if time.monotonic() > until:
-                raise SchemaError(f"{self._where}: the table {self._table.name} did not become active in {_PATIENCE} s")
-            time.sleep(_PAUSE)
+        waiter = self._clients.get().get_waiter("table_exists")
+        waiter.wait(TableName=self._table.name, WaiterConfig={"Delay": 1, "MaxAttempts": _PATIENCE})
 
     def _has_ttl(self) -> bool:
-        response = self._call(lambda: self._clients.get().describe_time_to_live(TableName=self._table.name))
+        response = self._clients.get().describe_time_to_live(TableName=self._table.name)
         description = response.get("TimeToLiveDescription", {})
         if description.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
             return False
@@ -204,10 +199,10 @@ class Schema:
     def _has_recovery(self) -> bool:
         try:
             response = self._clients.get().describe_continuous_backups(TableName=self._table.name)
-        except (ClientError, BotoCoreError) as error:
-            if code_of(error) in _NOT_HERE:
+        except ClientError as error:
+            if code_of(error) == "UnknownOperationException":  # DynamoDB Local has no backups
                 return False
-            raise self._table.translated(error) from error
+            raise
         recovery = response["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
         return recovery.get("PointInTimeRecoveryStatus") == "ENABLED"
 
@@ -221,8 +216,7 @@ class Schema:
 
     def _add_shards(self) -> None:
         before = self.shards().reading
-        condition = Condition("#shards = :before", {"#shards": "shards"}, {":before": number(before)})
-        self._put(self._wanted, before, now() + _GRACE * 1_000_000, condition)
+        self._put(self._wanted, before, now() + _GRACE * 1_000_000, Path("shards") == before)
 
     def _put(self, shards: int, before: int, since: int, condition: Condition) -> None:
         values = {
@@ -234,10 +228,8 @@ class Schema:
         with suppress(RefusedError):  # somebody else migrates at the same moment
             self._table.write([self._table.put(Item(keys.SCHEMA, values), condition)])
 
-    def _call(self, step: Callable[[], Any]) -> Any:
+    def _call(self, step: Callable[[], T]) -> T:
         try:
             return step()
         except (ClientError, BotoCoreError) as error:
-            if code_of(error) == "ResourceInUseException":  # somebody else makes the table at the same moment
-                return self._wait()
             raise self._table.translated(error) from error

@@ -12,12 +12,10 @@ from typing import Final, TypeAlias, cast
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.reading import Scope
-from memory.adapters.dynamodb.records import Head, Item, read_head, text_of
+from memory.adapters.dynamodb.records import Head, Item, number_of, read_head, text_of
 from memory.adapters.dynamodb.table import in_batches
 from memory.domain.criteria import FieldCompares
 from memory.domain.records import ConversationRecord
-from memory.domain.values import check_id
-from memory.errors import InvalidValueError
 from memory.port.index import Every, KeyBetween, Lookup, Plan, Some
 from memory.port.paging import Order, Place
 from memory.port.planner import Drive, Search
@@ -56,7 +54,7 @@ class DynamoDbSearch(Search):
             self._table.count(keys.listing("expires_at", self._namespace, shard), keys.LOWEST, until)
             for shard in range(self._shards)
         )
-        return max(0, sum(count_of(item) for item in counters) - sum(expired))
+        return max(0, sum(number_of(item, "count") for item in counters) - sum(expired))
 
     # driven
 
@@ -84,7 +82,7 @@ class DynamoDbSearch(Search):
     def _found(self, ranges: Iterable[_Range], limit: int | None) -> Iterator[str]:
         """Yield the ids of all entries in some ranges."""
         for partition, low, high in ranges:
-            items = self._table.query(partition, low, high, limit=limit, attributes=["id"])
+            items = self._table.query(partition, low, high, limit=limit)
             yield from (text_of(item, "id") for item in items)
 
     def _ranges(self, lookups: Iterable[Lookup]) -> Iterator[_Range]:
@@ -107,9 +105,8 @@ class DynamoDbSearch(Search):
             return
         items = self._listed(order, after, wanted)
         seen: set[str] = set()  # conversations move to the end while the list by updated_at is read
-        size = -(
-            -wanted // -(-wanted // _HEADS_AT_ONCE)
-        )  # as large as may be, so that some batches are just what is wanted
+        # As large as may be, so that some batches are just what is wanted.
+        size = -(-wanted // -(-wanted // _HEADS_AT_ONCE))
         for some in in_batches(items if most is None else islice(items, most), size):
             for record in self._read(order, some):
                 if record.id not in seen:
@@ -183,11 +180,6 @@ class DynamoDbSearch(Search):
         return low, high
 
 
-def count_of(item: Item) -> int:
-    """Return what a counter says."""
-    return int(item.values["count"]["N"])
-
-
 def _record(head: Head) -> ConversationRecord:
     return cast(ConversationRecord, head.record)
 
@@ -203,18 +195,8 @@ def _ids_of(plan: Plan) -> set[str] | None:
         if choices and all(
             isinstance(one, FieldCompares) and one.field == "id" and one.operator == "==" for one in choices
         ):
-            return {
-                str(cast(FieldCompares, one).value) for one in choices if _can_be_id(cast(FieldCompares, one).value)
-            }
+            return {str(cast(FieldCompares, one).value) for one in choices}
     return None
-
-
-def _can_be_id(value: object) -> bool:
-    try:
-        check_id(value, "the id")
-    except InvalidValueError:
-        return False
-    return True
 
 
 def _sort_key(order: Order, place: Place) -> str:

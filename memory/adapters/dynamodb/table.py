@@ -5,17 +5,18 @@ wait, so these loops are here.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
 from operator import attrgetter
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, get_args
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from pynamodb.connection import Connection
 from pynamodb.connection.base import MetaTable
 from pynamodb.exceptions import PynamoDBException, TransactWriteError
+from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 
 from memory.adapters.dynamodb.clients import BadAnswerError, Clients
@@ -31,10 +32,11 @@ from memory.adapters.dynamodb.errors import (
     translate,
 )
 from memory.adapters.dynamodb.keys import Key
-from memory.adapters.dynamodb.records import Item, Values, number, size_of_item, text
+from memory.adapters.dynamodb.records import Item, size_of_item
 from memory.domain.values import new_id
 from memory.errors import CommitInDoubtError, StoreUnavailableError
 from memory.port.deadlines import remaining
+from memory.port.repository import Repository
 
 T = TypeVar("T")
 Kind: TypeAlias = Literal["check", "delete", "put", "update"]
@@ -52,14 +54,6 @@ _TRIES_TO_WRITE: Final = 12  # over about five: other transactions of the same i
 _QUERIED_AT_MOST: Final = 10_000
 _UNCOUNTED: Final = "NONE"  # PynamoDB asks for the capacity consumed, if nothing is said
 _READ_AT_ONCE: Final = 100  # DynamoDB's limit of a batch
-
-
-class Condition(NamedTuple):
-    """The condition of an action, with the names and values that its expression refers to."""
-
-    expression: str
-    names: dict[str, str]
-    values: Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +84,6 @@ class RefusedError(Exception):
     found: dict[Key, Item | None] = field(default_factory=dict)
 
 
-class Timed(Protocol):
-    """The repository, which errors name."""
-
-    timeout: float
-
-
 class _Connection(Connection):
     """PynamoDB's connection, on our clients: its own would replace a client without credentials by one that checks no answers."""
 
@@ -112,7 +100,7 @@ class Table:
     """One table. Safe to use from several threads."""
 
     def __init__(
-        self, name: str, key_names: tuple[str, str], where: Timed, clients: Clients, *, sent_once: bool
+        self, name: str, key_names: tuple[str, str], where: Repository, clients: Clients, *, sent_once: bool
     ) -> None:
         self.name = name
         self.key_names = key_names
@@ -132,36 +120,28 @@ class Table:
         )
         return self._item(response["Item"]) if "Item" in response else None
 
-    def get_many(self, keys: Iterable[Key], *, attributes: Sequence[str] | None = None) -> dict[Key, Item]:
+    def get_many(self, keys: Iterable[Key]) -> dict[Key, Item]:
         """Return those of the items that exist, a hundred with each request."""
         found: dict[Key, Item] = {}
         for some in in_batches(dict.fromkeys(keys), _READ_AT_ONCE):
-            for raw in self._get_batch(some, attributes):
-                item = self._item(raw)
-                found[item.key] = item
+            wanted, waits = some, delays(_TRIES)
+            while wanted:
+                items, wanted = self._get_batch(wanted)
+                found |= {item.key: item for item in items}
+                if wanted and not items and not _waited(waits):
+                    raise meaning_of("ThrottlingException", self._where, "nothing of a batch was read")
         return found
 
-    def _get_batch(self, wanted: list[Key], attributes: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-        names = None if attributes is None else [*self.key_names, *attributes]
-        waits = delays(_TRIES)
-        while wanted:
-            asked: list[Any] = [dict(zip(self.key_names, key, strict=True)) for key in wanted]
-            response = self._read(
-                lambda asked=asked: self._connection.batch_get_item(  # type: ignore[misc]
-                    self.name, asked, consistent_read=True, attributes_to_get=names
-                ),
-                lambda response, wanted=wanted: self._is_of(response["Responses"].get(self.name, ()), wanted),  # type: ignore[misc]
-            )
-            read = response["Responses"].get(self.name, ())
-            yield from read
-            unread = response.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", ())
-            wanted = list(map(self._key, unread))
-            if wanted and not read:
-                self._wait_or_fail(waits)
-
-    def _is_of(self, items: Sequence[dict[str, Any]], wanted: Collection[Key]) -> bool:
-        """Return whether items are among those that were asked for."""
-        return {self._key(raw) for raw in items} <= set(wanted)
+    def _get_batch(self, wanted: list[Key]) -> tuple[list[Item], list[Key]]:
+        """Return the items of one request, and the keys that it left unprocessed."""
+        asked: list[Any] = [dict(zip(self.key_names, key, strict=True)) for key in wanted]
+        response = self._read(
+            lambda: self._connection.batch_get_item(self.name, asked, consistent_read=True),
+            lambda response: {*map(self._key, response["Responses"].get(self.name, ()))} <= set(wanted),
+        )
+        items = list(map(self._item, response["Responses"].get(self.name, ())))
+        unread = response.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", ())
+        return items, list(map(self._key, unread))
 
     def _key(self, raw: dict[str, Any]) -> Key:
         """Return the key of an item as DynamoDB's answer has it."""
@@ -180,7 +160,6 @@ class Table:
         backwards: bool = False,
         limit: int | None = None,
         then: int | None = None,
-        attributes: Sequence[str] | None = None,
         requests: Requests | None = None,
     ) -> Iterator[Item]:
         """Yield the items of a partition with ``low <= sort key <= high``, in order; each request is made when it is needed.
@@ -192,10 +171,9 @@ class Table:
             backwards: from the highest to the lowest.
             limit: how many items the first request asks for; if None, or too many, all that fit a megabyte.
             then: how many items each further request asks for.
-            attributes: read only these, beside the keys; the cost is the same.
             requests: counts the requests.
         """
-        for response in self._pages(partition, low, high, limit, then, backwards=backwards, attributes=attributes):
+        for response in self._pages(partition, low, high, limit, then, backwards=backwards):
             if requests is not None:
                 requests.count += 1
             yield from map(self._item, response["Items"])
@@ -213,11 +191,9 @@ class Table:
         then: int | None = None,
         *,
         backwards: bool = False,
-        attributes: Sequence[str] | None = None,
         select: str | None = None,
     ) -> Iterator[dict[str, Any]]:
         within = Path([self.key_names[1]]).between(low, high)
-        names = None if attributes is None else [*self.key_names, *attributes]
         start: dict[str, Any] | None = None
         while True:
             response = self._read(
@@ -229,7 +205,6 @@ class Table:
                     exclusive_start_key=start,
                     limit=limit if limit and limit <= _QUERIED_AT_MOST else None,
                     scan_index_forward=not backwards,
-                    attributes_to_get=names,
                     select=select,
                     return_consumed_capacity=_UNCOUNTED,
                 ),
@@ -252,10 +227,8 @@ class Table:
             try:
                 return _checked(call(), answers)
             except DRIVER_ERRORS as error:
-                wait = next(waits, None)
-                if wait is None or not (is_passing(code_of(error)) or is_lost(error)) or remaining(inf) <= wait:
+                if not ((is_passing(code_of(error)) or is_lost(error)) and _waited(waits)):
                     raise self.translated(error) from error
-            time.sleep(wait)
 
     def _check_time(self) -> None:
         """Refuse to begin a request when the operation has taken too long."""
@@ -264,63 +237,42 @@ class Table:
                 f"{self._where}: took longer than {self._where.timeout:g} s; nothing was written"
             )
 
-    def _wait_or_fail(self, waits: Iterator[float]) -> None:
-        if (wait := next(waits, None)) is None or remaining(inf) <= wait:
-            raise StoreUnavailableError(f"{self._where}: the table, or the account, is at its throughput; read again")
-        time.sleep(wait)
-
     # writing
 
     def put(self, item: Item, condition: Condition | None = None) -> Action:
-        """Return the action that stores an item; if the condition does not hold, DynamoDB returns the item found."""
-        raw = {**item.values, **self._raw_key(item.key)}
-        return Action("put", item.key, self._request({"Item": raw}, condition), size_of_item(item))
+        """Return the action that stores an item."""
+        return self._action("put", item.key, condition, size_of_item(item), key="Item", attributes=item.values)
 
     def delete(self, key: Key, condition: Condition | None = None, *, size: int = 0) -> Action:
         """Return the action that deletes the item at a key."""
-        return Action("delete", key, self._request({"Key": self._raw_key(key)}, condition), size)
+        return self._action("delete", key, condition, size)
 
     def check(self, key: Key, condition: Condition) -> Action:
         """Return the action that checks a condition."""
-        return Action("check", key, self._request({"Key": self._raw_key(key)}, condition))
+        return self._action("check", key, condition)
 
-    def add(self, key: Key, name: str, value: int, beside: Values) -> Action:
+    def add(self, key: Key, name: str, value: int, beside: dict[str, str]) -> Action:
         """Return the action that adds to a number, and sets the other attributes of the item."""
-        names = {"#0": name} | {f"#{n}": other for n, other in enumerate(beside, 1)}
-        values = {":0": number(value)} | {f":{n}": other for n, other in enumerate(beside.values(), 1)}
-        sets = ", ".join(f"#{n} = :{n}" for n in range(1, len(names)))
-        request = {
-            "TableName": self.name,
-            "Key": self._raw_key(key),
-            "UpdateExpression": f"ADD #0 :0 SET {sets}",
-            "ExpressionAttributeNames": names,
-            "ExpressionAttributeValues": values,
-        }
-        return Action("update", key, request)
+        sets = [Path([other]).set(text) for other, text in beside.items()]
+        return self._action("update", key, actions=[Path([name]).add(value), *sets])
+
+    def _action(
+        self, kind: Kind, place: Key, condition: Condition | None = None, size: int = 0, **options: Any
+    ) -> Action:
+        """Return an action; with a condition, it asks for the item that is found if that does not hold."""
+        found = None if condition is None else "ALL_OLD"
+        request = self._connection.get_operation_kwargs(
+            self.name, *place, condition=condition, return_values_on_condition_failure=found, **options
+        )
+        return Action(kind, place, request, size)
 
     def is_absent(self) -> Condition:
         """Return the condition that there is no item."""
-        return Condition("attribute_not_exists(#key)", {"#key": self.key_names[0]}, {})
+        return Path([self.key_names[0]]).does_not_exist()
 
     def has_stamp(self, stamp: str | None) -> Condition:
         """Return the condition that an item has this stamp; for None, that there is no item."""
-        if stamp is None:
-            return self.is_absent()
-        return Condition("#stamp = :stamp", {"#stamp": "stamp"}, {":stamp": text(stamp)})
-
-    def _raw_key(self, key: Key) -> Values:
-        return {self.key_names[0]: text(key[0]), self.key_names[1]: text(key[1])}
-
-    def _request(self, request: dict[str, Any], condition: Condition | None) -> dict[str, Any]:
-        """Return the request of an action; with a condition, it asks for the item that is found if that does not hold."""
-        request["TableName"] = self.name
-        if condition is not None:
-            request["ConditionExpression"] = condition.expression
-            request["ExpressionAttributeNames"] = condition.names
-            if condition.values:
-                request["ExpressionAttributeValues"] = condition.values
-            request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
-        return request
+        return self.is_absent() if stamp is None else Path("stamp") == stamp
 
     def write(self, actions: Sequence[Action]) -> None:
         """Write all of it in one transaction, or nothing; try again while other transactions are in the way.
@@ -346,19 +298,15 @@ class Table:
                 reason = self._reason(error, ordered)
                 is_in_doubt = is_lost(error)
                 in_doubt = in_doubt or is_in_doubt or leaves_doubt(error)
-                wait = next(waits, None)
-                if wait is None or not (is_in_doubt or is_passing(reason)) or remaining(inf) <= wait:
+                if not ((is_in_doubt or is_passing(reason)) and _waited(waits)):
                     raise self._given_up(error, reason, in_doubt=in_doubt) from error
             else:
                 return
-            time.sleep(wait)
 
     def _given_up(self, error: TransactWriteError, reason: str | None, *, in_doubt: bool) -> Exception:
         """Return the error that ends a transaction's tries; in doubt, if one of them may have been written."""
-        if reason is None or reason == code_of(error):
-            last = self.translated(error, writing=True)
-        else:
-            last = meaning_of(reason, self._where)
+        is_whole = reason is None or reason == code_of(error)
+        last = self.translated(error, writing=True) if is_whole else meaning_of(str(reason), self._where)
         if in_doubt and not isinstance(last, CommitInDoubtError):
             return CommitInDoubtError(
                 f"{self._where}: a try of the commit was not answered, and the last failed ({reason})"
@@ -405,6 +353,14 @@ def _checked(response: dict[str, Any], answers: Callable[[dict[str, Any]], bool]
     if not is_answer:
         raise BadAnswerError(what="what was asked for is not in it")
     return response
+
+
+def _waited(waits: Iterator[float]) -> bool:
+    """Wait before another try; return False if there is none, or no time for it."""
+    if (wait := next(waits, None)) is None or remaining(inf) <= wait:
+        return False
+    time.sleep(wait)
+    return True
 
 
 def in_batches(things: Iterable[T], size: int) -> Iterator[list[T]]:

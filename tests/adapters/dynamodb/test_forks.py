@@ -97,7 +97,7 @@ def test_a_lock_that_a_thread_held_at_the_fork_is_free_in_the_child(
     repository: DynamoDbRepository, store: Store
 ) -> None:
     put(store, "a")
-    with repository._reader.seen._lock, repository._clients._lock:
+    with repository._clients._lock:
         in_children(1, lambda _: store.run(lambda uow: uow.runs.append("a", run(1))))
     assert [one.input for one in read_runs(store, "a")] == [1]
 
