@@ -188,3 +188,17 @@ def test_the_head_of_another_conversation_is_corrupt(raw: Raw, store: Store, nam
     raw.put({**head, "id": {"S": "b"}})
     with pytest.raises(CorruptRecordError, match="'b'"):
         store.begin().conversations.get("a")
+
+
+def test_a_counter_that_cannot_be_read_is_corrupt(raw: Raw, store: Store) -> None:
+    counter = next(item for item in raw.items if item["pk"]["S"] == keys.COUNTS)
+    for damaged in ({"S": "x"}, {"N": "1.5"}):
+        raw.put({**counter, "count": damaged})
+        for use in (store.namespaces, store.begin().conversations.count):
+            with pytest.raises(CorruptRecordError, match="counts"):
+                use()
+
+
+def test_an_id_that_no_conversation_can_have_is_not_found(store: Store) -> None:
+    for impossible in ("a#%", "x" * 5_000):
+        assert walk(store, where.id == impossible) == []
