@@ -6,26 +6,7 @@ import ssl
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    CredentialRetrievalError,
-    EndpointConnectionError,
-    LoginError,
-    MetadataRetrievalError,
-    NoCredentialsError,
-    NoRegionError,
-    ParamValidationError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    ProxyConnectionError,
-    SSOError,
-    TokenRetrievalError,
-    WaiterError,
-)
-from botocore.exceptions import ConnectionError as ConnectingError
-from botocore.exceptions import HTTPClientError as TransportError
+from botocore import exceptions as aws
 from pynamodb.exceptions import PynamoDBException
 
 from memory.errors import (
@@ -73,13 +54,13 @@ _MEANINGS: Final[tuple[tuple[str, type[PersistenceError], str], ...]] = (
 _BY_CODE: Final[dict[str, Meaning]] = {code: (kind, what) for codes, kind, what in _MEANINGS for code in codes.split()}
 
 _CONFIGURATION: Final = (
-    LoginError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSOError,
-    TokenRetrievalError,
+    aws.LoginError,
+    aws.NoCredentialsError,
+    aws.NoRegionError,
+    aws.PartialCredentialsError,
+    aws.ProfileNotFound,
+    aws.SSOError,
+    aws.TokenRetrievalError,
 )
 _CREDENTIALS_OPERATIONS: Final = frozenset(
     ["AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity", "CreateToken", "GetRoleCredentials"]
@@ -89,9 +70,9 @@ _REFUSALS: Final = frozenset(
 )
 _REFUSED: Final[Meaning] = ConfigurationError, "the credentials were refused; nothing was written"
 _AWAY: Final[Meaning] = StoreUnavailableError, "there are no credentials for now; nothing was written"
-_CREDENTIALS_AWAY: Final = (CredentialRetrievalError, MetadataRetrievalError)
-_NOT_REACHED: Final = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError)
-_LOST: Final = (TransportError, ConnectingError)
+_CREDENTIALS_AWAY: Final = (aws.CredentialRetrievalError, aws.MetadataRetrievalError)
+_NOT_REACHED: Final = (aws.ConnectTimeoutError, aws.EndpointConnectionError, aws.ProxyConnectionError)
+_LOST: Final = (aws.HTTPClientError, aws.ConnectionError)
 _NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
 
@@ -99,13 +80,14 @@ _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTO
 def cause_of(error: Exception) -> BaseException | None:
     """Return the error of botocore in one of PynamoDB's, which it wraps: as the server's answer had it."""
     cause = error.cause if isinstance(error, PynamoDBException) else error
-    return cause.__cause__ if isinstance(cause, ClientError) and isinstance(cause.__cause__, ClientError) else cause
+    inner = cause.__cause__ if isinstance(cause, aws.ClientError) else None
+    return inner if isinstance(inner, aws.ClientError) else cause
 
 
 def code_of(error: Exception) -> str | None:
     """Return the code that AWS gave an error; None where no answer came."""
     cause = cause_of(error)
-    return str(cause.response.get("Error", {}).get("Code")) if isinstance(cause, ClientError) else None
+    return str(cause.response.get("Error", {}).get("Code")) if isinstance(cause, aws.ClientError) else None
 
 
 def is_passing(code: str | None) -> bool:
@@ -116,7 +98,7 @@ def is_passing(code: str | None) -> bool:
 def leaves_doubt(error: Exception) -> bool:
     """Return whether a write may have been written although the server answered with this error."""
     cause = cause_of(error)
-    if not isinstance(cause, ClientError) or _is_of_credentials(cause):
+    if not isinstance(cause, aws.ClientError) or _is_of_credentials(cause):
         return False
     # A client of the application's retries by itself, and only reports how its last try ended.
     return code_of(cause) in _FAILED.split() or bool(cause.response.get("ResponseMetadata", {}).get("RetryAttempts"))
@@ -153,27 +135,27 @@ def translate(
         sent_once: whether the client sends a request once. Of one that repeats by itself, any try but the last may have arrived.
     """
     cause = cause_of(error)
-    if isinstance(cause, ClientError) and not _is_of_credentials(cause):
+    if isinstance(cause, aws.ClientError) and not _is_of_credentials(cause):
         answer = cause.response.get("Error", {})
         return meaning_of(str(answer.get("Code")), where, str(answer.get("Message", "")), writing=writing)
-    if isinstance(cause, ClientError):
+    if isinstance(cause, aws.ClientError):
         kind, what = _REFUSED if code_of(cause) in _REFUSALS else _AWAY
-    elif isinstance(cause, BotoCoreError):
+    elif isinstance(cause, aws.BotoCoreError):
         kind, what = _unanswered(cause, writing=writing, sent_once=sent_once)
     else:
         return None
     return kind(f"{where}: {what} ({cause})")
 
 
-def _unanswered(cause: BotoCoreError, *, writing: bool, sent_once: bool) -> Meaning:
+def _unanswered(cause: aws.BotoCoreError, *, writing: bool, sent_once: bool) -> Meaning:
     """Return the error of ours where no answer came."""
     if isinstance(cause, _CREDENTIALS_AWAY):
         return _AWAY
     if isinstance(cause, _CONFIGURATION):
         return ConfigurationError, "the client is not configured"
-    if isinstance(cause, ParamValidationError):
+    if isinstance(cause, aws.ParamValidationError):
         return InvalidValueError, "the request is invalid"
-    if isinstance(cause, WaiterError):
+    if isinstance(cause, aws.WaiterError):
         return StoreUnavailableError, "the table is not active yet"
     # Only these prove that the request was not sent: TLS can fail at any later moment, too.
     is_unsent = isinstance(cause, _NOT_REACHED) or any(
@@ -205,7 +187,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _is_of_credentials(error: ClientError) -> bool:
+def _is_of_credentials(error: aws.ClientError) -> bool:
     """Return whether the error is of the service that issues credentials: the request itself was not sent."""
     return error.operation_name in _CREDENTIALS_OPERATIONS
 

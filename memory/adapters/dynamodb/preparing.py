@@ -67,15 +67,12 @@ class Prepared:
         return (self.after.record is not None) - (self.before.record is not None)
 
 
+@dataclass(frozen=True, slots=True)
 class Preparer:
     """Prepares changes of conversations in one namespace, at one moment of the repository's clock."""
 
-    def __init__(self, scope: Scope, now: int) -> None:
-        self._table = scope.table
-        self._reader = scope.reader
-        self._namespace = scope.namespace
-        self._shards = scope.shards
-        self._now = now
+    scope: Scope
+    now: int
 
     def prepare(self, change: Change, head: Head, at: int) -> Prepared:
         """Return what the change makes of a conversation with this head.
@@ -84,7 +81,7 @@ class Preparer:
             CommitTooLargeError: the conversation has too many index entries.
             PersistenceError: it is refused, as `memory.port.changes.check_preconditions` says.
         """
-        present = None if head.is_hidden(self._now) else head.record
+        present = None if head.is_hidden(self.now) else head.record
         check_preconditions(change, present)
         prepared = Prepared(change.id, head)
         if change.create is not None:
@@ -104,16 +101,16 @@ class Preparer:
         """Return the actions on the counters of the namespace's conversations."""
         added: Counter[Key] = Counter()
         for each in prepared:
-            added[keys.counter(self._namespace, each.id)] += each.added
-        beside = {"namespace": self._namespace}
-        return [self._table.add(counter, "count", number, beside) for counter, number in added.items() if number]
+            added[keys.counter(self.scope.namespace, each.id)] += each.added
+        beside = {"namespace": self.scope.namespace}
+        return [self.scope.table.add(counter, "count", number, beside) for counter, number in added.items() if number]
 
     # the new head and its contents
 
     def _create(self, prepared: Prepared, change: Change, record: ConversationRecord) -> None:
         runs, last_position = assign_positions(change, record.last_position)
         record = record._replace(incarnation=new_id(), run_count=len(runs), last_position=last_position)
-        shard = keys.shard_of(change.id, self._shards)
+        shard = keys.shard_of(change.id, self.scope.shards)
         prepared.after = self._with_metadata(prepared, Head(new_id(), record, shard=shard))
         self._append(prepared, record, runs)
 
@@ -131,7 +128,7 @@ class Preparer:
         self._append(prepared, record, runs)
 
     def _append(self, prepared: Prepared, record: ConversationRecord, runs: tuple[RunRecord, ...]) -> None:
-        partition = keys.conversation(self._namespace, prepared.id)
+        partition = keys.conversation(self.scope.namespace, prepared.id)
         for run in runs:
             prepared.contents += run_items(partition, record.incarnation, run)
 
@@ -141,7 +138,7 @@ class Preparer:
         whole = after.record.metadata
         if size_of(whole) <= INLINE_METADATA:
             return replace(after, parts=None)
-        parts, items = part_items(keys.conversation(self._namespace, prepared.id), whole, keys.STATE)
+        parts, items = part_items(keys.conversation(self.scope.namespace, prepared.id), whole, keys.STATE)
         prepared.contents += items
         return replace(after, parts=parts)
 
@@ -153,12 +150,12 @@ class Preparer:
         positions = [*change.remove_runs, *new]
         if not positions:
             return removed
-        partition = keys.conversation(self._namespace, change.id)
+        partition = keys.conversation(self.scope.namespace, change.id)
         low = max(head.first, change.remove_before)
         places = {
             n: (partition, keys.run(record.incarnation, n)) for n in positions if low <= n <= record.last_position
         }
-        stored = self._table.get_many(places.values())
+        stored = self.scope.table.get_many(places.values())
         if missing := [n for n in positions if places.get(n) not in stored]:
             raise missing_runs(change, missing[0])
         for n in positions:
@@ -166,9 +163,9 @@ class Preparer:
             if n in new:
                 *parts, item = run_items(partition, record.incarnation, new[n])
                 prepared.contents += parts
-                prepared.actions.append(self._table.put(item))
+                prepared.actions.append(self.scope.table.put(item))
             else:
-                prepared.actions.append(self._table.delete(places[n], size=size_of_item(stored[places[n]])))
+                prepared.actions.append(self.scope.table.delete(places[n], size=size_of_item(stored[places[n]])))
         return removed
 
     def _count_before(self, head: Head, record: ConversationRecord, before: int) -> int:
@@ -179,9 +176,9 @@ class Preparer:
             return record.run_count
         if record.run_count == record.last_position - head.first + 1:
             return before - head.first  # there are no gaps
-        partition = keys.conversation(self._namespace, record.id)
+        partition = keys.conversation(self.scope.namespace, record.id)
         low, high = keys.run(record.incarnation, head.first), keys.run(record.incarnation, before - 1)
-        return self._table.count(partition, low, high)
+        return self.scope.table.count(partition, low, high)
 
     # everything that follows from the head
 
@@ -196,22 +193,22 @@ class Preparer:
 
     def mark(self, conversation_id: str) -> Action:
         """Return the action that names a conversation in the list of those that left something for `purge`."""
-        key = keys.unswept_place(self._namespace, conversation_id)
-        return self._table.put(Item(key, {"id": text(conversation_id), "stamp": text(new_id())}))
+        key = keys.unswept_place(self.scope.namespace, conversation_id)
+        return self.scope.table.put(Item(key, {"id": text(conversation_id), "stamp": text(new_id())}))
 
     def _moves(self, conversation_id: str, before: Head, after: Head) -> Iterator[Action]:
         old, new = self._places(before), self._places(after)
         if _differ_in_entries(before, after):
             # If the metadata were replaced meanwhile, so was the head's stamp, and the transaction will be refused.
-            heads = self._reader.with_metadata(self._namespace, {conversation_id: before})
+            heads = self.scope.reader.with_metadata(self.scope.namespace, {conversation_id: before})
             old |= self._entries(heads.get(conversation_id, Head()))
             new |= self._entries(after)
         for key, values in new.items():
             if values != old.get(key):
-                yield self._table.put(Item(key, values))
+                yield self.scope.table.put(Item(key, values))
         for key in old:
             if key not in new:
-                yield self._table.delete(key)
+                yield self.scope.table.delete(key)
 
     def _places(self, head: Head) -> dict[Key, Values]:
         """Return what the lists contain of a conversation."""
@@ -220,7 +217,7 @@ class Preparer:
         pointer = {"id": text(record.id)}
 
         def listing(field: str) -> str:
-            return keys.listing(field, self._namespace, head.shard)
+            return keys.listing(field, self.scope.namespace, head.shard)
 
         found = {
             (listing("updated_at"), keys.listed(record.updated_at, record.id)): copy_values(head),
@@ -244,7 +241,7 @@ class Preparer:
                 limit=MOST_ACTIONS,
                 size=len(found) + MOST_ACTIONS - MOST_ENTRIES,
             )
-        return {keys.entry(self._namespace, each, record.id, head.shard): values for each in found}
+        return {keys.entry(self.scope.namespace, each, record.id, head.shard): values for each in found}
 
 
 def _differ_in_entries(before: Head, after: Head) -> bool:

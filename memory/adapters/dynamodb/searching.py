@@ -192,10 +192,9 @@ def _ids_of(plan: Plan) -> set[str] | None:
     """Return the ids one of which every match has; None if the plan does not say."""
     for part in plan.parts if isinstance(plan, Every) else (plan,):
         choices = part.parts if isinstance(part, Some) else (part,)
-        if choices and all(
-            isinstance(one, FieldCompares) and one.field == "id" and one.operator == "==" for one in choices
-        ):
-            return {str(cast(FieldCompares, one).value) for one in choices}
+        equal = [c for c in choices if isinstance(c, FieldCompares) and (c.field, c.operator) == ("id", "==")]
+        if equal and len(equal) == len(choices):
+            return {str(each.value) for each in equal}
     return None
 
 

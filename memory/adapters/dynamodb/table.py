@@ -6,6 +6,7 @@ wait, so these loops are here.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -220,12 +221,16 @@ class Table:
             limit = then
 
     def _read(self, call: Callable[[], dict[str, Any]], answers: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Return the answer to a request that may be sent again; ``answers`` checks that it is one."""
+        """Return the answer to a request that may be sent again; ``answers`` checks that it belongs to the request."""
         waits = delays(_TRIES)
         while True:
             self._check_time()
             try:
-                return _checked(call(), answers)
+                response = call()
+                with suppress(KeyError, TypeError, AttributeError):
+                    if answers(response):
+                        return response
+                raise BadAnswerError(what="what was asked for is not in it")
             except DRIVER_ERRORS as error:
                 if not ((is_passing(code_of(error)) or is_lost(error)) and _waited(waits)):
                     raise self.translated(error) from error
@@ -342,17 +347,6 @@ def key_schema(key_names: tuple[str, str]) -> dict[str, Any]:
         ],
         "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in key_names],
     }
-
-
-def _checked(response: dict[str, Any], answers: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Return a response that answers the request: one without what it must have says nothing about what is stored."""
-    try:
-        is_answer = answers(response)
-    except (KeyError, TypeError, AttributeError):
-        is_answer = False
-    if not is_answer:
-        raise BadAnswerError(what="what was asked for is not in it")
-    return response
 
 
 def _waited(waits: Iterator[float]) -> bool:
