@@ -115,33 +115,23 @@ class Reader:
 
     def with_metadata(self, namespace: str, heads: dict[str, Head]) -> dict[str, Head]:
         """Return these heads with their metadata; where they were replaced meanwhile, what the head says then."""
-        missing: dict[str, Head] = {}
+        missing: list[str] = []
         for _ in range(_READS):
-            missing = {id: head for id, head in heads.items() if not head.has_metadata}
-            if not missing:
+            places = {
+                id: head.parts.places(keys.conversation(namespace, id))
+                for id, head in heads.items()
+                if head.parts is not None and not head.has_metadata
+            }
+            if not places:
                 return heads
-            found = self.metadata(namespace, missing)
-            heads |= {id: missing[id].with_metadata(text) for id, text in found.items()}
-            changed = missing.keys() - found.keys()
-            if changed:
-                for id in changed:
-                    del heads[id]
-                heads |= {id: head for id, head in self.heads(namespace, changed).items() if head.record is not None}
-        raise CorruptRecordError(f"the metadata of {list(missing)[:3]} are stored, but parts of them are missing")
-
-    def metadata(self, namespace: str, heads: dict[str, Head]) -> dict[str, str]:
-        """Return the metadata that are in parts, for those heads whose parts are all there."""
-        places = {
-            id: head.parts.places(keys.conversation(namespace, id))
-            for id, head in heads.items()
-            if head.parts is not None
-        }
-        items = self._table.get_many([place for each in places.values() for place in each])
-        return {
-            id: "".join([text_of(items[place], "text") for place in each])
-            for id, each in places.items()
-            if all(place in items for place in each)
-        }
+            items = self._table.get_many([place for each in places.values() for place in each])
+            missing = [id for id, each in places.items() if not all(place in items for place in each)]
+            for id in places.keys() - missing:
+                heads[id] = heads[id].with_metadata("".join([text_of(items[place], "text") for place in places[id]]))
+            if missing:
+                heads = {id: head for id, head in heads.items() if id not in missing}
+                heads |= {id: head for id, head in self.heads(namespace, missing).items() if head.record is not None}
+        raise CorruptRecordError(f"the metadata of {missing[:3]} are stored, but parts of them are missing")
 
     # runs
 
