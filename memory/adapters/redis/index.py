@@ -47,11 +47,6 @@ class Index:
         """Return how many conversations a query finds."""
         return self._number(self._wire.ask_all(self._command(query, *_COUNT))[0])
 
-    def some(self, query: str, limit: int) -> list[Row]:
-        """Return some of the conversations that a query finds, as `hashes`."""
-        (answer,) = self._wire.ask_all(self._command(query, "LIMIT", 0, limit, *_LOAD))
-        return [_row(one) for one in _results(self._checked(answer))]
-
     def sample(self, query: str, size: int, limit: int) -> tuple[list[Row], int]:
         """Return some of the conversations that a query finds, as `hashes`, and how many there are, at most ``limit``."""
         some, number = self._wire.ask_all(

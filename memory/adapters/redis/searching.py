@@ -202,7 +202,7 @@ class Search(planner.Search):
         if self._ids is not None:
             return len(self._ids)
         rows, number = self._index.sample(self._query, _FEW, self.drive_limit + 1)
-        if number < _FEW:
+        if number <= _FEW:
             self._rows = rows
         return number
 
@@ -218,16 +218,16 @@ class Search(planner.Search):
         """Yield the matches in an order by a time: for one range of times after the other, what the index finds there."""
         self.exact = self._exactly
         near = f"{after[0]}" if after else "+inf" if order.descending else "-inf"
-        size = min(_PASSED_FIRST * wanted, _WIDEST)
+        size, few = min(_PASSED_FIRST * wanted, _WIDEST), min(2 * wanted, _AT_ONCE)
         while near:
             condition, beyond = self._window(order, near, size)
             query = f"{self._query} {condition}"
-            rows = self._index.some(query, _AT_ONCE + 1)
-            if len(rows) > _AT_ONCE:
-                if size > _AT_ONCE:
-                    size = max(size // _NARROWER, _AT_ONCE)
-                    continue
-                rows = list(self._index.hashes(query))  # so many are of one and the same time
+            rows, number = self._index.sample(query, few, _AT_ONCE + 1)
+            if number > _AT_ONCE and size > _AT_ONCE:
+                size = max(size // _NARROWER, _AT_ONCE)
+                continue
+            if number > few:
+                rows = list(self._index.hashes(query))
             found = list(self._records(rows))
             yield from _nearest(found, order, after, len(found))
             near = beyond
