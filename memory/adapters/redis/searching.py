@@ -222,11 +222,11 @@ class Search(planner.Search):
         while near:
             condition, beyond = self._window(order, near, size)
             query = f"{self._query} {condition}"
-            rows, number = self._index.sample(query, few, _AT_ONCE + 1)
-            if number > _AT_ONCE and size > _AT_ONCE:
-                size = max(size // _NARROWER, _AT_ONCE)
-                continue
-            if number > few:
+            rows = self._index.some(query, few + 1)
+            if len(rows) > few:
+                if size > _AT_ONCE:
+                    size = max(size // _NARROWER, _AT_ONCE)
+                    continue
                 rows = list(self._index.hashes(query))
             found = list(self._records(rows))
             yield from _nearest(found, order, after, len(found))
