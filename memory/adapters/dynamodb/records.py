@@ -102,6 +102,13 @@ def _readable(read: Callable[Concatenate[Item, P], T]) -> Callable[Concatenate[I
     return reading
 
 
+ATTRIBUTES: Final = frozenset(
+    "id stamp version incarnation run_count first_position last_position created_at updated_at expires_at metadata parts "
+    "part_count shard unswept staged staged_at input output sizes text of receipt count namespace".split()
+) | {TTL}
+"""The names of all attributes of our items, but for the keys."""
+
+
 def text(value: str) -> dict[str, str]:
     """Return a text as DynamoDB has it."""
     return {"S": value}

@@ -17,7 +17,7 @@ from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.definition import FORMATS, TableOptions
 from memory.adapters.dynamodb.purging import ABANDONED_AFTER, purge
 from memory.adapters.dynamodb.reading import Reader, Scope
-from memory.adapters.dynamodb.records import number_of, text_of
+from memory.adapters.dynamodb.records import ATTRIBUTES, number_of, text_of
 from memory.adapters.dynamodb.schema import MOST_SHARDS, Schema
 from memory.adapters.dynamodb.searching import DynamoDbSearch
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
@@ -124,6 +124,10 @@ class DynamoDbRepository(Repository):
             raise ConfigurationError(f"shards must be 1 to {MOST_SHARDS}, not {shards}")
         if partition_key == sort_key:
             raise ConfigurationError(f"partition_key and sort_key cannot both be {sort_key!r}")
+        if taken := ATTRIBUTES & {partition_key, sort_key}:
+            raise ConfigurationError(
+                f"a key of the table cannot be called {min(taken)!r}, which is an attribute of the items: use another table"
+            )
         if not timeout > 0:
             raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout:g}")
         config = Config(

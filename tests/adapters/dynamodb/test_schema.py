@@ -87,7 +87,7 @@ def test_what_an_existing_table_lacks_is_added(name: str, dynamodb_server: Serve
 @pytest.mark.parametrize(
     ("attributes", "wrong"),
     [
-        ([("id", "S"), ("sk", "S")], "its partition key is 'id', not 'pk': open it with partition_key=id"),
+        ([("hash", "S"), ("sk", "S")], "its partition key is 'hash', not 'pk': open it with partition_key=hash"),
         ([("pk", "S"), ("range", "S")], "its sort key is 'range', not 'sk': open it with sort_key=range"),
         ([("pk", "N"), ("sk", "S")], r"its partition key 'pk' has type N, not S \(string\)"),
         ([("pk", "S"), ("sk", "B")], r"its sort key 'sk' has type B, not S \(string\)"),
@@ -321,6 +321,8 @@ def test_a_schema_that_cannot_be_looked_at(name: str, dynamodb_server: Server) -
         ("dynamodb://table?shards=1000", "shards"),
         ("dynamodb://table?point_in_time_recovery=maybe", "point_in_time_recovery"),
         ("dynamodb://table?partition_key=sk", "both"),
+        ("dynamodb://table?partition_key=id", "cannot be called 'id'"),
+        ("dynamodb://table?sort_key=ttl", "cannot be called 'ttl'"),
         ("dynamodb://table?read_units=5", "write_units"),
         ("dynamodb://table?read_units=5&write_units=0", "write_units"),
         ("dynamodb://table?region=eu-central-1&profile=no-such-profile", "no-such-profile"),
