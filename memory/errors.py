@@ -95,8 +95,8 @@ class StoreUnavailableError(PersistenceError):
 class CommitInDoubtError(PersistenceError):
     """The store's response to a commit was lost, and repeating the commit did not reveal its outcome.
 
-    The change set was written completely or not at all (on a store whose ``capabilities`` are not ``atomic``, possibly in part).
-    Read the conversation before you repeat the work.
+    The change set was written completely or not at all (on a store whose ``capabilities`` are not ``atomic``, possibly in
+    part). Read the conversation before you repeat the work.
     """
 
 

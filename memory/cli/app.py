@@ -73,9 +73,9 @@ def tour(_: Settings) -> None:
 
 _IMPORT_HELP = f"""Import conversations from files or servers. Report what cannot be read, and import the rest.
 
-By default a file has one conversation per line, as `export` writes it: {{"id": ..., "metadata": {{...}}, "runs": [{{"input": ...,
-"output": ..., "metadata": {{...}}}}]}}, and optionally more. A conversation goes to the namespace that its line names, else to
-"default"; with --namespace all go to that one. Formats, what they read, and the options they need or [take]:
+By default a file has one conversation per line, as `export` writes it: {{"id": ..., "metadata": {{...}}, "runs": [{{"input":
+..., "output": ..., "metadata": {{...}}}}]}}, and optionally more. A conversation goes to the namespace that its line names,
+else to "default"; with --namespace all go to that one. Formats, what they read, and the options they need or [take]:
 
 \b
 {describe()}

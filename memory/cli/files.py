@@ -21,14 +21,7 @@ _SHORT: Final = 50  # characters of up to 4 bytes each: a name of 255 bytes leav
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An open input.
-
-    Attributes:
-        lines: its bytes, uncompressed.
-        size: its size in bytes; None if unknown.
-        position: returns how many of these bytes have been read.
-        modified_at: when it was last written, in microseconds since 1970; the current time if unknown.
-    """
+    """An open input: its uncompressed bytes; its size, and a function that says how many of these bytes have been read."""
 
     lines: IO[bytes]
     size: int | None

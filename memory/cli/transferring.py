@@ -47,21 +47,7 @@ def import_sources(
     limits: Limits = DEFAULT_LIMITS,
     all_namespaces: bool = False,
 ) -> Totals:
-    """Import from files or servers; report what cannot be read as it occurs, and a summary at the end, even on error.
-
-    Args:
-        store: the store to write to.
-        names: names of files, ``-`` for stdin; or addresses, if the format is that of a server.
-        on_conflict: as for `restore`.
-        format: a name in `memory.formats.registry.FORMATS`.
-        options: the options of the format.
-        limits: what to reject.
-        all_namespaces: as for `restore`.
-
-    Raises:
-        ConfigurationError: an option or an address is invalid.
-        PersistenceError: as `restore`; or reading from a server failed.
-    """
+    """Import from files (``-`` is stdin) or servers; report what cannot be read as it occurs, and a summary even on error."""
     options = options or {}
     if "id" in options and len(names) > 1:
         raise ConfigurationError(f"--id is for one conversation, and there are {len(names)} files")
@@ -125,11 +111,7 @@ def _summary(totals: Totals, skipped: list[str], unit: str) -> str:
 
 
 def check_namespace(store: Store) -> None:
-    """Check that a namespace that was named has conversations: a mistyped name must not look like an empty namespace.
-
-    Raises:
-        ConfigurationError: it has none.
-    """
+    """Check that a namespace that was named has conversations: a mistyped name must not look like an empty namespace."""
     if not has_any(store):
         raise ConfigurationError(
             f"there are no conversations in the namespace {store.namespace_name!r}: `memory namespaces` lists the namespaces"
@@ -155,11 +137,7 @@ def export_file(
 def export_griptape(store: Store, name: str, criterion: Criterion | None, order: str) -> int:
     """Export for Griptape's local driver: one conversation to a file, or each conversation to its own file in a folder.
 
-    A conversation whose id cannot be the name of a file is reported; the others are exported.
-
-    Raises:
-        InvalidValueError: a file is named, and not exactly one conversation matches.
-        typer.Exit: there were such conversations; all others are exported.
+    A conversation whose id cannot be the name of a file is reported, and the exit code is 1; the others are exported.
     """
     if name != STANDARD and (name.endswith(os.sep) or Path(name).is_dir()):
         return _export_folder(store, Path(name), criterion, order)

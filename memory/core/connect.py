@@ -30,13 +30,7 @@ ENTRY_POINTS: Final = "memory.adapters"
 
 
 def open_repository(url: str) -> Repository:
-    """Open the repository that a URL names.
-
-    Errors never quote the URL: any part of a wrong URL may be a password.
-
-    Raises:
-        ConfigurationError: the URL is invalid, or its store needs an extra that is not installed.
-    """
+    """Open the repository that a URL names. Errors never quote the URL: any part of a wrong URL may be a password."""
     if not isinstance(url, str) or "://" not in url:
         raise ConfigurationError(
             "a store's URL looks like sqlite:///conversations.db or postgresql+psycopg://host/database"

@@ -167,11 +167,7 @@ class TrackedConversation:
     # commit
 
     def change(self, at: int) -> Change | None:
-        """Return the change of this conversation with this timestamp; None if nothing is pending.
-
-        Raises:
-            InvalidValueError: the metadata or the expiry cannot be stored.
-        """
+        """Return the change of this conversation with this timestamp; None if nothing is pending."""
         create, metadata, expires_at = self._conversation_changes(at)
         edits = metadata is not None or expires_at is not None
         edits_runs = bool(self.removed_before or self.removed_runs or self._replace)

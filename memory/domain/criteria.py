@@ -58,11 +58,7 @@ class Criterion(ABC):
 
 
 def check_criterion(value: object) -> Criterion:
-    """Return the value if it is a criterion.
-
-    Raises:
-        InvalidValueError: the value is no criterion; the message says what to write instead.
-    """
+    """Return the value if it is a criterion; the `InvalidValueError` says what to write instead."""
     if isinstance(value, MetadataTerm | FieldTerm):
         raise InvalidValueError(
             f"{value!r} is not a criterion yet: compare it, as in {value!r} == 1, or write {value!r}.exists()"
@@ -339,11 +335,7 @@ where: Final = Where()
 
 
 def check_depth(criterion: Criterion) -> Criterion:
-    """Return the criterion if its nesting is within Python's recursion limit.
-
-    Raises:
-        InvalidValueError: the criterion nests too deep.
-    """
+    """Return the criterion if its nesting is within Python's recursion limit; raise `InvalidValueError` otherwise."""
     level = [criterion]
     for _ in range(MAX_DEPTH + 2):  # + 2: the outermost combination, and a negated leaf
         level = [inner for part in level for inner in _inside(part)]

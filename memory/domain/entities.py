@@ -56,11 +56,7 @@ class Conversation:
 
     @classmethod
     def from_record(cls, record: ConversationRecord) -> "Conversation":
-        """Return the conversation for a store's record.
-
-        Raises:
-            CorruptRecordError: the record holds a value that no store writes.
-        """
+        """Return the conversation for a store's record; raise `CorruptRecordError` for values that no store writes."""
         check_record(record)
         metadata = decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}")
         conversation = cls(record.id, metadata, None if record.expires_at is None else to_datetime(record.expires_at))
@@ -146,11 +142,7 @@ class Run:
 
     @classmethod
     def from_record(cls, conversation_id: str, record: RunRecord) -> "Run":
-        """Return the run for a store's record.
-
-        Raises:
-            CorruptRecordError: the record cannot be read; the message names the conversation and the position.
-        """
+        """Return the run for a store's record. A `CorruptRecordError` names the conversation and the position."""
         check_run(record, conversation_id)
         position, id, input, output, metadata, created_at = record
         run = object.__new__(cls)
@@ -168,11 +160,7 @@ class Run:
         return run
 
     def to_record(self, position: int = 0) -> RunRecord:
-        """Return the record that a store keeps of this run, with the given position.
-
-        Raises:
-            InvalidValueError: a value is not JSON, or the id or the time is not valid.
-        """
+        """Return the record that a store keeps of this run, with the given position."""
         return RunRecord(
             position,
             check_id(self.id, "the run's id"),

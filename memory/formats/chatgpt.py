@@ -88,20 +88,12 @@ def _read_tree(id: str, at: int, value: Any) -> Change:
 
 
 def read_tree(id: str, value: Any, at: int) -> Change:
-    """Return the conversation for an element of the export.
+    """Return the conversation for an element of the export; ``id`` and ``at`` are for what has no id and no time of its own.
 
     The runs are the messages from the root of the tree to ``current_node``, which is what the user saw last. Other branches
     (from an edited question or a regenerated answer) are kept in the metadata of the run where they fork, under
     ``chatgpt.branches``. ``title`` and ``model`` become metadata of the conversation; all other fields are kept under
     ``chatgpt.fields``. `conversation_json` restores the value, except for the order of the nodes in ``mapping``.
-
-    Args:
-        id: the id for a conversation without one.
-        value: the parsed JSON of the element.
-        at: the timestamp, in microseconds since 1970, for conversations and messages without one.
-
-    Raises:
-        InvalidValueError: the value has no tree of messages.
     """
     mapping = value.get("mapping") if isinstance(value, dict) else None
     if not isinstance(mapping, dict):

@@ -140,11 +140,7 @@ class ChangeSet:
 
     @classmethod
     def of(cls, changes: Iterable[Change], at: int) -> "ChangeSet":
-        """Return the change set of these changes, one for each conversation.
-
-        Raises:
-            InvalidValueError: two changes have the same conversation.
-        """
+        """Return the change set of these changes; raise `InvalidValueError` if two are of one conversation."""
         return cls(tuple(sorted(changes, key=attrgetter("id"))), at=at)
 
     def __post_init__(self) -> None:
@@ -189,11 +185,7 @@ class Receipt:
 
     @classmethod
     def load(cls, token: str, text: str) -> "Receipt":
-        """Return the receipt from the stored text.
-
-        Raises:
-            CorruptRecordError: the text is not a receipt.
-        """
+        """Return the receipt from the stored text; raise `CorruptRecordError` if it is none."""
         try:
             written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -254,12 +246,7 @@ def missing_runs(change: Change, positions: object) -> NotFoundError:
 
 
 def assign_positions(change: Change, last_position: int) -> tuple[tuple[RunRecord, ...], int]:
-    """Return the appended runs with their positions, and the conversation's last position after them.
-
-    Args:
-        change: the change with the appended runs.
-        last_position: the last position assigned so far.
-    """
+    """Return the appended runs with positions after ``last_position``, and the conversation's last position after them."""
     if change.gives_positions:
         return change.append, max(last_position, change.append[-1].position)
     runs = tuple([run._replace(position=last_position + n) for n, run in enumerate(change.append, 1)])

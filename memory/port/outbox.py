@@ -44,8 +44,8 @@ class Outbox(ABC):
 def resolved(changes: ChangeSet, receipt: Receipt) -> ChangeSet:
     """Return a committed change set with the values that the store assigned, so that a replica in the same state ends equal.
 
-    Appended runs get their positions, and ``after`` the position they follow; an edit gets ``seen`` with the version it met. Its
-    incarnation is empty, because that differs between stores.
+    Appended runs get their positions, and ``after`` the position they follow; an edit gets ``seen`` with the version it met.
+    Its incarnation is empty, because that differs between stores.
     """
     return ChangeSet(
         tuple([_resolved(change, receipt.written[change.id]) for change in changes.changes]), changes.token, changes.at

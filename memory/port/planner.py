@@ -46,12 +46,7 @@ class Step:
 
 @dataclass(slots=True)
 class Explanation:
-    """How a query was answered, as `Store.explain` returns it.
-
-    Attributes:
-        steps: what was done, in order.
-        found: the conversations on the page.
-    """
+    """How a query was answered, as `Store.explain` returns it."""
 
     steps: list[Step] = field(default_factory=list)
     found: int = 0

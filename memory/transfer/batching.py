@@ -15,14 +15,7 @@ _WRITES: Final = (
 
 
 class Cost(NamedTuple):
-    """What an item adds to a commit.
-
-    Attributes:
-        characters: the length of its texts.
-        runs: the number of runs it writes.
-        conversation: the conversation it writes, which no other item of the same commit may write; None: no such limit.
-        namespace: the namespace it is written to: a commit writes to one.
-    """
+    """What an item adds to a commit, which writes to one namespace, and at most once to a ``conversation``."""
 
     characters: int
     runs: int = 1

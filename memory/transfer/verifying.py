@@ -88,10 +88,7 @@ def verify(
         criterion: only the conversations that match on either side.
         all_namespaces: compare every namespace that either side has; by default that of ``source`` with that of ``target``.
         progress: called after each conversation.
-        compared: the counts and digests of both sides; a new one if left out.
-
-    Raises:
-        PersistenceError: a store failed.
+        compared: the counts and digests of both sides.
 
     >>> import memory
     >>> source, target = memory.connect("memory://"), memory.connect("memory://")
@@ -160,11 +157,7 @@ def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> t
 
 
 def digest(store: Store, record: ConversationRecord) -> str:
-    """Return the SHA-256 of everything that a store keeps of a conversation, the same for equal ones on all stores.
-
-    Raises:
-        ConflictError: the conversation no longer has the version of the record.
-    """
+    """Return the SHA-256 of everything that a store keeps of a conversation, the same for equal ones on all stores."""
     sha = hashlib.sha256(compact(head(record)).encode())
     for run in runs_of(store, record):
         sha.update(compact(run).encode())

@@ -17,11 +17,7 @@ _AGE: Final = attrgetter("created_at", "id")  # of several threads of one conver
 
 
 class Threads:
-    """Finds, creates, changes and deletes threads. It remembers nothing: every operation begins with the thread as it is now.
-
-    Attributes:
-        messages: the service's operations on their messages.
-    """
+    """Finds, creates, changes and deletes threads. It remembers nothing: every operation begins with the thread as it is now."""
 
     def __init__(self, http: Http, clock: Callable[[], int]) -> None:
         self.messages = Messages(http)

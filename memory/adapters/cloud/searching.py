@@ -10,11 +10,7 @@ from memory.port.planner import Search
 
 
 class ThreadSearch(Search):
-    """The conversations of a namespace, all of them in memory for one query; the planner checks each.
-
-    It costs one request for each page of 100 threads of the organization, whatever is asked, and none for a single thread: the
-    list has all that a criterion and an order need.
-    """
+    """The conversations of a namespace, all in memory for one query: one request for each 100 threads of the organization."""
 
     def __init__(self, threads: Threads, namespace: str) -> None:
         self._threads = threads

@@ -35,14 +35,8 @@ _SHARDS: Final = 16
 class Writer:
     """Writes change sets on one connection. Rows of runs and of index entries are gathered and written together.
 
-    Attributes:
-        statements: compiled for the connection.
-        cursor: for statements whose result is read at once.
-        unread: for all others. In a pipeline, a result may arrive when its cursor already runs another statement.
-        namespace: where to write.
-        now: microseconds since 1970.
-        careful: look before a conversation is created.
-        replicas: those for which an outbox entry is written.
+    ``cursor`` runs the statements whose result is read at once, ``unread`` all others: in a pipeline, a result may arrive when
+    its cursor already runs another statement. If ``careful``, it looks before it creates a conversation.
     """
 
     statements: Statements

@@ -172,11 +172,7 @@ def file_of(url: URL) -> str | None:
 
 @contextmanager
 def holding(path: str) -> Iterator[None]:
-    """Note a file of sqlite's that stays open between operations.
-
-    Raises:
-        ConfigurationError: this process was forked off while the file was open.
-    """
+    """Note a file of sqlite's that stays open between operations; raise `ConfigurationError` after a fork while it was open."""
     path = os.path.realpath(path)
     _check_not_left_open(path)
     _held.add(path)
@@ -241,11 +237,7 @@ def prepare(driver: PoolProxiedConnection, dialect: Dialect) -> None:
 
 
 def check_file(driver: PoolProxiedConnection) -> None:
-    """Refuse to commit into a file that nobody will find again.
-
-    Raises:
-        StoreUnavailableError: the file was deleted, or another one has its name.
-    """
+    """Refuse to commit into a file that nobody will find again, because it was deleted or another one has its name."""
     file = driver.info.get(_FILE)
     if file is not None and _identity(file.path) != file.identity:
         driver.invalidate()

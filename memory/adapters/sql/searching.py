@@ -32,14 +32,7 @@ Read: TypeAlias = Callable[[Callable[[sa.Connection], Any]], Any]
 
 
 class SqlSearch(Search):
-    """Searches one namespace by one criterion. Each primitive runs one statement, or one for each page, on its own connection.
-
-    Args:
-        read: calls a function with a connection, and returns its result.
-        namespace: where to search.
-        criterion: what to search for.
-        now: the time, in microseconds since 1970.
-    """
+    """Searches one namespace by one criterion. Each primitive runs one statement, or one for each page, on its own connection."""
 
     sorts = True
     walk_limit = 2_000

@@ -28,13 +28,7 @@ class StaleStateError(ConflictError):
 
 @dataclass(slots=True)
 class Edit:
-    """A change, and the state of the memory after it.
-
-    Attributes:
-        change: the change of the conversation; None if there is nothing to write.
-        new: the runs to append.
-        state: the state after the change, with `NEW` as the position of each appended run.
-    """
+    """A change (None if nothing is to be written), its new runs, and the state after it, with the new runs at `NEW`."""
 
     change: Change | None
     new: list[Run]
@@ -42,13 +36,7 @@ class Edit:
 
 
 class Editor:
-    """Makes the edits of one conversation.
-
-    Args:
-        conversation_id: its id.
-        codec: converts runs.
-        trimmed: what happens to runs beyond ``max_runs``.
-    """
+    """Makes the edits of one conversation."""
 
     def __init__(self, conversation_id: str, codec: Codec, trimmed: Trimmed) -> None:
         self.id = conversation_id
@@ -64,12 +52,7 @@ class Editor:
         return Edit(change, new, state)
 
     def edit(self, uow: UnitOfWork, state: MemoryState, diff: Diff, metadata: dict[str, Json]) -> Edit:
-        """Return the edit of an existing conversation.
-
-        Raises:
-            StaleStateError: someone else changed the runs to edit.
-            NotFoundError: the conversation does not exist.
-        """
+        """Return the edit of an existing conversation; raise `StaleStateError` if someone else changed the runs to edit."""
         return _Editing(self, uow, state, diff).edit(metadata)
 
 

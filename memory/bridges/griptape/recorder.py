@@ -43,13 +43,7 @@ _BEHIND: Final = 16  # how many runs of others may follow the runs of a memory t
 class Recorder(ForkAware):
     """One conversation, for the memory of one driver. Safe to use from several threads.
 
-    Args:
-        store: the store of the conversation.
-        conversation_id: its id.
-        codec: converts runs.
-        last: how many runs to load; None for all.
-        trimmed: what happens to runs beyond ``max_runs``.
-        bring: returns the change that imports the conversation from the storage of Griptape's own driver.
+    ``bring`` returns the change that imports the conversation from the storage of Griptape's own driver.
     """
 
     def __init__(
@@ -73,11 +67,7 @@ class Recorder(ForkAware):
     # load
 
     def load(self) -> tuple[list[GriptapeRun], dict[str, Json]]:
-        """Return the visible runs and the conversation's metadata.
-
-        Raises:
-            PersistenceError: the store failed.
-        """
+        """Return the visible runs and the conversation's metadata."""
         with self._lock:
             self._resolve_pending()
             conversation, runs, first = retry_on_conflict(self._load)
@@ -148,11 +138,7 @@ class Recorder(ForkAware):
     # store
 
     def store(self, runs: list[GriptapeRun], meta: dict[str, Any]) -> None:
-        """Write the changes since the last load or store.
-
-        Raises:
-            PersistenceError: the store failed. The next call writes what is missing, exactly once.
-        """
+        """Write the changes since the last load or store. After an error the next call writes what is missing, exactly once."""
         with self._lock:
             snapshot = list(runs)  # another thread may append to the list; it calls store() after this
             digests = list(map(self._codec.digest, snapshot))

@@ -66,11 +66,7 @@ class MemoryState:
         )
 
     def relocated(self, stored: Iterable[KnownRun]) -> "MemoryState":
-        """Return the state with the current position of each run; runs that others removed or replaced are `GONE`.
-
-        Args:
-            stored: all runs of the conversation that are visible or known.
-        """
+        """Return the state with each run's position in ``stored``; runs that others removed or replaced are `GONE`."""
         at = {known.position: known for known in stored}
         known = {*self.runs, *self.detached}
         places = {each: each.position for each in known if each.position in at and at[each.position].id == each.id}
