@@ -18,10 +18,7 @@ from memory.formats.registry import NATIVE, Target, check_options, describe
 from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, read_whole
 
 app = typer.Typer(
-    callback=before_the_command,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    callback=before_the_command, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 
 _Expression = Annotated[

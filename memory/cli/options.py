@@ -52,7 +52,6 @@ class Settings:
 
     @property
     def file(self) -> Path | None:
-        """The store's file, if it is a sqlite file."""
         file = sqlite_file(self.url)
         return None if file is None else Path(file)
 

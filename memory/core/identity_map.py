@@ -52,7 +52,6 @@ class TrackedConversation:
 
     @property
     def is_removed(self) -> bool:
-        """Whether this unit of work has removed the conversation."""
         return self._removed and not self._added
 
     @property
@@ -62,7 +61,6 @@ class TrackedConversation:
 
     @property
     def appended(self) -> list[Run]:
-        """The pending runs."""
         return [Run.from_record(self.id, record) for record in self._append]
 
     def attach(self, conversation: Conversation) -> None:
@@ -167,7 +165,6 @@ class TrackedConversation:
     # commit
 
     def change(self, at: int) -> Change | None:
-        """Return the change of this conversation with this timestamp; None if nothing is pending."""
         create, metadata, expires_at = self._conversation_changes(at)
         edits = metadata is not None or expires_at is not None
         edits_runs = bool(self.removed_before or self.removed_runs or self._replace)
@@ -210,22 +207,18 @@ class TrackedConversation:
         )
 
     def committed(self, change: Change, written: Written | None, at: int) -> None:
-        """Update the state after a commit; nothing is pending then."""
         self._added = self._removed = self.was_absent = False
         self._discard_run_changes()
         if written is None:
             self.seen = self._last_position = None
         elif change.create is not None:
-            self.seen, self._last_position = (
-                ExpectedVersion(written.incarnation, written.version),
-                written.last_position,
-            )
+            self.seen = ExpectedVersion(written.incarnation, written.version)
+            self._last_position = written.last_position
         elif self.seen is not None:
             if change.edits:
                 self.seen = ExpectedVersion(self.seen.incarnation, written.version)
-            if self._last_position == written.last_position - len(
-                change.append
-            ):  # otherwise others appended unseen runs
+            # Otherwise others appended runs that were not seen here.
+            if self._last_position == written.last_position - len(change.append):
                 self._last_position = written.last_position
         if self.conversation is not None and written is not None:
             # If another writer edited the conversation, its version was not read here and must conflict with the next change.
@@ -274,7 +267,6 @@ class Session:
         return list(self._tracked.values())
 
     def release(self, tracked: TrackedConversation) -> None:
-        """Keep only a weak reference to an unchanged conversation."""
         if tracked.conversation is not None and tracked.change(0) is None:
             if self._released is None:
                 self._released = WeakValueDictionary()

@@ -96,17 +96,14 @@ class Store:
 
     @property
     def repository(self) -> Repository:
-        """The repository that stores the conversations."""
         return self._shared.repository
 
     @property
     def namespace_name(self) -> str:
-        """The name of the namespace."""
         return self._namespace
 
     @property
     def max_metadata_values(self) -> int:
-        """How many values one conversation's metadata may hold."""
         return self._shared.max_metadata_values
 
     def namespace(self, name: str) -> Self:

@@ -192,7 +192,6 @@ class Conversations:
             yield from self._walk(criterion, "updated_at", seen)
 
     def _walk(self, criterion: Criterion | None, order: str, seen: set[str] | None) -> Iterator[Conversation]:
-        """Yield page by page, and skip ids already seen."""
         session, cursor = self._session, None
         while True:
             session.check_open()
@@ -347,7 +346,6 @@ class Runs:
         self._session.tracked(conversation_id).clear_runs()
 
     def _read(self, conversation_id: str, window: Window) -> RunList:
-        """Read a window of the stored runs, and apply the pending changes."""
         tracked = self._session.tracked(conversation_id)
         wanted = window.limit
         pending = tracked.appended if window.before is None else []

@@ -13,14 +13,7 @@ from memory.domain.records import (
     decode_object,
     encode_metadata,
 )
-from memory.domain.values import (
-    check_id,
-    decode,
-    encode,
-    new_id,
-    to_datetime,
-    to_microseconds,
-)
+from memory.domain.values import check_id, decode, encode, new_id, to_datetime, to_microseconds
 from memory.errors import CorruptRecordError
 
 

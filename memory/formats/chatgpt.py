@@ -6,6 +6,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from functools import partial
+from operator import attrgetter
 from typing import IO, Any, Final, cast
 
 from memory.domain.entities import Conversation, Run
@@ -54,7 +55,9 @@ def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
 def _read_archive(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     number = 0
     with zipfile.ZipFile(source.file) as archive:
-        members = sorted([each for each in archive.infolist() if _MEMBER.fullmatch(each.filename)], key=_name_of)
+        members = sorted(
+            [each for each in archive.infolist() if _MEMBER.fullmatch(each.filename)], key=attrgetter("filename")
+        )
         if not members:
             yield RejectedConversation(1, "the archive has no conversations.json")
         # `zipfile` never yields more bytes than a member declares, but members may overlap in the file (a zip bomb).
@@ -70,21 +73,13 @@ def _read_archive(source: Source) -> Iterator[ParsedConversation | RejectedConve
                     yield found
 
 
-def _name_of(member: zipfile.ZipInfo) -> str:
-    return member.filename
-
-
 def _read_stream(stream: IO[bytes], source: Source, before: int) -> Iterator[ParsedConversation | RejectedConversation]:
     for number, element in elements(stream, limits=source.limits):
         if isinstance(element, RejectedConversation):
             yield RejectedConversation(before + number, element.reason)
         else:
-            make = partial(_read_tree, f"{source.name}-{before + number}", source.at)
+            make = partial(read_tree, f"{source.name}-{before + number}", at=source.at)
             yield read_json(before + number, element.text, make, limits=source.limits)
-
-
-def _read_tree(id: str, at: int, value: Any) -> Change:
-    return read_tree(id, value, at)
 
 
 def read_tree(id: str, value: Any, at: int) -> Change:

@@ -81,7 +81,6 @@ class Source:
 
     @property
     def file(self) -> IO[bytes]:
-        """The stream, for formats that are read from a file."""
         if self.stream is None:
             raise ConfigurationError(f"{self.name} is not a file")
         return self.stream

@@ -72,7 +72,6 @@ class Change:
 
     @property
     def edits_runs(self) -> bool:
-        """Whether stored runs are removed or replaced."""
         return bool(self.remove_before or self.remove_runs or self.replace_runs)
 
     @property
@@ -99,7 +98,6 @@ class Change:
         )
 
     def expiry(self, before: int | None) -> int | None:
-        """Return the conversation's expiry after this change."""
         if self.expires_at is None:
             return before
         return None if self.expires_at == NEVER else self.expires_at
@@ -120,7 +118,6 @@ class Change:
 
     @property
     def gives_positions(self) -> bool:
-        """Whether the appended runs already have positions."""
         return bool(self.append) and self.append[0].position > 0
 
 
@@ -144,7 +141,6 @@ class ChangeSet:
         return cls(tuple(sorted(changes, key=attrgetter("id"))), at=at)
 
     def __post_init__(self) -> None:
-        """Reject two changes of one conversation, which stores would apply differently."""
         if len({change.id for change in self.changes}) < len(self.changes):
             ids = [change.id for change in self.changes]
             twice = next(id for id in ids if ids.count(id) > 1)

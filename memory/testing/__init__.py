@@ -10,25 +10,11 @@ The tests may share one repository, because each works in its own namespace. `Re
 random examples for each property. The suite needs pytest and hypothesis; the rest of the package does not import it.
 """
 
+from pkgutil import iter_modules
+
 import pytest
 
-pytest.register_assert_rewrite(
-    *(
-        f"{__name__}.{module}"
-        for module in (
-            "base",
-            "conflicts",
-            "expiry",
-            "ordering",
-            "planning",
-            "queries",
-            "random_queries",
-            "round_trips",
-            "state_machine",
-            "units_of_work",
-        )
-    )
-)
+pytest.register_assert_rewrite(*[f"{__name__}.{module.name}" for module in iter_modules(__path__)])
 
 from memory.testing.conflicts import Conflicts, Replays  # noqa: E402  # after the line that makes their asserts speak
 from memory.testing.expiry import Expiry  # noqa: E402

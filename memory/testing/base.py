@@ -31,7 +31,6 @@ class Clock:
         self.time = 1_700_000_000_000_000
 
     def __call__(self) -> int:
-        """Return the current time."""
         return self.time
 
     def advance(self, microseconds: int = 1_000_000) -> None:
@@ -72,12 +71,10 @@ class Contract:
 
     @pytest.fixture
     def store(self, repository: Repository) -> Store:
-        """Return a store in a new namespace."""
         return new_store(repository)
 
     @pytest.fixture
     def clock(self, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Clock:
-        """Return the clock of the repository, which the test advances."""
         clock = Clock()
         monkeypatch.setattr(repository, "clock", clock)
         return clock

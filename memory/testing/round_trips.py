@@ -13,27 +13,23 @@ from memory.domain.entities import Conversation, Run
 from memory.domain.values import MAX_DEPTH, Json, new_id
 from memory.errors import InvalidValueError
 from memory.testing import strategies
-from memory.testing.base import Contract, put, read, read_runs, run, run_states, sibling, snapshot, text_of
+from memory.testing.base import Contract, do, put, read, read_runs, run, run_states, sibling, snapshot, text_of
 from memory.transfer import batching, copy_conversation
 
 ODD_IDS = (
-    " ",
-    "a",
-    "A",
-    "a ",
-    "'; drop table conversations; --",
-    '"quoted"',
-    "100%_[x]",
-    "a/b\\c:d#e?f&g=h",
-    "{hash}:*",
-    "..",
-    "😀",
-    "\u00e9",
-    "e\u0301",
-    "\uffff",
-    "\u202eright to left",
-    "x" * 255,
-    "😀" * 255,
+    *(
+        " ",
+        "a",
+        "A",
+        "a ",
+        "'; drop table conversations; --",
+        '"quoted"',
+        "100%_[x]",
+        "a/b\\c:d#e?f&g=h",
+        "{hash}:*",
+        "..",
+    ),
+    *("😀", "\u00e9", "e\u0301", "\uffff", "\u202eright to left", "x" * 255, "😀" * 255),
 )
 TOKYO = timezone(timedelta(hours=9))
 
@@ -56,8 +52,7 @@ class RoundTrips(Contract):
 
         def comes_back(content: tuple[Json, Json, dict[str, Json]]) -> None:
             given = Run(*content)
-            with store.begin() as uow:
-                uow.runs.append("a", given)
+            do(store, lambda uow: uow.runs.append("a", given))
             stored = store.begin().runs.last("a", 1)
             assert run_states(stored) == (given.to_record(read(store, "a").last_position),)
 

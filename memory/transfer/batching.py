@@ -9,9 +9,8 @@ T = TypeVar("T")
 MOST_CHARACTERS: Final = 4_000_000
 MOST_RUNS: Final = 5_000
 MOST_CONVERSATIONS: Final = 1_000
-_WRITES: Final = (
-    12  # of a conversation beside its runs, with some metadata, in a store that limits the writes of a commit
-)
+# Writes of a conversation beside its runs, with some metadata, in a store that limits the writes of a commit.
+_WRITES: Final = 12
 
 
 class Cost(NamedTuple):

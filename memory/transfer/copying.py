@@ -217,7 +217,6 @@ class _OneCopy:
     progress: Callable[[Totals], object] = lambda _: None
 
     def copy(self) -> Outcome:
-        """Copy the conversation; start again if others write it meanwhile."""
         return retry_on_conflict(self._try)
 
     def _try(self) -> Outcome:
@@ -252,7 +251,6 @@ class _OneCopy:
         return "removed"
 
     def _replace(self, ours: ConversationRecord, theirs: ConversationRecord | None) -> Outcome:
-        """Create the conversation, in place of what the target has."""
         pieces = run_batches(runs_of(self.source, ours))
         piece, following = next(pieces, []), next(pieces, None)
         last_position = piece[-1].position if piece else 0
@@ -281,7 +279,6 @@ class _OneCopy:
         return missing
 
     def _continue(self, ours: ConversationRecord, theirs: ConversationRecord, missing: Iterator[RunRecord]) -> Outcome:
-        """Append what the target lacks."""
         if head(ours) == head(theirs):
             return "equal"
         pieces = run_batches(missing)

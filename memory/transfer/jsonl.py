@@ -21,21 +21,11 @@ from memory.transfer.reading import read_whole
 _ToText: TypeAlias = Callable[[Json, str], str]
 _BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that may hold byte strings
 _MOST: Final = ALL_RUNS // 2  # half of all positions and versions are left for what is appended later
-_CONVERSATION_KEYS: Final = frozenset(
-    [
-        "namespace",
-        "id",
-        "metadata",
-        "version",
-        "created_at",
-        "updated_at",
-        "expires_at",
-        "last_position",
-        "byte_strings",
-        "runs",
-    ]
-)
-_RUN_KEYS: Final = frozenset(["position", "id", "created_at", "input", "output", "metadata", "byte_strings"])
+_RUN_KEYS: Final = frozenset([*RunRecord._fields, "byte_strings"])
+_CONVERSATION_KEYS: Final = frozenset([*ConversationRecord._fields, "namespace", "byte_strings", "runs"]) - {
+    "incarnation",
+    "run_count",
+}
 
 
 def read_lines(

@@ -37,7 +37,6 @@ class Limits:
         return f"{what}; if that is intended, raise the limit: --max-{name}, or Limits({name}=...)"
 
     def too_long(self, what: str) -> str:
-        """Return the reason for rejecting text longer than ``line`` bytes."""
         return self.refusal("line", f"{what} is longer than {self.line:,} bytes")
 
     def has_too_many_values(self, text: bytes) -> bool:
@@ -45,7 +44,6 @@ class Limits:
         return len(text) > self.values and sum(map(text.count, (b",", b"[", b"{"))) > self.values
 
     def too_many(self) -> str:
-        """Return the reason for rejecting JSON with more than ``values`` values."""
         return self.refusal("values", f"it has more than {self.values:,} values")
 
     def check_unpacked(self, unpacked: int, packed: int) -> None:

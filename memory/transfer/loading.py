@@ -105,9 +105,8 @@ class Loader(ABC):
         if len(part) == 1:
             self._handle(store, part[0], error)
             return []
-        if (
-            isinstance(error, AlreadyExistsError) and self.on_conflict != "fail"
-        ):  # then those before it are written first
+        # To fail, the conversations before the existing one are written first, by dividing the part.
+        if isinstance(error, AlreadyExistsError) and self.on_conflict != "fail":
             with store.begin() as uow:
                 existing = {one.change.id: one for one in part if one.change.id in uow.conversations}
             for one in existing.values():

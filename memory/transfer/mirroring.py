@@ -215,7 +215,6 @@ class _Relay:
     done: Relayed
 
     def run(self) -> Relayed:
-        """Deliver all entries."""
         with self.primary.repository.relaying(self.done.replica) as outbox:
             if outbox is None:
                 self.done.busy = True

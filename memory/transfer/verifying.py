@@ -48,7 +48,6 @@ class Side:
     _hash: Any = field(default_factory=hashlib.sha256)
 
     def add(self, namespace: str, record: ConversationRecord, digest: str) -> None:
-        """Count a conversation."""
         self.conversations += 1
         self.runs += record.run_count
         self._hash.update(f"{namespace}\n{digest}\n".encode())
@@ -131,10 +130,8 @@ def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> t
 
     def count(pair: Pair, digests: list[str]) -> None:
         for side, record, text in zip((compared.source, compared.target), pair, digests, strict=True):
-            if record is not None:
-                side.add(
-                    source.namespace_name, record, text
-                )  # the source's name on both sides: the target's may be another one
+            if record is not None:  # the source's name on both sides: the target's may be another one
+                side.add(source.namespace_name, record, text)
 
     def compare_now() -> tuple[str, ...]:
         conversation_id = one_of(*found).id

@@ -127,7 +127,6 @@ class Http:
         return Page(items, at, size, begin, end, total)
 
     def delete(self, *path: str) -> None:
-        """Delete something; it may be gone already."""
         with suppress(MissingError):
             self.surely(lambda: self.send("DELETE", path), None, f"the removal of {'/'.join(path)}")
 
@@ -178,7 +177,6 @@ class Http:
         return fields
 
     def _words(self, response: requests.Response) -> str:
-        """Return what the service says about an error, if anything."""
         try:
             messages = [str(error["message"]) for error in response.json()["errors"]]
         except (ValueError, LookupError, TypeError, RecursionError):
@@ -187,7 +185,6 @@ class Http:
 
 
 def _delay(attempt: int) -> float:
-    """Return how long to wait after so many attempts, with jitter."""
     longest: float = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (attempt - 1))
     return random.uniform(0.5, 1.0) * longest  # noqa: S311  # jitter is no secret
 

@@ -48,7 +48,6 @@ class Session(ForkAware):
             session.mount(prefix, copy(adapter))
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Put the key into a request."""
         request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 

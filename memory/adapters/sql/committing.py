@@ -12,15 +12,7 @@ from memory.adapters.sql.statements import Statements, record_of
 from memory.domain.records import ConversationRecord, RunRecord, check_record, decode_metadata
 from memory.domain.values import LARGEST
 from memory.errors import CorruptRecordError
-from memory.port.changes import (
-    Change,
-    ChangeSet,
-    Receipt,
-    Written,
-    assign_positions,
-    check_preconditions,
-    missing_runs,
-)
+from memory.port.changes import Change, ChangeSet, Receipt, Written, assign_positions, check_preconditions, missing_runs
 from memory.port.index import Entry, entries
 from memory.port.outbox import dump, resolved
 
@@ -170,7 +162,6 @@ class Writer:
         return Written(after.version, after.incarnation, after.run_count, after.last_position)
 
     def _edit_runs(self, change: Change, key: int) -> int:
-        """Remove and replace stored runs; return how many were removed."""
         removed = len(change.remove_runs)
         if change.remove_before:
             removed += len(self._execute("remove_runs_before", key=key, before=change.remove_before).fetchall())

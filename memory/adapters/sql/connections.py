@@ -26,9 +26,8 @@ _STEPS: Final = 100_000
 
 _FILE, _READY = "memory_file", "memory_ready"  # in the `info` of a connection
 
-_listening: Final[WeakSet[Dialect]] = (
-    WeakSet()
-)  # each engine has one of its own, and shares it with what its options make
+# Each engine has a dialect of its own, and shares it with what its options make.
+_listening: Final[WeakSet[Dialect]] = WeakSet()
 _opened: Final[WeakSet[Dialect]] = WeakSet()  # of sqlite's, those whose file was there
 _left_open: Final[set[str]] = set()
 """Files that the parent of this process had open at the fork."""
@@ -98,11 +97,9 @@ class Connections(ForkAware):
         return True
 
     def leave(self) -> None:
-        """End an operation."""
         self._inside.discard(get_ident())
 
     def take(self) -> PoolProxiedConnection:
-        """Return a connection; `give_back` is to have it afterwards."""
         try:
             return self._kept.pop()
         except IndexError:
@@ -116,7 +113,6 @@ class Connections(ForkAware):
             driver.close()
 
     def close(self) -> None:
-        """Give to the pool what is kept."""
         while self._kept:
             self._kept.pop().close()
 
@@ -197,7 +193,6 @@ def _check_not_left_open(path: str) -> None:
 
 
 def _connecting(dialect: Dialect, _: object, arguments: list[Any], options: dict[str, Any]) -> None:
-    """Look, or say, before an engine connects."""
     if dialect.name != "sqlite":
         from memory.adapters.sql.postgresql import say_how_to_connect
 
@@ -212,7 +207,6 @@ def _connecting(dialect: Dialect, _: object, arguments: list[Any], options: dict
 
 
 def _connected(connection: object, record: ConnectionPoolEntry) -> None:
-    """Prepare a connection before SQLAlchemy itself asks it anything."""
     if isinstance(connection, sqlite3.Connection):
         connection.set_progress_handler(_is_late, _STEPS)
         path = connection.execute("PRAGMA database_list").fetchone()[2]

@@ -79,9 +79,8 @@ def _open_sqlite(url: str) -> tuple[Engine, float]:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(
-            "BEGIN"
-        )  # SQLAlchemy's transactions are real ones, those of an application that joins too
+        # SQLAlchemy's transactions are real ones, those of an application that joins too.
+        connection.exec_driver_sql("BEGIN")
 
     return engine, timeout
 

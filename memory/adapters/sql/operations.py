@@ -57,7 +57,6 @@ class SqlCommits(Repository):
         return self._read(lambda connection: with_cursor(connection.connection, work))
 
     def _fetch(self, name: str, values: Mapping[str, object]) -> Any:
-        """Return the first row that a statement finds."""
         return self._look(lambda cursor: self._statements.execute(cursor, name, values).fetchone())
 
     @limited

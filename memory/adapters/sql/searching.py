@@ -176,7 +176,6 @@ class SqlSearch(Search):
 
 
 def _fits(plan: Plan) -> bool:
-    """Whether one statement can hold a plan."""
     depths, keys = zip(*_parts(plan, 1), strict=True)
     return len(depths) <= _PARTS_AT_MOST and max(depths) <= _DEPTH_AT_MOST and sum(keys) <= _KEYS_AT_MOST
 
@@ -208,7 +207,6 @@ def _finds(lookup: Lookup) -> sa.ColumnElement[bool]:
 
 
 def _columns(order: Order) -> Columns:
-    """Return the columns that an order sorts by."""
     if order.path:
         return [_placed.c.value, _c.id]
     return [_c.id] if order.field == "id" else [_c[order.field], _c.id]

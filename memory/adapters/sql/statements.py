@@ -192,7 +192,6 @@ class Statements:
         return known[key]
 
     def execute(self, cursor: DBAPICursor, name: str, values: Mapping[str, object]) -> DBAPICursor:
-        """Run one statement on the driver's cursor; return that."""
         text, names, constants = self._compiled[name]
         if constants:
             values = {**constants, **values}

@@ -44,7 +44,6 @@ class Editor:
         self.trimmed: Trimmed = trimmed
 
     def create(self, diff: Diff, metadata: dict[str, Json], at: int) -> Edit:
-        """Return the edit that creates the conversation."""
         new = [self.codec.to_ours(run) for run in diff.append]
         record = ConversationRecord(self.id, metadata_text(metadata), 1, "", 0, 0, at, at, None)
         change = Change(self.id, create=record, append=tuple([run.to_record() for run in new]))
@@ -85,7 +84,6 @@ class _Editing:
         return Edit(self._change(after, remove, hide), self._new, after)
 
     def _change(self, after: MemoryState, remove: list[KnownRun], hide: list[KnownRun]) -> Change | None:
-        """Return the change that edits the conversation; None if there is nothing to change."""
         conversation = self._uow.conversations.get(self._id)
         record = cast(ConversationRecord, conversation.record)
         if record.incarnation != self._state.incarnation:
@@ -152,7 +150,6 @@ class _Editing:
         self._stored.update({cast(int, run.position): run for run in runs})
 
     def _written(self) -> dict[int, Run]:
-        """Return the runs that replace stored ones, by position."""
         written: dict[int, Run] = {}
         for at, write in self._diff.write.items():
             stored = self._stored[at]

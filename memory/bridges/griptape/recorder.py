@@ -61,13 +61,11 @@ class Recorder(ForkAware):
         watch(self)
 
     def after_fork_in_child(self) -> None:
-        """Replace the lock, which another thread may have held at the fork."""
         self._lock = RLock()
 
     # load
 
     def load(self) -> tuple[list[GriptapeRun], dict[str, Json]]:
-        """Return the visible runs and the conversation's metadata."""
         with self._lock:
             self._resolve_pending()
             conversation, runs, first = retry_on_conflict(self._load)
@@ -224,13 +222,10 @@ class Recorder(ForkAware):
         self._pending = None
 
     def _written(self, planned: Edit, receipt: Receipt) -> None:
-        """Update the state after a commit."""
         written = cast(Written, receipt.written[self._id])
         state, before = planned.state, planned.state.incarnation
         state = state.appended(self._positions(planned.new, state.last_position, written))
-        if (
-            before is not None and written.incarnation != before
-        ):  # someone else replaced the conversation before the append
+        if before is not None and written.incarnation != before:  # someone else replaced the conversation in between
             new = {index for index, known in enumerate(planned.state.runs) if known.position == NEW}
             runs = [known if index in new else known._replace(position=GONE) for index, known in enumerate(state.runs)]
             state = MemoryState(runs, metadata=state.metadata, last_position=written.last_position)
