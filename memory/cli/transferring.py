@@ -26,7 +26,7 @@ from memory.formats.envelopes import write_envelope
 from memory.formats.griptape_local import ENDING, stem_of
 from memory.formats.registry import FORMATS, NATIVE
 from memory.port.urls import redact
-from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, RejectedConversation, Totals, dump, read_whole, restore
+from memory.transfer import Limits, OnConflict, RejectedConversation, Totals, dump, read_whole, restore
 from memory.transfer.verifying import has_any
 
 _NAMED: Final = 3  # skipped conversations that are named
@@ -41,14 +41,13 @@ def import_sources(
     store: Store,
     names: list[str],
     on_conflict: OnConflict,
-    format: str = NATIVE,
-    options: Mapping[str, str] | None = None,
+    format: str,
+    options: Mapping[str, str],
     *,
-    limits: Limits = DEFAULT_LIMITS,
-    all_namespaces: bool = False,
+    limits: Limits,
+    all_namespaces: bool,
 ) -> Totals:
     """Import from files (``-`` is stdin) or servers; report what cannot be read as it occurs, and a summary even on error."""
-    options = options or {}
     if "id" in options and len(names) > 1:
         raise ConfigurationError(f"--id is for one conversation, and there are {len(names)} files")
     totals, skipped = Totals(), list[str]()
@@ -159,9 +158,8 @@ def _export_folder(store: Store, folder: Path, criterion: Criterion | None, orde
         with store.begin() as uow, progress(str(folder), lambda: count(store, criterion)) as advance:
             for conversation in uow.conversations.iterate(criterion, order=order):
                 try:
-                    exported += _export_griptape(
-                        store, conversation, str(folder / f"{stem_of(conversation.id)}{ENDING}")
-                    )
+                    file = folder / f"{stem_of(conversation.id)}{ENDING}"
+                    exported += _export_griptape(store, conversation, str(file))
                 except OSError as error:
                     if error.errno not in _UNNAMEABLE:
                         raise

@@ -32,9 +32,7 @@ ENTRY_POINTS: Final = "memory.adapters"
 def open_repository(url: str) -> Repository:
     """Open the repository that a URL names. Errors never quote the URL: any part of a wrong URL may be a password."""
     if not isinstance(url, str) or "://" not in url:
-        raise ConfigurationError(
-            "a store's URL looks like sqlite:///conversations.db or postgresql+psycopg://host/database"
-        )
+        raise ConfigurationError("a store's URL looks like sqlite:///conversations.db or postgresql+psycopg://host/db")
     if not url.isprintable() or url != url.strip():
         raise ConfigurationError(
             "the URL begins or ends with a blank, or contains a control character such as a line break"

@@ -14,22 +14,6 @@ from memory.port.repository import Repository
 class TrackedConversation:
     """State of one conversation in a unit of work: what was read, and the pending changes."""
 
-    __slots__ = (
-        "_added",
-        "_after",
-        "_append",
-        "_last_position",
-        "_remove_after",
-        "_removed",
-        "_replace",
-        "conversation",
-        "id",
-        "removed_before",
-        "removed_runs",
-        "seen",
-        "was_absent",
-    )
-
     def __init__(self, conversation_id: str) -> None:
         self.id = conversation_id
         self.conversation: Conversation | None = None
@@ -228,8 +212,6 @@ class TrackedConversation:
 class Session:
     """The conversations of one unit of work."""
 
-    __slots__ = ("_check_store", "_ended", "_released", "_tracked", "is_in_doubt", "namespace", "repository")
-
     def __init__(self, repository: Repository, namespace: str, check_store: Callable[[], object]) -> None:
         self.repository = repository
         self.namespace = namespace
@@ -251,9 +233,8 @@ class Session:
         if type(conversation_id) is not str:  # may not even be hashable
             check_id(conversation_id, "the conversation's id")
         if (tracked := self._tracked.get(conversation_id)) is None:
-            tracked = self._tracked[conversation_id] = TrackedConversation(
-                check_id(conversation_id, "the conversation's id")
-            )
+            check_id(conversation_id, "the conversation's id")
+            tracked = self._tracked[conversation_id] = TrackedConversation(conversation_id)
             if self._released and (conversation := self._released.pop(conversation_id, None)) is not None:
                 tracked.attach(conversation)
         return tracked

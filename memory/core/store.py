@@ -145,9 +145,7 @@ class Store:
         if connection is None:
             return UnitOfWork(self.repository, self._namespace, self.commit, self._check_open)
         joined = self.repository.joining(connection)
-        return UnitOfWork(
-            joined, self._namespace, lambda changes: self._commit_joined(joined, changes), self._check_open
-        )
+        return UnitOfWork(joined, self._namespace, partial(self._commit_joined, joined), self._check_open)
 
     def run(
         self, work: Callable[[UnitOfWork], T], retries: int = 5, sleep: Callable[[float], object] = time.sleep

@@ -107,8 +107,6 @@ class UnitOfWork:
 class Conversations:
     """The conversations of a unit of work, as a collection."""
 
-    __slots__ = ("_session",)
-
     def __init__(self, session: Session) -> None:
         self._session = session
 
@@ -247,8 +245,6 @@ class Runs:
     runs.
     """
 
-    __slots__ = ("_session",)
-
     def __init__(self, session: Session) -> None:
         self._session = session
 
@@ -356,9 +352,8 @@ class Runs:
             # Read additional runs in place of those that this unit of work removes.
             after = max(window.after, min(tracked.removed_before, ALL_RUNS) - 1)
             limit = None if wanted is None else wanted + len(tracked.removed_runs)
-            read = self._session.repository.runs(
-                self._session.namespace, conversation_id, replace(window, after=after, limit=limit)
-            )
+            wider = replace(window, after=after, limit=limit)
+            read = self._session.repository.runs(self._session.namespace, conversation_id, wider)
             tracked.record_read(read.seen, read.last_position)
             stored = tracked.overlay(read.runs)
             if wanted is not None:

@@ -159,9 +159,8 @@ class _Translation:
         else:
             name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name not in _FUNCTIONS:
-            raise self._error(
-                node, f"there is no function {name}(), only {', '.join(f'{known}()' for known in _FUNCTIONS)}"
-            )
+            known = ", ".join(f"{known}()" for known in _FUNCTIONS)
+            raise self._error(node, f"there is no function {name}(), only {known}")
         count, function = _FUNCTIONS[name]
         if len(arguments) != count or node.keywords or any(isinstance(argument, ast.Starred) for argument in arguments):
             raise self._error(node, f"{name}() takes a path" + (" and a value" if count > 1 else ""))

@@ -55,18 +55,15 @@ def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
 def _read_archive(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     number = 0
     with zipfile.ZipFile(source.file) as archive:
-        members = sorted(
-            [each for each in archive.infolist() if _MEMBER.fullmatch(each.filename)], key=attrgetter("filename")
-        )
+        members = [each for each in archive.infolist() if _MEMBER.fullmatch(each.filename)]
+        members.sort(key=attrgetter("filename"))
         if not members:
             yield RejectedConversation(1, "the archive has no conversations.json")
         # `zipfile` never yields more bytes than a member declares, but members may overlap in the file (a zip bomb).
         source.limits.check_unpacked(sum(each.file_size for each in members), source.file.seek(0, os.SEEK_END))
         for member in members:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise NotImplementedError(
-                    f"{member.filename} has a compression method that ChatGPT's export does not use"
-                )
+                raise NotImplementedError(f"{member.filename} has a compression that ChatGPT's export does not use")
             with archive.open(member) as stream:
                 for found in _read_stream(stream, source, number):
                     number = found.number
@@ -186,9 +183,9 @@ def _value_of(content: dict[str, Any]) -> Json:
     """Return the text of pure text content, and any other content unchanged."""
     parts = content.get("parts")
     is_text = list(content) == ["content_type", "parts"] and content["content_type"] == "text"
-    return cast(
-        "Json", parts[0] if is_text and isinstance(parts, list) and list(map(type, parts)) == [str] else content
-    )
+    if is_text and isinstance(parts, list) and list(map(type, parts)) == [str]:
+        return cast("str", parts[0])
+    return cast("Json", content)
 
 
 def _pack(key: str, node: Any) -> Json:

@@ -52,7 +52,6 @@ class RepositoryContract(
     def __init_subclass__(cls) -> None:
         """Raise `TypeError` if the subclass overrides a test."""
         super().__init_subclass__()
-        if overridden := sorted(
-            name for name in vars(cls) if name.startswith("test_") and hasattr(RepositoryContract, name)
-        ):
+        tests = {name for name in dir(RepositoryContract) if name.startswith("test_")}
+        if overridden := sorted(tests & vars(cls).keys()):
             raise TypeError(f"{cls.__name__} overrides tests of the contract: {', '.join(overridden)}")

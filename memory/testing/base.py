@@ -234,8 +234,6 @@ def walk(store: Store, criterion: Criterion | None = None, *, order: str = "id",
         if (cursor := page.cursor) is None:
             break
     sizes = [len(page) for page in pages]
-    assert all(size == limit for size in sizes[:-1]), (
-        f"a page before the last is not full: sizes {sizes}, limit {limit}"
-    )
+    assert all(size == limit for size in sizes[:-1]), f"only the last page may not be full: {sizes}, limit {limit}"
     assert len(pages) == 1 or 0 < sizes[-1] <= limit, f"a cursor led to a page of {sizes[-1]} conversations"
     return [conversation for page in pages for conversation in page]

@@ -97,9 +97,8 @@ class RoundTrips(Contract):
         for at, other in enumerate(namespaces):
             uow = other.begin()
             found = uow.conversations.find(order="id", limit=100).items
-            assert [(one.id, one.metadata) for one in found] == [
-                (id_, {"id": id_, "at": at}) for id_ in sorted(ODD_IDS)
-            ]
+            expected = [(id_, {"id": id_, "at": at}) for id_ in sorted(ODD_IDS)]
+            assert [(one.id, one.metadata) for one in found] == expected
             runs = [(run.id, run.input, run.output) for id_ in ODD_IDS for run in uow.runs.list(id_)]
             assert runs == [(id_, id_, at) for id_ in ODD_IDS]
 

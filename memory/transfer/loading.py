@@ -169,9 +169,8 @@ def restore(
     >>> restore(memory.connect("memory://"), read_lines(io.BytesIO(b'{"id": "support-42"}'))).conversations
     1
     """
-    restoring = _Restore(
-        store, on_conflict, Totals() if totals is None else totals, progress, all_namespaces, on_refusal, on_skipped
-    )
+    totals = Totals() if totals is None else totals
+    restoring = _Restore(store, on_conflict, totals, progress, all_namespaces, on_refusal, on_skipped)
     restoring.load(restoring.parsed(lines))
     return restoring.totals
 

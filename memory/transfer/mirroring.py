@@ -124,9 +124,7 @@ class MirroredStore(Store):
     @contextmanager
     def _former(self, replica: str) -> Iterator[Outbox]:
         if replica in self._replicas:
-            raise ConfigurationError(
-                f"{replica!r} is a replica of this store: the change sets have to be delivered to it"
-            )
+            raise ConfigurationError(f"{replica!r} is a replica of this store: its change sets have to be delivered")
         self.ensure_ready()
         with self.repository.relaying(replica) as outbox:
             if outbox is None:

@@ -113,9 +113,8 @@ def runs_of(store: Store, record: ConversationRecord) -> Iterator[RunRecord]:
         if now is None or version_of(now) != version_of(record) or (count != record.run_count and now != record):
             raise _changed(record)
     if count != record.run_count:
-        raise CorruptRecordError(
-            f"conversation {record.id!r} has {count:,} runs, but its record says {record.run_count:,}"
-        )
+        what = f"conversation {record.id!r} has {count:,} runs"
+        raise CorruptRecordError(f"{what}, but its record says {record.run_count:,}")
 
 
 def runs_in(store: Store, record: ConversationRecord, window: Window) -> tuple[Run, ...]:

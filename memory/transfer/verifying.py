@@ -200,9 +200,7 @@ def has_any(store: Store, criterion: Criterion | None = None) -> bool:
 
 def pairs(source: Store, target: Store, criterion: Criterion | None) -> Iterator[Pair]:
     """Yield pairs of the conversations with the same id that match in either store, ordered by id."""
-    here, there = (
-        map(_record, store.begin().conversations.iterate(criterion, order="id")) for store in (source, target)
-    )
+    here, there = [map(_record, store.begin().conversations.iterate(criterion)) for store in (source, target)]
     return outer_join(here, there, lambda record: record.id)
 
 

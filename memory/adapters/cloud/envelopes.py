@@ -15,13 +15,8 @@ from memory.errors import PersistenceError
 RESERVED: Final = "conversation_memory"  # our key in the metadata of threads and messages
 RUN_ID: Final = "run_id"  # the key in a message's metadata under which Griptape keeps the run's id
 JSON_TEXT, ARTIFACT = "json", "artifact"  # how a message holds a value that is not a plain text
-UNREADABLE: Final = (
-    LookupError,
-    TypeError,
-    ValueError,
-    RecursionError,
-    PersistenceError,
-)  # raised by a damaged envelope
+# Raised by a damaged envelope:
+UNREADABLE: Final = (LookupError, TypeError, ValueError, RecursionError, PersistenceError)
 _FORMATS: Final = (1, 2)  # 1: older, with ranges of missing positions
 _NOT_PLAIN: Final = re.compile(r"[0-9]{19}|\\u0000")
 
@@ -76,9 +71,8 @@ class MessageEnvelope(NamedTuple):
             return None
         if fields["format"] == 1:
             fields["run"] = fields["position"], "", "", "", fields.get("text", "{}"), fields["created_at"]
-        one = cls(**{name: fields[name] for name in cls._fields if name in fields})._replace(
-            run=RunRecord(*fields["run"])
-        )
+        one = cls(**{name: fields[name] for name in cls._fields if name in fields})
+        one = one._replace(run=RunRecord(*one.run))
         for number in (one.run.position, one.shift):
             check_run(one.run._replace(position=number), "the run")
         if not {one.input, one.output} <= {None, JSON_TEXT, ARTIFACT}:

@@ -72,9 +72,8 @@ class Http:
             if seconds < _LEAST:
                 raise StoreUnavailableError(f"{what} to {self.host}: the time-out of {self._timeout:g} s is over")
             try:
-                return self._read(
-                    self.session.request(seconds, method, self.host, url, json=body, params=parameters), what
-                )
+                response = self.session.request(seconds, method, self.host, url, json=body, params=parameters)
+                return self._read(response, what)
             except UnansweredError as error:
                 if error.may_be_done and method != "GET":
                     raise

@@ -44,9 +44,8 @@ class Writer:
 
     def write(self, changes: ChangeSet) -> Receipt:
         """Write everything, the receipt last: its token is what a second commit of the same change set stumbles over."""
-        written = {
-            change.id: self._append(change, changes.at) or self._apply(change, changes.at) for change in changes.changes
-        }
+        at = changes.at
+        written = {change.id: self._append(change, at) or self._apply(change, at) for change in changes.changes}
         receipt = Receipt(changes.token, written)
         self._send_many("add_run", self._run_rows)
         self._send_many("add_entry", self._entry_rows)
@@ -105,9 +104,7 @@ class Writer:
             return None
         key, version, run_count, last_position = row
         if not (type(run_count) is type(last_position) is int and size <= run_count <= last_position <= LARGEST):
-            raise CorruptRecordError(
-                f"conversation {change.id!r} is stored but its run_count or last_position is damaged"
-            )
+            raise CorruptRecordError(f"conversation {change.id!r} is stored with a damaged run_count or last_position")
         self._add_runs(key, assign_positions(change, last_position - size)[0])
         return Written(version, str(key), run_count, last_position)
 

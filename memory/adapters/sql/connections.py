@@ -85,9 +85,7 @@ class Connections(ForkAware):
             self._inside.discard(me)
             gate.wait(remaining(self._timeout))
             if remaining(1) <= 0:
-                raise StoreUnavailableError(
-                    f"{self._engine.url}: the process took too long to fork; nothing was written"
-                )
+                raise StoreUnavailableError(f"{self._engine.url}: the process forked for too long; nothing was written")
             self._inside.add(me)
         if self._is_for_one_thread:
             self._thread = self._thread or me

@@ -155,9 +155,8 @@ class SqlSearch(Search):
 
         A conversation is repeated if several look-ups, or several elements of a list, find it.
         """
-        found = [
-            sa.select(_e.conversation_key).where(_e.namespace == self._namespace, _finds(lookup)) for lookup in lookups
-        ]
+        keys = sa.select(_e.conversation_key).where(_e.namespace == self._namespace)
+        found = [keys.where(_finds(lookup)) for lookup in lookups]
         return found[0] if len(found) == 1 else sa.union_all(*found)
 
     def _holds(self, plan: Plan) -> sa.ColumnElement[bool]:

@@ -138,9 +138,8 @@ class _Comparison:
         # Others may have moved our runs, so a restored run precedes them only if its position does.
         is_restored = any(index < self._first for index in known)
         order = [self._known[index].position for index in known] if is_restored else known
-        return all(
-            before < after for before, after in pairwise([each for each in order if not is_restored or each != GONE])
-        )
+        order = [each for each in order if not is_restored or each != GONE]
+        return all(before < after for before, after in pairwise(order))
 
     def _keep_positions(self) -> None:
         for item in self._items:

@@ -95,13 +95,9 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         except BaseException:
             self.close()
             raise
+        codec = Codec(self.artifacts)
         self._recorder = Recorder(
-            self._store,
-            self.conversation_id,
-            Codec(self.artifacts),
-            last=self.last,
-            trimmed=self.trimmed,
-            bring=self._bring,
+            self._store, self.conversation_id, codec, last=self.last, trimmed=self.trimmed, bring=self._bring
         )
 
     def _open(self) -> Store:
@@ -166,16 +162,8 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         old conversation is in another database than 0, because Redis can search in database 0 only. Without a
         ``conversation_id`` each driver has a new one. ``client`` reads the old conversation.
         """
-        place = places.redis(
-            host,
-            port,
-            index,
-            db=db,
-            username=username,
-            password=password,
-            conversation_id=conversation_id,
-            client=client,
-        )
+        url = places.redis_url(host, port, username, password)
+        place = places.redis(url, index, db, conversation_id, client)
         return cls(**{**place, **options})
 
     @classmethod

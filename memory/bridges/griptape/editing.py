@@ -35,37 +35,30 @@ class Edit:
     state: MemoryState
 
 
-class Editor:
-    """Makes the edits of one conversation."""
-
-    def __init__(self, conversation_id: str, codec: Codec, trimmed: Trimmed) -> None:
-        self.id = conversation_id
-        self.codec = codec
-        self.trimmed: Trimmed = trimmed
-
-    def create(self, diff: Diff, metadata: dict[str, Json], at: int) -> Edit:
-        new = [self.codec.to_ours(run) for run in diff.append]
-        record = ConversationRecord(self.id, metadata_text(metadata), 1, "", 0, 0, at, at, None)
-        change = Change(self.id, create=record, append=tuple([run.to_record() for run in new]))
-        state = MemoryState(diff.runs, metadata=metadata, created_at=at, unseen=ALL_RUNS, is_current=True)
-        return Edit(change, new, state)
-
-    def edit(self, uow: UnitOfWork, state: MemoryState, diff: Diff, metadata: dict[str, Json]) -> Edit:
-        """Return the edit of an existing conversation; raise `StaleStateError` if someone else changed the runs to edit."""
-        return _Editing(self, uow, state, diff).edit(metadata)
+def create(conversation_id: str, codec: Codec, diff: Diff, metadata: dict[str, Json], at: int) -> Edit:
+    """Return the edit that creates a conversation."""
+    new = [codec.to_ours(run) for run in diff.append]
+    record = ConversationRecord(conversation_id, metadata_text(metadata), 1, "", 0, 0, at, at, None)
+    change = Change(conversation_id, create=record, append=tuple([run.to_record() for run in new]))
+    state = MemoryState(diff.runs, metadata=metadata, created_at=at, unseen=ALL_RUNS, is_current=True)
+    return Edit(change, new, state)
 
 
-class _Editing:
-    def __init__(self, editor: Editor, uow: UnitOfWork, state: MemoryState, diff: Diff) -> None:
+class Editing:
+    """One edit of an existing conversation; it raises `StaleStateError` if someone else changed the runs to edit."""
+
+    def __init__(
+        self, uow: UnitOfWork, conversation_id: str, codec: Codec, state: MemoryState, diff: Diff, *, trimmed: Trimmed
+    ) -> None:
         self._uow = uow
-        self._id = editor.id
-        self._codec = editor.codec
-        self._deletes = editor.trimmed == "deleted"
+        self._id = conversation_id
+        self._codec = codec
+        self._deletes = trimmed == "deleted"
         self._state = state
         self._diff = diff
         self._created_at = state.created_at
         self._stored: dict[int, Run] = {}
-        self._new = [self._codec.to_ours(run) for run in diff.append]
+        self._new = [codec.to_ours(run) for run in diff.append]
         self._kept = [known.position for known in diff.runs if known.position > 0]
 
     def edit(self, metadata: dict[str, Json]) -> Edit:

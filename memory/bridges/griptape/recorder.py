@@ -11,7 +11,7 @@ from griptape.memory.structure import Run as GriptapeRun
 
 from memory.bridges.griptape.codec import Codec
 from memory.bridges.griptape.diff import Diff, compare
-from memory.bridges.griptape.editing import Edit, Editor, StaleStateError, Trimmed
+from memory.bridges.griptape.editing import Edit, Editing, StaleStateError, Trimmed, create
 from memory.bridges.griptape.marks import shown_from, visible
 from memory.bridges.griptape.metadata import metadata_of
 from memory.bridges.griptape.places import Bring
@@ -53,7 +53,7 @@ class Recorder(ForkAware):
         self._id = conversation_id
         self._codec = codec
         self._last = last
-        self._editor = Editor(conversation_id, codec, trimmed)
+        self._trimmed: Trimmed = trimmed
         self._bring = bring
         self._lock = RLock()
         self._state = MemoryState()
@@ -169,10 +169,11 @@ class Recorder(ForkAware):
         at = self._store.repository.clock()
         diff = self._compare(snapshot, digests)
         if self._state.incarnation is None:
-            planned = self._editor.create(diff, metadata, at)
+            planned = create(self._id, self._codec, diff, metadata, at)
         else:
             try:
-                planned = self._editor.edit(uow, self._state, diff, metadata)
+                editing = Editing(uow, self._id, self._codec, self._state, diff, trimmed=self._trimmed)
+                planned = editing.edit(metadata)
             except StaleStateError:
                 self._look(uow)
                 self._state = self._state.relocated(map(self._codec.known, uow.runs.list(self._id)))

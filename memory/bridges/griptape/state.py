@@ -78,9 +78,9 @@ class MemoryState:
         for each in sorted(known - places.keys()):
             places[each] = free[each.digest].pop() if free.get(each.digest) else GONE
         unknown = at.keys() - set(places.values())
-        runs, detached = (
+        runs, detached = [
             [each._replace(position=places[each]) for each in part] for part in (self.runs, self.detached)
-        )
+        ]
         unseen = min([position for position in unknown if position >= self.shown_from], default=ALL_RUNS)
         return replace(self, runs=runs, detached=detached, unseen=unseen)
 
