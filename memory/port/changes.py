@@ -192,13 +192,9 @@ class Receipt:
 def check_preconditions(change: Change, stored: ConversationRecord | None) -> None:
     """Raise if a change cannot be applied to the stored conversation. Every adapter calls this before it writes.
 
-    Args:
-        change: the change to write.
-        stored: the current record; None if the conversation does not exist or has expired.
-
     Raises:
         ConflictError: the conversation is not at the expected version or last position.
-        NotFoundError: the conversation to change does not exist.
+        NotFoundError: the conversation to change does not exist, or has expired.
         AlreadyExistsError: the conversation to create already exists.
         InvalidValueError: the given positions of the appended runs do not ascend from the last stored one.
     """

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -107,12 +108,9 @@ def options(url: str, known: dict[str, Callable[[str], object]]) -> dict[str, ob
             raise ConfigurationError(
                 f"option {number} of the URL is unknown to this store; it takes {', '.join(known) or 'none'}"
             )
-        try:
+        with suppress(ValueError, KeyError):
             read[name] = known[name](value)
-        except (ValueError, KeyError):
-            is_valid = False
-        else:
-            is_valid = True
-        if not is_valid:  # raised here, so that it has no context that quotes the value
-            raise ConfigurationError(f"the value of the option {name} in the URL is invalid")
+            continue
+        # Raised here, so that it has no context that quotes the value.
+        raise ConfigurationError(f"the value of the option {name} in the URL is invalid")
     return read

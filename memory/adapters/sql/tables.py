@@ -35,13 +35,8 @@ conversations: Final = Table(
     sqlite_autoincrement=True,  # else sqlite gives the highest key again once its row is gone
 )
 _expires = conversations.c.expires_at
-Index(
-    None,
-    conversations.c.namespace,
-    _expires,
-    sqlite_where=_expires.is_not(None),
-    postgresql_where=_expires.is_not(None),
-)
+_has_expiry = _expires.is_not(None)
+Index(None, conversations.c.namespace, _expires, sqlite_where=_has_expiry, postgresql_where=_has_expiry)
 
 runs: Final = Table(
     "memory_runs",
