@@ -95,12 +95,8 @@ class Conversation:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Conversation):
             return NotImplemented
-        return (self.id, self.metadata, self.expires_at, self.record) == (
-            other.id,
-            other.metadata,
-            other.expires_at,
-            other.record,
-        )
+        mine, theirs = [(one.id, one.metadata, one.expires_at, one.record) for one in (self, other)]
+        return mine == theirs
 
     def __repr__(self) -> str:
         return f"Conversation({self._id!r}, metadata={self.metadata!r}, version={self.version}, run_count={self.run_count})"

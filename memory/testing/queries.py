@@ -123,22 +123,8 @@ class Queries(Contract):
 
     def test_contains(self, store: Store) -> None:
         """`contains()` matches an equal element of the list itself, and does not search nested lists, dicts or strings."""
-        values: list[Json] = [
-            ["a", 1],
-            [1.0],
-            [True],
-            ["ab"],
-            [["a"]],
-            [{"a": 1}],
-            [None],
-            [],
-            [LONG + "a"],
-            [[]],
-            "a",
-            {"a": "a"},
-            None,
-            [0, 0, -0.0],
-        ]
+        lists: list[Json] = [["a", 1], [1.0], [True], ["ab"], [["a"]], [{"a": 1}], [None], [], [LONG + "a"], [[]]]
+        values: list[Json] = [*lists, "a", {"a": "a"}, None, [0, 0, -0.0]]
         _put_values(store, values)
         cases: list[tuple[Criterion, list[Json]]] = [
             (v.contains("a"), [["a", 1]]),

@@ -17,19 +17,8 @@ from memory.testing.base import Contract, do, put, read, read_runs, run, run_sta
 from memory.transfer import batching, copy_conversation
 
 ODD_IDS = (
-    *(
-        " ",
-        "a",
-        "A",
-        "a ",
-        "'; drop table conversations; --",
-        '"quoted"',
-        "100%_[x]",
-        "a/b\\c:d#e?f&g=h",
-        "{hash}:*",
-        "..",
-    ),
-    *("😀", "\u00e9", "e\u0301", "\uffff", "\u202eright to left", "x" * 255, "😀" * 255),
+    *(" ", "a", "A", "a ", "'; drop table conversations; --", '"quoted"', "100%_[x]", "a/b\\c:d#e?f&g=h"),
+    *("{hash}:*", "..", "😀", "\u00e9", "e\u0301", "\uffff", "\u202eright to left", "x" * 255, "😀" * 255),
 )
 TOKYO = timezone(timedelta(hours=9))
 
@@ -60,15 +49,8 @@ class RoundTrips(Contract):
 
     def test_unusual_values_round_trip(self, store: Store) -> None:
         """Empty, huge and tiny values, NUL, lone surrogates and quotes survive, alone, in a list, as a key and as a value."""
-        odd: tuple[Json, ...] = (
-            *strategies.CONSTANTS,
-            *strategies.ODD_NUMBERS,
-            *strategies.ODD_STRINGS,
-            [],
-            {},
-            [[]],
-            [{}],
-        )
+        odd: list[Json] = [*strategies.CONSTANTS, *strategies.ODD_NUMBERS, *strategies.ODD_STRINGS]
+        odd += [[], {}, [[]], [{}]]
         runs = [Run(value, [value], {"value": value}) for value in odd]
         metadata: dict[str, Json] = {text: text for text in strategies.ODD_STRINGS}
         put(store, "a", metadata, *runs)
