@@ -16,8 +16,8 @@ NAMES = ("thread-0", "thread-1", "parent-0", "parent-1", *(f"child-{n}" for n in
 
 def test_every_process_goes_on(store: Store, url: str) -> None:
     for _ in range(rounds(1)):
-        with store.begin() as uow:
-            for name in NAMES:
+        for name in NAMES:
+            with store.begin() as uow:
                 if name in uow.conversations:
                     uow.conversations.remove(name)
                 uow.conversations.add(Conversation(name, {"name": name}))

@@ -8,8 +8,9 @@ from itertools import product
 
 import pytest
 
-from memory import Conversation, InvalidValueError, Run, Store, where
+from memory import InvalidValueError, Run, Store, where
 from memory.domain.values import new_id
+from memory.testing.base import put
 from tests.rounds import rounds
 
 NAMES = (
@@ -28,10 +29,8 @@ def test_names_reach_nobody_else(store: Store) -> None:
         [*chance.sample(NAMES, k=3 * min(rounds(1), 8)), "a", "a:b"],
     )
     for space in set(spaces):
-        with store.namespace(space).begin() as uow:
-            for name in ids:
-                uow.conversations.add(Conversation(name, {"where": [space, name], name: space}))
-                uow.runs.append(name, Run([space, name], ""))
+        for name in ids:
+            put(store.namespace(space), name, {"where": [space, name], name: space}, Run([space, name], ""))
     for space in set(spaces):
         uow = store.namespace(space).begin()
         assert uow.conversations.count() == len(ids)
@@ -75,9 +74,8 @@ def test_forged_cursors_show_nothing_else(store: Store) -> None:
     chance = random.Random(5)
     other = store.namespace(new_id())
     for one in (store, other):
-        with one.begin() as uow:
-            for n in range(5):
-                uow.conversations.add(Conversation(f"{one.namespace_name}-{n}"))
+        for n in range(5):
+            put(one, f"{one.namespace_name}-{n}")
     for order, _ in product(("updated_at", "-created_at", "id"), range(rounds(8))):
         cursor = store.begin().conversations.find(order=order, limit=2).cursor
         assert cursor is not None

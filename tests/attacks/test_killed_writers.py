@@ -35,8 +35,8 @@ def kill_two(url: str, turns: int) -> Counter[str]:
 def test_what_was_acknowledged_is_there_once(store: Store, url: str) -> None:
     chance = random.Random(7)
     for _ in range(rounds(2)):
-        with store.begin() as uow:
-            for name in ("appended", *NAMES):
+        for name in ("appended", *NAMES):
+            with store.begin() as uow:
                 if name in uow.conversations:
                     uow.conversations.remove(name)
                 uow.conversations.add(Conversation(name, {"turns": 0}))
