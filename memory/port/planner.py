@@ -112,6 +112,23 @@ class Search(ABC):
         return None
 
 
+class ListedSearch(Search):
+    """A search without an index, through the records of all conversations of a namespace, which are in memory."""
+
+    def __init__(self, records: Sequence[ConversationRecord]) -> None:
+        self._records = records
+
+    def walk(self, order: Order, after: Place | None, wanted: int, most: int | None) -> Iterator[ConversationRecord]:  # noqa: ARG002  # all records are at hand
+        beyond = operator.lt if order.descending else operator.gt
+        placed = [(place, record) for record in self._records if order.has(place := order.place(record))]
+        rest = [(place, record) for place, record in placed if after is None or beyond(place, after)]
+        rest.sort(key=operator.itemgetter(0), reverse=order.descending)
+        return (record for _, record in rest)
+
+    def total(self) -> int:
+        return len(self._records)
+
+
 def find(query: Query, search: Search, explanation: Explanation | None = None) -> Page[Conversation]:
     """Return the page of conversations that a query asks for."""
     told = Explanation() if explanation is None else explanation

@@ -87,7 +87,6 @@ class Session(ForkAware):
         return text.replace(self._key, "***")[:300]
 
     def close(self) -> None:
-        """Close the connections, unless the session is the application's."""
         if self._is_owned:
             self._session.close()
 
