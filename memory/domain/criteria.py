@@ -208,7 +208,7 @@ def _equal(left: Json, right: Json) -> bool:
 
 
 class _Term(ABC, Generic[Bound]):
-    """What is compared: comparing it makes a criterion."""
+    """One side of a comparison. Comparing it with a value makes a criterion."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]  # `==` returns a criterion
@@ -236,7 +236,7 @@ class _Term(ABC, Generic[Bound]):
         return self.compares(">=", value)
 
     def between(self, low: Bound, high: Bound) -> Criterion:
-        """Match if it is at least ``low`` and at most ``high``."""
+        """Match if ``low <= value <= high``."""
         return (self >= low) & (self <= high)
 
 

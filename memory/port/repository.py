@@ -191,7 +191,7 @@ class Repository(ABC):
         )
 
     def with_outbox(self, replicas: Sequence[str]) -> "Repository":
-        """Return a repository of the same store whose commits also write an outbox entry for each replica."""
+        """Return a repository of the same store whose commits also write, atomically, an outbox entry for each replica."""
         raise UnsupportedError(
             f"{self} has no outbox for the replicas {', '.join(replicas)}: only a SQL store can be mirrored"
         )
