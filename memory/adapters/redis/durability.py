@@ -11,7 +11,11 @@ def warnings(wire: Wire, keys: Keys) -> list[str]:
     configuration, persistence, index = wire.ask_all(
         ("CONFIG", "GET", *_SETTINGS), ("INFO", "persistence"), ("FT.INFO", keys.index)
     )
-    found = _of_index(index)
+    found = []
+    if isinstance(index, dict) and (failures := int(index.get(b"hash_indexing_failures", 0))):
+        found.append(
+            f"{failures} hashes could not be indexed, so no search finds them: somebody edited them (FT.INFO tells which)"
+        )
     if isinstance(configuration, Exception):
         found.append(
             f"this user may not read the server's settings ({configuration}): ask who runs it about AOF and eviction"
@@ -38,14 +42,3 @@ def _of_settings(settings: dict[str, str]) -> list[str]:
             f"maxmemory-policy is {settings['maxmemory-policy']}: a full server deletes conversations; set noeviction"
         )
     return found
-
-
-def _of_index(index: object) -> list[str]:
-    if not isinstance(index, dict):
-        return []
-    failures = int(index.get(b"hash_indexing_failures", 0))
-    if not failures:
-        return []
-    return [
-        f"{failures} hashes could not be indexed, so no search finds them: somebody edited them (FT.INFO tells which)"
-    ]

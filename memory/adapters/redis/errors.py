@@ -60,26 +60,6 @@ _TEXTS: Final[dict[str, Meaning]] = {
 ELSEWHERE: Final = frozenset({"LOADING", "MASTERDOWN", "READONLY"})
 """Codes of a server that is not, or not yet, the right one: the next attempt opens another connection."""
 
-_WAITED: Final[Meaning] = (
-    StoreUnavailableError,
-    "all connections stayed in use until the deadline: raise max_connections or timeout; nothing was written",
-)
-_NONE_LEFT: Final[Meaning] = (
-    StoreUnavailableError,
-    "the client's pool has no connection left: give it more max_connections, or a redis.BlockingConnectionPool, which waits; "
-    "nothing was written",
-)
-_NO_HOST: Final[Meaning] = ConfigurationError, "there is no host of this name"
-_NO_TRUST: Final[Meaning] = ConfigurationError, "the server's certificate cannot be trusted: see ssl_ca_certs"
-_NO_TLS: Final[Meaning] = (
-    ConfigurationError,
-    "only one side uses TLS, or the two sides cannot agree: rediss:// uses TLS, redis:// does not",
-)
-_NO_ANSWER: Final[Meaning] = (
-    StoreUnavailableError,
-    "the server did not answer to TLS: it may be one without TLS, or stopped",
-)
-_NAMELESS: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})  # EAI_AGAIN is temporary
 
 LOST: Final = (ConnectionError, TimeoutError, OSError)
 """The errors of a broken connection. Some answers of a server are subclasses of them: see `translate`."""
@@ -112,24 +92,27 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _why(error: BaseException) -> Meaning | None:
     match error:
-        case _ if (
-            type(error).__name__ == "MaxConnectionsError"
-        ):  # the type stubs that come with redis-om do not know it
-            return _NONE_LEFT
-        case Empty():  # of the queue of a BlockingConnectionPool
-            return _WAITED
-        case socket.gaierror():
-            return _NO_HOST if error.errno in _NAMELESS else None
+        case _ if type(error).__name__ == "MaxConnectionsError":  # the stubs that come with redis-om do not know it
+            return StoreUnavailableError, (
+                "the client's pool has no connection left: give it more max_connections, or a redis.BlockingConnectionPool, "
+                "which waits; nothing was written"
+            )
+        case Empty():  # of a queue of connections
+            return StoreUnavailableError, (
+                "all connections stayed in use until the deadline: raise max_connections or timeout; nothing was written"
+            )
+        case socket.gaierror(errno=socket.EAI_NONAME | socket.EAI_NODATA):  # EAI_AGAIN is temporary
+            return ConfigurationError, "there is no host of this name"
         case ssl.SSLCertVerificationError():
-            return _NO_TRUST
+            return ConfigurationError, "the server's certificate cannot be trusted: see ssl_ca_certs"
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():  # the server closed the connection
             return None
-        case OSError() if "handshake operation timed out" in str(
-            error
-        ):  # Redis takes the beginning of TLS for half a command
-            return _NO_ANSWER
+        case OSError() if "handshake operation timed out" in str(error):  # to Redis, TLS begins like half a command
+            return StoreUnavailableError, "the server did not answer to TLS: it may be one without TLS, or stopped"
         case ssl.SSLError() | InvalidResponse():
-            return _NO_TLS
+            return ConfigurationError, (
+                "only one side uses TLS, or the two sides cannot agree: rediss:// uses TLS, redis:// does not"
+            )
         case _:
             return None
 

@@ -36,7 +36,7 @@ class Index:
     def __init__(self, wire: Wire, keys: Keys, explain: Callable[[Exception], PersistenceError]) -> None:
         self._wire = wire
         self.name: Final = keys.index
-        self.explain: Final = explain
+        self._explain: Final = explain
 
     @property
     def milliseconds(self) -> int:
@@ -46,6 +46,11 @@ class Index:
     def count(self, query: str) -> int:
         """Return how many conversations a query finds."""
         return self._number(self._wire.ask_all(self._command(query, *_COUNT))[0])
+
+    def some(self, query: str, limit: int) -> list[Row]:
+        """Return some of the conversations that a query finds, as `hashes`."""
+        (answer,) = self._wire.ask_all(self._command(query, "LIMIT", 0, limit, *_LOAD))
+        return [_row(one) for one in _results(self._checked(answer))]
 
     def sample(self, query: str, size: int, limit: int) -> tuple[list[Row], int]:
         """Return some of the conversations that a query finds, as `hashes`, and how many there are, at most ``limit``."""
@@ -80,7 +85,7 @@ class Index:
 
     def _checked(self, answer: Any) -> Any:
         if isinstance(answer, Exception):
-            raise self.explain(answer) from answer
+            raise self._explain(answer) from answer
         result = answer[0] if isinstance(answer, list) else answer
         if result[b"warning"]:
             raise self.cut_short(b"; ".join(result[b"warning"]))

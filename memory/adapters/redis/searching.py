@@ -1,24 +1,24 @@
 """Finding conversations: what the planner (`memory.port.planner`) asks of Redis.
 
 A criterion becomes the text of one query to the index, made of field names, numbers and tokens (`tokens.py`) and of nothing
-else. The orders are sorted sets: a page without a criterion is a range of one of them. With a criterion, a page by time asks the
-index about one range of times after the other (walk.lua). The id is not in the index: criteria on it are checked by reading.
+else. The orders are sorted sets: a page without a criterion is a range of one of them (walk.lua). With a criterion, a page by
+time asks the index about one range of times after the other. The id is not in the index: criteria on it are checked by reading.
 """
 
 import heapq
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Final, NamedTuple, cast
+from functools import cached_property
+from typing import Final, cast
 
 from memory.adapters.redis import records
 from memory.adapters.redis.index import Index, Row
 from memory.adapters.redis.keys import CONVERSATION, Keys
 from memory.adapters.redis.models import RECORD_FIELDS
 from memory.adapters.redis.tokens import Tokens
-from memory.adapters.redis.wire import Argument, RefusedError, Script, Wire
-from memory.domain.criteria import AllOf, Criterion, Exists, FieldCompares, Operator
+from memory.adapters.redis.wire import Argument, Script, Wire
+from memory.domain.criteria import Criterion, Exists, FieldCompares, Operator
 from memory.domain.records import ConversationRecord
 from memory.port import planner
 from memory.port.index import Every, KeyBetween, KeyIn, Plan, Some, Unless, plan
@@ -34,13 +34,14 @@ _EXACT: Final = 2**53
 _FURTHEST: Final = 2**70  # beyond any number that is stored; Python's integers go on
 _NOTHING: Final = "@entries:{none}"  # no token is as short as that
 
-_AT_ONCE: Final = 500  # conversations that a script reads at most: some 3 ms of the server's time
-_PASSED_FIRST: Final = 4  # times the page: the members that the first query of a walk passes
+_AT_ONCE: Final = 500  # conversations that one answer has at most: some 3 ms of the server's time
+_PASSED_FIRST: Final = 4  # times the page: the conversations among which a page by time is first looked for
 _WIDER: Final = 8
 _NARROWER: Final = 4
 _WIDEST: Final = 20_000
 _COUNTED: Final = 25_000  # conversations that one query counts among: some 5 ms of the server's time
 _FEW: Final = 64  # conversations that are read together with the count of the matches
+_OLDEST_FIRST: Final = Order("created_at", descending=False)
 _WALK: Final = Script("shared", "walk")
 
 
@@ -135,16 +136,6 @@ def _compares(compares: FieldCompares) -> Condition:
     return Condition(f"@{field}:[{low} {high}]", exact)
 
 
-class _Point(NamedTuple):
-    """A member of an order: its score and its id. Two empty texts mean the beginning of the order, or its end."""
-
-    score: str | int
-    id: str
-
-
-_END: Final = _Point("", "")
-
-
 class Search(planner.Search):
     """One criterion, in one namespace, at one moment.
 
@@ -153,42 +144,41 @@ class Search(planner.Search):
 
     def __init__(self, wire: Wire, index: Index, keys: Keys, *, namespace: str, criterion: Criterion, now: int) -> None:
         self._wire, self._index, self._keys, self._namespace, self._now = wire, index, keys, namespace, now
-        self._criterion = criterion
         self.plan, exactly = plan(criterion)
-        translation = Translation(Tokens(namespace))
-        condition = translation.of(self.plan)
+        self._ids = _named(self.plan)
+        self._translation = Translation(Tokens(namespace))
+        condition = self._translation.of(self.plan)
         self._text = condition.text
-        self._query = f"{translation.all} {condition.text} -@expires_at:[-inf {now}]"
+        self._query = f"{self._translation.all} {condition.text} -@expires_at:[-inf {now}]"
         self._exactly = self.exact = exactly and condition.exact
-        self._found: int | None = None  # how many match, as far as they were counted
         self._rows: list[Row] | None = None  # all that match, if they are few
 
     def walk(
         self, order: Order, after: Place | None, wanted: int, most: int | None
     ) -> Iterator[ConversationRecord | None]:
-        if (ids := _named(self.plan)) is not None:
-            yield from self._of_ids(ids, order, after)
-        elif order.path:
-            yield from self._by_path(order, after, wanted)
-        elif self._text and order.field != "id":
-            yield from self._by_time(order, after, wanted)
-        else:
-            yield from self._passed(order, after, wanted, most)
+        if order.path or (self._text and self._number <= self.drive_limit) or self._ids is not None:
+            return self._driven(order, after, max(wanted, self.drive_limit))
+        if self._text and order.field != "id":
+            return self._by_time(order, after, wanted)
+        return self._passed(order, after, wanted, most)
 
-    def estimate(self, drives: Sequence[planner.Drive], limit: int) -> Sequence[int]:
-        return [self._count_some(limit)] * len(drives)
+    def estimate(self, drives: Sequence[planner.Drive], limit: int) -> Sequence[int]:  # noqa: ARG002  # it is `drive_limit`
+        return [self._number] * len(drives)
 
     def drive(
         self,
         drive: planner.Drive | None,  # noqa: ARG002  # see the class
-        order: Order,  # noqa: ARG002  # the planner sorts
-        after: Place | None,  # noqa: ARG002
+        order: Order,
+        after: Place | None,  # noqa: ARG002  # the planner sorts
         wanted: int,  # noqa: ARG002
     ) -> Iterator[ConversationRecord]:
         self.exact = self._exactly
-        for key, fields in self._index.hashes(self._query) if self._rows is None else self._rows:
-            if any(fields):  # it may be gone since it was found
-                yield records.conversation(self._keys, self._namespace, key, fields)
+        if self._ids is not None:
+            return self._records(self._of_ids(self._ids))
+        if self._rows is not None:
+            return self._records(self._rows)
+        having = self._translation.of(plan(Exists(order.path))[0]).text if order.path else ""
+        return self._records(self._index.hashes(f"{self._query} {having}"))
 
     def total(self) -> int:
         ids, expiries = (self._keys.order(self._namespace, field) for field in ("id", "expires_at"))
@@ -200,126 +190,98 @@ class Search(planner.Search):
         """Count in parts, none of which keeps the server for long: by times of creation, which never change."""
         if drive is not None and matches <= self.drive_limit:
             return matches
-        order = self._keys.order(self._namespace, "created_at")
-        ranks = range(_COUNTED, self._wire.ask("ZCARD", order), _COUNTED)
-        found = self._wire.ask_all(*[("ZRANGE", order, rank, rank, "WITHSCORES") for rank in ranks]) if ranks else []
-        bounds = sorted({f"{score:.0f}" for one in found for _, score in self._wire.checked(one)}, key=int)
-        edges = ["-inf", *(f"({bound}" for bound in bounds), "+inf"]
-        parts = (f"@created_at:[{low.removeprefix('(')} {high}]" for low, high in pairwise(edges))
-        return sum(self._index.count(f"{self._query} {part}") for part in parts)
+        total, near = 0, "-inf"
+        while near:
+            condition, near = self._window(_OLDEST_FIRST, near, _COUNTED)
+            total += self._index.count(f"{self._query} {condition}")
+        return total
+
+    @cached_property
+    def _number(self) -> int:
+        """How many match, up to one more than `drive_limit`. If they are few, they are read in the same round trip."""
+        if self._ids is not None:
+            return len(self._ids)
+        rows, number = self._index.sample(self._query, _FEW, self.drive_limit + 1)
+        if number <= _FEW:
+            self._rows = rows
+        return number
+
+    def _driven(self, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
+        """Yield the matches in order, so many at a time: memory is bounded, and all are read for each time."""
+        while found := _nearest(self.drive(None, order, after, wanted), order, after, wanted):
+            yield from found
+            if len(found) < wanted:
+                return
+            after = order.place(found[-1])
+
+    def _by_time(self, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
+        """Yield the matches in an order by a time: for one range of times after the other, what the index finds there."""
+        self.exact = self._exactly
+        near = f"{after[0]}" if after else "+inf" if order.descending else "-inf"
+        size, few = min(_PASSED_FIRST * wanted, _WIDEST), min(2 * wanted, _AT_ONCE)
+        while near:
+            condition, beyond = self._window(order, near, size)
+            query = f"{self._query} {condition}"
+            rows = self._index.some(query, few + 1)
+            if len(rows) > few:
+                if size > _AT_ONCE:
+                    size = max(size // _NARROWER, _AT_ONCE)
+                    continue
+                rows = list(self._index.hashes(query))
+            found = list(self._records(rows))
+            yield from _nearest(found, order, after, len(found))
+            near = beyond
+            if len(found) < wanted:
+                size = min(_WIDER * size, _WIDEST)
+
+    def _window(self, order: Order, near: str, size: int) -> tuple[str, str]:
+        """Return the condition for the next conversations of an order by time, and the bound to go on from, '' at the end."""
+        far, *reverse = ("-inf", "REV") if order.descending else ("+inf",)
+        key = self._keys.order(self._namespace, order.field)
+        last = self._wire.ask_all(("ZRANGE", key, near, far, "BYSCORE", *reverse, "LIMIT", size - 1, 1, "WITHSCORES"))
+        beyond = ""
+        for _, score in self._wire.checked(last[0], key):
+            far = f"{score:.0f}"
+            beyond = f"({far}"
+        low, high = (far, near) if order.descending else (near, far)
+        return f"@{order.field}:[{low} {high}]", beyond
 
     def _passed(
         self, order: Order, after: Place | None, wanted: int, most: int | None
     ) -> Iterator[ConversationRecord | None]:
         """Yield all conversations of an order, whether they match or not."""
         self.exact = self._exactly and not self._text
-        place, size, passed = _point(order, after), min(wanted, _AT_ONCE), 0
+        key = self._keys.order(self._namespace, order.field)
+        arguments = (self._keys.of_namespace(CONVERSATION, self._namespace), "DESC" if order.descending else "ASC")
+        place: Sequence[Argument] = ("", "") if after is None else (0, *after)[-2:]
+        size, passed = min(wanted, _AT_ONCE), 0
         while True:
-            _, _, place, found = self._read(order, place, size)
-            yield from (one for one in found if self._is_present(one))
-            passed, size = passed + size, min(2 * size, _AT_ONCE)
-            if place == _END:
+            *place, rows = self._wire.read(_WALK, [key], [*arguments, *place, size])
+            yield from self._records(((key.decode(), fields) for *fields, key in rows), are_listed=True)
+            if not place[1]:
                 return
+            passed, size = passed + size, min(2 * size, _AT_ONCE)
             if most is not None and passed >= most:
                 yield None
                 return
 
-    def _by_time(self, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
-        """Yield the matches in an order by a time: for one range of times after the other, what the index finds there."""
-        place, size = _point(order, after), _PASSED_FIRST * wanted
-        most = min(max(size, _AT_ONCE // 2), _AT_ONCE)
-        while True:
-            query = (self._index.name, self._query, order.field, most, self._index.milliseconds)
-            kind, size, end, found = self._read(order, place, size, query)
-            if kind == "too many":
-                size //= _NARROWER
-                continue
-            self.exact = self._exactly and kind == "matched"
-            yield from self._between(found, order, place, end)
-            if end == _END:
-                return
-            place = end
-            if len(found) < wanted:
-                if self._count_some(self.drive_limit) <= self.drive_limit:
-                    yield from self._between(list(self.drive(None, order, after, wanted)), order, place, _END)
-                    return
-                size = min(_WIDER * size, _WIDEST)
-
-    def _count_some(self, limit: int) -> int:
-        """Count the matches up to ``limit + 1``; if they are few, read them in the same round trip."""
-        if self._found is None:
-            rows, self._found = self._index.sample(self._query, _FEW, limit + 1)
-            if self._found < _FEW:
-                self._rows = rows
-        return self._found
-
-    def _between(
-        self, found: list[ConversationRecord], order: Order, first: _Point, last: _Point
-    ) -> list[ConversationRecord]:
-        """Return what is beyond the first point, up to the last one, in order: a range of times may find more."""
-
-        def rank(point: _Point) -> tuple[float, str]:  # as the sorted set has it: scores are doubles
-            return float(point.score), point.id
-
-        placed = [(rank(_point(order, order.place(one))), one) for one in found]
-        if first != _END:
-            beyond = operator.lt if order.descending else operator.gt
-            placed = [each for each in placed if beyond(each[0], rank(first))]
-        if last != _END:
-            within = operator.ge if order.descending else operator.le
-            placed = [each for each in placed if within(each[0], rank(last))]
-        placed.sort(key=operator.itemgetter(0), reverse=order.descending)
-        return [one for _, one in placed if self._is_present(one)]
-
-    def _is_present(self, record: ConversationRecord) -> bool:
-        return record.expires_at is None or record.expires_at > self._now
-
-    def _by_path(self, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
-        """Yield the matches in an order by a metadata path: of all that have the path, so many at a time."""
-        having = AllOf((self._criterion, Exists(order.path)))
-        search = Search(self._wire, self._index, self._keys, namespace=self._namespace, criterion=having, now=self._now)
-        while True:
-            found = _nearest(search.drive(None, order, after, wanted), order, after, wanted)
-            self.exact = search.exact
-            yield from found
-            if len(found) < wanted:
-                return
-            after = order.place(found[-1])
-
-    def _of_ids(self, ids: Sequence[str], order: Order, after: Place | None) -> list[ConversationRecord]:
-        self.exact = False
+    def _of_ids(self, ids: Sequence[str]) -> Iterator[Row]:
         keys = [self._keys.conversation(self._namespace, one) for one in ids]
         answers = self._wire.ask_all(*[("HMGET", key, *RECORD_FIELDS) for key in keys]) if keys else []
-        read = [(key, self._wire.checked(fields, key)) for key, fields in zip(keys, answers, strict=True)]
-        found = [records.conversation(self._keys, self._namespace, key, fields) for key, fields in read if any(fields)]
-        present = (one for one in found if self._is_present(one))
-        return _nearest(present, order, after, len(found))
+        return ((key, self._wire.checked(fields, key)) for key, fields in zip(keys, answers, strict=True))
 
-    def _read(
-        self, order: Order, place: _Point, size: int, query: tuple[Argument, ...] = ()
-    ) -> tuple[str, int, _Point, list[ConversationRecord]]:
-        """Return what walk.lua answers: the kind, how many members were passed, the last of them, and conversations."""
-        key = self._keys.order(self._namespace, order.field)
-        prefix = self._keys.of_namespace(CONVERSATION, self._namespace)
-        direction = "DESC" if order.descending else "ASC"
-        try:
-            answer = self._wire.read(_WALK, [key], [prefix, direction, *place, size, *query])
-        except RefusedError as error:
-            raise self._index.explain(error.refusal) from error.refusal
-        warning, kind, passed, score, last, rows = answer
-        if warning:
-            raise self._index.cut_short(warning)
-        found = [
-            records.conversation(self._keys, self._namespace, key.decode(), fields if any(fields) else ())
-            for *fields, key in rows
-        ]
-        return kind.decode(), int(passed), _Point(score.decode(), last.decode()), found
+    def _records(self, rows: Iterable[Row], *, are_listed: bool = False) -> Iterator[ConversationRecord]:
+        """Yield the conversations that have not expired. A hash that is gone is an error only if it is listed in an order."""
+        for key, fields in rows:
+            if are_listed or any(fields):
+                record = self._record(key, fields)
+                if not are_listed and any(abs(time) >= _EXACT for time in record[-3:] if time):  # the index rounded it
+                    record = self._record(key, self._wire.ask("HMGET", key, *RECORD_FIELDS))
+                if record.expires_at is None or record.expires_at > self._now:
+                    yield record
 
-
-def _point(order: Order, place: Place | None) -> _Point:
-    if place is None:
-        return _END
-    return _Point(0 if order.field == "id" else cast(int, place[0]), place[-1])
+    def _record(self, key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
+        return records.conversation(self._keys, self._namespace, key, fields if any(fields) else ())
 
 
 def _nearest(

@@ -43,10 +43,6 @@ class LostError(StoreUnavailableError):
 class RefusedError(StoreUnavailableError):
     """The server refused with an error that `errors.translate` does not know."""
 
-    def __init__(self, where: object, refusal: Exception) -> None:
-        super().__init__(f"{where}: the server refused: {refusal}")
-        self.refusal: Final = refusal
-
 
 class Wire:
     """Sends commands over a pool of connections to one server.
@@ -96,13 +92,13 @@ class Wire:
         except LostError as error:
             raise CommitInDoubtError(f"{self._where()}: the answer to a commit was lost") from error.__cause__
         except RefusedError as error:
-            raise CommitInDoubtError(f"{error}; whether anything was written is unknown") from error.refusal
+            raise CommitInDoubtError(f"{error}; whether anything was written is unknown") from error.__cause__
 
     def checked(self, answer: Any, key: str | None = None) -> Any:
         """Return an answer of `ask_all`, or raise our error for a refusal. ``key`` is the key that was asked for, if any."""
         if isinstance(answer, Exception):
             where = key or self._where()
-            raise translate(answer, where) or RefusedError(where, answer) from answer
+            raise translate(answer, where) or RefusedError(f"{where}: the server refused: {answer}") from answer
         return answer
 
     def _twice(self, ask: Callable[[], T]) -> T:
