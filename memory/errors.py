@@ -1,19 +1,4 @@
-"""The errors that this package raises, with a common base class.
-
-    PersistenceError                    the base class; ``retryable`` tells whether a retry can succeed
-      NotFoundError (LookupError)       no conversation has this id, or no run this position
-      AlreadyExistsError                a conversation with this id already exists
-      ConflictError                     retryable: the conversation changed since it was read
-      InvalidValueError (ValueError)    no store can keep the value exactly; the message has the path to it
-        CommitTooLargeError             the store cannot write the commit in one step; nothing was written
-      ConfigurationError (ValueError)   a URL, an option or an installation is wrong; the message says what to change
-      UnsupportedError                  this store does not support the operation; nothing was written
-      ClosedError (RuntimeError)        the store was closed, or the unit of work has ended
-      SchemaError                       the schema is older or newer than the code; the message has the command to run
-      CorruptRecordError                a stored record cannot be read; it is never reported as missing
-      StoreUnavailableError             retryable: the store is not reachable or rejected the call; nothing was written
-      CommitInDoubtError                the response to a commit was lost, and its outcome is unknown
-      PartialCommitError                a store without transactions wrote part of a commit; the error says which part
+"""The errors that this package raises, with a common base class: docs/errors.md says what to do about each.
 
 Exceptions of drivers never leave an adapter; they are the ``__cause__`` of one of these errors.
 Misuse of operators (``and`` between criteria) raises ``TypeError``.
@@ -95,8 +80,8 @@ class StoreUnavailableError(PersistenceError):
 class CommitInDoubtError(PersistenceError):
     """The store's response to a commit was lost, and repeating the commit did not reveal its outcome.
 
-    The change set was written completely or not at all (on a store whose ``capabilities`` are not ``atomic``, possibly in part).
-    Read the conversation before you repeat the work.
+    The change set was written completely or not at all (on a store whose ``capabilities`` are not ``atomic``, possibly in
+    part). Read the conversation before you repeat the work.
     """
 
 

@@ -1,9 +1,8 @@
 """Conversations as Python objects: the reference that every other repository is compared with, and everybody's test double."""
 
-import operator
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from threading import RLock
@@ -23,8 +22,7 @@ from memory.port.changes import (
     missing_runs,
 )
 from memory.port.forking import ForkAware, watch
-from memory.port.paging import Order, Place
-from memory.port.planner import Search
+from memory.port.planner import ListedSearch, Search
 from memory.port.repository import Repository, RunsRead, Window
 from memory.port.urls import options, seconds
 
@@ -70,11 +68,9 @@ class InMemoryRepository(Repository, ForkAware):
             kept = self._present(namespace, conversation_id)
         return Conversation.from_record(kept.record) if kept else None
 
-    @contextmanager
-    def searching(self, namespace: str, criterion: Criterion) -> Iterator["_Search"]:  # noqa: ARG002  # there is no index
+    def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[Search]:  # noqa: ARG002  # there is no index
         with self._lock:
-            records = [kept.record for kept in self._all(namespace)]
-        yield _Search(records)
+            return nullcontext(ListedSearch([kept.record for kept in self._all(namespace)]))
 
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         with self._lock:
@@ -181,19 +177,3 @@ def _written(kept: _Kept | None) -> Written | None:
         return None
     record = kept.record
     return Written(record.version, record.incarnation, record.run_count, record.last_position)
-
-
-class _Search(Search):
-    """The conversations that were there at one moment, each looked at."""
-
-    def __init__(self, records: list[ConversationRecord]) -> None:
-        self._records = records
-
-    def walk(self, order: Order, after: Place | None, wanted: int, most: int | None) -> Iterator[ConversationRecord]:  # noqa: ARG002  # all of them are at hand
-        placed = [(place, record) for record in self._records if order.has(place := order.place(record))]
-        placed.sort(key=operator.itemgetter(0), reverse=order.descending)
-        beyond = operator.lt if order.descending else operator.gt
-        return (record for place, record in placed if after is None or beyond(place, after))
-
-    def total(self) -> int:
-        return len(self._records)

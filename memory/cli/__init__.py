@@ -7,11 +7,7 @@ _LIBRARIES = ("typer", "rich", "click")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    Args:
-        arguments: the arguments after the command's name; by default those of this process.
-    """
+    """Run the command line, by default with this process's arguments, and return its exit code."""
     try:
         from memory.cli.app import run
     except ModuleNotFoundError as error:

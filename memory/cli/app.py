@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,11 +18,14 @@ from memory.formats.registry import NATIVE, Target, check_options, describe
 from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, read_whole
 
 app = typer.Typer(
-    callback=before_the_command,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    callback=before_the_command, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
+
+
+def _option(metavar: str, help: str, **settings: float) -> Any:
+    """Return an option whose value the help shows as ``metavar``."""
+    return typer.Option(metavar=metavar, help=help, **settings)  # type: ignore[arg-type]
+
 
 _Expression = Annotated[
     str | None,
@@ -30,10 +33,8 @@ _Expression = Annotated[
         metavar="EXPRESSION", help="Only these conversations, such as 'domain == \"Restaurants\" and party_size >= 4'."
     ),
 ]
-_Where = Annotated[str | None, typer.Option(metavar="EXPRESSION", help="Only the conversations that match.")]
-_Order = Annotated[
-    str, typer.Option(metavar="FIELD", help="updated_at, created_at or id; with - before it in descending order.")
-]
+_Where = Annotated[str | None, _option("EXPRESSION", "Only the conversations that match.")]
+_Order = Annotated[str, _option("FIELD", "updated_at, created_at or id; with - before it in descending order.")]
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON, one object per line.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")]
 
@@ -73,9 +74,9 @@ def tour(_: Settings) -> None:
 
 _IMPORT_HELP = f"""Import conversations from files or servers. Report what cannot be read, and import the rest.
 
-By default a file has one conversation per line, as `export` writes it: {{"id": ..., "metadata": {{...}}, "runs": [{{"input": ...,
-"output": ..., "metadata": {{...}}}}]}}, and optionally more. A conversation goes to the namespace that its line names, else to
-"default"; with --namespace all go to that one. Formats, what they read, and the options they need or [take]:
+By default a file has one conversation per line, as `export` writes it: {{"id": ..., "metadata": {{...}}, "runs": [{{"input":
+..., "output": ..., "metadata": {{...}}}}]}}, and optionally more. A conversation goes to the namespace that its line names,
+else to "default"; with --namespace all go to that one. Formats, what they read, and the options they need or [take]:
 
 \b
 {describe()}
@@ -93,49 +94,28 @@ def import_(
     *,
     from_: Annotated[str, typer.Option("--from", metavar="FORMAT", help="The format of the sources.")] = NATIVE,
     on_conflict: Annotated[OnConflict, typer.Option(help="What to do if an id exists.")] = "skip",
-    id: Annotated[
-        str | None, typer.Option(metavar="ID", help="The id of the conversation, if the file holds one.")
-    ] = None,
-    index: Annotated[str | None, typer.Option(metavar="KEY", help="The key of the Redis hash.")] = None,
-    partition_key: Annotated[str | None, typer.Option(metavar="NAME", help="The attribute that holds the id.")] = None,
-    sort_key: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The attribute that holds the second part of the id.")
-    ] = None,
-    value_attribute: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The attribute that holds the conversation.")
-    ] = None,
-    region: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The table's region; by default the configured one.")
-    ] = None,
-    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="A DynamoDB service other than Amazon's.")] = None,
-    max_line: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most bytes of one conversation.")
-    ] = DEFAULT_LIMITS.line,
-    max_values: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most JSON values of one conversation.")
-    ] = DEFAULT_LIMITS.values,
-    max_unpacked: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most bytes that a file unpacks to.")
-    ] = DEFAULT_LIMITS.unpacked,
+    id: Annotated[str | None, _option("ID", "The id of the conversation, if the file holds one.")] = None,
+    index: Annotated[str | None, _option("KEY", "The key of the Redis hash.")] = None,
+    partition_key: Annotated[str | None, _option("NAME", "The attribute that holds the id.")] = None,
+    sort_key: Annotated[str | None, _option("NAME", "The attribute that holds the second part of the id.")] = None,
+    value_attribute: Annotated[str | None, _option("NAME", "The attribute that holds the conversation.")] = None,
+    region: Annotated[str | None, _option("NAME", "The table's region; by default the configured one.")] = None,
+    endpoint: Annotated[str | None, _option("URL", "A DynamoDB service other than Amazon's.")] = None,
+    max_line: Annotated[int, _option("N", "Most bytes of one conversation.", min=1)] = DEFAULT_LIMITS.line,
+    max_values: Annotated[int, _option("N", "Most JSON values of one conversation.", min=1)] = DEFAULT_LIMITS.values,
+    max_unpacked: Annotated[int, _option("N", "Most bytes that a file unpacks to.", min=1)] = DEFAULT_LIMITS.unpacked,
     max_ratio: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most times its compressed size that a file unpacks to.")
+        int, _option("N", "Most times its compressed size that a file unpacks to.", min=1)
     ] = DEFAULT_LIMITS.ratio,
     max_refused: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Stop reading a file after so many refused conversations.")
+        int, _option("N", "Stop after so many refused conversations.", min=1)
     ] = DEFAULT_LIMITS.refused,
 ) -> None:
     """Import conversations; `_IMPORT_HELP` is the help text."""
     from memory.cli.transferring import import_sources
 
-    given = {
-        "id": id,
-        "index": index,
-        "partition_key": partition_key,
-        "sort_key": sort_key,
-        "value_attribute": value_attribute,
-        "region": region,
-        "endpoint": endpoint,
-    }
+    given = {"id": id, "index": index, "partition_key": partition_key, "sort_key": sort_key}
+    given |= {"value_attribute": value_attribute, "region": region, "endpoint": endpoint}
     options = {name: value for name, value in given.items() if value is not None}
     check_options(from_, options)
     with settings.open() as store:
@@ -193,7 +173,7 @@ def copy(
         bool, typer.Option("--delete", help="Delete from the target what the source does not have.")
     ] = False,
     target_namespace: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With --namespace: the target's namespace, if it is another one.")
+        str | None, _option("NAME", "With --namespace: the target's namespace, if it is another one.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare all contents afterwards.")] = False,
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare all contents and copy nothing.")] = False,
@@ -234,14 +214,12 @@ def relay(
         ),
     ] = None,
     *,
-    forget: Annotated[str | None, typer.Option(metavar="NAME", help="Discard what waits for a former replica.")] = None,
+    forget: Annotated[str | None, _option("NAME", "Discard what waits for a former replica.")] = None,
     rename: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="OLD NEW", help="Deliver what waits under a former name to NEW.")
+        tuple[str, str] | None, _option("OLD NEW", "Deliver what waits under a former name to NEW.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Continue until the process is ended.")] = False,
-    interval: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="With --follow: the time between two deliveries.")
-    ] = 1.0,
+    interval: Annotated[float, _option("SECONDS", "With --follow: the time between two deliveries.", min=0.0)] = 1.0,
 ) -> None:
     """Deliver the changes of a mirrored store to its replicas.
 
@@ -274,10 +252,8 @@ def find(
     expression: _Expression = None,
     *,
     order: _Order = "-updated_at",
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The most conversations to show.")] = 20,
-    after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Continue after this cursor of a previous page.")
-    ] = None,
+    limit: Annotated[int, _option("N", "The most conversations to show.", min=1)] = 20,
+    after: Annotated[str | None, _option("CURSOR", "Continue after this cursor of a previous page.")] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show how the query is answered, and what each step reads.")
     ] = False,
@@ -302,7 +278,7 @@ def find(
 def show(
     settings: Settings,
     id: _Id,
-    last: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only the last N runs.")] = None,
+    last: Annotated[int | None, _option("N", "Only the last N runs.", min=0)] = None,
     json: _Json = False,
 ) -> None:
     """Show a conversation as a transcript.

@@ -30,16 +30,7 @@ class Stores:
     @classmethod
     @contextmanager
     def opened(cls, source: Settings, target: Settings, *, may_create: bool) -> Iterator[Self]:
-        """Open both stores while inside.
-
-        Args:
-            source: the settings of the store to copy from.
-            target: the settings of the store to copy to.
-            may_create: whether to create the target if it is a file that does not exist.
-
-        Raises:
-            PersistenceError: a store cannot be used.
-        """
+        """Open both stores while inside. The target may be a file that does not exist if ``may_create``."""
         gc.set_threshold(GC_THRESHOLD)
         with source.open_existing() as here, target.open() if may_create else target.open_existing() as there:
             for settings, store in ((source, here), (target, there)):

@@ -21,14 +21,7 @@ _SHORT: Final = 50  # characters of up to 4 bytes each: a name of 255 bytes leav
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An open input.
-
-    Attributes:
-        lines: its bytes, uncompressed.
-        size: its size in bytes; None if unknown.
-        position: returns how many of these bytes have been read.
-        modified_at: when it was last written, in microseconds since 1970; the current time if unknown.
-    """
+    """An open input: its uncompressed bytes; its size, and a function that says how many of these bytes have been read."""
 
     lines: IO[bytes]
     size: int | None
@@ -40,16 +33,13 @@ class Source:
 def open_input(name: str, limits: Limits) -> Iterator[Source]:
     """Open a file for reading; gzip is recognized by its first bytes, whatever the name."""
     if name == STANDARD:
-        yield Source(
-            uncompressed(cast("io.BufferedReader[Any]", sys.stdin.buffer), limits=limits), None, lambda: 0, now()
-        )
+        stdin = cast("io.BufferedReader[Any]", sys.stdin.buffer)
+        yield Source(uncompressed(stdin, limits=limits), None, lambda: 0, now())
         return
     with Path(name).open("rb", buffering=0) as raw, io.BufferedReader(raw, 2**16) as stream:
         status = os.fstat(raw.fileno())
-        size = status.st_size if Path(name).is_file() else None
-        yield Source(
-            uncompressed(stream, limits=limits), size, raw.tell, now() if size is None else status.st_mtime_ns // 1000
-        )
+        size, at = (status.st_size, status.st_mtime_ns // 1000) if Path(name).is_file() else (None, now())
+        yield Source(uncompressed(stream, limits=limits), size, raw.tell, at)
 
 
 @contextmanager

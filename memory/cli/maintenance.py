@@ -37,7 +37,6 @@ def facts(settings: Settings, store: Store) -> dict[str, Json]:
 
 
 def _waiting(store: Store) -> dict[str, Json]:
-    """Return how many change sets wait for each replica, and since when."""
     facts: dict[str, Json] = {}
     for replica, waiting in store.repository.waiting().items():
         facts[f"waiting for {replica}"] = waiting.change_sets

@@ -36,21 +36,12 @@ class Settings:
     debug: bool = False
 
     def open(self) -> Store:
-        """Open the store; a missing file is created.
-
-        Raises:
-            PersistenceError: as `memory.connect`.
-        """
+        """Open the store; a missing file is created."""
         namespace = "default" if self.namespace is None else self.namespace
         return connect(self.url, namespace=namespace, max_metadata_values=self.max_metadata_values)
 
     def open_existing(self) -> Store:
-        """Open the store; a file has to exist: a mistyped name must not look like an empty store.
-
-        Raises:
-            PersistenceError: as `memory.connect`.
-            ConfigurationError: the file does not exist.
-        """
+        """Open the store; a file has to exist: a mistyped name must not look like an empty store."""
         if self.file is not None and not self.file.exists():
             if not self.file.parent.exists():
                 raise ConfigurationError(f"there is no folder {self.file.parent}")
@@ -61,7 +52,6 @@ class Settings:
 
     @property
     def file(self) -> Path | None:
-        """The store's file, if it is a sqlite file."""
         file = sqlite_file(self.url)
         return None if file is None else Path(file)
 
@@ -110,9 +100,7 @@ def with_settings(
 ) -> Callable[..., None]:
     """Add the options of `Settings` to a command, pass a `Settings` as its first argument, and report its errors.
 
-    Args:
-        command: the function that Typer will call.
-        names_stores: the command's arguments name the stores, so it has no ``--store``.
+    With ``names_stores``, the command's arguments name the stores, so it has no ``--store``.
     """
     options = dict(inspect.signature(_after_the_command).parameters)
     if names_stores:

@@ -17,10 +17,7 @@ class Advance(Protocol):
 def progress(description: str, total: Callable[[], int | None], unit: str = "") -> Iterator[Advance]:
     """Show a progress bar while inside, if stderr is a terminal; yield the function that updates it.
 
-    Args:
-        description: what is being done.
-        total: returns how much there is to do, None if unknown; called only if the bar is shown.
-        unit: the unit of the rate, for example ``"conversations"``; no rate is shown if left out.
+    ``total`` is called only if the bar is shown. The rate is shown in ``unit``, for example ``"conversations"``; "" hides it.
     """
     if not sys.stderr.isatty():
         yield lambda completed, note="": None  # noqa: ARG005

@@ -12,11 +12,7 @@ _LONGEST: Final = 60.0  # seconds between two tries after failures
 
 
 def named_replicas(arguments: Iterable[str]) -> dict[str, str]:
-    """Return the URLs of arguments such as ``search=redis://host``, by name.
-
-    Raises:
-        InvalidValueError: a name is missing, or is given twice.
-    """
+    """Return the URLs of arguments such as ``search=redis://host``, by name."""
     urls: dict[str, str] = {}
     for argument in arguments:
         name, equals, url = argument.partition("=")
@@ -46,12 +42,7 @@ def relay_once(store: MirroredStore) -> bool:
 
 
 def relay_on(store: MirroredStore, interval: float) -> None:
-    """Deliver continuously, until the process is ended, which may happen at any moment.
-
-    Args:
-        store: the mirrored store.
-        interval: seconds to wait when there was nothing to deliver. After failures the wait doubles each time, up to a minute.
-    """
+    """Deliver continuously until the process ends, with pauses when nothing waits; after failures they double, up to a minute."""
     delay, reported = interval, ""
     while True:
         relayed = store.relay()

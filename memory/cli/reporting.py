@@ -24,11 +24,7 @@ _URL: Final = re.compile(r"[a-zA-Z][\w+.-]*://[^\s'\"]+")
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""Return the text with escapes for the characters that a terminal would execute instead of showing.
-
-    Args:
-        text: any stored text.
-        keep: characters that are not escaped, such as ``"\n"``.
+    r"""Return the text with escapes for the characters, except ``keep``, that a terminal would execute instead of showing.
 
     >>> print(visible("\x1b[2Jgone"))
     \x1b[2Jgone
@@ -57,11 +53,7 @@ def _without_passwords(text: str) -> str:
 
 @contextmanager
 def reported(*, debug: bool) -> Iterator[None]:
-    """Report an exception as one line on stderr, and raise `typer.Exit` with its exit code.
-
-    Args:
-        debug: also write the traceback.
-    """
+    """Report an exception as one line on stderr, after the traceback if ``debug``, and raise `typer.Exit` with its exit code."""
     try:
         yield
         sys.stdout.flush()

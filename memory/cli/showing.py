@@ -65,9 +65,8 @@ def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, na
     console = Console(soft_wrap=True, highlight=False)
     console.print(_text(record.id, "bold"))
     expiry = "" if record.expires_at is None else f", expires {format_timestamp(record.expires_at)}"
-    console.print(
-        f"created {format_timestamp(record.created_at)}, updated {format_timestamp(record.updated_at)}{expiry}"
-    )
+    created, updated = format_timestamp(record.created_at), format_timestamp(record.updated_at)
+    console.print(f"created {created}, updated {updated}{expiry}")
     console.print(f"version {record.version}, {counted(record.run_count, 'run')}")
     console.print(_text(f"metadata {_compact(Conversation.from_record(record).metadata)}"))
     for run in (Run.from_record(record.id, run) for run in runs):

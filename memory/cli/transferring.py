@@ -26,7 +26,7 @@ from memory.formats.envelopes import write_envelope
 from memory.formats.griptape_local import ENDING, stem_of
 from memory.formats.registry import FORMATS, NATIVE
 from memory.port.urls import redact
-from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, RejectedConversation, Totals, dump, read_whole, restore
+from memory.transfer import Limits, OnConflict, RejectedConversation, Totals, dump, read_whole, restore
 from memory.transfer.verifying import has_any
 
 _NAMED: Final = 3  # skipped conversations that are named
@@ -41,28 +41,13 @@ def import_sources(
     store: Store,
     names: list[str],
     on_conflict: OnConflict,
-    format: str = NATIVE,
-    options: Mapping[str, str] | None = None,
+    format: str,
+    options: Mapping[str, str],
     *,
-    limits: Limits = DEFAULT_LIMITS,
-    all_namespaces: bool = False,
+    limits: Limits,
+    all_namespaces: bool,
 ) -> Totals:
-    """Import from files or servers; report what cannot be read as it occurs, and a summary at the end, even on error.
-
-    Args:
-        store: the store to write to.
-        names: names of files, ``-`` for stdin; or addresses, if the format is that of a server.
-        on_conflict: as for `restore`.
-        format: a name in `memory.formats.registry.FORMATS`.
-        options: the options of the format.
-        limits: what to reject.
-        all_namespaces: as for `restore`.
-
-    Raises:
-        ConfigurationError: an option or an address is invalid.
-        PersistenceError: as `restore`; or reading from a server failed.
-    """
-    options = options or {}
+    """Import from files (``-`` is stdin) or servers; report what cannot be read as it occurs, and a summary even on error."""
     if "id" in options and len(names) > 1:
         raise ConfigurationError(f"--id is for one conversation, and there are {len(names)} files")
     totals, skipped = Totals(), list[str]()
@@ -125,11 +110,7 @@ def _summary(totals: Totals, skipped: list[str], unit: str) -> str:
 
 
 def check_namespace(store: Store) -> None:
-    """Check that a namespace that was named has conversations: a mistyped name must not look like an empty namespace.
-
-    Raises:
-        ConfigurationError: it has none.
-    """
+    """Check that a namespace that was named has conversations: a mistyped name must not look like an empty namespace."""
     if not has_any(store):
         raise ConfigurationError(
             f"there are no conversations in the namespace {store.namespace_name!r}: `memory namespaces` lists the namespaces"
@@ -155,11 +136,7 @@ def export_file(
 def export_griptape(store: Store, name: str, criterion: Criterion | None, order: str) -> int:
     """Export for Griptape's local driver: one conversation to a file, or each conversation to its own file in a folder.
 
-    A conversation whose id cannot be the name of a file is reported; the others are exported.
-
-    Raises:
-        InvalidValueError: a file is named, and not exactly one conversation matches.
-        typer.Exit: there were such conversations; all others are exported.
+    A conversation whose id cannot be the name of a file is reported, and the exit code is 1; the others are exported.
     """
     if name != STANDARD and (name.endswith(os.sep) or Path(name).is_dir()):
         return _export_folder(store, Path(name), criterion, order)
@@ -181,9 +158,8 @@ def _export_folder(store: Store, folder: Path, criterion: Criterion | None, orde
         with store.begin() as uow, progress(str(folder), lambda: count(store, criterion)) as advance:
             for conversation in uow.conversations.iterate(criterion, order=order):
                 try:
-                    exported += _export_griptape(
-                        store, conversation, str(folder / f"{stem_of(conversation.id)}{ENDING}")
-                    )
+                    file = folder / f"{stem_of(conversation.id)}{ENDING}"
+                    exported += _export_griptape(store, conversation, str(file))
                 except OSError as error:
                     if error.errno not in _UNNAMEABLE:
                         raise

@@ -30,17 +30,9 @@ ENTRY_POINTS: Final = "memory.adapters"
 
 
 def open_repository(url: str) -> Repository:
-    """Open the repository that a URL names.
-
-    Errors never quote the URL: any part of a wrong URL may be a password.
-
-    Raises:
-        ConfigurationError: the URL is invalid, or its store needs an extra that is not installed.
-    """
+    """Open the repository that a URL names. Errors never quote the URL: any part of a wrong URL may be a password."""
     if not isinstance(url, str) or "://" not in url:
-        raise ConfigurationError(
-            "a store's URL looks like sqlite:///conversations.db or postgresql+psycopg://host/database"
-        )
+        raise ConfigurationError("a store's URL looks like sqlite:///conversations.db or postgresql+psycopg://host/db")
     if not url.isprintable() or url != url.strip():
         raise ConfigurationError(
             "the URL begins or ends with a blank, or contains a control character such as a line break"
@@ -84,14 +76,6 @@ def connect(url: str, *, namespace: str = "default", max_metadata_values: int = 
 
     Every URL takes ``?timeout=``, the number of seconds that one operation may take (default: 30). In the path of a file, write
     ``%25`` for a percent sign and ``%3F`` for a question mark. Other packages add schemes by entry points of the group
-    ``memory.adapters``.
-
-    Args:
-        url: the store's URL.
-        namespace: the namespace to use in the store.
-        max_metadata_values: as for `Store`.
-
-    Raises:
-        ConfigurationError: the URL is invalid, or its store needs an extra that is not installed.
+    ``memory.adapters``. A URL that is invalid, or needs an extra that is not installed, raises `ConfigurationError`.
     """
     return Store(open_repository(url), namespace, max_metadata_values=max_metadata_values)

@@ -14,22 +14,6 @@ from memory.port.repository import Repository
 class TrackedConversation:
     """State of one conversation in a unit of work: what was read, and the pending changes."""
 
-    __slots__ = (
-        "_added",
-        "_after",
-        "_append",
-        "_last_position",
-        "_remove_after",
-        "_removed",
-        "_replace",
-        "conversation",
-        "id",
-        "removed_before",
-        "removed_runs",
-        "seen",
-        "was_absent",
-    )
-
     def __init__(self, conversation_id: str) -> None:
         self.id = conversation_id
         self.conversation: Conversation | None = None
@@ -52,7 +36,6 @@ class TrackedConversation:
 
     @property
     def is_removed(self) -> bool:
-        """Whether this unit of work has removed the conversation."""
         return self._removed and not self._added
 
     @property
@@ -62,7 +45,6 @@ class TrackedConversation:
 
     @property
     def appended(self) -> list[Run]:
-        """The pending runs."""
         return [Run.from_record(self.id, record) for record in self._append]
 
     def attach(self, conversation: Conversation) -> None:
@@ -167,11 +149,6 @@ class TrackedConversation:
     # commit
 
     def change(self, at: int) -> Change | None:
-        """Return the change of this conversation with this timestamp; None if nothing is pending.
-
-        Raises:
-            InvalidValueError: the metadata or the expiry cannot be stored.
-        """
         create, metadata, expires_at = self._conversation_changes(at)
         edits = metadata is not None or expires_at is not None
         edits_runs = bool(self.removed_before or self.removed_runs or self._replace)
@@ -214,22 +191,18 @@ class TrackedConversation:
         )
 
     def committed(self, change: Change, written: Written | None, at: int) -> None:
-        """Update the state after a commit; nothing is pending then."""
         self._added = self._removed = self.was_absent = False
         self._discard_run_changes()
         if written is None:
             self.seen = self._last_position = None
         elif change.create is not None:
-            self.seen, self._last_position = (
-                ExpectedVersion(written.incarnation, written.version),
-                written.last_position,
-            )
+            self.seen = ExpectedVersion(written.incarnation, written.version)
+            self._last_position = written.last_position
         elif self.seen is not None:
             if change.edits:
                 self.seen = ExpectedVersion(self.seen.incarnation, written.version)
-            if self._last_position == written.last_position - len(
-                change.append
-            ):  # otherwise others appended unseen runs
+            # Otherwise others appended runs that were not seen here.
+            if self._last_position == written.last_position - len(change.append):
                 self._last_position = written.last_position
         if self.conversation is not None and written is not None:
             # If another writer edited the conversation, its version was not read here and must conflict with the next change.
@@ -238,8 +211,6 @@ class TrackedConversation:
 
 class Session:
     """The conversations of one unit of work."""
-
-    __slots__ = ("_check_store", "_ended", "_released", "_tracked", "is_in_doubt", "namespace", "repository")
 
     def __init__(self, repository: Repository, namespace: str, check_store: Callable[[], object]) -> None:
         self.repository = repository
@@ -262,9 +233,8 @@ class Session:
         if type(conversation_id) is not str:  # may not even be hashable
             check_id(conversation_id, "the conversation's id")
         if (tracked := self._tracked.get(conversation_id)) is None:
-            tracked = self._tracked[conversation_id] = TrackedConversation(
-                check_id(conversation_id, "the conversation's id")
-            )
+            check_id(conversation_id, "the conversation's id")
+            tracked = self._tracked[conversation_id] = TrackedConversation(conversation_id)
             if self._released and (conversation := self._released.pop(conversation_id, None)) is not None:
                 tracked.attach(conversation)
         return tracked
@@ -278,7 +248,6 @@ class Session:
         return list(self._tracked.values())
 
     def release(self, tracked: TrackedConversation) -> None:
-        """Keep only a weak reference to an unchanged conversation."""
         if tracked.conversation is not None and tracked.change(0) is None:
             if self._released is None:
                 self._released = WeakValueDictionary()

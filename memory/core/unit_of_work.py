@@ -32,10 +32,6 @@ class UnitOfWork:
 
     In a ``with`` block it commits when the block ends without an exception. It locks nothing: the commit detects writes of
     others. It is not thread-safe.
-
-    Attributes:
-        conversations: the conversations, as a collection.
-        runs: their runs, by conversation.
     """
 
     def __init__(
@@ -107,8 +103,6 @@ class UnitOfWork:
 class Conversations:
     """The conversations of a unit of work, as a collection."""
 
-    __slots__ = ("_session",)
-
     def __init__(self, session: Session) -> None:
         self._session = session
 
@@ -171,16 +165,10 @@ class Conversations:
         """Yield all committed conversations that match, in constant memory. Each that exists throughout is yielded once.
 
         The commit writes changes made to a conversation in its step of the loop, and later ones if the application still
-        references the object. Otherwise the conversation is released after its step: keep a reference if you edit its runs
-        later.
+        references the object. Otherwise the conversation is released after its step: keep a reference if you edit its runs later.
 
-        Args:
-            criterion: made with `where`; default: all conversations.
-            order: as for `find`. In an order by ``updated_at``, conversations move while others write. All ids are therefore
-                held in memory, and a descending iteration ends with the conversations that moved to its front.
-
-        Raises:
-            InvalidValueError: as for `find`.
+        In an order by ``updated_at``, conversations move while others write. All ids are therefore held in memory, and a
+        descending iteration ends with the conversations that moved to its front.
         """
         if Order.parse(order).field != "updated_at":
             yield from self._walk(criterion, order, None)
@@ -192,7 +180,6 @@ class Conversations:
             yield from self._walk(criterion, "updated_at", seen)
 
     def _walk(self, criterion: Criterion | None, order: str, seen: set[str] | None) -> Iterator[Conversation]:
-        """Yield page by page, and skip ids already seen."""
         session, cursor = self._session, None
         while True:
             session.check_open()
@@ -210,11 +197,7 @@ class Conversations:
                 return
 
     def count(self, criterion: Criterion | None = None) -> int:
-        """Return the number of committed conversations that match; without a criterion, of all.
-
-        Raises:
-            InvalidValueError: the criterion is not valid.
-        """
+        """Return the number of committed conversations that match; without a criterion, of all."""
         self._session.check_open()
         query = Query.parse(criterion, "id", 1, None)
         return self._session.repository.count(self._session.namespace, query.criterion)
@@ -247,8 +230,6 @@ class Runs:
     Runs are ordered by position. Pending runs come last and have no position yet. A conversation that does not exist has no
     runs.
     """
-
-    __slots__ = ("_session",)
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -347,7 +328,6 @@ class Runs:
         self._session.tracked(conversation_id).clear_runs()
 
     def _read(self, conversation_id: str, window: Window) -> RunList:
-        """Read a window of the stored runs, and apply the pending changes."""
         tracked = self._session.tracked(conversation_id)
         wanted = window.limit
         pending = tracked.appended if window.before is None else []
@@ -358,9 +338,8 @@ class Runs:
             # Read additional runs in place of those that this unit of work removes.
             after = max(window.after, min(tracked.removed_before, ALL_RUNS) - 1)
             limit = None if wanted is None else wanted + len(tracked.removed_runs)
-            read = self._session.repository.runs(
-                self._session.namespace, conversation_id, replace(window, after=after, limit=limit)
-            )
+            wider = replace(window, after=after, limit=limit)
+            read = self._session.repository.runs(self._session.namespace, conversation_id, wider)
             tracked.record_read(read.seen, read.last_position)
             stored = tracked.overlay(read.runs)
             if wanted is not None:

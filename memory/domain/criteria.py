@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, Never, TypeAlias, cast
+from typing import Any, Final, Generic, Literal, Never, TypeAlias, TypeVar, cast
 
 from memory.domain.entities import Conversation
 from memory.domain.values import MAX_DEPTH, Json, check_id_characters, decode, encode, to_microseconds
@@ -21,6 +21,7 @@ Operator: TypeAlias = Literal["==", "<", "<=", ">", ">="]
 Path: TypeAlias = tuple[str, ...]
 FieldName: TypeAlias = Literal["id", "created_at", "updated_at", "run_count"]
 Scalar: TypeAlias = int | float | str
+Bound = TypeVar("Bound")
 
 _COMPARE: Final[dict[Operator, Callable[[Any, Any], bool]]] = {
     "==": operator.eq,
@@ -58,11 +59,7 @@ class Criterion(ABC):
 
 
 def check_criterion(value: object) -> Criterion:
-    """Return the value if it is a criterion.
-
-    Raises:
-        InvalidValueError: the value is no criterion; the message says what to write instead.
-    """
+    """Return the value if it is a criterion; the `InvalidValueError` says what to write instead."""
     if isinstance(value, MetadataTerm | FieldTerm):
         raise InvalidValueError(
             f"{value!r} is not a criterion yet: compare it, as in {value!r} == 1, or write {value!r}.exists()"
@@ -210,44 +207,59 @@ def _equal(left: Json, right: Json) -> bool:
     return left == right
 
 
-class MetadataTerm:
+class _Term(ABC, Generic[Bound]):
+    """One side of a comparison. Comparing it with a value makes a criterion."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]  # `==` returns a criterion
+
+    @abstractmethod
+    def compares(self, operator: Operator, value: object) -> Criterion:
+        """Return the criterion of one comparison."""
+
+    def __eq__(self, value: object) -> Criterion:  # type: ignore[override]
+        return self.compares("==", value)
+
+    def __ne__(self, value: object) -> Criterion:  # type: ignore[override]
+        return Not(self.compares("==", value))
+
+    def __lt__(self, value: Bound) -> Criterion:
+        return self.compares("<", value)
+
+    def __le__(self, value: Bound) -> Criterion:
+        return self.compares("<=", value)
+
+    def __gt__(self, value: Bound) -> Criterion:
+        return self.compares(">", value)
+
+    def __ge__(self, value: Bound) -> Criterion:
+        return self.compares(">=", value)
+
+    def between(self, low: Bound, high: Bound) -> Criterion:
+        """Match if ``low <= value <= high``."""
+        return (self >= low) & (self <= high)
+
+
+class MetadataTerm(_Term[Scalar]):
     """A metadata path, as ``where(path)`` returns it. Comparing it makes a criterion."""
 
     __slots__ = ("_path",)
-    __hash__ = None  # type: ignore[assignment]  # `==` returns a criterion
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __eq__(self, value: object) -> Criterion:  # type: ignore[override]
-        return OneOf(self._path, (_operand(value),))
+    def __repr__(self) -> str:
+        dotted = ".".join(self._path)
+        return f"where({(dotted if tuple(dotted.split('.')) == self._path else self._path)!r})"
 
-    def __ne__(self, value: object) -> Criterion:  # type: ignore[override]
-        return Not(OneOf(self._path, (_operand(value),)))
-
-    def __lt__(self, value: Scalar) -> Criterion:
-        return Orders(self._path, "<", _bound(value))
-
-    def __le__(self, value: Scalar) -> Criterion:
-        return Orders(self._path, "<=", _bound(value))
-
-    def __gt__(self, value: Scalar) -> Criterion:
-        return Orders(self._path, ">", _bound(value))
-
-    def __ge__(self, value: Scalar) -> Criterion:
-        return Orders(self._path, ">=", _bound(value))
+    def compares(self, operator: Operator, value: object) -> Criterion:
+        if operator == "==":
+            return OneOf(self._path, (_operand(value),))
+        return Orders(self._path, operator, _bound(value))
 
     def in_(self, values: Iterable[object]) -> Criterion:
         """Match if the value equals one of these; without values, never match."""
         return OneOf(self._path, tuple(_operand(value) for value in _check_values(values)))
-
-    def between(self, low: Scalar, high: Scalar) -> Criterion:
-        """Match if ``low <= value <= high``."""
-        return (self >= low) & (self <= high)
-
-    def __repr__(self) -> str:
-        dotted = ".".join(self._path)
-        return f"where({(dotted if tuple(dotted.split('.')) == self._path else self._path)!r})"
 
     def exists(self) -> Criterion:
         """Match if the path exists, even if its value is ``None``."""
@@ -264,11 +276,10 @@ class MetadataTerm:
         return Contains(self._path, _operand(element))
 
 
-class FieldTerm:
+class FieldTerm(_Term[Scalar | datetime]):
     """A field of the conversation itself, such as ``where.created_at``. Comparing it makes a criterion."""
 
     __slots__ = ("_field",)
-    __hash__ = None  # type: ignore[assignment]  # `==` returns a criterion
 
     def __init__(self, field: FieldName) -> None:
         self._field = field
@@ -276,34 +287,12 @@ class FieldTerm:
     def __repr__(self) -> str:
         return f"where.{self._field}"
 
-    def _compares(self, operator: Operator, value: object) -> Criterion:
+    def compares(self, operator: Operator, value: object) -> Criterion:
         return FieldCompares(self._field, operator, _field_operand(self._field, value))
-
-    def __eq__(self, value: object) -> Criterion:  # type: ignore[override]
-        return self._compares("==", value)
-
-    def __ne__(self, value: object) -> Criterion:  # type: ignore[override]
-        return Not(self._compares("==", value))
-
-    def __lt__(self, value: Scalar | datetime) -> Criterion:
-        return self._compares("<", value)
-
-    def __le__(self, value: Scalar | datetime) -> Criterion:
-        return self._compares("<=", value)
-
-    def __gt__(self, value: Scalar | datetime) -> Criterion:
-        return self._compares(">", value)
-
-    def __ge__(self, value: Scalar | datetime) -> Criterion:
-        return self._compares(">=", value)
 
     def in_(self, values: Iterable[object]) -> Criterion:
         """Match if the field equals one of these; without values, never match."""
         return AnyOf(tuple(self == value for value in _check_values(values)))
-
-    def between(self, low: Scalar | datetime, high: Scalar | datetime) -> Criterion:
-        """Match if ``low <= field <= high``."""
-        return (self >= low) & (self <= high)
 
 
 class Where:
@@ -315,13 +304,7 @@ class Where:
     id: Final = FieldTerm("id")
 
     def __call__(self, path: str | Path) -> MetadataTerm:
-        """Return the term for a metadata path.
-
-        Args:
-            path: keys separated by dots, or a tuple of keys if a key contains a dot.
-
-        Raises:
-            InvalidValueError: the path is neither of these.
+        """Return the term for a metadata path: keys separated by dots, or a tuple of keys if a key contains a dot.
 
         >>> where("customer.tier") == "gold"
         OneOf(path=('customer', 'tier'), values=('gold',))
@@ -339,11 +322,7 @@ where: Final = Where()
 
 
 def check_depth(criterion: Criterion) -> Criterion:
-    """Return the criterion if its nesting is within Python's recursion limit.
-
-    Raises:
-        InvalidValueError: the criterion nests too deep.
-    """
+    """Return the criterion if its nesting is within Python's recursion limit; raise `InvalidValueError` otherwise."""
     level = [criterion]
     for _ in range(MAX_DEPTH + 2):  # + 2: the outermost combination, and a negated leaf
         level = [inner for part in level for inner in _inside(part)]

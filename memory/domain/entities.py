@@ -13,14 +13,7 @@ from memory.domain.records import (
     decode_object,
     encode_metadata,
 )
-from memory.domain.values import (
-    check_id,
-    decode,
-    encode,
-    new_id,
-    to_datetime,
-    to_microseconds,
-)
+from memory.domain.values import check_id, decode, encode, new_id, to_datetime, to_microseconds
 from memory.errors import CorruptRecordError
 
 
@@ -34,9 +27,6 @@ class Conversation:
         id: 1 to 255 characters without control characters; default: a new unique id.
         metadata: a dict of JSON values.
         expires_at: an aware ``datetime`` after which the conversation and its runs are hidden; default: never.
-
-    Raises:
-        InvalidValueError: the id is not valid.
 
     >>> conversation = Conversation("support-42", metadata={"customer": "ada"})
     >>> conversation.version, conversation.run_count, conversation.created_at
@@ -56,11 +46,7 @@ class Conversation:
 
     @classmethod
     def from_record(cls, record: ConversationRecord) -> "Conversation":
-        """Return the conversation for a store's record.
-
-        Raises:
-            CorruptRecordError: the record holds a value that no store writes.
-        """
+        """Return the conversation for a store's record; raise `CorruptRecordError` for values that no store writes."""
         check_record(record)
         metadata = decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}")
         conversation = cls(record.id, metadata, None if record.expires_at is None else to_datetime(record.expires_at))
@@ -109,12 +95,8 @@ class Conversation:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Conversation):
             return NotImplemented
-        return (self.id, self.metadata, self.expires_at, self.record) == (
-            other.id,
-            other.metadata,
-            other.expires_at,
-            other.record,
-        )
+        mine, theirs = [(one.id, one.metadata, one.expires_at, one.record) for one in (self, other)]
+        return mine == theirs
 
     def __repr__(self) -> str:
         return f"Conversation({self._id!r}, metadata={self.metadata!r}, version={self.version}, run_count={self.run_count})"
@@ -146,11 +128,7 @@ class Run:
 
     @classmethod
     def from_record(cls, conversation_id: str, record: RunRecord) -> "Run":
-        """Return the run for a store's record.
-
-        Raises:
-            CorruptRecordError: the record cannot be read; the message names the conversation and the position.
-        """
+        """Return the run for a store's record. A `CorruptRecordError` names the conversation and the position."""
         check_run(record, conversation_id)
         position, id, input, output, metadata, created_at = record
         run = object.__new__(cls)
@@ -168,11 +146,7 @@ class Run:
         return run
 
     def to_record(self, position: int = 0) -> RunRecord:
-        """Return the record that a store keeps of this run, with the given position.
-
-        Raises:
-            InvalidValueError: a value is not JSON, or the id or the time is not valid.
-        """
+        """Return the record that a store keeps of this run, with the given position."""
         return RunRecord(
             position,
             check_id(self.id, "the run's id"),

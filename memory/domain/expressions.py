@@ -27,7 +27,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Final, TypeAlias, TypeGuard
 
-from memory.domain.criteria import AllOf, AnyOf, Criterion, FieldTerm, MetadataTerm, where
+from memory.domain.criteria import AllOf, AnyOf, Criterion, FieldTerm, MetadataTerm, Operator, where
 from memory.domain.timestamps import parse_timestamp
 from memory.domain.values import MAX_DEPTH
 from memory.errors import InvalidValueError
@@ -48,22 +48,8 @@ _FIELDS: Final = {
 }
 _TIMES: Final = ("created_at", "updated_at")
 
-_COMPARE: Final[dict[type[ast.cmpop], Callable[[_Term, object], Criterion]]] = {
-    ast.Eq: lambda term, value: term.__eq__(value),
-    ast.NotEq: lambda term, value: term.__ne__(value),
-    ast.Lt: lambda term, value: term < value,  # type: ignore[operator]  # the term checks its operand
-    ast.LtE: lambda term, value: term <= value,  # type: ignore[operator]
-    ast.Gt: lambda term, value: term > value,  # type: ignore[operator]
-    ast.GtE: lambda term, value: term >= value,  # type: ignore[operator]
-}
-_MIRRORED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
-    ast.Eq: ast.Eq,
-    ast.NotEq: ast.NotEq,
-    ast.Lt: ast.Gt,
-    ast.LtE: ast.GtE,
-    ast.Gt: ast.Lt,
-    ast.GtE: ast.LtE,
-}
+_OPERATORS: dict[type[ast.cmpop], Operator] = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+_MIRRORED: Final[dict[Operator, Operator]] = {"==": "==", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _CONSTANTS: Final = {"true": True, "false": False, "null": None}  # as JSON writes them
 _FUNCTIONS: Final[dict[str, tuple[int, Callable[..., Criterion]]]] = {  # number of arguments, including the path
     "exists": (1, MetadataTerm.exists),
@@ -141,7 +127,6 @@ class _Translation:
         )
 
     def _pair(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Criterion:
-        """Translate one comparison of a chain."""
         if isinstance(op, ast.Is | ast.IsNot):
             raise self._error(right, "use == and != instead of `is` and `is not`")
         if _is_path(left) and _is_path(right):
@@ -151,10 +136,11 @@ class _Translation:
         if isinstance(op, ast.In | ast.NotIn):
             member = self._is_in(left, right)
             return ~member if isinstance(op, ast.NotIn) else member
-        path, value, kind = (left, right, type(op)) if _is_path(left) else (right, left, _MIRRORED[type(op)])
-        term = self._term(path)
-        operand = self._operand(path, value)
-        return self._make(value, lambda: _COMPARE[kind](term, operand))
+        operator = _OPERATORS.get(type(op), "==")
+        path, value, operator = (left, right, operator) if _is_path(left) else (right, left, _MIRRORED[operator])
+        term, operand = self._term(path), self._operand(path, value)
+        compared = self._make(value, lambda: term.compares(operator, operand))
+        return ~compared if isinstance(op, ast.NotEq) else compared
 
     def _is_in(self, left: ast.expr, right: ast.expr) -> Criterion:
         if _is_path(right):
@@ -173,9 +159,8 @@ class _Translation:
         else:
             name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name not in _FUNCTIONS:
-            raise self._error(
-                node, f"there is no function {name}(), only {', '.join(f'{known}()' for known in _FUNCTIONS)}"
-            )
+            known = ", ".join(f"{known}()" for known in _FUNCTIONS)
+            raise self._error(node, f"there is no function {name}(), only {known}")
         count, function = _FUNCTIONS[name]
         if len(arguments) != count or node.keywords or any(isinstance(argument, ast.Starred) for argument in arguments):
             raise self._error(node, f"{name}() takes a path" + (" and a value" if count > 1 else ""))
@@ -243,7 +228,6 @@ class _Translation:
         return value
 
     def _value(self, node: ast.expr, depth: int = DEEPEST) -> object:
-        """Return the value of a literal."""
         if depth == 0:
             raise self._error(node, f"the expression nests deeper than {DEEPEST} levels")
         if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, str | int | float)):

@@ -39,22 +39,14 @@ class RunRecord(NamedTuple):
 
 
 def encode_metadata(metadata: object) -> str:
-    """Return a metadata dict as JSON text.
-
-    Raises:
-        InvalidValueError: the metadata is no dict, or contains something that is not JSON.
-    """
+    """Return a metadata dict as JSON text; raise `InvalidValueError` for anything else."""
     if type(metadata) is not dict:
         raise InvalidValueError(f"metadata must be a dict, not {type(metadata).__name__}")
     return encode(cast(Json, metadata), "metadata") if metadata else "{}"
 
 
 def check_record(record: ConversationRecord) -> None:
-    """Check that a record holds only values that a store writes.
-
-    Raises:
-        CorruptRecordError: the record was damaged, or written by something else.
-    """
+    """Raise `CorruptRecordError` if a record holds a value that no store writes."""
     id, metadata, version, _, run_count, last_position, created_at, updated_at, expires_at = record
     if not (
         type(id) is type(metadata) is str
@@ -72,11 +64,7 @@ def check_record(record: ConversationRecord) -> None:
 
 
 def check_run(record: RunRecord, conversation_id: str) -> None:
-    """Check that a run's record holds only values that a store writes.
-
-    Raises:
-        CorruptRecordError: the record was damaged, or written by something else; the message names the run.
-    """
+    """Raise `CorruptRecordError`, which names the run, if a run's record holds a value that no store writes."""
     position, id, input, output, metadata, created_at = record
     if not (
         type(position) is type(created_at) is int
@@ -92,11 +80,7 @@ def check_run(record: RunRecord, conversation_id: str) -> None:
 
 
 def decode_object(text: str) -> dict[str, Json]:
-    """Return the dict of a stored JSON text.
-
-    Raises:
-        ValueError: the text is not one of a dict.
-    """
+    """Return the dict of a stored JSON text; raise `ValueError` if it is not one."""
     value = decode(text)
     if not isinstance(value, dict):
         raise ValueError(f"its metadata is not an object: {text[:40]!r}")  # noqa: TRY004  # the text is bad, not its type
@@ -104,11 +88,7 @@ def decode_object(text: str) -> dict[str, Json]:
 
 
 def decode_metadata(text: str, what: str) -> dict[str, Json]:
-    """Return the metadata dict of stored JSON text.
-
-    Raises:
-        CorruptRecordError: the text is not a JSON object; the message begins with ``what``.
-    """
+    """Return the metadata dict of stored JSON text, or raise `CorruptRecordError` with a message that begins with ``what``."""
     if text == "{}":
         return {}
     try:

@@ -16,14 +16,7 @@ def format_timestamp(microseconds: int) -> str:
 
 
 def parse_timestamp(text: object, name: str) -> datetime:
-    """Return the ``datetime`` for text in any ISO 8601 format, in UTC. Text without a time zone is taken as UTC.
-
-    Args:
-        text: for example ``2026-01-31``, ``2026-01-31T12:00:00Z`` or ``2026-01-31T13:00+01:00``.
-        name: the name of the value in error messages.
-
-    Raises:
-        InvalidValueError: the text is not in ISO 8601.
+    """Return the ``datetime`` for text in any ISO 8601 format, in UTC, which is also assumed without a time zone.
 
     >>> parse_timestamp("2026-01-31T13:00+01:00", "created_at")
     datetime.datetime(2026, 1, 31, 12, 0, tzinfo=datetime.timezone.utc)

@@ -60,13 +60,6 @@ def encode(value: Json, name: str) -> str:
     JSON would join a surrogate *pair* in a string (two code points) into one character. A document with such a string
     therefore begins with a space, and each of its strings is encoded byte by byte; it is still valid JSON.
 
-    Args:
-        value: any JSON value.
-        name: the name of the value in error messages, such as ``"metadata"``.
-
-    Raises:
-        InvalidValueError: the value is not JSON; the message has the path to the offending part.
-
     >>> encode({"customer": "ada", "priority": 3}, "metadata")
     '{"customer":"ada","priority":3}'
     >>> encode({"seats": [1, float("nan")]}, "metadata")
@@ -83,9 +76,6 @@ def encode_parsed(value: Json, name: str) -> str:
     """Return the same as `encode`, in a third of the time, for a value that `json.loads` parsed from valid UTF-8.
 
     Such a value contains only JSON types, no cycle and no surrogate pair; only its numbers and its depth need a check.
-
-    Raises:
-        InvalidValueError: as for `encode`.
     """
     if isinstance(value, str):
         return encode_basestring_ascii(value)
@@ -100,10 +90,7 @@ def encode_parsed(value: Json, name: str) -> str:
 
 
 def decode(text: str) -> Json:
-    """Return the value of text that `encode` wrote.
-
-    Raises:
-        ValueError: `encode` does not write such text.
+    """Return the value of text that `encode` wrote; raise `ValueError` for other text.
 
     >>> decode('{"customer":"ada"}')
     {'customer': 'ada'}
@@ -147,11 +134,7 @@ def new_id() -> str:
 
 
 def check_id(value: object, name: str) -> str:
-    """Return the value if it is a valid id: 1 to 255 characters, no control characters, no lone surrogates.
-
-    Raises:
-        InvalidValueError: the value is no valid id.
-    """
+    """Return the value if it is a valid id: 1 to 255 characters, no control characters, no lone surrogates."""
     if type(value) is not str:
         hint = ": write conversation.id" if type(value).__name__ == "Conversation" else ""
         raise InvalidValueError(f"{name} must be a str, not {type(value).__name__}{hint}")
@@ -175,11 +158,7 @@ def first_id(*candidates: object) -> str | None:
 
 
 def check_id_characters(value: str, name: str) -> str:
-    """Return the text if an id may contain its characters.
-
-    Raises:
-        InvalidValueError: the text contains control characters or lone surrogates.
-    """
+    """Return the text if an id may contain its characters: no control characters, no lone surrogates."""
     if not (value.isascii() and value.isprintable()) and any(unicodedata.category(c) in ("Cc", "Cs") for c in value):
         raise InvalidValueError(f"{name} must not contain control characters or lone surrogates: {value[:40]!r}")
     return value
@@ -200,11 +179,7 @@ def to_datetime(microseconds: int) -> datetime:
 
 
 def to_microseconds(timestamp: object, name: str) -> int:
-    """Return a ``datetime`` in microseconds since 1970.
-
-    Raises:
-        InvalidValueError: the value is not a ``datetime``, has no time zone, or is outside the years 1 to 9999 in UTC.
-    """
+    """Return an aware ``datetime`` in microseconds since 1970; raise `InvalidValueError` outside the years 1 to 9999 in UTC."""
     if not isinstance(timestamp, datetime):
         raise InvalidValueError(f"{name} must be a datetime, not {type(timestamp).__name__}")
     if timestamp.tzinfo is None or timestamp.utcoffset() is None:

@@ -52,15 +52,11 @@ def artifact_of(value: Json, id: str) -> dict[str, Json]:
 
 
 def loadable_artifact(value: Json, id: str) -> dict[str, Json]:
-    """Return a value as an artifact that Griptape 1.13 can load.
+    """Return an artifact of any release, or any JSON value, as an artifact that Griptape 1.13 can load.
 
     Keys that the artifact's class does not have (those of older releases, and ``module_name``, which makes Griptape import that
     module) are dropped if null, and otherwise moved into ``meta``, which Griptape does not interpret. An artifact of an unknown
     class, or with a value that does not fit its class, is wrapped as the value of a GenericArtifact.
-
-    Args:
-        value: an artifact of any release, or any JSON value.
-        id: the id of a new artifact.
     """
     artifact = artifact_of(value, id)
     if artifact["type"] == "JsonArtifact" and not _is_json_value(artifact["value"]):

@@ -13,18 +13,7 @@ _LATEST = 253_402_300_799  # seconds: the end of the year 9999
 def conversation(
     id: Json, metadata: dict[str, Json], runs: Sequence[Run], created_at: int, updated_at: int | None = None
 ) -> Change:
-    """Return the change that creates a conversation with these runs, at positions from 1.
-
-    Args:
-        id: the conversation's id.
-        metadata: the conversation's metadata.
-        runs: the runs in order.
-        created_at: when the conversation was created, in microseconds since 1970.
-        updated_at: when it was last changed; default: ``created_at``.
-
-    Raises:
-        InvalidValueError: the id is not valid, or no store can keep a value.
-    """
+    """Return the change that creates a conversation with these runs, at positions from 1."""
     id_ = check_id(id, "id")
     records = tuple([run.to_record(position) for position, run in enumerate(runs, 1)])
     record = ConversationRecord(

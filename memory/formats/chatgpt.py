@@ -6,6 +6,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from functools import partial
+from operator import attrgetter
 from typing import IO, Any, Final, cast
 
 from memory.domain.entities import Conversation, Run
@@ -54,24 +55,19 @@ def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
 def _read_archive(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     number = 0
     with zipfile.ZipFile(source.file) as archive:
-        members = sorted([each for each in archive.infolist() if _MEMBER.fullmatch(each.filename)], key=_name_of)
+        members = [each for each in archive.infolist() if _MEMBER.fullmatch(each.filename)]
+        members.sort(key=attrgetter("filename"))
         if not members:
             yield RejectedConversation(1, "the archive has no conversations.json")
         # `zipfile` never yields more bytes than a member declares, but members may overlap in the file (a zip bomb).
         source.limits.check_unpacked(sum(each.file_size for each in members), source.file.seek(0, os.SEEK_END))
         for member in members:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise NotImplementedError(
-                    f"{member.filename} has a compression method that ChatGPT's export does not use"
-                )
+                raise NotImplementedError(f"{member.filename} has a compression that ChatGPT's export does not use")
             with archive.open(member) as stream:
                 for found in _read_stream(stream, source, number):
                     number = found.number
                     yield found
-
-
-def _name_of(member: zipfile.ZipInfo) -> str:
-    return member.filename
 
 
 def _read_stream(stream: IO[bytes], source: Source, before: int) -> Iterator[ParsedConversation | RejectedConversation]:
@@ -79,29 +75,17 @@ def _read_stream(stream: IO[bytes], source: Source, before: int) -> Iterator[Par
         if isinstance(element, RejectedConversation):
             yield RejectedConversation(before + number, element.reason)
         else:
-            make = partial(_read_tree, f"{source.name}-{before + number}", source.at)
+            make = partial(read_tree, f"{source.name}-{before + number}", at=source.at)
             yield read_json(before + number, element.text, make, limits=source.limits)
 
 
-def _read_tree(id: str, at: int, value: Any) -> Change:
-    return read_tree(id, value, at)
-
-
 def read_tree(id: str, value: Any, at: int) -> Change:
-    """Return the conversation for an element of the export.
+    """Return the conversation for an element of the export; ``id`` and ``at`` are for what has no id and no time of its own.
 
     The runs are the messages from the root of the tree to ``current_node``, which is what the user saw last. Other branches
     (from an edited question or a regenerated answer) are kept in the metadata of the run where they fork, under
     ``chatgpt.branches``. ``title`` and ``model`` become metadata of the conversation; all other fields are kept under
     ``chatgpt.fields``. `conversation_json` restores the value, except for the order of the nodes in ``mapping``.
-
-    Args:
-        id: the id for a conversation without one.
-        value: the parsed JSON of the element.
-        at: the timestamp, in microseconds since 1970, for conversations and messages without one.
-
-    Raises:
-        InvalidValueError: the value has no tree of messages.
     """
     mapping = value.get("mapping") if isinstance(value, dict) else None
     if not isinstance(mapping, dict):
@@ -199,9 +183,9 @@ def _value_of(content: dict[str, Any]) -> Json:
     """Return the text of pure text content, and any other content unchanged."""
     parts = content.get("parts")
     is_text = list(content) == ["content_type", "parts"] and content["content_type"] == "text"
-    return cast(
-        "Json", parts[0] if is_text and isinstance(parts, list) and list(map(type, parts)) == [str] else content
-    )
+    if is_text and isinstance(parts, list) and list(map(type, parts)) == [str]:
+        return cast("str", parts[0])
+    return cast("Json", content)
 
 
 def _pack(key: str, node: Any) -> Json:

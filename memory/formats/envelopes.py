@@ -21,17 +21,9 @@ def read_envelope(id: Json, value: Any, at: int, extra: dict[str, Json] | None =
     """Return the conversation for the JSON object of a Griptape conversation, of any release.
 
     Its ``metadata`` becomes the conversation's. Other fields besides the runs (``type``, ``max_runs``, ``summary`` of the
-    releases up to 0.30) are kept in the metadata under ``griptape.envelope``. If no store can keep them, all of them are kept
-    as JSON text under ``griptape.text``.
-
-    Args:
-        id: the conversation's id.
-        value: the parsed JSON.
-        at: when the conversation was made, in microseconds since 1970; Griptape does not write it.
-        extra: further fields from the source, also kept under ``griptape``.
-
-    Raises:
-        InvalidValueError: the value is not such an object, or the id is not valid.
+    releases up to 0.30) are kept in the metadata under ``griptape.envelope``, and ``extra`` under ``griptape``. If no store
+    can keep them, all are kept as JSON text under ``griptape.text``. Griptape writes no time: ``at`` says when the
+    conversation was made.
     """
     if not isinstance(value, dict) or not ("runs" in value or "metadata" in value):
         raise InvalidValueError("not a conversation of Griptape, which is an object with runs and metadata")

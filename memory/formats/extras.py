@@ -21,11 +21,6 @@ def join(metadata: dict[str, Json], key: str, rest: dict[str, Json]) -> dict[str
 def split(metadata: dict[str, Any], key: str, known: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Undo `join`: return the metadata and the format's fields. If `join` did not write the key, it counts as metadata.
 
-    Args:
-        metadata: the metadata of a conversation or a run.
-        key: the format's key.
-        known: the names that the format's fields may have.
-
     >>> split({"customer": "ada", "griptape": {"keys": ["id"]}}, "griptape", frozenset(["keys"]))
     ({'customer': 'ada'}, {'keys': ['id']})
     """

@@ -37,10 +37,6 @@ def run_record(value: Json, created_at: datetime | None = None) -> Run:
     ``texts``; the storable entries of such a ``meta`` still become metadata. A value that is not an object and cannot be stored
     is kept as ``text``.
 
-    Args:
-        value: the parsed JSON of a run.
-        created_at: when the run was made, which Griptape does not write; default: now.
-
     >>> run = run_record({"type": "Run", "id": "r1", "meta": {"user": "ada"}, "input": "Hi", "output": "Hello"})
     >>> run.id, run.input, run.metadata["user"]
     ('r1', 'Hi', 'ada')

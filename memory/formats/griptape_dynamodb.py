@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any, Final
 
 import boto3
@@ -69,9 +70,8 @@ def _parse_item(number: int, item: dict[str, Any], source: Source) -> ParsedConv
     others = {name: _json(value) for name, value in item.items() if name not in (*names, attribute)}
     if others:
         extra["attributes"] = others
-    parsed = read_json(
-        number, text.encode(), lambda value: read_envelope(id, value, source.at, extra), limits=source.limits
-    )
+    read = partial(read_envelope, id, at=source.at, extra=extra)
+    parsed = read_json(number, text.encode(), read, limits=source.limits)
     if isinstance(parsed, RejectedConversation):
         return RejectedConversation(number, f"{id!r}: {parsed.reason}")
     return parsed

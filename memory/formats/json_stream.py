@@ -32,14 +32,10 @@ class _EndError(Exception):
 def elements(
     stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[tuple[int, Element | RejectedConversation]]:
-    """Yield the elements of the arrays in a stream, and the values outside arrays, numbered from 1.
+    """Yield the elements of the arrays in a UTF-8 stream, and the values outside arrays, numbered from 1.
 
-    The stream may have several values in sequence. Only the current element is held in memory. Malformed JSON between elements
-    and a truncated stream yield a `RejectedConversation` and end the iteration.
-
-    Args:
-        stream: JSON in UTF-8.
-        limits: the limits for one element; an element beyond them ends the iteration too.
+    Only the current element is held in memory. Malformed JSON between elements, a truncated stream and an element beyond the
+    limits yield a `RejectedConversation` and end the iteration.
     """
     number = 0
     try:

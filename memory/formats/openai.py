@@ -147,9 +147,6 @@ def read_messages(id: str, value: Any, at: int) -> Change:
     The content of a user's message becomes a run's input, the assistant's answer its output. Other messages, and other fields
     of these messages, are kept in the run's metadata under ``openai``; other fields of the object in the conversation's
     metadata under ``openai.fields``. `conversation_json` restores the value.
-
-    Raises:
-        InvalidValueError: there is no list of messages.
     """
     fields = value if isinstance(value, dict) else {"messages": value}
     messages = fields.get("messages")

@@ -12,15 +12,10 @@ from memory.transfer import DEFAULT_LIMITS, Limits, ParsedConversation, Rejected
 
 
 class Format(NamedTuple):
-    """A format that conversations can be imported from.
+    """A format that conversations can be imported from, by a module with a function ``read(source)``.
 
-    Attributes:
-        source: a short description of the source, for the help text.
-        module: a module with ``read(source)``, which yields a `ParsedConversation` or a `RejectedConversation` for each one.
-        is_file: True if the source is a file, False if it is an address.
-        needs: the required options.
-        takes: the optional ones.
-        extra: the extra that installs the packages it imports.
+    ``is_file`` is False if the source is an address. ``needs`` and ``takes`` are its required and optional options; ``extra``
+    installs the packages it imports.
     """
 
     source: str
@@ -76,15 +71,7 @@ Target: TypeAlias = Literal["memory", "griptape-local"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source of conversations.
-
-    Attributes:
-        name: the file's name, from which conversations without an id get theirs; or the address.
-        at: the timestamp, in microseconds since 1970, for conversations and runs without one.
-        stream: the file's uncompressed bytes; None if the source is an address.
-        options: the format's options, by name.
-        limits: the limits beyond which input is rejected.
-    """
+    """A file or an address to import from; ``at`` and ``name`` are for what has no time and no id of its own."""
 
     name: str
     at: int
@@ -94,22 +81,13 @@ class Source:
 
     @property
     def file(self) -> IO[bytes]:
-        """The stream, for formats that are read from a file.
-
-        Raises:
-            ConfigurationError: the source is not a file.
-        """
         if self.stream is None:
             raise ConfigurationError(f"{self.name} is not a file")
         return self.stream
 
 
 def check_options(name: str, options: Mapping[str, str]) -> Format:
-    """Return the format with this name, and check its options.
-
-    Raises:
-        ConfigurationError: the format does not exist, or an option is missing or not supported by it.
-    """
+    """Return the format with this name, and check its options."""
     if name not in FORMATS:
         raise ConfigurationError(f"there is no format {name!r}: use one of {', '.join(FORMATS)}")
     format_ = FORMATS[name]
@@ -133,12 +111,7 @@ def name_of(file: str) -> str:
 
 
 def read(name: str, source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield the conversations of a source one by one, until a limit of the source stops the import.
-
-    Raises:
-        ConfigurationError: the options or the address are not valid, or an extra is not installed.
-        PersistenceError: the source could not be read to its end.
-    """
+    """Yield the conversations of a source one by one, until a limit of the source stops the import."""
     format_ = check_options(name, source.options)
     try:
         reader = cast(

@@ -13,13 +13,9 @@ REST: Final = frozenset(["messages", "input", "output", "branches"])
 
 
 class Message(NamedTuple):
-    """One message.
+    """One message: its role, what becomes input or output, the rest, and the whole.
 
-    Attributes:
-        role: whether the message is a run's input (a question), part of its output (an answer), or neither (context).
-        value: the part of the message that becomes input or output.
-        rest: the message without that part.
-        whole: the message with it.
+    As a question it is a run's input, as an answer part of its output, as context neither.
     """
 
     role: Role
@@ -65,13 +61,7 @@ def rest_of(turn: Sequence[Message]) -> dict[str, Json]:
 
 
 def messages_of(run: Run, rest: dict[str, Any], fill: Callable[[Any, Any], Any]) -> Iterator[Any]:
-    """Yield the messages that a run was made from.
-
-    Args:
-        run: the run.
-        rest: the result of `rest_of`.
-        fill: called with the rest of a message and its value; returns the whole message.
-    """
+    """Yield the messages that a run was made from: ``fill`` is called with the rest of a message and its value."""
     answers = rest.get("output", [])
     values = dict(zip(answers, [run.output] if len(answers) == 1 else run.output or [], strict=False))
     if "input" in rest:

@@ -72,7 +72,6 @@ class Change:
 
     @property
     def edits_runs(self) -> bool:
-        """Whether stored runs are removed or replaced."""
         return bool(self.remove_before or self.remove_runs or self.replace_runs)
 
     @property
@@ -99,7 +98,6 @@ class Change:
         )
 
     def expiry(self, before: int | None) -> int | None:
-        """Return the conversation's expiry after this change."""
         if self.expires_at is None:
             return before
         return None if self.expires_at == NEVER else self.expires_at
@@ -120,7 +118,6 @@ class Change:
 
     @property
     def gives_positions(self) -> bool:
-        """Whether the appended runs already have positions."""
         return bool(self.append) and self.append[0].position > 0
 
 
@@ -140,15 +137,10 @@ class ChangeSet:
 
     @classmethod
     def of(cls, changes: Iterable[Change], at: int) -> "ChangeSet":
-        """Return the change set of these changes, one for each conversation.
-
-        Raises:
-            InvalidValueError: two changes have the same conversation.
-        """
+        """Return the change set of these changes; raise `InvalidValueError` if two are of one conversation."""
         return cls(tuple(sorted(changes, key=attrgetter("id"))), at=at)
 
     def __post_init__(self) -> None:
-        """Reject two changes of one conversation, which stores would apply differently."""
         if len({change.id for change in self.changes}) < len(self.changes):
             ids = [change.id for change in self.changes]
             twice = next(id for id in ids if ids.count(id) > 1)
@@ -189,11 +181,7 @@ class Receipt:
 
     @classmethod
     def load(cls, token: str, text: str) -> "Receipt":
-        """Return the receipt from the stored text.
-
-        Raises:
-            CorruptRecordError: the text is not a receipt.
-        """
+        """Return the receipt from the stored text; raise `CorruptRecordError` if it is none."""
         try:
             written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -204,13 +192,9 @@ class Receipt:
 def check_preconditions(change: Change, stored: ConversationRecord | None) -> None:
     """Raise if a change cannot be applied to the stored conversation. Every adapter calls this before it writes.
 
-    Args:
-        change: the change to write.
-        stored: the current record; None if the conversation does not exist or has expired.
-
     Raises:
         ConflictError: the conversation is not at the expected version or last position.
-        NotFoundError: the conversation to change does not exist.
+        NotFoundError: the conversation to change does not exist, or has expired.
         AlreadyExistsError: the conversation to create already exists.
         InvalidValueError: the given positions of the appended runs do not ascend from the last stored one.
     """
@@ -254,12 +238,7 @@ def missing_runs(change: Change, positions: object) -> NotFoundError:
 
 
 def assign_positions(change: Change, last_position: int) -> tuple[tuple[RunRecord, ...], int]:
-    """Return the appended runs with their positions, and the conversation's last position after them.
-
-    Args:
-        change: the change with the appended runs.
-        last_position: the last position assigned so far.
-    """
+    """Return the appended runs with positions after ``last_position``, and the conversation's last position after them."""
     if change.gives_positions:
         return change.append, max(last_position, change.append[-1].position)
     runs = tuple([run._replace(position=last_position + n) for n, run in enumerate(change.append, 1)])

@@ -43,11 +43,9 @@ class FreshLock(ForkAware):
         self._lock = Lock()
 
     def acquire(self, *, blocking: bool = True) -> bool:
-        """Acquire the lock. Return whether it was acquired."""
         return self._lock.acquire(blocking)
 
     def release(self) -> None:
-        """Release the lock."""
         self._lock.release()
 
     def __enter__(self) -> None:

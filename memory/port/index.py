@@ -246,9 +246,8 @@ def _lookup(criterion: OnMetadata, path: bytes) -> tuple[Plan, bool]:
     if isinstance(criterion, Exists):
         return KeyBetween(path, b"", _END), True
     if isinstance(criterion, OneOf):
-        return KeyIn(path, tuple({key(value): None for value in criterion.values})), all(
-            map(_is_scalar, criterion.values)
-        )
+        keys = dict.fromkeys(map(key, criterion.values))
+        return KeyIn(path, tuple(keys)), all(map(_is_scalar, criterion.values))
     if isinstance(criterion, Contains):
         return KeyIn(of_elements, (key(criterion.element), _MORE_ELEMENTS)), False
     if isinstance(criterion, StartsWith):

@@ -3,6 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from memory.domain.records import ConversationRecord, RunRecord
@@ -44,29 +45,21 @@ class Outbox(ABC):
 def resolved(changes: ChangeSet, receipt: Receipt) -> ChangeSet:
     """Return a committed change set with the values that the store assigned, so that a replica in the same state ends equal.
 
-    Appended runs get their positions, and ``after`` the position they follow; an edit gets ``seen`` with the version it met. Its
-    incarnation is empty, because that differs between stores.
+    Appended runs get their positions, and ``after`` the position they follow; an edit gets ``seen`` with the version it met.
+    Its incarnation is empty, because that differs between stores.
     """
-    return ChangeSet(
-        tuple([_resolved(change, receipt.written[change.id]) for change in changes.changes]), changes.token, changes.at
-    )
+    written = receipt.written
+    return replace(changes, changes=tuple([_resolved(change, written[change.id]) for change in changes.changes]))
 
 
 def _resolved(change: Change, written: Written | None) -> Change:
     if written is None:
         return Change(change.id, remove=True)
     last = written.last_position - len(change.append)
-    return Change(
-        change.id,
+    return replace(
+        change,
         seen=ExpectedVersion("", written.version - 1) if change.edits and not change.create else None,
         after=last if change.append and not (change.create or change.gives_positions) else None,
-        remove=change.remove,
-        create=change.create,
-        metadata=change.metadata,
-        expires_at=change.expires_at,
-        remove_before=change.remove_before,
-        remove_runs=change.remove_runs,
-        replace_runs=change.replace_runs,
         append=assign_positions(change, last)[0],
     )
 

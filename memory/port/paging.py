@@ -52,11 +52,7 @@ class Order:
 
     @classmethod
     def parse(cls, text: str) -> "Order":
-        """Return the order written as ``"created_at"``, or ``"-created_at"`` to descend.
-
-        Raises:
-            InvalidValueError: there is no such order.
-        """
+        """Return the order written as ``"created_at"``, or ``"-created_at"`` to descend."""
         field = text.removeprefix("-") if isinstance(text, str) else ""
         order = cls(field, text != field)
         if field not in get_args(OrderField) and not order.path:
@@ -114,11 +110,7 @@ class Query:
 
     @classmethod
     def parse(cls, criterion: Criterion | None, order: str, limit: int, after: str | None) -> "Query":
-        """Return the query that a caller's arguments make.
-
-        Raises:
-            InvalidValueError: an argument is none, or the cursor belongs to another order.
-        """
+        """Return the query for a caller's arguments; raise `InvalidValueError` for a wrong one, or a cursor of another order."""
         if type(limit) is not int or limit < 1:
             raise InvalidValueError(f"limit must be an int from 1, not {limit!r}")
         parsed = Order.parse(order)

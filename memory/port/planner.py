@@ -46,12 +46,7 @@ class Step:
 
 @dataclass(slots=True)
 class Explanation:
-    """How a query was answered, as `Store.explain` returns it.
-
-    Attributes:
-        steps: what was done, in order.
-        found: the conversations on the page.
-    """
+    """How a query was answered, as `Store.explain` returns it."""
 
     steps: list[Step] = field(default_factory=list)
     found: int = 0
@@ -115,6 +110,23 @@ class Search(ABC):
             matches: what `estimate` returned for it, up to ``drive_limit + 1``.
         """
         return None
+
+
+class ListedSearch(Search):
+    """A search without an index, through the records of all conversations of a namespace, which are in memory."""
+
+    def __init__(self, records: Sequence[ConversationRecord]) -> None:
+        self._records = records
+
+    def walk(self, order: Order, after: Place | None, wanted: int, most: int | None) -> Iterator[ConversationRecord]:  # noqa: ARG002  # all records are at hand
+        beyond = operator.lt if order.descending else operator.gt
+        placed = [(place, record) for record in self._records if order.has(place := order.place(record))]
+        rest = [(place, record) for place, record in placed if after is None or beyond(place, after)]
+        rest.sort(key=operator.itemgetter(0), reverse=order.descending)
+        return (record for _, record in rest)
+
+    def total(self) -> int:
+        return len(self._records)
 
 
 def find(query: Query, search: Search, explanation: Explanation | None = None) -> Page[Conversation]:

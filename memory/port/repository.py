@@ -90,7 +90,7 @@ class SchemaStatus:
 
 
 class Repository(ABC):
-    """One store of conversations, whatever keeps it.
+    """One store of conversations, whatever keeps it. What a store does not have raises `UnsupportedError`.
 
     An expired conversation (``expires_at <= clock()``) is to every method as if it were not there, and so are its runs; making
     another under its id replaces it. Ids, namespaces and values come checked and encoded. Only errors of `memory.errors` leave
@@ -177,11 +177,7 @@ class Repository(ABC):
         return self.schema_status()
 
     def definition(self, format: str) -> str:
-        """Return what `migrate` creates, in a format of a tool that creates it instead, such as ``terraform``.
-
-        Raises:
-            UnsupportedError: this store has no such thing.
-        """
+        """Return what `migrate` creates, in a format of a tool that creates it instead, such as ``terraform``."""
         raise UnsupportedError(f"{self} cannot be printed as {format}: only a DynamoDB table can")
 
     def warnings(self) -> list[str]:
@@ -189,31 +185,19 @@ class Repository(ABC):
         return []
 
     def joining(self, connection: object) -> "JoinedRepository":
-        """Return a repository that reads and writes inside the application's own transaction.
-
-        Raises:
-            UnsupportedError: this store has no such thing.
-        """
+        """Return a repository that reads and writes inside the application's own transaction."""
         raise UnsupportedError(
             f"{self} cannot join {type(connection).__name__}: it has no transactions of the application's"
         )
 
     def with_outbox(self, replicas: Sequence[str]) -> "Repository":
-        """Return a repository of the same store whose commits also write, in one transaction, an outbox entry for each replica.
-
-        Raises:
-            UnsupportedError: this store has no such thing.
-        """
+        """Return a repository of the same store whose commits also write, atomically, an outbox entry for each replica."""
         raise UnsupportedError(
             f"{self} has no outbox for the replicas {', '.join(replicas)}: only a SQL store can be mirrored"
         )
 
     def relaying(self, replica: str) -> AbstractContextManager["Outbox | None"]:
-        """Lock the outbox of a replica until the block or the process ends; yield None if another relay has locked it.
-
-        Raises:
-            UnsupportedError: as `with_outbox`.
-        """
+        """Lock the outbox of a replica until the block or the process ends; yield None if another relay has locked it."""
         raise UnsupportedError(f"{self} has no outbox for the replica {replica}: only a SQL store can be mirrored")
 
     def waiting(self) -> Mapping[str, ReplicaLag]:

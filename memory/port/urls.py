@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -11,10 +12,7 @@ from memory.errors import ConfigurationError
 
 
 def seconds(text: str) -> float:
-    """Return the time-out in an option's text.
-
-    Raises:
-        ValueError: it is not a positive, finite number.
+    """Return the time-out in an option's text; raise `ValueError` unless it is a positive, finite number.
 
     >>> seconds("2.5")
     2.5
@@ -102,9 +100,7 @@ def _without_secret(name: str, equals: str, value: str) -> str:
 def options(url: str, known: dict[str, Callable[[str], object]]) -> dict[str, object]:
     """Return the options of a URL's query, each parsed by its function.
 
-    Raises:
-        ConfigurationError: an option is unknown, or its value is invalid. The message quotes neither, because part of a password
-            with a question mark looks like an option.
+    Errors quote neither an option nor its value, because part of a password with a question mark looks like an option.
     """
     read: dict[str, object] = {}
     for number, (name, value) in enumerate(parse_qsl(url.partition("?")[2], keep_blank_values=True), 1):
@@ -112,12 +108,9 @@ def options(url: str, known: dict[str, Callable[[str], object]]) -> dict[str, ob
             raise ConfigurationError(
                 f"option {number} of the URL is unknown to this store; it takes {', '.join(known) or 'none'}"
             )
-        try:
+        with suppress(ValueError, KeyError):
             read[name] = known[name](value)
-        except (ValueError, KeyError):
-            is_valid = False
-        else:
-            is_valid = True
-        if not is_valid:  # raised here, so that it has no context that quotes the value
-            raise ConfigurationError(f"the value of the option {name} in the URL is invalid")
+            continue
+        # Raised here, so that it has no context that quotes the value.
+        raise ConfigurationError(f"the value of the option {name} in the URL is invalid")
     return read

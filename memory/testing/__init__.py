@@ -10,25 +10,11 @@ The tests may share one repository, because each works in its own namespace. `Re
 random examples for each property. The suite needs pytest and hypothesis; the rest of the package does not import it.
 """
 
+from pkgutil import iter_modules
+
 import pytest
 
-pytest.register_assert_rewrite(
-    *(
-        f"{__name__}.{module}"
-        for module in (
-            "base",
-            "conflicts",
-            "expiry",
-            "ordering",
-            "planning",
-            "queries",
-            "random_queries",
-            "round_trips",
-            "state_machine",
-            "units_of_work",
-        )
-    )
-)
+pytest.register_assert_rewrite(*[f"{__name__}.{module.name}" for module in iter_modules(__path__)])
 
 from memory.testing.conflicts import Conflicts, Replays  # noqa: E402  # after the line that makes their asserts speak
 from memory.testing.expiry import Expiry  # noqa: E402
@@ -66,7 +52,6 @@ class RepositoryContract(
     def __init_subclass__(cls) -> None:
         """Raise `TypeError` if the subclass overrides a test."""
         super().__init_subclass__()
-        if overridden := sorted(
-            name for name in vars(cls) if name.startswith("test_") and hasattr(RepositoryContract, name)
-        ):
+        tests = {name for name in dir(RepositoryContract) if name.startswith("test_")}
+        if overridden := sorted(tests & vars(cls).keys()):
             raise TypeError(f"{cls.__name__} overrides tests of the contract: {', '.join(overridden)}")

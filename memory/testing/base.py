@@ -31,7 +31,6 @@ class Clock:
         self.time = 1_700_000_000_000_000
 
     def __call__(self) -> int:
-        """Return the current time."""
         return self.time
 
     def advance(self, microseconds: int = 1_000_000) -> None:
@@ -72,12 +71,10 @@ class Contract:
 
     @pytest.fixture
     def store(self, repository: Repository) -> Store:
-        """Return a store in a new namespace."""
         return new_store(repository)
 
     @pytest.fixture
     def clock(self, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Clock:
-        """Return the clock of the repository, which the test advances."""
         clock = Clock()
         monkeypatch.setattr(repository, "clock", clock)
         return clock
@@ -237,8 +234,6 @@ def walk(store: Store, criterion: Criterion | None = None, *, order: str = "id",
         if (cursor := page.cursor) is None:
             break
     sizes = [len(page) for page in pages]
-    assert all(size == limit for size in sizes[:-1]), (
-        f"a page before the last is not full: sizes {sizes}, limit {limit}"
-    )
+    assert all(size == limit for size in sizes[:-1]), f"only the last page may not be full: {sizes}, limit {limit}"
     assert len(pages) == 1 or 0 < sizes[-1] <= limit, f"a cursor led to a page of {sizes[-1]} conversations"
     return [conversation for page in pages for conversation in page]

@@ -33,9 +33,8 @@ from memory.testing.base import (
 
 T = TypeVar("T")
 THREADS, ROUNDS = 4, 5
-PAUSE = (
-    0.0001  # seconds between two reads: a reader without pauses would block the writer (the GIL, and sqlite://'s lock)
-)
+# Seconds between two reads: a reader without pauses would block the writer (the GIL, and sqlite://'s lock).
+PAUSE = 0.0001
 LATER = to_datetime(4_000_000_000_000_000)
 
 
@@ -136,8 +135,7 @@ class Conflicts(Contract):
                 _reset(store)
                 uow = store.begin()
                 mine(uow)
-                with store.begin() as other:
-                    theirs(other)
+                do(store, theirs)
                 with unchanged(store), pytest.raises(ConflictError, match="'a'"):
                     uow.commit()
 
@@ -154,8 +152,7 @@ class Conflicts(Contract):
             uow = store.begin()
             first = uow.runs.get("a", 1)
             read_again(uow)
-            with store.begin() as other:
-                _edit_runs(other)
+            do(store, _edit_runs)
             read_again(uow)
             uow.runs.replace("a", replace(first, output="mine"))
             with unchanged(store), pytest.raises(ConflictError, match="'a'"):
@@ -180,13 +177,11 @@ class Conflicts(Contract):
             _reset(store)
             uow = store.begin()
             remove(uow)
-            with store.begin() as other:
-                _append(other)
+            do(store, _append)
             with unchanged(store), pytest.raises(ConflictError, match="'a'"):
                 uow.commit()
             _reset(store)
-            with store.begin() as uow:
-                remove(uow)
+            do(store, remove)
             with store.begin() as uow:
                 assert "a" not in uow.conversations or not uow.runs.list("a")
 
@@ -197,8 +192,7 @@ class Conflicts(Contract):
             uow = store.begin()
             conversation = uow.conversations.get("a")
             if between:
-                with store.begin() as other:
-                    _append(other)
+                do(store, _append)
             uow.runs.append("a", run("mine"))
             uow.commit()
             uow.conversations.remove(conversation)
@@ -220,8 +214,7 @@ class Conflicts(Contract):
             _reset(store)
             uow = store.begin()
             write(uow)
-            with store.begin() as other:
-                _edit(other)
+            do(store, _edit)
             uow.commit()
 
     def test_own_commits_never_conflict(self, store: Store) -> None:
@@ -252,8 +245,7 @@ class Conflicts(Contract):
                 with unchanged(store), pytest.raises(ConflictError, match="'a'"):
                     uow.commit()
         assert [one.input for one in read_runs(store, "a")] == [0, 1]
-        with store.begin() as uow:
-            uow.runs.clear("a")
+        do(store, lambda uow: uow.runs.clear("a"))
         for after, works in ((0, False), (1, False), (2, True)):
             uow = store.begin()
             uow.runs.append("a", run(after), after=after)
@@ -384,16 +376,14 @@ class Replays(Contract):
                 for each in (first, *then):
                     assert other.commit(each.changes) == each.receipt
             last = read(other, "a").last_position
-            with other.begin() as uow:
-                uow.runs.append("a", run())
+            do(other, lambda uow: uow.runs.append("a", run()))
             assert read_runs(other, "a")[-1].position == last + 1
 
     def test_replay_after_a_removal(self, store: Store) -> None:
         """Replaying a creation or an append after the conversation was removed does not recreate it."""
         created = committed(store, _create)
         appended = committed(store, lambda uow: uow.runs.append("new", run(2)))
-        with store.begin() as uow:
-            uow.conversations.remove("new")
+        do(store, lambda uow: uow.conversations.remove("new"))
         for each in (created, appended):
             assert store.commit(each.changes) == each.receipt
         assert snapshot(store) == ((), {})

@@ -93,12 +93,8 @@ class Expiry(Contract):
     def test_expiry_can_be_set_moved_and_cleared(self, store: Store, clock: Clock) -> None:
         """An expiry can be set, moved and cleared later, each as a new version; a cleared one no longer applies."""
         put(store, "a", None, run())
-        for expires_at in (
-            to_datetime(clock.time + 10),
-            to_datetime(clock.time + 20),
-            None,
-            to_datetime(clock.time + 20),
-        ):
+        soon, later = to_datetime(clock.time + 10), to_datetime(clock.time + 20)
+        for expires_at in (soon, later, None, later):
             with store.begin() as uow:
                 uow.conversations.get("a").expires_at = expires_at
             assert read(store, "a").expires_at == expires_at

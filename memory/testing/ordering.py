@@ -31,18 +31,8 @@ from memory.testing.base import (
 )
 
 HUGE = 2**70
-IDS = (
-    "B",
-    "a",
-    "Z",
-    "b",
-    "\u00e9",
-    "\uffff",
-    "😀",
-    "a b",
-    "10",
-    "9",
-)  # UTF-16 and locale collations sort them differently
+# UTF-16 and locale collations sort them differently.
+IDS = ("B", "a", "Z", "b", "\u00e9", "\uffff", "😀", "a b", "10", "9")
 ORDERS: tuple[OrderField, ...] = ("updated_at", "created_at", "id")
 
 
@@ -115,20 +105,17 @@ class Positions(Contract):
     def test_runs_are_removed_with_their_conversation(self, store: Store) -> None:
         """A conversation created under the id of a removed one has none of its runs, and its positions start at 1."""
         put(store, "a", None, run("old"), run("old"))
-        with store.begin() as uow:
-            uow.conversations.remove("a")
+        do(store, lambda uow: uow.conversations.remove("a"))
         assert read_runs(store, "a") == []
         put(store, "a")
         assert read_runs(store, "a") == []
-        with store.begin() as uow:
-            uow.runs.append("a", run("new"))
+        do(store, lambda uow: uow.runs.append("a", run("new")))
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "new")]
 
     def test_windows_are_slices_of_all_runs(self, store: Store) -> None:
         """`first`, `last`, `list` and `get` return slices of all runs, also with gaps and with bounds beyond the ends."""
         put(store, "a", None, *(run(n) for n in range(1, 8)))
-        with store.begin() as uow:
-            uow.runs.remove("a", 2, 6)
+        do(store, lambda uow: uow.runs.remove("a", 2, 6))
         uow = store.begin()
         stored = uow.runs.list("a")
         assert [one.position for one in stored] == [1, 3, 4, 5, 7]
@@ -144,8 +131,7 @@ class Positions(Contract):
     def test_missing_run(self, store: Store) -> None:
         """Getting a run at an empty position raises NotFoundError; a missing conversation has no runs."""
         put(store, "a", None, run(), run())
-        with store.begin() as uow:
-            uow.runs.remove("a", 1)
+        do(store, lambda uow: uow.runs.remove("a", 1))
         uow = store.begin()
         for conversation_id, position in (("a", 1), ("a", 3), ("a", 2**53 - 1), ("missing", 1)):
             with pytest.raises(NotFoundError):
@@ -290,8 +276,7 @@ class Namespaces(Contract):
             put(each, "b", {"n": 2}, Run("b", "", created_at=soon))
         with mine.begin() as uow:
             uow.conversations.get("b").expires_at = soon
-        with third.begin() as uow:
-            uow.conversations.add(Conversation("b", expires_at=soon))
+        do(third, lambda uow: uow.conversations.add(Conversation("b", expires_at=soon)))
         with unchanged(other):
             with mine.begin() as uow:
                 uow.conversations.get("a").metadata = {"n": 2}
@@ -305,8 +290,7 @@ class Namespaces(Contract):
             do(mine, lambda uow: uow.runs.clear("a"))
             do(mine, lambda uow: uow.conversations.remove("c"))
             assert (mine.purge_expired(), mine.purge_expired(), third.purge_expired()) == (1, 0, 1)
-            with mine.begin() as uow:
-                uow.conversations.remove("a")
+            do(mine, lambda uow: uow.conversations.remove("a"))
         assert snapshot(mine) == ((), {})
         assert [one.id for one in walk(other, where("n") == 2)] == ["b"]
         assert other.begin().conversations.count() == 2
@@ -337,8 +321,7 @@ class Namespaces(Contract):
         listed = store.namespaces()
         assert listed == sorted({*listed, *names})
         assert [name for name in listed if name not in before] == names
-        with store.namespace(base).begin() as uow:
-            uow.conversations.remove("a")
+        do(store.namespace(base), lambda uow: uow.conversations.remove("a"))
         do(store.namespace(names[-1]), lambda uow: uow.conversations.remove("a"))
         with store.namespace(names[-1]).begin() as uow:
             uow.conversations.get("b").expires_at = to_datetime(clock.time + 1)

@@ -8,23 +8,8 @@ from memory.port.index import INDEXED_ELEMENTS, LONGEST_KEY
 from memory.testing.base import Clock, Contract, do, put, run, walk
 
 SORTED: tuple[Json, ...] = (
-    None,
-    False,
-    True,
-    -(2**70),
-    -1.5,
-    0,
-    1,
-    2**53,
-    2**53 + 1,
-    "",
-    "A",
-    "a",
-    "a\x00",
-    "b" * (LONGEST_KEY - 1),
-    "b" * LONGEST_KEY,
-    "\uffff",
-    "\U0001f600",
+    *(None, False, True, -(2**70), -1.5, 0, 1, 2**53, 2**53 + 1),
+    *("", "A", "a", "a\x00", "b" * (LONGEST_KEY - 1), "b" * LONGEST_KEY, "\uffff", "\U0001f600"),
     [],
     {},
 )
@@ -111,8 +96,7 @@ class Planning(Contract):
         soon = to_datetime(clock.time + 10_000_000)
         with store.begin() as uow:
             uow.conversations.get("c2").expires_at = soon
-        with store.begin() as uow:
-            uow.conversations.add(Conversation("soon", expires_at=soon))
+        do(store, lambda uow: uow.conversations.add(Conversation("soon", expires_at=soon)))
         assert counted() == 4
         clock.advance(10_000_000)
         assert counted() == 2

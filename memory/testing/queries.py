@@ -11,31 +11,12 @@ from memory.domain.criteria import Criterion, check_depth, where
 from memory.domain.entities import Conversation
 from memory.domain.values import Json, to_datetime
 from memory.errors import InvalidValueError
-from memory.testing.base import Clock, Contract, put, put_all, read, run, text_of, walk
+from memory.testing.base import Clock, Contract, do, put, put_all, read, run, text_of, walk
 from memory.testing.strategies import LONG, ODD_STRINGS
 
 NUMBERS: tuple[Json, ...] = (
-    -(2**70),
-    -(2**53) - 1,
-    -(2**53),
-    -(2**23) - 1,
-    -(2**23),
-    -257,
-    -256,
-    -1.5,
-    -1,
-    0,
-    5e-324,
-    0.1,
-    1,
-    1.5,
-    2**53,
-    2**53 + 1,
-    2**63,
-    2**70,
-    2**70 + 1,
-    1.7e308,
-    10**400,
+    *(-(2**70), -(2**53) - 1, -(2**53), -(2**23) - 1, -(2**23), -257, -256, -1.5, -1, 0),
+    *(5e-324, 0.1, 1, 1.5, 2**53, 2**53 + 1, 2**63, 2**70, 2**70 + 1, 1.7e308, 10**400),
 )
 """Ascending; each differs from the previous one by the least that some store distinguishes."""
 
@@ -61,26 +42,12 @@ class Queries(Contract):
 
     def test_equality(self, store: Store) -> None:
         """1 equals 1.0 and -0.0 equals 0; True and "1" do not equal 1; only None equals None; integers compare exactly."""
-        groups: list[list[Json]] = [
-            [value] for value in (*NUMBERS, *STRINGS, *NEITHER) if value not in (0, 1, 2**53, 2**70)
-        ]
-        groups += [
-            [0],
-            [1, 1.0],
-            [True],
-            [False],
-            [0.0, -0.0],
-            [2**53, float(2**53)],
-            [2**70, float(2**70)],
-            [[True], [1.0, 1]],
-        ]
-        values = _distinct([value for group in groups for value in group])
+        values = _distinct([*NUMBERS, *STRINGS, *NEITHER, 1.0, 0.0, -0.0, float(2**53), float(2**70), [True], [1.0, 1]])
         _put_values(store, values)
         for value in values:
             equal = [one for one in values if _equal(one, value)]
-            _expect(
-                store, values, [(v == value, equal), (v != value, [one for one in values if one not in _Same(equal)])]
-            )
+            others = [one for one in values if one not in _Same(equal)]
+            _expect(store, values, [(v == value, equal), (v != value, others)])
         _expect(
             store,
             values,
@@ -147,48 +114,17 @@ class Queries(Contract):
         """`startswith` compares code points: no patterns, case-sensitive, no partial characters; "" matches every string."""
         values = _distinct([*STRINGS, *NUMBERS[:3], *NEITHER])
         _put_values(store, values)
-        prefixes = [
-            "",
-            "a",
-            "A",
-            "%",
-            "_",
-            "a\x00",
-            "\x00",
-            "\ud83d",
-            "😀",
-            "\\",
-            '"',
-            "'",
-            LONG[:100],
-            LONG[:256],
-            LONG,
-            "\uffff",
-        ]
+        short = ["", "a", "A", "%", "_", "a\x00", "\x00", "\ud83d", "😀", "\\", '"', "'", "\uffff", "\U0010ffff"]
         cases: list[tuple[Criterion, list[Json]]] = [
             (v.startswith(prefix), [one for one in values if isinstance(one, str) and one.startswith(prefix)])
-            for prefix in [*prefixes, LONG + "a", LONG + "c", "\U0010ffff"]
+            for prefix in [*short, LONG[:100], LONG[:256], LONG, LONG + "a", LONG + "c"]
         ]
         _expect(store, values, cases)
 
     def test_contains(self, store: Store) -> None:
         """`contains()` matches an equal element of the list itself, and does not search nested lists, dicts or strings."""
-        values: list[Json] = [
-            ["a", 1],
-            [1.0],
-            [True],
-            ["ab"],
-            [["a"]],
-            [{"a": 1}],
-            [None],
-            [],
-            [LONG + "a"],
-            [[]],
-            "a",
-            {"a": "a"},
-            None,
-            [0, 0, -0.0],
-        ]
+        lists: list[Json] = [["a", 1], [1.0], [True], ["ab"], [["a"]], [{"a": 1}], [None], [], [LONG + "a"], [[]]]
+        values: list[Json] = [*lists, "a", {"a": "a"}, None, [0, 0, -0.0]]
         _put_values(store, values)
         cases: list[tuple[Criterion, list[Json]]] = [
             (v.contains("a"), [["a", 1]]),
@@ -250,8 +186,7 @@ class Queries(Contract):
         for n, name in enumerate(("a", "B", "\uffff", "😀")):
             put(store, name, None, *[run()] * n)
             clock.advance()
-        with store.begin() as uow:
-            uow.runs.append("a", run(), run())
+        do(store, lambda uow: uow.runs.append("a", run(), run()))
         start, end = to_datetime(1_700_000_000_000_000), to_datetime(clock.time)
         for criterion, expected in (
             (where.id == "a", "a"),

@@ -13,27 +13,12 @@ from memory.domain.entities import Conversation, Run
 from memory.domain.values import MAX_DEPTH, Json, new_id
 from memory.errors import InvalidValueError
 from memory.testing import strategies
-from memory.testing.base import Contract, put, read, read_runs, run, run_states, sibling, snapshot, text_of
+from memory.testing.base import Contract, do, put, read, read_runs, run, run_states, sibling, snapshot, text_of
 from memory.transfer import batching, copy_conversation
 
 ODD_IDS = (
-    " ",
-    "a",
-    "A",
-    "a ",
-    "'; drop table conversations; --",
-    '"quoted"',
-    "100%_[x]",
-    "a/b\\c:d#e?f&g=h",
-    "{hash}:*",
-    "..",
-    "😀",
-    "\u00e9",
-    "e\u0301",
-    "\uffff",
-    "\u202eright to left",
-    "x" * 255,
-    "😀" * 255,
+    *(" ", "a", "A", "a ", "'; drop table conversations; --", '"quoted"', "100%_[x]", "a/b\\c:d#e?f&g=h"),
+    *("{hash}:*", "..", "😀", "\u00e9", "e\u0301", "\uffff", "\u202eright to left", "x" * 255, "😀" * 255),
 )
 TOKYO = timezone(timedelta(hours=9))
 
@@ -56,8 +41,7 @@ class RoundTrips(Contract):
 
         def comes_back(content: tuple[Json, Json, dict[str, Json]]) -> None:
             given = Run(*content)
-            with store.begin() as uow:
-                uow.runs.append("a", given)
+            do(store, lambda uow: uow.runs.append("a", given))
             stored = store.begin().runs.last("a", 1)
             assert run_states(stored) == (given.to_record(read(store, "a").last_position),)
 
@@ -65,15 +49,8 @@ class RoundTrips(Contract):
 
     def test_unusual_values_round_trip(self, store: Store) -> None:
         """Empty, huge and tiny values, NUL, lone surrogates and quotes survive, alone, in a list, as a key and as a value."""
-        odd: tuple[Json, ...] = (
-            *strategies.CONSTANTS,
-            *strategies.ODD_NUMBERS,
-            *strategies.ODD_STRINGS,
-            [],
-            {},
-            [[]],
-            [{}],
-        )
+        odd: list[Json] = [*strategies.CONSTANTS, *strategies.ODD_NUMBERS, *strategies.ODD_STRINGS]
+        odd += [[], {}, [[]], [{}]]
         runs = [Run(value, [value], {"value": value}) for value in odd]
         metadata: dict[str, Json] = {text: text for text in strategies.ODD_STRINGS}
         put(store, "a", metadata, *runs)
@@ -102,9 +79,8 @@ class RoundTrips(Contract):
         for at, other in enumerate(namespaces):
             uow = other.begin()
             found = uow.conversations.find(order="id", limit=100).items
-            assert [(one.id, one.metadata) for one in found] == [
-                (id_, {"id": id_, "at": at}) for id_ in sorted(ODD_IDS)
-            ]
+            expected = [(id_, {"id": id_, "at": at}) for id_ in sorted(ODD_IDS)]
+            assert [(one.id, one.metadata) for one in found] == expected
             runs = [(run.id, run.input, run.output) for id_ in ODD_IDS for run in uow.runs.list(id_)]
             assert runs == [(id_, id_, at) for id_ in ODD_IDS]
 

@@ -107,16 +107,13 @@ class _Side:
         store.subscribe(self.committed.append)
 
     def write(self, operation: Work) -> None:
-        """Run the operation in a new unit of work."""
         with self.store.begin() as uow:
             operation(uow)
 
     def replay(self) -> Receipt | None:
-        """Commit the last change set again."""
         return self.store.commit(self.committed[-1].changes) if self.committed else None
 
     def purge(self) -> int:
-        """Purge the expired conversations."""
         return self.store.purge_expired()
 
 
@@ -137,7 +134,6 @@ class _SideBySide(RuleBasedStateMachine):
 
     @initialize(metadata=_metadata, runs=st.lists(_runs, min_size=2, max_size=4))
     def put(self, metadata: dict[str, Json], runs: list[Run]) -> None:
-        """Start with two conversations that have runs."""
         for side in self.sides:
             put(side.store, "a", metadata, *runs)
             put(side.store, "b", metadata, *runs)
@@ -180,7 +176,6 @@ class _SideBySide(RuleBasedStateMachine):
 
     @invariant()
     def the_same_is_kept(self) -> None:
-        """Compare everything that is visible."""
         assert snapshot(self.sides[0].store) == snapshot(self.sides[1].store)
 
 

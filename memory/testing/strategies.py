@@ -6,52 +6,16 @@ from memory.domain.values import Json
 
 LONG = "prefix " * 40  # more than 256 bytes
 
+# "\ud83d\ude00" is a surrogate pair as two code points: not the emoji.
 ODD_STRINGS = (
-    "",
-    " ",
-    "\x00",
-    "a\x00b",
-    "\x00\xff\x01",
-    "\ud83d",
-    "\udc00\ud83d",
-    "\ud83d\ude00",  # a surrogate pair as two code points: not the emoji
-    "😀",
-    "\uffff",
-    "e\u0301",
-    "\u00e9",
-    "\u2028\ufeff",
-    "'; drop table runs; --",
-    '"\\',
-    "%_*?[a]",
-    "null",
-    "1",
-    "a.b",
-    "$x",
-    "a/b:c",
-    LONG,
-    LONG + "a",
-    LONG + "b",
+    *("", " ", "\x00", "a\x00b", "\x00\xff\x01", "\uffff", "e\u0301", "\u00e9", "\u2028\ufeff"),
+    *("\ud83d", "\udc00\ud83d", "\ud83d\ude00", "😀"),
+    *("'; drop table runs; --", '"\\', "%_*?[a]", "null", "1", "a.b", "$x", "a/b:c"),
+    *(LONG, LONG + "a", LONG + "b"),
 )
 ODD_NUMBERS: tuple[int | float, ...] = (
-    0,
-    0.0,
-    -0.0,
-    1,
-    1.0,
-    -1,
-    2**53,
-    2**53 + 1,
-    float(2**53),
-    -(2**53) - 1,
-    -(2**23),
-    -(2**23) - 1,
-    2**63,
-    -(2**63) - 1,
-    2**70,
-    10**4000,
-    0.1,
-    5e-324,
-    1.7976931348623157e308,
+    *(0, 0.0, -0.0, 1, 1.0, -1, 0.1, 5e-324, 1.7976931348623157e308, float(2**53)),
+    *(2**53, 2**53 + 1, -(2**53) - 1, -(2**23), -(2**23) - 1, 2**63, -(2**63) - 1, 2**70, 10**4000),
 )
 CONSTANTS: tuple[Json, ...] = (None, True, False)
 

@@ -300,15 +300,13 @@ class UnitsOfWork(Contract):
     def test_metadata_and_expiry_can_be_cleared(self, store: Store) -> None:
         """A removed key, cleared metadata and a cleared expiry are gone, from queries too."""
         moment = datetime(2200, 1, 1, tzinfo=UTC)
-        with store.begin() as uow:
-            uow.conversations.add(Conversation("a", {"n": 1, "list": [1], "dict": {"k": 1}}, moment))
+        do(store, lambda uow: uow.conversations.add(Conversation("a", {"n": 1, "list": [1], "dict": {"k": 1}}, moment)))
         with store.begin() as uow:
             conversation = uow.conversations.get("a")
             del conversation.metadata["n"]
             conversation.expires_at = None
         assert (read(store, "a").metadata, read(store, "a").expires_at) == ({"list": [1], "dict": {"k": 1}}, None)
-        with store.begin() as uow:
-            uow.conversations.get("a").metadata.clear()
+        do(store, lambda uow: uow.conversations.get("a").metadata.clear())
         assert read(store, "a").metadata == {}
         for criterion in (where("n").exists(), where("list").contains(1), where("dict.k") == 1):
             assert (walk(store, criterion), store.begin().conversations.count(criterion)) == ([], 0)
@@ -320,8 +318,7 @@ class UnitsOfWork(Contract):
         put(store, "a", {"n": 1}, run(1), run(2), run(3))
         before = read_runs(store, "a")
         new = replace(run({"new": [1]}, 2.0), metadata={"k": None}, id="new", position=2)
-        with store.begin() as uow:
-            uow.runs.replace("a", new)
+        do(store, lambda uow: uow.runs.replace("a", new))
         assert run_states(read_runs(store, "a")) == run_states([before[0], new, before[2]])
         assert states([read(store, "a")])[0][2:6] == (2, "", 3, 3)
 

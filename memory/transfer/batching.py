@@ -9,20 +9,12 @@ T = TypeVar("T")
 MOST_CHARACTERS: Final = 4_000_000
 MOST_RUNS: Final = 5_000
 MOST_CONVERSATIONS: Final = 1_000
-_WRITES: Final = (
-    12  # of a conversation beside its runs, with some metadata, in a store that limits the writes of a commit
-)
+# Writes of a conversation beside its runs, with some metadata, in a store that limits the writes of a commit.
+_WRITES: Final = 12
 
 
 class Cost(NamedTuple):
-    """What an item adds to a commit.
-
-    Attributes:
-        characters: the length of its texts.
-        runs: the number of runs it writes.
-        conversation: the conversation it writes, which no other item of the same commit may write; None: no such limit.
-        namespace: the namespace it is written to: a commit writes to one.
-    """
+    """What an item adds to a commit, which writes to one namespace, and at most once to a ``conversation``."""
 
     characters: int
     runs: int = 1

@@ -21,21 +21,11 @@ from memory.transfer.reading import read_whole
 _ToText: TypeAlias = Callable[[Json, str], str]
 _BYTE_STRINGS: Final = ("input", "output", "metadata")  # the fields that may hold byte strings
 _MOST: Final = ALL_RUNS // 2  # half of all positions and versions are left for what is appended later
-_CONVERSATION_KEYS: Final = frozenset(
-    [
-        "namespace",
-        "id",
-        "metadata",
-        "version",
-        "created_at",
-        "updated_at",
-        "expires_at",
-        "last_position",
-        "byte_strings",
-        "runs",
-    ]
-)
-_RUN_KEYS: Final = frozenset(["position", "id", "created_at", "input", "output", "metadata", "byte_strings"])
+_RUN_KEYS: Final = frozenset([*RunRecord._fields, "byte_strings"])
+_CONVERSATION_KEYS: Final = frozenset([*ConversationRecord._fields, "namespace", "byte_strings", "runs"]) - {
+    "incarnation",
+    "run_count",
+}
 
 
 def read_lines(
@@ -203,19 +193,9 @@ def dump(
 ) -> Iterator[str]:
     r"""Yield the lines of all committed conversations that match, in pieces; only a conversation's last piece ends in a newline.
 
-    Each line is one state of its conversation, whatever others write meanwhile; a conversation that is removed meanwhile is left
-    out. Memory is constant, whatever the number of conversations or of their runs.
-
-    Args:
-        store: the store to read.
-        criterion: only the conversations that match.
-        all_namespaces: all namespaces of the store, in the order of their names; by default only that of ``store``.
-        order: the order of the conversations of a namespace, as for `find`.
-
-    Raises:
-        InvalidValueError: the criterion or the order is invalid.
-        CorruptRecordError: a conversation cannot be read.
-        PersistenceError: the store failed, or a conversation was changed faster than it could be read.
+    Each line is one state of its conversation, whatever others write meanwhile; a conversation that is removed meanwhile is
+    left out. Memory is constant, whatever the number of conversations or of their runs. ``all_namespaces`` come in the order
+    of their names; ``order`` is that of the conversations of a namespace, as for `find`.
 
     >>> import memory
     >>> store = memory.connect("memory://")

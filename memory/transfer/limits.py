@@ -37,7 +37,6 @@ class Limits:
         return f"{what}; if that is intended, raise the limit: --max-{name}, or Limits({name}=...)"
 
     def too_long(self, what: str) -> str:
-        """Return the reason for rejecting text longer than ``line`` bytes."""
         return self.refusal("line", f"{what} is longer than {self.line:,} bytes")
 
     def has_too_many_values(self, text: bytes) -> bool:
@@ -45,15 +44,10 @@ class Limits:
         return len(text) > self.values and sum(map(text.count, (b",", b"[", b"{"))) > self.values
 
     def too_many(self) -> str:
-        """Return the reason for rejecting JSON with more than ``values`` values."""
         return self.refusal("values", f"it has more than {self.values:,} values")
 
     def check_unpacked(self, unpacked: int, packed: int) -> None:
-        """Check how many bytes were unpacked from how many.
-
-        Raises:
-            OSError: too many.
-        """
+        """Raise `OSError` if too many bytes were unpacked from so few."""
         if unpacked > self.unpacked:
             what = f"it unpacks to more than {self.unpacked:,} bytes"
             raise OSError(self.refusal("unpacked", what))

@@ -105,9 +105,8 @@ class Loader(ABC):
         if len(part) == 1:
             self._handle(store, part[0], error)
             return []
-        if (
-            isinstance(error, AlreadyExistsError) and self.on_conflict != "fail"
-        ):  # then those before it are written first
+        # To fail, the conversations before the existing one are written first, by dividing the part.
+        if isinstance(error, AlreadyExistsError) and self.on_conflict != "fail":
             with store.begin() as uow:
                 existing = {one.change.id: one for one in part if one.change.id in uow.conversations}
             for one in existing.values():
@@ -157,27 +156,21 @@ def restore(
         store: the store to write to.
         lines: as `read_lines` yields them.
         all_namespaces: write each line to the namespace it names; a line that names none goes to that of ``store``. By default
-            all go to that of ``store``, and they have to be of one namespace.
+            all go to that of ``store``, and lines of several namespaces raise `InvalidValueError`.
         on_conflict: what to do if an id exists, in the store or on an earlier line: ``"skip"`` the line, ``"replace"`` the
-            stored conversation, or ``"fail"``.
+            stored conversation, or ``"fail"`` with `AlreadyExistsError`: all lines before that one are written.
         on_refusal: called with each line that holds no conversation, or one that the store cannot keep.
         on_skipped: called with the id of each line that is skipped.
         progress: called after each batch.
-        totals: the totals to count up; new ones if left out. After an error they say what is written.
-
-    Raises:
-        InvalidValueError: ``on_conflict`` is something else; or the lines name several namespaces, without ``all_namespaces``.
-        AlreadyExistsError: an id exists and ``on_conflict`` is ``"fail"``; all lines before that one are written.
-        PersistenceError: the store failed; what ``totals`` counts is written.
+        totals: the totals to count up. After an error they say what is written.
 
     >>> import io, memory
     >>> from memory.transfer import read_lines, restore
     >>> restore(memory.connect("memory://"), read_lines(io.BytesIO(b'{"id": "support-42"}'))).conversations
     1
     """
-    restoring = _Restore(
-        store, on_conflict, Totals() if totals is None else totals, progress, all_namespaces, on_refusal, on_skipped
-    )
+    totals = Totals() if totals is None else totals
+    restoring = _Restore(store, on_conflict, totals, progress, all_namespaces, on_refusal, on_skipped)
     restoring.load(restoring.parsed(lines))
     return restoring.totals
 

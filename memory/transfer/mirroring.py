@@ -49,10 +49,8 @@ class Relayed:
     """What `MirroredStore.relay` did for one replica.
 
     Attributes:
-        replica: its name.
         delivered: how many change sets were delivered.
-        repaired: how many conversations were copied from the primary, because the replica was not in the state that a change set
-            was made for.
+        repaired: how many conversations were copied from the primary, because the replica was in another state than expected.
         busy: another relay is at work on this replica.
         failure: the error that ended the delivery; everything that was not delivered waits.
     """
@@ -65,13 +63,7 @@ class Relayed:
 
 
 class MirroredStore(Store):
-    """A store whose commits go to the primary, and from there to the replicas; see `mirror`.
-
-    Args:
-        primary: a SQL store.
-        replicas: the replicas by name.
-        opened: stores to close in `close`.
-    """
+    """A store whose commits go to the primary, and from there to the replicas; see `mirror`."""
 
     def __init__(self, primary: Store, replicas: Mapping[str, Store], opened: Iterable[Store] = ()) -> None:
         for name in replicas:
@@ -93,9 +85,6 @@ class MirroredStore(Store):
         """Deliver to each replica the change sets that wait for it, of all namespaces. If one replica fails, go on with the next.
 
         Call it at any time, from any thread or process: each replica is served by one relay at a time.
-
-        Raises:
-            PersistenceError: the primary failed.
         """
         self.ensure_ready()
         return [_Relay(self, replica, Relayed(name)).run() for name, replica in self._replicas.items()]
@@ -107,14 +96,10 @@ class MirroredStore(Store):
         return {**nothing, **self.repository.waiting()}
 
     def forget(self, replica: str) -> int:
-        """Discard the change sets queued for a former replica; return how many.
-
-        Args:
-            replica: its name, as in `lag`.
+        """Discard the change sets queued for a former replica, by its name in `lag`; return how many.
 
         Raises:
             ConfigurationError: it is a replica of this store, or a relay is at work on it.
-            PersistenceError: the primary failed.
         """
         forgotten = 0
         with self._former(replica) as outbox:
@@ -124,15 +109,10 @@ class MirroredStore(Store):
         return forgotten
 
     def rename(self, former: str, replica: str) -> int:
-        """Move the change sets queued under a former name to a replica of this store; return how many.
-
-        Args:
-            former: the former name, as in `lag`. Older versions used the kind and address of the replica.
-            replica: the replica's name today.
+        """Move the change sets queued under a former name, as in `lag`, to a replica of this store; return how many.
 
         Raises:
             ConfigurationError: ``former`` is a replica of this store, ``replica`` is not, or a relay is at work on the former.
-            PersistenceError: the primary failed.
         """
         if replica not in self._replicas:
             raise ConfigurationError(
@@ -144,9 +124,7 @@ class MirroredStore(Store):
     @contextmanager
     def _former(self, replica: str) -> Iterator[Outbox]:
         if replica in self._replicas:
-            raise ConfigurationError(
-                f"{replica!r} is a replica of this store: the change sets have to be delivered to it"
-            )
+            raise ConfigurationError(f"{replica!r} is a replica of this store: its change sets have to be delivered")
         self.ensure_ready()
         with self.repository.relaying(replica) as outbox:
             if outbox is None:
@@ -235,7 +213,6 @@ class _Relay:
     done: Relayed
 
     def run(self) -> Relayed:
-        """Deliver all entries."""
         with self.primary.repository.relaying(self.done.replica) as outbox:
             if outbox is None:
                 self.done.busy = True

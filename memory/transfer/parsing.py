@@ -18,11 +18,7 @@ BROKEN_STREAM: Final = (OSError, EOFError, zlib.error)
 class ParsedConversation:
     """A conversation that was read, as the change that creates it.
 
-    Attributes:
-        number: the number of its line, or of whatever it is in its source.
-        change: creates it.
-        size: its length in the source, in bytes.
-        namespace: the namespace that the source names for it, if any.
+    ``number`` is that of its line, or of whatever it is in its source; ``size`` its length there, in bytes.
     """
 
     number: int
@@ -47,26 +43,14 @@ def broken_off(number: int, error: Exception) -> RejectedConversation:
 def read_json(
     number: int, text: bytes, read: Callable[[Any], Change], *, limits: Limits = DEFAULT_LIMITS
 ) -> ParsedConversation | RejectedConversation:
-    """Return the conversation in a JSON text, or the reason why there is none.
-
-    Args:
-        number: the number of the line, or of whatever it is in its source.
-        text: UTF-8.
-        read: returns the change that creates the conversation; raises `InvalidValueError` if the value is no conversation.
-        limits: what to reject.
-    """
+    """Return the conversation that ``read`` finds in a JSON text, or the reason why there is none."""
     if limits.has_too_many_values(text):
         return RejectedConversation(number, limits.too_many())
     return arrive(number, len(text), lambda: read(parse(text.decode())))
 
 
 def parse(text: str | bytes) -> Any:
-    """Parse a JSON text from another program.
-
-    Raises:
-        InvalidValueError: an object has a key twice, and it is unknown which value is meant.
-        ValueError: it is not JSON, or has an integer with too many digits.
-        RecursionError: it is nested too deeply.
+    """Parse a JSON text from another program; a key that an object has twice raises `InvalidValueError`.
 
     >>> parse('{"customer": "ada", "customer": "bob"}')
     Traceback (most recent call last):

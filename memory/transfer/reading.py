@@ -41,19 +41,10 @@ def read_whole(
 ) -> Iterator[Whole | None]:
     """Read a conversation with all its runs, as they were at one moment; None if it does not exist or has expired.
 
-    The runs are read before anything is returned, and read again if the conversation was changed meanwhile. Runs that do not fit
-    into one commit are buffered in a temporary file: memory is constant.
-
-    Args:
-        store: the store to read.
-        conversation_id: the conversation's id.
-        found: its record, if it was read a moment ago.
-        last: read only this many runs, the last ones.
-
-    Raises:
-        ConflictError: it was changed faster than it could be read.
-        CorruptRecordError: it cannot be read, or does not have as many runs as its record says.
-        PersistenceError: the store failed.
+    The runs are read before anything is returned, and read again if the conversation was changed meanwhile; `ConflictError` if
+    that happens too often, `CorruptRecordError` if there are not as many runs as the record says. Runs that do not fit into
+    one commit are buffered in a temporary file: memory is constant. ``found`` is the record, if it was read a moment ago;
+    ``last`` reads only so many runs, the last ones.
 
     >>> import memory
     >>> store = memory.connect("memory://")
@@ -122,17 +113,12 @@ def runs_of(store: Store, record: ConversationRecord) -> Iterator[RunRecord]:
         if now is None or version_of(now) != version_of(record) or (count != record.run_count and now != record):
             raise _changed(record)
     if count != record.run_count:
-        raise CorruptRecordError(
-            f"conversation {record.id!r} has {count:,} runs, but its record says {record.run_count:,}"
-        )
+        what = f"conversation {record.id!r} has {count:,} runs"
+        raise CorruptRecordError(f"{what}, but its record says {record.run_count:,}")
 
 
 def runs_in(store: Store, record: ConversationRecord, window: Window) -> tuple[Run, ...]:
-    """Return the runs of a window, if the conversation still has the version of the record.
-
-    Raises:
-        ConflictError: it was changed, or replaced by another one.
-    """
+    """Return the runs of a window; raise `ConflictError` if the conversation has another version than the record."""
     read = store.repository.runs(store.namespace_name, record.id, window)
     if read.seen != version_of(record):
         raise _changed(record)
@@ -149,11 +135,7 @@ def version_of(record: ConversationRecord) -> ExpectedVersion:
 
 
 def retry_on_conflict(work: Callable[[], T]) -> T:
-    """Call a function; call it again if it meets a conflict, up to 20 times.
-
-    Raises:
-        ConflictError: every call met one.
-    """
+    """Call a function; call it again if it meets a conflict, up to 20 times."""
     for _ in range(_TRIES - 1):
         try:
             return work()

@@ -48,7 +48,6 @@ class Side:
     _hash: Any = field(default_factory=hashlib.sha256)
 
     def add(self, namespace: str, record: ConversationRecord, digest: str) -> None:
-        """Count a conversation."""
         self.conversations += 1
         self.runs += record.run_count
         self._hash.update(f"{namespace}\n{digest}\n".encode())
@@ -88,10 +87,7 @@ def verify(
         criterion: only the conversations that match on either side.
         all_namespaces: compare every namespace that either side has; by default that of ``source`` with that of ``target``.
         progress: called after each conversation.
-        compared: the counts and digests of both sides; a new one if left out.
-
-    Raises:
-        PersistenceError: a store failed.
+        compared: the counts and digests of both sides.
 
     >>> import memory
     >>> source, target = memory.connect("memory://"), memory.connect("memory://")
@@ -134,10 +130,8 @@ def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> t
 
     def count(pair: Pair, digests: list[str]) -> None:
         for side, record, text in zip((compared.source, compared.target), pair, digests, strict=True):
-            if record is not None:
-                side.add(
-                    source.namespace_name, record, text
-                )  # the source's name on both sides: the target's may be another one
+            if record is not None:  # the source's name on both sides: the target's may be another one
+                side.add(source.namespace_name, record, text)
 
     def compare_now() -> tuple[str, ...]:
         conversation_id = one_of(*found).id
@@ -160,11 +154,7 @@ def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> t
 
 
 def digest(store: Store, record: ConversationRecord) -> str:
-    """Return the SHA-256 of everything that a store keeps of a conversation, the same for equal ones on all stores.
-
-    Raises:
-        ConflictError: the conversation no longer has the version of the record.
-    """
+    """Return the SHA-256 of everything that a store keeps of a conversation, the same for equal ones on all stores."""
     sha = hashlib.sha256(compact(head(record)).encode())
     for run in runs_of(store, record):
         sha.update(compact(run).encode())
@@ -210,9 +200,7 @@ def has_any(store: Store, criterion: Criterion | None = None) -> bool:
 
 def pairs(source: Store, target: Store, criterion: Criterion | None) -> Iterator[Pair]:
     """Yield pairs of the conversations with the same id that match in either store, ordered by id."""
-    here, there = (
-        map(_record, store.begin().conversations.iterate(criterion, order="id")) for store in (source, target)
-    )
+    here, there = [map(_record, store.begin().conversations.iterate(criterion)) for store in (source, target)]
     return outer_join(here, there, lambda record: record.id)
 
 

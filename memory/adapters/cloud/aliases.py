@@ -38,12 +38,7 @@ def is_digest(alias: str) -> bool:
 
 
 def place_of(alias: str, written: tuple[str, str] | None = None) -> tuple[str, str] | None:
-    """Return the namespace and id of the conversation with this alias; None if no conversation can have it.
-
-    Args:
-        alias: as the service has it.
-        written: the namespace and id in our envelope, where the alias is their digest.
-    """
+    """Return an alias's namespace and id, or ``written`` where it is only their digest; None if no conversation can have it."""
     if written is not None and alias_of(*written) == alias:
         return written
     if is_digest(alias) or not 1 <= len(alias) <= LONGEST:

@@ -249,7 +249,6 @@ class Commit:
         self._messages.replace(message, message_body(run, token, number, 0, self._texts))
 
     def _append(self, number: int) -> None:
-        """Append a run, once: after a lost answer its message is looked for by the token and number in its envelope."""
         run = self._runs[number]
         shift = 0 if run.position else self._last - self._count
         run = run._replace(position=run.position or self._last + 1)

@@ -15,13 +15,8 @@ from memory.errors import PersistenceError
 RESERVED: Final = "conversation_memory"  # our key in the metadata of threads and messages
 RUN_ID: Final = "run_id"  # the key in a message's metadata under which Griptape keeps the run's id
 JSON_TEXT, ARTIFACT = "json", "artifact"  # how a message holds a value that is not a plain text
-UNREADABLE: Final = (
-    LookupError,
-    TypeError,
-    ValueError,
-    RecursionError,
-    PersistenceError,
-)  # raised by a damaged envelope
+# Raised by a damaged envelope:
+UNREADABLE: Final = (LookupError, TypeError, ValueError, RecursionError, PersistenceError)
 _FORMATS: Final = (1, 2)  # 1: older, with ranges of missing positions
 _NOT_PLAIN: Final = re.compile(r"[0-9]{19}|\\u0000")
 
@@ -29,11 +24,9 @@ _NOT_PLAIN: Final = re.compile(r"[0-9]{19}|\\u0000")
 class ThreadEnvelope(NamedTuple):
     """The exact state of a conversation, in its thread.
 
-    Attributes:
-        record: as it is once the commit that wrote this is complete. While the thread has ``run_count`` messages, ``updated_at``
-            is the conversation's; otherwise runs were appended since, and the thread's own time is.
-        token: of the change set that created the thread.
-        place: namespace and id, where the alias is only their digest.
+    ``record`` is as it is once the commit that wrote it is complete. While the thread has ``run_count`` messages, its
+    ``updated_at`` is the conversation's; otherwise runs were appended since, and the thread's own time is. ``token`` is of the
+    change set that created the thread; ``place`` is the namespace and id where the alias is only their digest.
     """
 
     record: ConversationRecord
@@ -58,12 +51,10 @@ class ThreadEnvelope(NamedTuple):
 class MessageEnvelope(NamedTuple):
     """The exact state of a run, in its message.
 
-    Attributes:
-        token, number: the change set that appended the run, and which of its runs it is: this finds it after a lost answer.
-        run: its record without input and output, at the position where the writer expected it.
-        input, output: how the message holds them, if not as plain text: `JSON_TEXT` or `ARTIFACT`.
-        shift: how many positions before this one the writer knew to have no run. If other runs came in between, the message's
-            rank in its thread plus this is the true position.
+    ``token`` and ``number`` find a run whose answer was lost: the change set that appended it, and which of its runs it is.
+    ``run`` is the record without input and output, at the position the writer expected, which is ``shift`` positions after the
+    last known run: if runs of others came in between, the message's rank plus ``shift`` is the true position. ``input`` and
+    ``output`` say how the message holds them, if not as plain text: `JSON_TEXT` or `ARTIFACT`.
     """
 
     token: str
@@ -80,9 +71,8 @@ class MessageEnvelope(NamedTuple):
             return None
         if fields["format"] == 1:
             fields["run"] = fields["position"], "", "", "", fields.get("text", "{}"), fields["created_at"]
-        one = cls(**{name: fields[name] for name in cls._fields if name in fields})._replace(
-            run=RunRecord(*fields["run"])
-        )
+        one = cls(**{name: fields[name] for name in cls._fields if name in fields})
+        one = one._replace(run=RunRecord(*one.run))
         for number in (one.run.position, one.shift):
             check_run(one.run._replace(position=number), "the run")
         if not {one.input, one.output} <= {None, JSON_TEXT, ARTIFACT}:

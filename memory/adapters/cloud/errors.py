@@ -55,7 +55,7 @@ def meaning_of(error: BaseException, host: str, what: str) -> PersistenceError:
     kinds = set(map(type, causes))
     if SSLCertVerificationError in kinds:
         return ConfigurationError(
-            f"the certificate of {host} cannot be verified: name your own authority in REQUESTS_CA_BUNDLE"
+            f"the certificate of {host} is not verified: name your own authority in REQUESTS_CA_BUNDLE"
         )
     if isinstance(error, requests.exceptions.InvalidJSONError):
         return InvalidValueError(f"{what} has a value that is not JSON; nothing was written")

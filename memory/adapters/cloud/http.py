@@ -72,9 +72,8 @@ class Http:
             if seconds < _LEAST:
                 raise StoreUnavailableError(f"{what} to {self.host}: the time-out of {self._timeout:g} s is over")
             try:
-                return self._read(
-                    self.session.request(seconds, method, self.host, url, json=body, params=parameters), what
-                )
+                response = self.session.request(seconds, method, self.host, url, json=body, params=parameters)
+                return self._read(response, what)
             except UnansweredError as error:
                 if error.may_be_done and method != "GET":
                     raise
@@ -127,7 +126,6 @@ class Http:
         return Page(items, at, size, begin, end, total)
 
     def delete(self, *path: str) -> None:
-        """Delete something; it may be gone already."""
         with suppress(MissingError):
             self.surely(lambda: self.send("DELETE", path), None, f"the removal of {'/'.join(path)}")
 
@@ -178,7 +176,6 @@ class Http:
         return fields
 
     def _words(self, response: requests.Response) -> str:
-        """Return what the service says about an error, if anything."""
         try:
             messages = [str(error["message"]) for error in response.json()["errors"]]
         except (ValueError, LookupError, TypeError, RecursionError):
@@ -187,7 +184,6 @@ class Http:
 
 
 def _delay(attempt: int) -> float:
-    """Return how long to wait after so many attempts, with jitter."""
     longest: float = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (attempt - 1))
     return random.uniform(0.5, 1.0) * longest  # noqa: S311  # jitter is no secret
 

@@ -73,7 +73,6 @@ class Messages:
         return read
 
     def add(self, thread_id: str, body: Fields) -> Message:
-        """Add a message, in one attempt."""
         return read_message(self._http.send("POST", ("threads", thread_id, "messages"), body), thread_id)
 
     def replace(self, message: Message, body: Fields) -> None:
@@ -83,7 +82,6 @@ class Messages:
         self._http.surely(replaced, None, f"the replacement of message {message.id}")
 
     def delete(self, message: Message) -> None:
-        """Delete a message; it may be gone already."""
         self._http.delete("messages", message.id)
 
 

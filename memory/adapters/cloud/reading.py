@@ -17,11 +17,7 @@ _AGE: Final = attrgetter("created_at", "id")  # of several threads of one conver
 
 
 class Threads:
-    """Finds, creates, changes and deletes threads. It remembers nothing: every operation begins with the thread as it is now.
-
-    Attributes:
-        messages: the service's operations on their messages.
-    """
+    """Finds, creates, changes and deletes threads. It remembers nothing: every operation begins with the thread as it is now."""
 
     def __init__(self, http: Http, clock: Callable[[], int]) -> None:
         self.messages = Messages(http)
@@ -45,7 +41,6 @@ class Threads:
         return found[0] if found and not self.is_expired(found[0]) else None
 
     def is_expired(self, thread: Thread) -> bool:
-        """Return whether a thread's conversation has expired."""
         expires_at = thread.state.record.expires_at
         return expires_at is not None and expires_at <= self._clock()
 
@@ -67,7 +62,6 @@ class Threads:
         return found
 
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        """Return the runs of a window, as `memory.port.repository.Repository.runs`."""
         thread = self.present(namespace, conversation_id)
         if thread is None:
             return RunsRead(None, ())
@@ -86,19 +80,16 @@ class Threads:
         return RunsRead(seen, runs, total + thread.missing)
 
     def get(self, thread_id: str) -> Thread | None:
-        """Return a thread as it is now."""
         try:
             return read_thread(self._http.send("GET", ("threads", thread_id)), thread_id)
         except MissingError:
             return None
 
     def create(self, alias: str, metadata: Fields, messages: list[Fields]) -> Thread:
-        """Create a thread, in one attempt."""
         body = {"name": alias, "alias": alias, "metadata": metadata} | ({"messages": messages} if messages else {})
         return read_thread(self._http.send("POST", ("threads",), body))
 
     def update(self, thread_id: str, metadata: Fields) -> Thread:
-        """Replace a thread's metadata, in one attempt."""
         return read_thread(self._http.send("PATCH", ("threads", thread_id), {"metadata": metadata}), thread_id)
 
     def delete(self, threads: Sequence[Thread]) -> None:

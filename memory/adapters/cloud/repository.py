@@ -14,7 +14,6 @@ from memory.adapters.cloud.errors import KEY_VARIABLE, MissingError
 from memory.adapters.cloud.http import Http
 from memory.adapters.cloud.reading import Threads
 from memory.adapters.cloud.records import Texts, Thread, run_of
-from memory.adapters.cloud.searching import ThreadSearch
 from memory.adapters.cloud.session import Session
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
@@ -22,7 +21,7 @@ from memory.errors import ConfigurationError, NotFoundError
 from memory.port.changes import ChangeSet, Receipt
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited
 from memory.port.forking import FreshLock
-from memory.port.planner import Search
+from memory.port.planner import ListedSearch, Search
 from memory.port.repository import Capabilities, Repository, RunsRead, Window
 from memory.port.urls import options, seconds
 
@@ -95,7 +94,9 @@ class GriptapeCloudRepository(Repository):
         return self._threads.runs(namespace, conversation_id, window)
 
     def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[Search]:  # noqa: ARG002  # there is no index
-        return nullcontext(ThreadSearch(self._threads, namespace))
+        found = self._threads.conversations(namespace)  # one request for each 100 threads of the organization
+        present = {id: thread for id, thread in found.items() if not self._threads.is_expired(thread)}
+        return nullcontext(ListedSearch([thread.record(id) for id, thread in present.items()]))
 
     def namespaces(self) -> set[str]:
         return {thread.place[0] for thread in self._threads.all() if thread.place is not None}

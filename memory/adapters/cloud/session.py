@@ -48,7 +48,6 @@ class Session(ForkAware):
             session.mount(prefix, copy(adapter))
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Put the key into a request."""
         request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
@@ -88,7 +87,6 @@ class Session(ForkAware):
         return text.replace(self._key, "***")[:300]
 
     def close(self) -> None:
-        """Close the connections, unless the session is the application's."""
         if self._is_owned:
             self._session.close()
 

@@ -12,15 +12,7 @@ from memory.adapters.sql.statements import Statements, record_of
 from memory.domain.records import ConversationRecord, RunRecord, check_record, decode_metadata
 from memory.domain.values import LARGEST
 from memory.errors import CorruptRecordError
-from memory.port.changes import (
-    Change,
-    ChangeSet,
-    Receipt,
-    Written,
-    assign_positions,
-    check_preconditions,
-    missing_runs,
-)
+from memory.port.changes import Change, ChangeSet, Receipt, Written, assign_positions, check_preconditions, missing_runs
 from memory.port.index import Entry, entries
 from memory.port.outbox import dump, resolved
 
@@ -35,14 +27,8 @@ _SHARDS: Final = 16
 class Writer:
     """Writes change sets on one connection. Rows of runs and of index entries are gathered and written together.
 
-    Attributes:
-        statements: compiled for the connection.
-        cursor: for statements whose result is read at once.
-        unread: for all others. In a pipeline, a result may arrive when its cursor already runs another statement.
-        namespace: where to write.
-        now: microseconds since 1970.
-        careful: look before a conversation is created.
-        replicas: those for which an outbox entry is written.
+    ``cursor`` runs the statements whose result is read at once, ``unread`` all others: in a pipeline, a result may arrive when
+    its cursor already runs another statement. If ``careful``, it looks before it creates a conversation.
     """
 
     statements: Statements
@@ -58,9 +44,8 @@ class Writer:
 
     def write(self, changes: ChangeSet) -> Receipt:
         """Write everything, the receipt last: its token is what a second commit of the same change set stumbles over."""
-        written = {
-            change.id: self._append(change, changes.at) or self._apply(change, changes.at) for change in changes.changes
-        }
+        at = changes.at
+        written = {change.id: self._append(change, at) or self._apply(change, at) for change in changes.changes}
         receipt = Receipt(changes.token, written)
         self._send_many("add_run", self._run_rows)
         self._send_many("add_entry", self._entry_rows)
@@ -119,9 +104,7 @@ class Writer:
             return None
         key, version, run_count, last_position = row
         if not (type(run_count) is type(last_position) is int and size <= run_count <= last_position <= LARGEST):
-            raise CorruptRecordError(
-                f"conversation {change.id!r} is stored but its run_count or last_position is damaged"
-            )
+            raise CorruptRecordError(f"conversation {change.id!r} is stored with a damaged run_count or last_position")
         self._add_runs(key, assign_positions(change, last_position - size)[0])
         return Written(version, str(key), run_count, last_position)
 
@@ -176,7 +159,6 @@ class Writer:
         return Written(after.version, after.incarnation, after.run_count, after.last_position)
 
     def _edit_runs(self, change: Change, key: int) -> int:
-        """Remove and replace stored runs; return how many were removed."""
         removed = len(change.remove_runs)
         if change.remove_before:
             removed += len(self._execute("remove_runs_before", key=key, before=change.remove_before).fetchall())

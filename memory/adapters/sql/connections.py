@@ -26,9 +26,8 @@ _STEPS: Final = 100_000
 
 _FILE, _READY = "memory_file", "memory_ready"  # in the `info` of a connection
 
-_listening: Final[WeakSet[Dialect]] = (
-    WeakSet()
-)  # each engine has one of its own, and shares it with what its options make
+# Each engine has a dialect of its own, and shares it with what its options make.
+_listening: Final[WeakSet[Dialect]] = WeakSet()
 _opened: Final[WeakSet[Dialect]] = WeakSet()  # of sqlite's, those whose file was there
 _left_open: Final[set[str]] = set()
 """Files that the parent of this process had open at the fork."""
@@ -86,9 +85,7 @@ class Connections(ForkAware):
             self._inside.discard(me)
             gate.wait(remaining(self._timeout))
             if remaining(1) <= 0:
-                raise StoreUnavailableError(
-                    f"{self._engine.url}: the process took too long to fork; nothing was written"
-                )
+                raise StoreUnavailableError(f"{self._engine.url}: the process forked for too long; nothing was written")
             self._inside.add(me)
         if self._is_for_one_thread:
             self._thread = self._thread or me
@@ -98,11 +95,9 @@ class Connections(ForkAware):
         return True
 
     def leave(self) -> None:
-        """End an operation."""
         self._inside.discard(get_ident())
 
     def take(self) -> PoolProxiedConnection:
-        """Return a connection; `give_back` is to have it afterwards."""
         try:
             return self._kept.pop()
         except IndexError:
@@ -116,7 +111,6 @@ class Connections(ForkAware):
             driver.close()
 
     def close(self) -> None:
-        """Give to the pool what is kept."""
         while self._kept:
             self._kept.pop().close()
 
@@ -172,11 +166,7 @@ def file_of(url: URL) -> str | None:
 
 @contextmanager
 def holding(path: str) -> Iterator[None]:
-    """Note a file of sqlite's that stays open between operations.
-
-    Raises:
-        ConfigurationError: this process was forked off while the file was open.
-    """
+    """Note a file of sqlite's that stays open between operations; raise `ConfigurationError` after a fork while it was open."""
     path = os.path.realpath(path)
     _check_not_left_open(path)
     _held.add(path)
@@ -201,7 +191,6 @@ def _check_not_left_open(path: str) -> None:
 
 
 def _connecting(dialect: Dialect, _: object, arguments: list[Any], options: dict[str, Any]) -> None:
-    """Look, or say, before an engine connects."""
     if dialect.name != "sqlite":
         from memory.adapters.sql.postgresql import say_how_to_connect
 
@@ -216,7 +205,6 @@ def _connecting(dialect: Dialect, _: object, arguments: list[Any], options: dict
 
 
 def _connected(connection: object, record: ConnectionPoolEntry) -> None:
-    """Prepare a connection before SQLAlchemy itself asks it anything."""
     if isinstance(connection, sqlite3.Connection):
         connection.set_progress_handler(_is_late, _STEPS)
         path = connection.execute("PRAGMA database_list").fetchone()[2]
@@ -241,11 +229,7 @@ def prepare(driver: PoolProxiedConnection, dialect: Dialect) -> None:
 
 
 def check_file(driver: PoolProxiedConnection) -> None:
-    """Refuse to commit into a file that nobody will find again.
-
-    Raises:
-        StoreUnavailableError: the file was deleted, or another one has its name.
-    """
+    """Refuse to commit into a file that nobody will find again, because it was deleted or another one has its name."""
     file = driver.info.get(_FILE)
     if file is not None and _identity(file.path) != file.identity:
         driver.invalidate()

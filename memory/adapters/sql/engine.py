@@ -18,11 +18,7 @@ _SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}
 
 
 def open_engine(url: str) -> tuple[Engine, float]:
-    """Return an engine for a URL, with the pragmas and the pool that a store needs, and the URL's ``timeout``.
-
-    Raises:
-        ConfigurationError: the URL or an option of it cannot be one.
-    """
+    """Return an engine for a URL, with the pragmas and the pool that a store needs, and the URL's ``timeout``."""
     try:
         location = make_url(url)
         check_driver(location.drivername)
@@ -83,19 +79,14 @@ def _open_sqlite(url: str) -> tuple[Engine, float]:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(
-            "BEGIN"
-        )  # SQLAlchemy's transactions are real ones, those of an application that joins too
+        # SQLAlchemy's transactions are real ones, those of an application that joins too.
+        connection.exec_driver_sql("BEGIN")
 
     return engine, timeout
 
 
 def check_driver(name: str) -> None:
-    """Refuse the drivers whose errors `reraise` cannot read.
-
-    Raises:
-        ConfigurationError: it is one of them.
-    """
+    """Refuse the drivers whose errors `reraise` cannot read."""
     if name not in _DRIVERS:
         raise ConfigurationError(f"there is no support for {name}, only for sqlite:// and postgresql+psycopg://")
 

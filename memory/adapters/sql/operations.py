@@ -57,7 +57,6 @@ class SqlCommits(Repository):
         return self._read(lambda connection: with_cursor(connection.connection, work))
 
     def _fetch(self, name: str, values: Mapping[str, object]) -> Any:
-        """Return the first row that a statement finds."""
         return self._look(lambda cursor: self._statements.execute(cursor, name, values).fetchone())
 
     @limited
@@ -88,9 +87,7 @@ class SqlCommits(Repository):
         (state,) = [row for row in rows if row[1] is None]
         key, *_, version, last_position = state
         if not type(version) is type(last_position) is int:
-            raise CorruptRecordError(
-                f"conversation {conversation_id!r} is stored but its version or last position is not"
-            )
+            raise CorruptRecordError(f"conversation {conversation_id!r} is stored without a version or last position")
         read = [Run.from_record(conversation_id, row[:-1]) for row in rows if row is not state]
         read.sort(key=_position)  # the order of rows in a union is not promised
         return RunsRead(ExpectedVersion(str(key), version), tuple(read), last_position)
@@ -132,9 +129,8 @@ class SqlCommits(Repository):
 
     @limited
     def namespaces(self) -> set[str]:
-        return {
-            name for (name,) in self._look(lambda cursor: self._statements.execute(cursor, "namespaces", {}).fetchall())
-        }
+        rows = self._look(lambda cursor: self._statements.execute(cursor, "namespaces", {}).fetchall())
+        return {name for (name,) in rows}
 
     def purge_expired(self, namespace: str) -> int:
         purged = 0

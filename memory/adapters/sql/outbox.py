@@ -30,11 +30,7 @@ _in_memory: Final[WeakKeyDictionary[Engine, FreshLock]] = WeakKeyDictionary()
 def locked(engine: Engine, replica: str, write: Do, where: Place) -> Iterator[Do | None]:
     """Lock the outbox of a replica until the block, or the process, ends; yield None if another relay has locked it.
 
-    Args:
-        engine: an engine that commits each statement by itself.
-        replica: the replica's name.
-        write: runs a function of a cursor on sqlite, in its own transaction.
-        where: the repository, for errors.
+    ``engine`` commits each statement by itself; ``write`` runs a function of a cursor on sqlite, in its own transaction.
     """
     with ExitStack() as stack:
         if engine.dialect.name == "sqlite":

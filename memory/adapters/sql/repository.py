@@ -10,13 +10,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
 
 from memory.adapters.sql import schema
-from memory.adapters.sql.connections import (
-    Connections,
-    check_file,
-    is_in_transaction,
-    prepare,
-    with_cursor,
-)
+from memory.adapters.sql.connections import Connections, check_file, is_in_transaction, prepare, with_cursor
 from memory.adapters.sql.engine import begin_writing, check_driver, open_engine
 from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, is_disconnect, reraise
 from memory.adapters.sql.joining import JoinedSqlRepository

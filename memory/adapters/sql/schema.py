@@ -31,11 +31,7 @@ def is_empty(connection: Connection) -> bool:
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
-    """Bring the schema up, or down, to a revision, in one transaction that others who migrate wait for.
-
-    Raises:
-        SchemaError: the database has a revision that this code does not know.
-    """
+    """Bring the schema up, or down, to a revision, in one transaction that others who migrate wait for."""
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError

@@ -32,14 +32,7 @@ Read: TypeAlias = Callable[[Callable[[sa.Connection], Any]], Any]
 
 
 class SqlSearch(Search):
-    """Searches one namespace by one criterion. Each primitive runs one statement, or one for each page, on its own connection.
-
-    Args:
-        read: calls a function with a connection, and returns its result.
-        namespace: where to search.
-        criterion: what to search for.
-        now: the time, in microseconds since 1970.
-    """
+    """Searches one namespace by one criterion. Each primitive runs one statement, or one for each page, on its own connection."""
 
     sorts = True
     walk_limit = 2_000
@@ -162,9 +155,8 @@ class SqlSearch(Search):
 
         A conversation is repeated if several look-ups, or several elements of a list, find it.
         """
-        found = [
-            sa.select(_e.conversation_key).where(_e.namespace == self._namespace, _finds(lookup)) for lookup in lookups
-        ]
+        keys = sa.select(_e.conversation_key).where(_e.namespace == self._namespace)
+        found = [keys.where(_finds(lookup)) for lookup in lookups]
         return found[0] if len(found) == 1 else sa.union_all(*found)
 
     def _holds(self, plan: Plan) -> sa.ColumnElement[bool]:
@@ -183,7 +175,6 @@ class SqlSearch(Search):
 
 
 def _fits(plan: Plan) -> bool:
-    """Whether one statement can hold a plan."""
     depths, keys = zip(*_parts(plan, 1), strict=True)
     return len(depths) <= _PARTS_AT_MOST and max(depths) <= _DEPTH_AT_MOST and sum(keys) <= _KEYS_AT_MOST
 
@@ -215,7 +206,6 @@ def _finds(lookup: Lookup) -> sa.ColumnElement[bool]:
 
 
 def _columns(order: Order) -> Columns:
-    """Return the columns that an order sorts by."""
     if order.path:
         return [_placed.c.value, _c.id]
     return [_c.id] if order.field == "id" else [_c[order.field], _c.id]

@@ -38,10 +38,8 @@ def record_of(row: Sequence[Any]) -> ConversationRecord:
 def counted(namespace: str, now: int) -> sa.Select[tuple[int]]:
     """Select the number of conversations in a namespace, without those that have expired and are not purged yet."""
     expired = sa.select(sa.func.count()).where(_c.namespace == namespace, _c.expires_at <= now).scalar_subquery()
-    kept = (
-        sa.select(sa.func.coalesce(sa.func.sum(_n.conversations), 0)).where(_n.namespace == namespace).scalar_subquery()
-    )
-    return sa.select(kept - expired)
+    kept = sa.select(sa.func.coalesce(sa.func.sum(_n.conversations), 0)).where(_n.namespace == namespace)
+    return sa.select(kept.scalar_subquery() - expired)
 
 
 def not_expired(now: "int | sa.BindParameter[int]") -> sa.ColumnElement[bool]:
@@ -192,7 +190,6 @@ class Statements:
         return known[key]
 
     def execute(self, cursor: DBAPICursor, name: str, values: Mapping[str, object]) -> DBAPICursor:
-        """Run one statement on the driver's cursor; return that."""
         text, names, constants = self._compiled[name]
         if constants:
             values = {**constants, **values}

@@ -10,9 +10,7 @@ HEAD: Final = "0003"
 PREFIX: Final = "memory_"
 VERSION_TABLE: Final = "memory_schema_version"
 
-metadata: Final = MetaData(
-    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"},
-)
+metadata: Final = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
 
 # sqlite: only an INTEGER primary key counts by itself. PostgreSQL: ids sort by code point, as sqlite's and Python's do.
 _Key = BigInteger().with_variant(Integer, "sqlite")
@@ -37,13 +35,8 @@ conversations: Final = Table(
     sqlite_autoincrement=True,  # else sqlite gives the highest key again once its row is gone
 )
 _expires = conversations.c.expires_at
-Index(
-    None,
-    conversations.c.namespace,
-    _expires,
-    sqlite_where=_expires.is_not(None),
-    postgresql_where=_expires.is_not(None),
-)
+_has_expiry = _expires.is_not(None)
+Index(None, conversations.c.namespace, _expires, sqlite_where=_has_expiry, postgresql_where=_has_expiry)
 
 runs: Final = Table(
     "memory_runs",

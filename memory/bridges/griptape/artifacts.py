@@ -25,11 +25,7 @@ _EMPTY: Final = ("{}",)
 
 @attrs.define
 class RawArtifact(BaseArtifact):
-    """An artifact of an unknown class, or one that cannot be read. Its JSON is stored again unchanged.
-
-    Attributes:
-        value: the JSON.
-    """
+    """An artifact of an unknown class, or one that cannot be read. Its JSON is stored again unchanged."""
 
     value: Any = attrs.field(metadata={"serializable": True})
     # Griptape looks for a class by the name of its module: with this it can read what it serialized.

@@ -18,11 +18,7 @@ _log = logging.getLogger("memory")
 
 
 class Codec:
-    """Converts runs between Griptape and a store.
-
-    Args:
-        kinds: artifact classes of the application, which stored data may name.
-    """
+    """Converts runs between Griptape and a store; stored data may name ``kinds``, the application's artifact classes."""
 
     def __init__(self, kinds: Iterable[type[BaseArtifact]] = ()) -> None:
         known = [getattr(theirs, name) for name in theirs.__all__ if name != "BaseArtifact"]

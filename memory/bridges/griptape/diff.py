@@ -21,16 +21,11 @@ class Write(NamedTuple):
 
 @dataclass(slots=True)
 class Diff:
-    """The changes in a snapshot of a memory.
+    """The changes in a snapshot of a memory; `NEW` is the position of the runs to append, ``write`` are overwritten runs.
 
-    Attributes:
-        runs: the runs of the snapshot with their positions after the change; `NEW` for those to append.
-        append: the new runs.
-        write: the runs that overwrite stored ones, by position.
-        remove: the runs to remove, which are missing in the middle or at the end of the snapshot.
-        trimmed: the runs that are missing at its beginning.
-        detached: the detached runs that were not restored.
-        unsure: digests of new runs that precede a known run, or of all new runs if none is known: they may already be stored.
+    ``trimmed`` are the runs missing at the snapshot's beginning, ``remove`` those missing elsewhere; ``detached`` the detached
+    runs that were not restored. ``unsure`` are digests of new runs that precede a known run, or of all new runs if none is
+    known: they may already be stored.
     """
 
     runs: list[KnownRun] = field(default_factory=list)
@@ -52,13 +47,7 @@ class _Item:
 
 
 def compare(state: MemoryState, snapshot: Sequence[GriptapeRun], digests: Sequence[int]) -> Diff:
-    """Return the changes in a snapshot.
-
-    Args:
-        state: the state of the memory at the driver's last load or store.
-        snapshot: all runs of the memory.
-        digests: their digests.
-    """
+    """Return the changes in a snapshot, with the digests of its runs, since the driver's last load or store."""
     return _appended(state, snapshot, digests) or _Comparison(state, _items(snapshot, digests, state)).diff
 
 
@@ -149,9 +138,8 @@ class _Comparison:
         # Others may have moved our runs, so a restored run precedes them only if its position does.
         is_restored = any(index < self._first for index in known)
         order = [self._known[index].position for index in known] if is_restored else known
-        return all(
-            before < after for before, after in pairwise([each for each in order if not is_restored or each != GONE])
-        )
+        order = [each for each in order if not is_restored or each != GONE]
+        return all(before < after for before, after in pairwise(order))
 
     def _keep_positions(self) -> None:
         for item in self._items:

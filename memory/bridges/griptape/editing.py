@@ -28,62 +28,37 @@ class StaleStateError(ConflictError):
 
 @dataclass(slots=True)
 class Edit:
-    """A change, and the state of the memory after it.
-
-    Attributes:
-        change: the change of the conversation; None if there is nothing to write.
-        new: the runs to append.
-        state: the state after the change, with `NEW` as the position of each appended run.
-    """
+    """A change (None if nothing is to be written), its new runs, and the state after it, with the new runs at `NEW`."""
 
     change: Change | None
     new: list[Run]
     state: MemoryState
 
 
-class Editor:
-    """Makes the edits of one conversation.
-
-    Args:
-        conversation_id: its id.
-        codec: converts runs.
-        trimmed: what happens to runs beyond ``max_runs``.
-    """
-
-    def __init__(self, conversation_id: str, codec: Codec, trimmed: Trimmed) -> None:
-        self.id = conversation_id
-        self.codec = codec
-        self.trimmed: Trimmed = trimmed
-
-    def create(self, diff: Diff, metadata: dict[str, Json], at: int) -> Edit:
-        """Return the edit that creates the conversation."""
-        new = [self.codec.to_ours(run) for run in diff.append]
-        record = ConversationRecord(self.id, metadata_text(metadata), 1, "", 0, 0, at, at, None)
-        change = Change(self.id, create=record, append=tuple([run.to_record() for run in new]))
-        state = MemoryState(diff.runs, metadata=metadata, created_at=at, unseen=ALL_RUNS, is_current=True)
-        return Edit(change, new, state)
-
-    def edit(self, uow: UnitOfWork, state: MemoryState, diff: Diff, metadata: dict[str, Json]) -> Edit:
-        """Return the edit of an existing conversation.
-
-        Raises:
-            StaleStateError: someone else changed the runs to edit.
-            NotFoundError: the conversation does not exist.
-        """
-        return _Editing(self, uow, state, diff).edit(metadata)
+def create(conversation_id: str, codec: Codec, diff: Diff, metadata: dict[str, Json], at: int) -> Edit:
+    """Return the edit that creates a conversation."""
+    new = [codec.to_ours(run) for run in diff.append]
+    record = ConversationRecord(conversation_id, metadata_text(metadata), 1, "", 0, 0, at, at, None)
+    change = Change(conversation_id, create=record, append=tuple([run.to_record() for run in new]))
+    state = MemoryState(diff.runs, metadata=metadata, created_at=at, unseen=ALL_RUNS, is_current=True)
+    return Edit(change, new, state)
 
 
-class _Editing:
-    def __init__(self, editor: Editor, uow: UnitOfWork, state: MemoryState, diff: Diff) -> None:
+class Editing:
+    """One edit of an existing conversation; it raises `StaleStateError` if someone else changed the runs to edit."""
+
+    def __init__(
+        self, uow: UnitOfWork, conversation_id: str, codec: Codec, state: MemoryState, diff: Diff, *, trimmed: Trimmed
+    ) -> None:
         self._uow = uow
-        self._id = editor.id
-        self._codec = editor.codec
-        self._deletes = editor.trimmed == "deleted"
+        self._id = conversation_id
+        self._codec = codec
+        self._deletes = trimmed == "deleted"
         self._state = state
         self._diff = diff
         self._created_at = state.created_at
         self._stored: dict[int, Run] = {}
-        self._new = [self._codec.to_ours(run) for run in diff.append]
+        self._new = [codec.to_ours(run) for run in diff.append]
         self._kept = [known.position for known in diff.runs if known.position > 0]
 
     def edit(self, metadata: dict[str, Json]) -> Edit:
@@ -102,7 +77,6 @@ class _Editing:
         return Edit(self._change(after, remove, hide), self._new, after)
 
     def _change(self, after: MemoryState, remove: list[KnownRun], hide: list[KnownRun]) -> Change | None:
-        """Return the change that edits the conversation; None if there is nothing to change."""
         conversation = self._uow.conversations.get(self._id)
         record = cast(ConversationRecord, conversation.record)
         if record.incarnation != self._state.incarnation:
@@ -169,7 +143,6 @@ class _Editing:
         self._stored.update({cast(int, run.position): run for run in runs})
 
     def _written(self) -> dict[int, Run]:
-        """Return the runs that replace stored ones, by position."""
         written: dict[int, Run] = {}
         for at, write in self._diff.write.items():
             stored = self._stored[at]

@@ -27,9 +27,8 @@ def metadata_text(metadata: dict[str, Json]) -> str:
         return encode_metadata(metadata)
     except InvalidValueError as error:
         _log.warning("a part of the conversation's metadata cannot be stored exactly, and is stored as text: %s", error)
-    return encode_metadata(
-        {key: value if _is_storable({key: value}) else str(value) for key, value in metadata.items()}
-    )
+    kept = {key: value if _is_storable({key: value}) else str(value) for key, value in metadata.items()}
+    return encode_metadata(kept)
 
 
 def _is_storable(metadata: dict[str, Json]) -> bool:

@@ -51,20 +51,14 @@ def _read_file(path: Path) -> str | None:
         raise CorruptRecordError(f"the file {path} cannot be read: {error}") from error
 
 
-def redis(
-    host: str,
-    port: int,
-    index: str,
-    *,
-    db: int,
-    username: str,
-    password: str | None,
-    conversation_id: str | None,
-    client: Any,
-) -> _Options:
-    """Return the options that replace a `RedisConversationMemoryDriver`."""
+def redis_url(host: str, port: int, username: str, password: str | None) -> str:
+    """Return the URL of a server that is described as in Griptape."""
     user = f"{quote(username, safe='')}:{quote(password, safe='')}@" if password is not None else ""
-    url = f"redis://{user}{f'[{host}]' if ':' in host else host}:{port}"
+    return f"redis://{user}{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def redis(url: str, index: str, db: int, conversation_id: str | None, client: Any) -> _Options:
+    """Return the options that replace a `RedisConversationMemoryDriver`."""
     options: _Options = {"store": url, "namespace": index if db == 0 else f"{index}@{db}"}
     if conversation_id is None:
         return options  # a new id, so there is no old conversation
@@ -75,9 +69,7 @@ def redis(
         from memory.adapters.redis.errors import translate
 
         where = f"the field {conversation_id!r} of the Redis hash {index!r}"
-        made: Any = None
-        if client is None:
-            made = cast(Any, driver.Redis).from_url(url, db=db)
+        made: Any = cast(Any, driver.Redis).from_url(url, db=db) if client is None else None
         try:
             found = (client or made).hget(index, conversation_id)
         except driver.RedisError as error:

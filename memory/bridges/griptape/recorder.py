@@ -11,7 +11,7 @@ from griptape.memory.structure import Run as GriptapeRun
 
 from memory.bridges.griptape.codec import Codec
 from memory.bridges.griptape.diff import Diff, compare
-from memory.bridges.griptape.editing import Edit, Editor, StaleStateError, Trimmed
+from memory.bridges.griptape.editing import Edit, Editing, StaleStateError, Trimmed, create
 from memory.bridges.griptape.marks import shown_from, visible
 from memory.bridges.griptape.metadata import metadata_of
 from memory.bridges.griptape.places import Bring
@@ -43,13 +43,7 @@ _BEHIND: Final = 16  # how many runs of others may follow the runs of a memory t
 class Recorder(ForkAware):
     """One conversation, for the memory of one driver. Safe to use from several threads.
 
-    Args:
-        store: the store of the conversation.
-        conversation_id: its id.
-        codec: converts runs.
-        last: how many runs to load; None for all.
-        trimmed: what happens to runs beyond ``max_runs``.
-        bring: returns the change that imports the conversation from the storage of Griptape's own driver.
+    ``bring`` returns the change that imports the conversation from the storage of Griptape's own driver.
     """
 
     def __init__(
@@ -59,7 +53,7 @@ class Recorder(ForkAware):
         self._id = conversation_id
         self._codec = codec
         self._last = last
-        self._editor = Editor(conversation_id, codec, trimmed)
+        self._trimmed: Trimmed = trimmed
         self._bring = bring
         self._lock = RLock()
         self._state = MemoryState()
@@ -67,17 +61,11 @@ class Recorder(ForkAware):
         watch(self)
 
     def after_fork_in_child(self) -> None:
-        """Replace the lock, which another thread may have held at the fork."""
         self._lock = RLock()
 
     # load
 
     def load(self) -> tuple[list[GriptapeRun], dict[str, Json]]:
-        """Return the visible runs and the conversation's metadata.
-
-        Raises:
-            PersistenceError: the store failed.
-        """
         with self._lock:
             self._resolve_pending()
             conversation, runs, first = retry_on_conflict(self._load)
@@ -148,11 +136,7 @@ class Recorder(ForkAware):
     # store
 
     def store(self, runs: list[GriptapeRun], meta: dict[str, Any]) -> None:
-        """Write the changes since the last load or store.
-
-        Raises:
-            PersistenceError: the store failed. The next call writes what is missing, exactly once.
-        """
+        """Write the changes since the last load or store. After an error the next call writes what is missing, exactly once."""
         with self._lock:
             snapshot = list(runs)  # another thread may append to the list; it calls store() after this
             digests = list(map(self._codec.digest, snapshot))
@@ -185,10 +169,11 @@ class Recorder(ForkAware):
         at = self._store.repository.clock()
         diff = self._compare(snapshot, digests)
         if self._state.incarnation is None:
-            planned = self._editor.create(diff, metadata, at)
+            planned = create(self._id, self._codec, diff, metadata, at)
         else:
             try:
-                planned = self._editor.edit(uow, self._state, diff, metadata)
+                editing = Editing(uow, self._id, self._codec, self._state, diff, trimmed=self._trimmed)
+                planned = editing.edit(metadata)
             except StaleStateError:
                 self._look(uow)
                 self._state = self._state.relocated(map(self._codec.known, uow.runs.list(self._id)))
@@ -238,13 +223,10 @@ class Recorder(ForkAware):
         self._pending = None
 
     def _written(self, planned: Edit, receipt: Receipt) -> None:
-        """Update the state after a commit."""
         written = cast(Written, receipt.written[self._id])
         state, before = planned.state, planned.state.incarnation
         state = state.appended(self._positions(planned.new, state.last_position, written))
-        if (
-            before is not None and written.incarnation != before
-        ):  # someone else replaced the conversation before the append
+        if before is not None and written.incarnation != before:  # someone else replaced the conversation in between
             new = {index for index, known in enumerate(planned.state.runs) if known.position == NEW}
             runs = [known if index in new else known._replace(position=GONE) for index, known in enumerate(state.runs)]
             state = MemoryState(runs, metadata=state.metadata, last_position=written.last_position)

@@ -66,11 +66,7 @@ class MemoryState:
         )
 
     def relocated(self, stored: Iterable[KnownRun]) -> "MemoryState":
-        """Return the state with the current position of each run; runs that others removed or replaced are `GONE`.
-
-        Args:
-            stored: all runs of the conversation that are visible or known.
-        """
+        """Return the state with each run's position in ``stored``; runs that others removed or replaced are `GONE`."""
         at = {known.position: known for known in stored}
         known = {*self.runs, *self.detached}
         places = {each: each.position for each in known if each.position in at and at[each.position].id == each.id}
@@ -82,9 +78,9 @@ class MemoryState:
         for each in sorted(known - places.keys()):
             places[each] = free[each.digest].pop() if free.get(each.digest) else GONE
         unknown = at.keys() - set(places.values())
-        runs, detached = (
+        runs, detached = [
             [each._replace(position=places[each]) for each in part] for part in (self.runs, self.detached)
-        )
+        ]
         unseen = min([position for position in unknown if position >= self.shown_from], default=ALL_RUNS)
         return replace(self, runs=runs, detached=detached, unseen=unseen)
 
