@@ -103,8 +103,33 @@ def _readable(read: Callable[Concatenate[Item, P], T]) -> Callable[Concatenate[I
 
 
 ATTRIBUTES: Final = frozenset(
-    "id stamp version incarnation run_count first_position last_position created_at updated_at expires_at metadata parts "
-    "part_count shard unswept staged staged_at input output sizes text of receipt count namespace".split()
+    [
+        "id",
+        "stamp",
+        "version",
+        "incarnation",
+        "run_count",
+        "first_position",
+        "last_position",
+        "created_at",
+        "updated_at",
+        "expires_at",
+        "metadata",
+        "parts",
+        "part_count",
+        "shard",
+        "unswept",
+        "staged",
+        "staged_at",
+        "input",
+        "output",
+        "sizes",
+        "text",
+        "of",
+        "receipt",
+        "count",
+        "namespace",
+    ]
 ) | {TTL}
 """The names of all attributes of our items, but for the keys."""
 
