@@ -76,6 +76,14 @@ def connect(url: str, *, namespace: str = "default", max_metadata_values: int = 
 
     Every URL takes ``?timeout=``, the number of seconds that one operation may take (default: 30). In the path of a file, write
     ``%25`` for a percent sign and ``%3F`` for a question mark. Other packages add schemes by entry points of the group
-    ``memory.adapters``. A URL that is invalid, or needs an extra that is not installed, raises `ConfigurationError`.
+    ``memory.adapters``.
+
+    Args:
+        url: the store's URL.
+        namespace: the namespace to use in the store.
+        max_metadata_values: as for `Store`.
+
+    Raises:
+        ConfigurationError: the URL is invalid, or its store needs an extra that is not installed.
     """
     return Store(open_repository(url), namespace, max_metadata_values=max_metadata_values)

@@ -71,7 +71,11 @@ class _Shared:
 class Store:
     """Conversations and their runs in one namespace of a repository. Safe to use from several threads.
 
-    ``max_metadata_values`` limits the values, including lists and dicts, in one conversation's metadata: each is in the index.
+    Args:
+        repository: the repository that stores the conversations.
+        namespace: the name of the namespace.
+        max_metadata_values: the most values that one conversation's metadata may contain, including lists and dicts. Each value
+            needs an index entry.
 
     >>> import memory
     >>> from memory import Conversation, Run, where
@@ -105,7 +109,8 @@ class Store:
     def namespace(self, name: str) -> Self:
         """Return a store for another namespace of the same repository. Namespaces are isolated from each other.
 
-        The name needs 1 to 255 characters, and no control characters.
+        Raises:
+            InvalidValueError: the name is not valid: it needs 1 to 255 characters, and no control characters.
         """
         other = copy(self)
         other._namespace = check_id(name, "the namespace")  # noqa: SLF001  # another Store
@@ -172,6 +177,9 @@ class Store:
         """Write a change set, resolve its outcome if the response is lost, and notify the subscribers.
 
         Units of work call this. Call it yourself only for change sets that you make yourself, as import and copy do.
+
+        Raises:
+            PersistenceError: as for `Repository.commit`.
         """
         self.ensure_ready()
         self._check_metadata(changes)
@@ -221,8 +229,10 @@ class Store:
     def subscribe(self, handler: Handler) -> Callable[[], None]:
         """Call a handler after each commit through this store, in any namespace, in the thread of the commit.
 
-        Exceptions of a handler are logged and not propagated, because the commit is already written. The returned function
-        ends the subscription.
+        Exceptions of a handler are logged and not propagated, because the commit is already written.
+
+        Returns:
+            A function that ends the subscription. Calling it again has no effect.
         """
         subscription = partial(handler)  # a distinct object, because a handler may subscribe twice
         self._shared.handlers.append(subscription)
@@ -249,6 +259,12 @@ class Store:
         after: str | None = None,
     ) -> Explanation:
         """Run a query as `find` does, and return the steps that the planner took, with the number of reads of each.
+
+        Args:
+            criterion: made with `where`; default: all conversations.
+            order: as for `find`.
+            limit: the most conversations in the page, at least 1.
+            after: the ``cursor`` of the previous page.
 
         >>> import memory
         >>> store = memory.connect("memory://")
@@ -281,7 +297,12 @@ class Store:
             raise ClosedError(f"{self} was closed: open a new one with memory.connect()")
 
     def ensure_ready(self) -> None:
-        """Check the schema on first use, and create it in a new local file. Every operation calls this."""
+        """Check the schema on first use, and create it in a new local file. Every operation calls this.
+
+        Raises:
+            SchemaError: the store's schema is not the version that this code needs.
+            ClosedError: the store was closed.
+        """
         self._check_open()
         if self._shared.schema_checked:
             return

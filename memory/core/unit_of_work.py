@@ -32,6 +32,10 @@ class UnitOfWork:
 
     In a ``with`` block it commits when the block ends without an exception. It locks nothing: the commit detects writes of
     others. It is not thread-safe.
+
+    Attributes:
+        conversations: the conversations, as a collection.
+        runs: their runs, by conversation.
     """
 
     def __init__(
@@ -165,10 +169,16 @@ class Conversations:
         """Yield all committed conversations that match, in constant memory. Each that exists throughout is yielded once.
 
         The commit writes changes made to a conversation in its step of the loop, and later ones if the application still
-        references the object. Otherwise the conversation is released after its step: keep a reference if you edit its runs later.
+        references the object. Otherwise the conversation is released after its step: keep a reference if you edit its runs
+        later.
 
-        In an order by ``updated_at``, conversations move while others write. All ids are therefore held in memory, and a
-        descending iteration ends with the conversations that moved to its front.
+        Args:
+            criterion: made with `where`; default: all conversations.
+            order: as for `find`. In an order by ``updated_at``, conversations move while others write. All ids are therefore
+                held in memory, and a descending iteration ends with the conversations that moved to its front.
+
+        Raises:
+            InvalidValueError: as for `find`.
         """
         if Order.parse(order).field != "updated_at":
             yield from self._walk(criterion, order, None)
@@ -197,7 +207,11 @@ class Conversations:
                 return
 
     def count(self, criterion: Criterion | None = None) -> int:
-        """Return the number of committed conversations that match; without a criterion, of all."""
+        """Return the number of committed conversations that match; without a criterion, of all.
+
+        Raises:
+            InvalidValueError: the criterion is not valid.
+        """
         self._session.check_open()
         query = Query.parse(criterion, "id", 1, None)
         return self._session.repository.count(self._session.namespace, query.criterion)

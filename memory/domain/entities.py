@@ -28,6 +28,9 @@ class Conversation:
         metadata: a dict of JSON values.
         expires_at: an aware ``datetime`` after which the conversation and its runs are hidden; default: never.
 
+    Raises:
+        InvalidValueError: the id is not valid.
+
     >>> conversation = Conversation("support-42", metadata={"customer": "ada"})
     >>> conversation.version, conversation.run_count, conversation.created_at
     (0, 0, None)

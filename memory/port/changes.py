@@ -137,7 +137,11 @@ class ChangeSet:
 
     @classmethod
     def of(cls, changes: Iterable[Change], at: int) -> "ChangeSet":
-        """Return the change set of these changes; raise `InvalidValueError` if two are of one conversation."""
+        """Return the change set of these changes, one for each conversation.
+
+        Raises:
+            InvalidValueError: two changes have the same conversation.
+        """
         return cls(tuple(sorted(changes, key=attrgetter("id"))), at=at)
 
     def __post_init__(self) -> None:
@@ -181,7 +185,11 @@ class Receipt:
 
     @classmethod
     def load(cls, token: str, text: str) -> "Receipt":
-        """Return the receipt from the stored text; raise `CorruptRecordError` if it is none."""
+        """Return the receipt from the stored text.
+
+        Raises:
+            CorruptRecordError: the text is not a receipt.
+        """
         try:
             written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -192,9 +200,13 @@ class Receipt:
 def check_preconditions(change: Change, stored: ConversationRecord | None) -> None:
     """Raise if a change cannot be applied to the stored conversation. Every adapter calls this before it writes.
 
+    Args:
+        change: the change to write.
+        stored: the current record; None if the conversation does not exist or has expired.
+
     Raises:
         ConflictError: the conversation is not at the expected version or last position.
-        NotFoundError: the conversation to change does not exist, or has expired.
+        NotFoundError: the conversation to change does not exist.
         AlreadyExistsError: the conversation to create already exists.
         InvalidValueError: the given positions of the appended runs do not ascend from the last stored one.
     """
@@ -238,7 +250,12 @@ def missing_runs(change: Change, positions: object) -> NotFoundError:
 
 
 def assign_positions(change: Change, last_position: int) -> tuple[tuple[RunRecord, ...], int]:
-    """Return the appended runs with positions after ``last_position``, and the conversation's last position after them."""
+    """Return the appended runs with their positions, and the conversation's last position after them.
+
+    Args:
+        change: the change with the appended runs.
+        last_position: the last position assigned so far.
+    """
     if change.gives_positions:
         return change.append, max(last_position, change.append[-1].position)
     runs = tuple([run._replace(position=last_position + n) for n, run in enumerate(change.append, 1)])

@@ -46,7 +46,12 @@ class Step:
 
 @dataclass(slots=True)
 class Explanation:
-    """How a query was answered, as `Store.explain` returns it."""
+    """How a query was answered, as `Store.explain` returns it.
+
+    Attributes:
+        steps: what was done, in order.
+        found: the conversations on the page.
+    """
 
     steps: list[Step] = field(default_factory=list)
     found: int = 0

@@ -177,7 +177,11 @@ class Repository(ABC):
         return self.schema_status()
 
     def definition(self, format: str) -> str:
-        """Return what `migrate` creates, in a format of a tool that creates it instead, such as ``terraform``."""
+        """Return what `migrate` creates, in a format of a tool that creates it instead, such as ``terraform``.
+
+        Raises:
+            UnsupportedError: this store has no such thing.
+        """
         raise UnsupportedError(f"{self} cannot be printed as {format}: only a DynamoDB table can")
 
     def warnings(self) -> list[str]:
@@ -185,19 +189,31 @@ class Repository(ABC):
         return []
 
     def joining(self, connection: object) -> "JoinedRepository":
-        """Return a repository that reads and writes inside the application's own transaction."""
+        """Return a repository that reads and writes inside the application's own transaction.
+
+        Raises:
+            UnsupportedError: this store has no such thing.
+        """
         raise UnsupportedError(
             f"{self} cannot join {type(connection).__name__}: it has no transactions of the application's"
         )
 
     def with_outbox(self, replicas: Sequence[str]) -> "Repository":
-        """Return a repository of the same store whose commits also write, atomically, an outbox entry for each replica."""
+        """Return a repository of the same store whose commits also write, in one transaction, an outbox entry for each replica.
+
+        Raises:
+            UnsupportedError: this store has no such thing.
+        """
         raise UnsupportedError(
             f"{self} has no outbox for the replicas {', '.join(replicas)}: only a SQL store can be mirrored"
         )
 
     def relaying(self, replica: str) -> AbstractContextManager["Outbox | None"]:
-        """Lock the outbox of a replica until the block or the process ends; yield None if another relay has locked it."""
+        """Lock the outbox of a replica until the block or the process ends; yield None if another relay has locked it.
+
+        Raises:
+            UnsupportedError: as `with_outbox`.
+        """
         raise UnsupportedError(f"{self} has no outbox for the replica {replica}: only a SQL store can be mirrored")
 
     def waiting(self) -> Mapping[str, ReplicaLag]:

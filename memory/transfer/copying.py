@@ -46,7 +46,14 @@ _KEPT = "the target has another state of it, which is not an older one"
 
 @dataclass(frozen=True, slots=True)
 class NotCopied:
-    """A conversation that `copy` left as it is in the target, and why; ``kept`` by choice (``on_conflict="skip"``)."""
+    """A conversation that `copy` left as it is in the target, and why.
+
+    Attributes:
+        namespace: its namespace in the source.
+        id: its id.
+        reason: why it was not copied.
+        kept: whether it was left by choice, because the target has something else under its id (``on_conflict="skip"``).
+    """
 
     namespace: str
     id: str
@@ -81,13 +88,18 @@ def copy(
         criterion: copy only the conversations that match in the source when they are copied.
         all_namespaces: copy every namespace of the source to the one of the same name; by default only that of ``source`` to
             that of ``target``, whatever their names.
-        on_conflict: ``"skip"`` the conversation, ``"replace"`` the target's, or ``"fail"`` with `AlreadyExistsError`.
+        on_conflict: ``"skip"`` the conversation, ``"replace"`` the target's, or ``"fail"``.
         delete: also delete the target's conversations (of those that match) that the source does not have; with
-            ``all_namespaces`` only in namespaces in which the source has any. If nothing in the source matches, this raises
-            `InvalidValueError` unless the two namespaces have the same name and the source has other namespaces.
+            ``all_namespaces`` only in namespaces in which the source has any.
         on_not_copied: called with each conversation that is left as it is.
         progress: called after each commit.
-        totals: the totals to count up. After an error they say what is written.
+        totals: the totals to count up; new ones if left out. After an error they say what is written.
+
+    Raises:
+        InvalidValueError: ``on_conflict`` is something else; or nothing in the source matches, so that ``delete`` would delete
+            everything: that is done only if the two namespaces have the same name and the source has other namespaces.
+        AlreadyExistsError: there was a conflict and ``on_conflict`` is ``"fail"``.
+        PersistenceError: a store failed; what ``totals`` counts is written.
     """
     totals = Totals() if totals is None else totals
     stores = [(source, target)]
@@ -188,8 +200,19 @@ def copy_conversation(source: Store, target: Store, conversation_id: str, *, tho
     Whatever the target has under this id is replaced; if the source has none, or an expired one, the target's is removed. It is
     safe to call again at any time: an equal conversation is left alone, and an interrupted copy is resumed. Memory is constant.
     Runs that are appended to the source during the copy are left out. An edit of the source, and any write to the target,
-    restarts the copy; if that happens too often, it raises `ConflictError`. With ``thorough``, all runs are compared even if
-    metadata, version, times, number of runs and last position are equal.
+    restarts the copy.
+
+    Args:
+        source: the store to copy from; it is only read.
+        target: the store to copy to.
+        conversation_id: the conversation's id.
+        thorough: compare all runs even if metadata, version, times, number of runs and last position are equal.
+
+    Raises:
+        ConflictError: it was changed on either side faster than it could be copied.
+        CorruptRecordError: the source's conversation does not have as many runs as its record says.
+        InvalidValueError: the target cannot keep it.
+        PersistenceError: a store failed.
 
     >>> import memory
     >>> source, target = memory.connect("memory://"), memory.connect("memory://")
@@ -198,6 +221,8 @@ def copy_conversation(source: Store, target: Store, conversation_id: str, *, tho
     ...     uow.runs.append("support-42", memory.Run("Where is my refund?", "It left on Monday."))
     >>> copy_conversation(source, target, "support-42")
     Copied(outcome='copied', runs=1)
+    >>> copy_conversation(source, target, "support-42")
+    Copied(outcome='equal', runs=0)
     """
     one = _OneCopy(source, target, conversation_id, thorough=thorough)
     return Copied(one.copy(), one.totals.runs)

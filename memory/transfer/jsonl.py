@@ -193,9 +193,19 @@ def dump(
 ) -> Iterator[str]:
     r"""Yield the lines of all committed conversations that match, in pieces; only a conversation's last piece ends in a newline.
 
-    Each line is one state of its conversation, whatever others write meanwhile; a conversation that is removed meanwhile is
-    left out. Memory is constant, whatever the number of conversations or of their runs. ``all_namespaces`` come in the order
-    of their names; ``order`` is that of the conversations of a namespace, as for `find`.
+    Each line is one state of its conversation, whatever others write meanwhile; a conversation that is removed meanwhile is left
+    out. Memory is constant, whatever the number of conversations or of their runs.
+
+    Args:
+        store: the store to read.
+        criterion: only the conversations that match.
+        all_namespaces: all namespaces of the store, in the order of their names; by default only that of ``store``.
+        order: the order of the conversations of a namespace, as for `find`.
+
+    Raises:
+        InvalidValueError: the criterion or the order is invalid.
+        CorruptRecordError: a conversation cannot be read.
+        PersistenceError: the store failed, or a conversation was changed faster than it could be read.
 
     >>> import memory
     >>> store = memory.connect("memory://")

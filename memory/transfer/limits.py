@@ -47,7 +47,11 @@ class Limits:
         return self.refusal("values", f"it has more than {self.values:,} values")
 
     def check_unpacked(self, unpacked: int, packed: int) -> None:
-        """Raise `OSError` if too many bytes were unpacked from so few."""
+        """Check how many bytes were unpacked from how many.
+
+        Raises:
+            OSError: too many.
+        """
         if unpacked > self.unpacked:
             what = f"it unpacks to more than {self.unpacked:,} bytes"
             raise OSError(self.refusal("unpacked", what))

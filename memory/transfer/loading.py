@@ -156,13 +156,18 @@ def restore(
         store: the store to write to.
         lines: as `read_lines` yields them.
         all_namespaces: write each line to the namespace it names; a line that names none goes to that of ``store``. By default
-            all go to that of ``store``, and lines of several namespaces raise `InvalidValueError`.
+            all go to that of ``store``, and they have to be of one namespace.
         on_conflict: what to do if an id exists, in the store or on an earlier line: ``"skip"`` the line, ``"replace"`` the
-            stored conversation, or ``"fail"`` with `AlreadyExistsError`: all lines before that one are written.
+            stored conversation, or ``"fail"``.
         on_refusal: called with each line that holds no conversation, or one that the store cannot keep.
         on_skipped: called with the id of each line that is skipped.
         progress: called after each batch.
-        totals: the totals to count up. After an error they say what is written.
+        totals: the totals to count up; new ones if left out. After an error they say what is written.
+
+    Raises:
+        InvalidValueError: ``on_conflict`` is something else; or the lines name several namespaces, without ``all_namespaces``.
+        AlreadyExistsError: an id exists and ``on_conflict`` is ``"fail"``; all lines before that one are written.
+        PersistenceError: the store failed; what ``totals`` counts is written.
 
     >>> import io, memory
     >>> from memory.transfer import read_lines, restore

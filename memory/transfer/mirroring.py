@@ -63,7 +63,13 @@ class Relayed:
 
 
 class MirroredStore(Store):
-    """A store whose commits go to the primary, and from there to the replicas; see `mirror`."""
+    """A store whose commits go to the primary, and from there to the replicas; see `mirror`.
+
+    Args:
+        primary: a SQL store.
+        replicas: the replicas by name.
+        opened: stores to close in `close`.
+    """
 
     def __init__(self, primary: Store, replicas: Mapping[str, Store], opened: Iterable[Store] = ()) -> None:
         for name in replicas:
@@ -85,6 +91,9 @@ class MirroredStore(Store):
         """Deliver to each replica the change sets that wait for it, of all namespaces. If one replica fails, go on with the next.
 
         Call it at any time, from any thread or process: each replica is served by one relay at a time.
+
+        Raises:
+            PersistenceError: the primary failed.
         """
         self.ensure_ready()
         return [_Relay(self, replica, Relayed(name)).run() for name, replica in self._replicas.items()]
@@ -96,10 +105,14 @@ class MirroredStore(Store):
         return {**nothing, **self.repository.waiting()}
 
     def forget(self, replica: str) -> int:
-        """Discard the change sets queued for a former replica, by its name in `lag`; return how many.
+        """Discard the change sets queued for a former replica; return how many.
+
+        Args:
+            replica: its name, as in `lag`.
 
         Raises:
             ConfigurationError: it is a replica of this store, or a relay is at work on it.
+            PersistenceError: the primary failed.
         """
         forgotten = 0
         with self._former(replica) as outbox:
@@ -109,10 +122,15 @@ class MirroredStore(Store):
         return forgotten
 
     def rename(self, former: str, replica: str) -> int:
-        """Move the change sets queued under a former name, as in `lag`, to a replica of this store; return how many.
+        """Move the change sets queued under a former name to a replica of this store; return how many.
+
+        Args:
+            former: the former name, as in `lag`. Older versions used the kind and address of the replica.
+            replica: the replica's name today.
 
         Raises:
             ConfigurationError: ``former`` is a replica of this store, ``replica`` is not, or a relay is at work on the former.
+            PersistenceError: the primary failed.
         """
         if replica not in self._replicas:
             raise ConfigurationError(

@@ -41,10 +41,19 @@ def read_whole(
 ) -> Iterator[Whole | None]:
     """Read a conversation with all its runs, as they were at one moment; None if it does not exist or has expired.
 
-    The runs are read before anything is returned, and read again if the conversation was changed meanwhile; `ConflictError` if
-    that happens too often, `CorruptRecordError` if there are not as many runs as the record says. Runs that do not fit into
-    one commit are buffered in a temporary file: memory is constant. ``found`` is the record, if it was read a moment ago;
-    ``last`` reads only so many runs, the last ones.
+    The runs are read before anything is returned, and read again if the conversation was changed meanwhile. Runs that do not fit
+    into one commit are buffered in a temporary file: memory is constant.
+
+    Args:
+        store: the store to read.
+        conversation_id: the conversation's id.
+        found: its record, if it was read a moment ago.
+        last: read only this many runs, the last ones.
+
+    Raises:
+        ConflictError: it was changed faster than it could be read.
+        CorruptRecordError: it cannot be read, or does not have as many runs as its record says.
+        PersistenceError: the store failed.
 
     >>> import memory
     >>> store = memory.connect("memory://")

@@ -87,7 +87,10 @@ def verify(
         criterion: only the conversations that match on either side.
         all_namespaces: compare every namespace that either side has; by default that of ``source`` with that of ``target``.
         progress: called after each conversation.
-        compared: the counts and digests of both sides.
+        compared: the counts and digests of both sides; a new one if left out.
+
+    Raises:
+        PersistenceError: a store failed.
 
     >>> import memory
     >>> source, target = memory.connect("memory://"), memory.connect("memory://")

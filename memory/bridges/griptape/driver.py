@@ -137,8 +137,13 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     def local(cls, persist_file: str | None = None, **options: Any) -> Self:
         """Return a replacement for a `LocalConversationMemoryDriver`, which uses a sqlite file beside the old file.
 
-        ``chat.json`` is imported once, if it exists, and ``chat.json.sqlite`` is used from then on; the conversation's id is
-        ``chat``. The directory must exist. With None nothing is persisted, as in Griptape. ``options`` are those of the class.
+        Args:
+            persist_file: as in Griptape. ``chat.json`` is imported once, if it exists, and ``chat.json.sqlite`` is used from
+                then on; the conversation's id is ``chat``. With None nothing is persisted, as in Griptape.
+            options: arguments of the class.
+
+        Raises:
+            PersistenceError: as for the class; the directory must exist.
         """
         return cls(**{**places.local(persist_file), **options})
 
@@ -158,9 +163,19 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     ) -> Self:
         """Return a replacement for a `RedisConversationMemoryDriver`, which uses other keys on the same server.
 
-        The arguments are Griptape's, and ``options`` those of the class. ``index`` becomes the namespace, or ``INDEX@DB`` if the
-        old conversation is in another database than 0, because Redis can search in database 0 only. Without a
-        ``conversation_id`` each driver has a new one. ``client`` reads the old conversation.
+        Args:
+            host: as in Griptape.
+            port: as in Griptape.
+            index: becomes the namespace; ``INDEX@DB`` if ``db`` is not 0, because Redis can search in database 0 only.
+            db: the database of the old conversation.
+            username: as in Griptape.
+            password: as in Griptape.
+            conversation_id: as in Griptape; default: a new id for each driver, not one for the whole process.
+            client: reads the old conversation; a new client by default.
+            options: arguments of the class.
+
+        Raises:
+            PersistenceError: as for the class.
         """
         url = places.redis_url(host, port, username, password)
         place = places.redis(url, index, db, conversation_id, client)
@@ -182,9 +197,20 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     ) -> Self:
         """Return a replacement for an `AmazonDynamoDbConversationMemoryDriver`, which uses another table.
 
-        The arguments are Griptape's, and ``options`` those of the class. ``memory_table``, which ``memory migrate`` creates, is
-        the table to use; it stores each run as an item. The namespace is ``TABLE:ATTRIBUTE`` of the old conversation, and its id
-        the partition key's value; with a sort key it is ``PARTITION/SORT``.
+        Args:
+            table_name: the table of the old conversation.
+            partition_key: as in Griptape.
+            value_attribute_key: as in Griptape; the namespace is ``TABLE:ATTRIBUTE``.
+            partition_key_value: the conversation's id; with a sort key it is ``PARTITION/SORT``.
+            sort_key: as in Griptape.
+            sort_key_value: as in Griptape.
+            session: as in Griptape.
+            memory_table: the table to use, created by ``memory migrate``, which stores each run as an item.
+            options: arguments of the class.
+
+        Raises:
+            ConfigurationError: ``memory_table`` is missing.
+            PersistenceError: as for the class.
         """
         key: dict[str, str | int] = {partition_key: partition_key_value}
         if sort_key is not None and sort_key_value is not None:
@@ -202,8 +228,17 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     ) -> Self:
         """Return a replacement for a `GriptapeCloudConversationMemoryDriver`, which uses the same thread.
 
-        The arguments are Griptape's, and ``options`` those of the class. The thread must have an alias, which is the
-        conversation's id. Without ``thread_id`` and ``alias``, ``GT_CLOUD_THREAD_ID`` names the thread.
+        Args:
+            thread_id: as in Griptape; the thread must have an alias. Default: ``GT_CLOUD_THREAD_ID``, if ``alias`` is not given.
+            alias: as in Griptape; it is the conversation's id.
+            base_url: as in Griptape.
+            api_key: as in Griptape.
+            options: arguments of the class.
+
+        Raises:
+            ConfigurationError: the key is missing, or the thread has no alias.
+            NotFoundError: the thread does not exist.
+            PersistenceError: as for the class.
         """
         return cls(**{**places.cloud(thread_id, alias, base_url, api_key), **options})
 
