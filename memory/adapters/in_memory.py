@@ -154,8 +154,7 @@ class InMemoryRepository(Repository, ForkAware):
         return (kept for at, kept in self._kept.items() if at[0] == namespace and not self._is_expired(kept))
 
     def _is_expired(self, kept: _Kept) -> bool:
-        expires_at = kept.record.expires_at
-        return expires_at is not None and expires_at <= self.clock()
+        return kept.record.is_expired(self.clock())
 
     def __repr__(self) -> str:
         return "InMemoryRepository()"

@@ -23,6 +23,10 @@ class ConversationRecord(NamedTuple):
     updated_at: int
     expires_at: int | None
 
+    def is_expired(self, now: int) -> bool:
+        """Whether the conversation has expired at this time."""
+        return self.expires_at is not None and self.expires_at <= now
+
 
 class RunRecord(NamedTuple):
     """The stored form of a run: strings and integers, the time in microseconds since 1970.

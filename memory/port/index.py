@@ -199,6 +199,27 @@ def is_indexed(path: tuple[str, ...]) -> bool:
     return not any(name.startswith("_") for name in path)
 
 
+def named_ids(plan: Plan) -> tuple[str, ...] | None:
+    """Return the ids that a plan names, one of which every match has; None if it names none.
+
+    >>> named_ids(Every((FieldCompares("id", "==", "a"), KeyIn(b"tier", (key("gold"),)))))
+    ('a',)
+    """
+    match plan:
+        case FieldCompares(field="id", operator="==", value=str(value)):
+            return (value,)
+        case Every():
+            named = [ids for part in plan.parts if (ids := named_ids(part)) is not None]
+            return min(named, key=len, default=None)
+        case Some():
+            several = [named_ids(part) for part in plan.parts]
+            if None in several or not several:
+                return None
+            return tuple({one: None for ids in several for one in ids or ()})
+        case _:
+            return None
+
+
 def index_path(path: tuple[str, ...]) -> bytes:
     """Return the path that entries have for a path of metadata keys."""
     return _short(_whole_path(path))

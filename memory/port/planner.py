@@ -12,9 +12,9 @@ The rule: a look-up that finds at most `Search.drive_limit` entries drives. Othe
 import heapq
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from memory.domain.criteria import EVERYTHING, Criterion
 from memory.domain.entities import Conversation
@@ -22,6 +22,7 @@ from memory.domain.records import ConversationRecord
 from memory.port.index import Every, KeyBetween, KeyIn, Lookup, Plan, Some, describe
 from memory.port.paging import Order, Page, Place, Query, write_cursor
 
+T = TypeVar("T")
 _COUNTED_AT_ONCE: Final = 1_000  # candidates that a count asks for at a time
 
 
@@ -124,14 +125,20 @@ class ListedSearch(Search):
         self._records = records
 
     def walk(self, order: Order, after: Place | None, wanted: int, most: int | None) -> Iterator[ConversationRecord]:  # noqa: ARG002  # all records are at hand
-        beyond = operator.lt if order.descending else operator.gt
-        placed = [(place, record) for record in self._records if order.has(place := order.place(record))]
-        rest = [(place, record) for place, record in placed if after is None or beyond(place, after)]
-        rest.sort(key=operator.itemgetter(0), reverse=order.descending)
-        return (record for _, record in rest)
+        return iter(nearest(self._records, order.place, order, after, len(self._records)))
 
     def total(self) -> int:
         return len(self._records)
+
+
+def nearest(
+    found: Iterable[T], place_of: Callable[[T], Place], order: Order, after: Place | None, wanted: int
+) -> list[T]:
+    """Return the first of what was found, in no order, that come after a place in an order. Memory grows with ``wanted`` only."""
+    choose, beyond = (heapq.nlargest, operator.lt) if order.descending else (heapq.nsmallest, operator.gt)
+    placed = ((place, one) for one in found if order.has(place := place_of(one)))
+    rest = ((place, one) for place, one in placed if after is None or beyond(place, after))
+    return [one for _, one in choose(wanted, rest, key=operator.itemgetter(0))]
 
 
 def find(query: Query, search: Search, explanation: Explanation | None = None) -> Page[Conversation]:
@@ -190,16 +197,10 @@ def _drives(plan: Plan) -> list[Drive]:
 def _driven(drive: Drive, query: Query, search: Search, told: Explanation) -> Iterator[Conversation | None]:
     candidates = search.drive(drive, query.order, query.after, query.limit + 1)
     matching = _checked(candidates, query.criterion, search, told, f"read what {drive} finds")
-    return matching if search.sorts else iter(_sorted(cast("Iterator[Conversation]", matching), query))
-
-
-def _sorted(matching: Iterator[Conversation], query: Query) -> list[Conversation]:
-    """Return the first matches after the query's place, in order: one more than the limit, so that memory is bounded."""
-    order, after = query.order, query.after
-    choose, beyond = (heapq.nlargest, operator.lt) if order.descending else (heapq.nsmallest, operator.gt)
-    placed = ((place, one) for one in matching if order.has(place := order.place(_record(one))))
-    rest = ((place, one) for place, one in placed if after is None or beyond(place, after))
-    return [one for _, one in choose(query.limit + 1, rest, key=operator.itemgetter(0))]
+    if search.sorts:
+        return matching
+    found, order = cast("Iterator[Conversation]", matching), query.order
+    return iter(nearest(found, lambda one: order.place(_record(one)), order, query.after, query.limit + 1))
 
 
 def _checked(

@@ -17,8 +17,9 @@ from itertools import count
 import memory
 from memory import Conversation, Run, Store, where
 from memory.domain.records import ConversationRecord, RunRecord, encode_metadata
-from memory.errors import InvalidValueError
-from memory.port.changes import Change, ChangeSet
+from memory.port.changes import Change
+from memory.transfer import restore
+from memory.transfer.parsing import ParsedConversation
 from tests.benchmarks.measuring import TEXT, in_turns
 from tests.servers import dynamodb, postgres, redis
 
@@ -28,16 +29,13 @@ RARE, OLD = 10, 300  # conversations that an equality matches, and of those that
 
 def fill(store: Store, conversations: int) -> None:
     """Make conversations with five metadata leaves and two runs each; one of them has a hundred more runs."""
-    pending: list[Change] = []
+    restore(store, conversations_for(conversations))
+    for _ in range(10):
+        with store.begin() as uow:
+            uow.runs.append(f"c-{conversations // 2}", *[Run(TEXT, TEXT) for _ in range(10)])
 
-    def write(changes: list[Change]) -> None:
-        try:
-            store.commit(ChangeSet.of(changes, 0))
-        except InvalidValueError:  # more than the store writes in one commit
-            half = len(changes) // 2
-            write(changes[:half])
-            write(changes[half:])
 
+def conversations_for(conversations: int) -> Iterator[ParsedConversation]:
     for number in range(conversations):
         metadata = {
             "customer": f"customer-{number // RARE}",
@@ -48,15 +46,7 @@ def fill(store: Store, conversations: int) -> None:
         }
         record = ConversationRecord(f"c-{number}", encode_metadata(metadata), 1, "", 0, 0, number, number, None)
         runs = [RunRecord(0, uuid.uuid4().hex, f'"{TEXT}"', f'"{TEXT}"', "{}", number) for _ in range(2)]
-        pending.append(Change(record.id, create=record, append=tuple(runs)))
-        if len(pending) == (500 if store.repository.capabilities.largest_commit is None else 5):
-            write(pending)
-            pending.clear()
-    if pending:
-        write(pending)
-    for _ in range(10):
-        with store.begin() as uow:
-            uow.runs.append(f"c-{conversations // 2}", *[Run(TEXT, TEXT) for _ in range(10)])
+        yield ParsedConversation(number, Change(record.id, create=record, append=tuple(runs)), 4 * len(TEXT))
 
 
 def operations(store: Store, conversations: int) -> Iterator[tuple[str, Callable[[], object]]]:

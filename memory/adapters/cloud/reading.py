@@ -41,8 +41,7 @@ class Threads:
         return found[0] if found and not self.is_expired(found[0]) else None
 
     def is_expired(self, thread: Thread) -> bool:
-        expires_at = thread.state.record.expires_at
-        return expires_at is not None and expires_at <= self._clock()
+        return thread.state.record.is_expired(self._clock())
 
     def all(self, **filters: str) -> Iterator[Thread]:
         """Yield every thread that passes the filters once: one request for each page of 100."""

@@ -82,7 +82,7 @@ class Head:
 
     def is_hidden(self, now: int) -> bool:
         """Whether there is no conversation, or it has expired."""
-        return self.record is None or (self.record.expires_at is not None and self.record.expires_at <= now)
+        return self.record is None or self.record.is_expired(now)
 
     def with_metadata(self, text: str) -> "Head":
         """Return the head with another text of the metadata."""

@@ -7,7 +7,6 @@ one read unit each. The list by ``updated_at`` contains copies of the heads, abo
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import chain, islice
-from operator import gt, lt
 from typing import Final, TypeAlias, cast
 
 from memory.adapters.dynamodb import keys
@@ -16,9 +15,9 @@ from memory.adapters.dynamodb.records import Head, Item, number_of, read_head, t
 from memory.adapters.dynamodb.table import in_batches
 from memory.domain.criteria import FieldCompares
 from memory.domain.records import ConversationRecord
-from memory.port.index import Every, KeyBetween, Lookup, Plan, Some
+from memory.port.index import Every, KeyBetween, Lookup, Plan, named_ids
 from memory.port.paging import Order, Place
-from memory.port.planner import Drive, Search
+from memory.port.planner import Drive, Search, nearest
 
 _FEW: Final = 20  # entries; a look-up that finds no more is taken without a look at the others
 _QUERIES_AT_MOST: Final = 32  # of one look-up that is only estimated
@@ -100,8 +99,10 @@ class DynamoDbSearch(Search):
         self, order: Order, after: Place | None, wanted: int, most: int | None
     ) -> Iterator[ConversationRecord | None]:
         """As `Search.walk`. A plan that allows for a few ids only needs no walk: their heads are read."""
-        if (ids := _ids_of(self.plan)) is not None:
-            yield from self._read_ids(ids, order, after)
+        if (ids := named_ids(self.plan)) is not None:
+            heads = self._reader.complete(self._namespace, ids).values()
+            records = [_record(head) for head in heads if not head.is_hidden(self._now)]
+            yield from nearest(records, order.place, order, after, len(records))
             return
         items = self._listed(order, after, wanted)
         seen: set[str] = set()  # conversations move to the end while the list by updated_at is read
@@ -114,15 +115,6 @@ class DynamoDbSearch(Search):
                     yield record
         if most is not None and next(items, None) is not None:
             yield None
-
-    def _read_ids(self, ids: set[str], order: Order, after: Place | None) -> Iterator[ConversationRecord]:
-        beyond = lt if order.descending else gt
-        heads = self._reader.complete(self._namespace, ids).values()
-        records = [_record(head) for head in heads if not head.is_hidden(self._now)]
-        placed = [(place, record) for record in records if order.has(place := order.place(record))]
-        for place, record in sorted(placed, reverse=order.descending, key=lambda each: each[0]):
-            if after is None or beyond(place, after):
-                yield record
 
     def _listed(self, order: Order, after: Place | None, wanted: int) -> Iterator[Item]:
         """Yield the items of a list (or the entries of a metadata path) after a place, those of all shards in one order."""
@@ -186,16 +178,6 @@ def _record(head: Head) -> ConversationRecord:
 
 def _is_range(drive: Drive) -> bool:
     return any(isinstance(lookup, KeyBetween) for lookup in drive.lookups)
-
-
-def _ids_of(plan: Plan) -> set[str] | None:
-    """Return the ids one of which every match has; None if the plan does not say."""
-    for part in plan.parts if isinstance(plan, Every) else (plan,):
-        choices = part.parts if isinstance(part, Some) else (part,)
-        equal = [c for c in choices if isinstance(c, FieldCompares) and (c.field, c.operator) == ("id", "==")]
-        if equal and len(equal) == len(choices):
-            return {str(each.value) for each in equal}
-    return None
 
 
 def _sort_key(order: Order, place: Place) -> str:

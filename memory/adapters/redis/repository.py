@@ -147,7 +147,7 @@ class RedisRepository(Repository, ForkAware):
         if not exists and listed is None:
             return None
         record = records.conversation(self._keys, namespace, key, fields if exists else ())
-        if record.expires_at is not None and record.expires_at <= self.clock():
+        if record.is_expired(self.clock()):
             return None
         try:
             return Conversation.from_record(record)

@@ -5,8 +5,6 @@ else. The orders are sorted sets: a page without a criterion is a range of one o
 time asks the index about one range of times after the other. The id is not in the index: criteria on it are checked by reading.
 """
 
-import heapq
-import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +19,7 @@ from memory.adapters.redis.wire import Argument, Script, Wire
 from memory.domain.criteria import Criterion, Exists, FieldCompares, Operator
 from memory.domain.records import ConversationRecord
 from memory.port import planner
-from memory.port.index import Every, KeyBetween, KeyIn, Plan, Some, Unless, plan
+from memory.port.index import Every, KeyBetween, KeyIn, Plan, Some, Unless, named_ids, plan
 from memory.port.paging import Order, Place
 
 _DEEPEST: Final = 40
@@ -145,7 +143,7 @@ class Search(planner.Search):
     def __init__(self, wire: Wire, index: Index, keys: Keys, *, namespace: str, criterion: Criterion, now: int) -> None:
         self._wire, self._index, self._keys, self._namespace, self._now = wire, index, keys, namespace, now
         self.plan, exactly = plan(criterion)
-        self._ids = _named(self.plan)
+        self._ids = named_ids(self.plan)
         self._translation = Translation(Tokens(namespace))
         condition = self._translation.of(self.plan)
         self._text = condition.text
@@ -208,7 +206,7 @@ class Search(planner.Search):
 
     def _driven(self, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
         """Yield the matches in order, so many at a time: memory is bounded, and all are read for each time."""
-        while found := _nearest(self.drive(None, order, after, wanted), order, after, wanted):
+        while found := planner.nearest(self.drive(None, order, after, wanted), order.place, order, after, wanted):
             yield from found
             if len(found) < wanted:
                 return
@@ -229,7 +227,7 @@ class Search(planner.Search):
                     continue
                 rows = list(self._index.hashes(query))
             found = list(self._records(rows))
-            yield from _nearest(found, order, after, len(found))
+            yield from planner.nearest(found, order.place, order, after, len(found))
             near = beyond
             if len(found) < wanted:
                 size = min(_WIDER * size, _WIDEST)
@@ -277,35 +275,8 @@ class Search(planner.Search):
                 record = self._record(key, fields)
                 if not are_listed and any(abs(time) >= _EXACT for time in record[-3:] if time):  # the index rounded it
                     record = self._record(key, self._wire.ask("HMGET", key, *RECORD_FIELDS))
-                if record.expires_at is None or record.expires_at > self._now:
+                if not record.is_expired(self._now):
                     yield record
 
     def _record(self, key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
         return records.conversation(self._keys, self._namespace, key, fields if any(fields) else ())
-
-
-def _nearest(
-    found: Iterable[ConversationRecord], order: Order, after: Place | None, wanted: int
-) -> list[ConversationRecord]:
-    """Return the first conversations beyond a place, in order."""
-    choose, beyond = (heapq.nlargest, operator.lt) if order.descending else (heapq.nsmallest, operator.gt)
-    placed = ((place, one) for one in found if order.has(place := order.place(one)))
-    rest = ((place, one) for place, one in placed if after is None or beyond(place, after))
-    return [one for _, one in choose(wanted, rest, key=operator.itemgetter(0))]
-
-
-def _named(plan: Plan) -> tuple[str, ...] | None:
-    """Return the ids that a plan names, one of which every match has; None if it names none."""
-    match plan:
-        case FieldCompares(field="id", operator="==", value=str(value)):
-            return (value,)
-        case Every():
-            named = [ids for part in plan.parts if (ids := _named(part)) is not None]
-            return min(named, key=len, default=None)
-        case Some():
-            several = [_named(part) for part in plan.parts]
-            return (
-                None if None in several or not several else tuple({one: None for ids in several for one in ids or ()})
-            )
-        case _:
-            return None

@@ -120,7 +120,7 @@ class Writer:
         stored = None if row is None else record_of(row)
         if stored is not None:
             check_record(stored)
-        present = None if stored is None or _is_expired(stored, self.now) else stored
+        present = None if stored is None or stored.is_expired(self.now) else stored
         check_preconditions(change, present)
         if stored is not None and (change.remove or change.create):  # an expired one makes way too
             self._remove(int(stored.incarnation))
@@ -176,10 +176,6 @@ class Writer:
 
     def _add_entries(self, key: int, new: set[Entry]) -> None:
         self._entry_rows += [(key, path, value, self.namespace) for path, value in new]
-
-
-def _is_expired(record: ConversationRecord, now: int) -> bool:
-    return record.expires_at is not None and record.expires_at <= now
 
 
 def _entries(record: ConversationRecord) -> set[Entry]:
