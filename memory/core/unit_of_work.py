@@ -11,6 +11,7 @@ from typing import Self, TypeAlias
 from memory.core.identity_map import Session
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
+from memory.domain.values import new_id
 from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
@@ -68,9 +69,9 @@ class UnitOfWork:
         session.check_open()
         at = session.repository.clock()
         pending = [(change, tracked) for tracked in session.all_tracked() if (change := tracked.change(at)) is not None]
-        changes = ChangeSet.of([change for change, _ in pending], at)
         if not pending:
-            return Receipt(changes.token, {})
+            return Receipt(new_id(), {})
+        changes = ChangeSet.of([change for change, _ in pending], at)
         try:
             receipt = self._write(changes)
         except (CommitInDoubtError, PartialCommitError):

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from zlib import crc32
 
-from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy import ClauseElement, Connection, CursorResult
 
-from memory.adapters.sql.statements import Statements, record_of
+from memory.adapters.sql import statements
+from memory.adapters.sql.statements import record_of
 from memory.domain.records import ConversationRecord, RunRecord, check_record, decode_metadata
-from memory.domain.values import LARGEST
+from memory.domain.values import LARGEST, compact
 from memory.errors import CorruptRecordError
 from memory.port.changes import Change, ChangeSet, Receipt, Written, assign_positions, check_preconditions, missing_runs
 from memory.port.index import Entry, entries
@@ -27,13 +28,10 @@ _SHARDS: Final = 16
 class Writer:
     """Writes change sets on one connection. Rows of runs and of index entries are gathered and written together.
 
-    ``cursor`` runs the statements whose result is read at once, ``unread`` all others: in a pipeline, a result may arrive when
-    its cursor already runs another statement. If ``careful``, it looks before it creates a conversation.
+    If ``careful``, it looks before it creates a conversation.
     """
 
-    statements: Statements
-    cursor: DBAPICursor
-    unread: DBAPICursor
+    connection: Connection
     namespace: str
     now: int
     careful: bool
@@ -44,13 +42,19 @@ class Writer:
 
     def write(self, changes: ChangeSet) -> Receipt:
         """Write everything, the receipt last: its token is what a second commit of the same change set stumbles over."""
-        at = changes.at
-        written = {change.id: self._append(change, at) or self._apply(change, at) for change in changes.changes}
-        receipt = Receipt(changes.token, written)
-        self._send_many("add_run", self._run_rows)
-        self._send_many("add_entry", self._entry_rows)
-        self._write_counts()
-        self._send("add_receipt", namespace=self.namespace, token=changes.token, receipt=receipt.dump(), now=self.now)
+        receipt = self._append_one(changes)
+        if receipt is None:
+            at = changes.at
+            written = {change.id: self._append(change, at) or self._apply(change, at) for change in changes.changes}
+            receipt = Receipt(changes.token, written)
+            self._write_gathered()
+            self._execute(
+                statements.ADD_RECEIPT[self.connection.dialect.name],
+                namespace=self.namespace,
+                token=changes.token,
+                receipt=receipt.dump(),
+                now=self.now,
+            )
         if self.replicas:
             self._add_outbox_entries(changes, receipt)
         if crc32(changes.token.encode()) % _FORGET_EVERY == 0:
@@ -59,53 +63,75 @@ class Writer:
 
     def purge(self, limit: int) -> int:
         """Remove expired conversations, at most ``limit``; return how many."""
-        expired = self._execute("expired", namespace=self.namespace, now=self.now, limit=limit).fetchall()
+        expired = self._execute(statements.EXPIRED, in_namespace=self.namespace, now=self.now, limit=limit).all()
         for (key,) in expired:
             self._remove(key)
-        self._write_counts()
+        self._write_gathered()
         return len(expired)
 
     def forget_receipts(self) -> None:
         """Delete some of the receipts, in all namespaces, that are older than a day."""
-        self._send("forget_receipts", now=self.now)
+        self._execute(statements.FORGET_RECEIPTS[self.connection.dialect.name], now=self.now)
 
-    def _write_counts(self) -> None:
-        """Update the counts. All conversations are locked by now, and the rows are locked in order: no deadlock is possible."""
-        if not self._counts:
-            return
-        rows = [(self.namespace, shard, count) for shard, count in sorted(self._counts.items()) if count]
-        self._send_many("count", rows)
+    def _write_gathered(self) -> None:
+        self._execute_many(statements.ADD_RUN, self._run_rows)
+        self._execute_many(statements.ADD_ENTRY, self._entry_rows)
+        if self._counts:
+            # All conversations are locked by now, and these rows are locked in order: no deadlock is possible.
+            counts = [(self.namespace, shard, count) for shard, count in sorted(self._counts.items()) if count]
+            self._execute_many(statements.ADD_COUNT[self.connection.dialect.name], counts)
 
     def _add_outbox_entries(self, changes: ChangeSet, receipt: Receipt) -> None:
         """Write an entry for each replica. Numbers are assigned while all the conversations are locked, which orders them."""
         text = dump(resolved(changes, receipt))
         rows = [(replica, self.namespace, changes.at, text) for replica in self.replicas]
-        self._send_many("add_outbox_entry", rows)
+        self._execute_many(statements.ADD_OUTBOX_ENTRY, rows)
 
-    def _execute(self, name: str, **values: object) -> Any:
-        return self.statements.execute(self.cursor, name, values)
+    def _execute(self, statement: ClauseElement, **values: object) -> CursorResult[Any]:
+        return statements.execute(self.connection, statement, values)
 
-    def _send(self, name: str, **values: object) -> None:
-        self.statements.execute(self.unread, name, values)
+    def _execute_many(self, statement: ClauseElement, rows: Sequence[tuple[object, ...]]) -> None:
+        statements.execute_many(self.connection, statement, rows)
 
-    def _send_many(self, name: str, rows: Sequence[tuple[object, ...]]) -> None:
-        if rows:
-            self.statements.execute_many(self.unread, name, rows)
+    def _append_one(self, changes: ChangeSet) -> Receipt | None:
+        """Append one run and write the receipt by one statement, where a database can, and nothing else is to be written."""
+        change = changes.changes[0] if len(changes.changes) == 1 else None
+        if change is None or not change.only_appends or len(change.append) > 1:
+            return None
+        if self.connection.dialect.name != "postgresql":
+            return None
+        run = {f"run_{name}": value for name, value in change.append[0]._asdict().items() if name != "position"}
+        receipt = f"{{{compact(change.id)}"
+        row = self._execute(
+            statements.APPEND_ONE,
+            **run,
+            **self._appended(change, changes.at),
+            with_token=changes.token,
+            receipt_start=receipt,
+        ).first()
+        if row is None:
+            return None
+        key, version, run_count, last_position = _checked(change, row)
+        return Receipt(changes.token, {change.id: Written(version, str(key), run_count, last_position)})
+
+    def _appended(self, change: Change, at: int) -> dict[str, object]:
+        return {
+            "in_namespace": self.namespace,
+            "with_id": change.id,
+            "now": self.now,
+            "count": len(change.append),
+            "at": at,
+        }
 
     def _append(self, change: Change, at: int) -> Written | None:
         """Append in one update and one insert, where nothing else is wanted; None where that is not all, or did not go."""
         if not change.only_appends:
             return None
-        size = len(change.append)
-        row = self._execute(
-            "append", namespace=self.namespace, id=change.id, now=self.now, count=size, at=at
-        ).fetchone()
+        row = self._execute(statements.APPEND, **self._appended(change, at)).first()
         if row is None:
             return None
-        key, version, run_count, last_position = row
-        if not (type(run_count) is type(last_position) is int and size <= run_count <= last_position <= LARGEST):
-            raise CorruptRecordError(f"conversation {change.id!r} is stored with a damaged run_count or last_position")
-        self._add_runs(key, assign_positions(change, last_position - size)[0])
+        key, version, run_count, last_position = _checked(change, row)
+        self._add_runs(key, assign_positions(change, last_position - len(change.append))[0])
         return Written(version, str(key), run_count, last_position)
 
     def _apply(self, change: Change, at: int) -> Written | None:
@@ -113,10 +139,10 @@ class Writer:
         if change.only_creates and change.create is not None and not self.careful:
             check_preconditions(change, None)
             return self._create(change, change.create)
-        row = self._execute("lock", namespace=self.namespace, id=change.id).fetchone()
+        row = self._execute(statements.LOCK, in_namespace=self.namespace, with_id=change.id).first()
         if row is None and change.create is None:
             # PostgreSQL: a statement that waited for one that was removed does not see what was made in its place; the next does.
-            row = self._execute("lock", namespace=self.namespace, id=change.id).fetchone()
+            row = self._execute(statements.LOCK, in_namespace=self.namespace, with_id=change.id).first()
         stored = None if row is None else record_of(row)
         if stored is not None:
             check_record(stored)
@@ -133,15 +159,15 @@ class Writer:
     def _create(self, change: Change, record: ConversationRecord) -> Written:
         runs, last_position = assign_positions(change, record.last_position)
         record = record._replace(run_count=len(runs), last_position=last_position)
-        (key,) = self._execute("create", namespace=self.namespace, **record._asdict()).fetchone()
+        key = self._execute(statements.CREATE, namespace=self.namespace, **record._asdict()).scalar_one()
         self._counts[key % _SHARDS] += 1
         self._add_runs(key, runs)
-        self._add_entries(key, _entries(record))
+        self._add_entries(key, _entries_of(record))
         return Written(record.version, str(key), record.run_count, last_position)
 
     def _remove(self, key: int) -> None:
-        for name in ("clear_runs", "remove_entries", "remove"):
-            self._send(name, key=key)
+        for statement in (statements.REMOVE_ALL_RUNS, statements.REMOVE_ENTRIES, statements.REMOVE):
+            self._execute(statement, of=key)
         self._counts[key % _SHARDS] -= 1
 
     def _edit(self, change: Change, record: ConversationRecord, at: int) -> Written:
@@ -150,24 +176,22 @@ class Writer:
         runs, last_position = assign_positions(change, record.last_position)
         self._add_runs(key, runs)
         after = change.applied(record, record.run_count - removed + len(runs), last_position, at)
-        self._send("update", key=key, **after._asdict())
+        self._execute(statements.UPDATE, of=key, **after._asdict())
         if change.metadata is not None:
-            before, wanted = _entries(record), _entries(after)
-            for entry in before - wanted:
-                self._send("remove_entry", key=key, path=entry.path, value=entry.key)
+            before, wanted = _entries_of(record), _entries_of(after)
+            self._execute_many(statements.REMOVE_ENTRY, [(key, entry.path, entry.key) for entry in before - wanted])
             self._add_entries(key, wanted - before)
         return Written(after.version, after.incarnation, after.run_count, after.last_position)
 
     def _edit_runs(self, change: Change, key: int) -> int:
         removed = len(change.remove_runs)
         if change.remove_before:
-            removed += len(self._execute("remove_runs_before", key=key, before=change.remove_before).fetchall())
+            removed += len(self._execute(statements.REMOVE_RUNS_BEFORE, of=key, before=change.remove_before).all())
         for position in change.remove_runs:
-            if not self._execute("remove_run", key=key, position=position).fetchall():
+            if not self._execute(statements.REMOVE_RUN, of=key, at=position).all():
                 raise missing_runs(change, position)
         for run in change.replace_runs:
-            new = {f"new_{name}": value for name, value in run._asdict().items()}
-            if not self._execute("replace_run", key=key, position=run.position, **new).fetchall():
+            if not self._execute(statements.REPLACE_RUN, of=key, at=run.position, **run._asdict()).all():
                 raise missing_runs(change, run.position)
         return removed
 
@@ -178,5 +202,15 @@ class Writer:
         self._entry_rows += [(key, path, value, self.namespace) for path, value in new]
 
 
-def _entries(record: ConversationRecord) -> set[Entry]:
+def _checked(change: Change, row: Sequence[Any]) -> Sequence[Any]:
+    """Return the row of an append, unless its numbers cannot be."""
+    _, _, run_count, last_position = row
+    if not (
+        type(run_count) is type(last_position) is int and len(change.append) <= run_count <= last_position <= LARGEST
+    ):
+        raise CorruptRecordError(f"conversation {change.id!r} is stored with a damaged run_count or last_position")
+    return row
+
+
+def _entries_of(record: ConversationRecord) -> set[Entry]:
     return entries(decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}"))

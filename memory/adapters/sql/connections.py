@@ -3,23 +3,20 @@
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 from threading import Event, get_ident
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, cast
 from weakref import WeakSet
 
-from sqlalchemy import URL, Dialect, Engine, event
-from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, PoolProxiedConnection, QueuePool, SingletonThreadPool
+from sqlalchemy import URL, Connection, Dialect, Engine, event
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, QueuePool, SingletonThreadPool
 
 from memory.adapters.sql.errors import FileGoneError
 from memory.errors import ConfigurationError, StoreUnavailableError
 from memory.port.deadlines import remaining
 from memory.port.forking import ForkAware, watch
-
-T = TypeVar("T")
 
 _STEPS: Final = 100_000
 """Instructions of sqlite's machine between two looks at the clock: some milliseconds. An append takes less than a hundredth."""
@@ -59,7 +56,7 @@ class Connections(ForkAware):
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._file = file_of(engine.url) if self._is_sqlite else None
         self._keeps = keeps and self._file is not None
-        self._kept: list[PoolProxiedConnection] = []
+        self._kept: list[Connection] = []
         self._inside: set[int] = set()  # threads
         self._gate: Event | None = None
         self._forker = 0
@@ -97,18 +94,20 @@ class Connections(ForkAware):
     def leave(self) -> None:
         self._inside.discard(get_ident())
 
-    def take(self) -> PoolProxiedConnection:
+    def take(self, engine: Engine) -> Connection:
+        """Return a connection that nobody else uses, of this engine or of one that shares its pool."""
         try:
             return self._kept.pop()
         except IndexError:
-            return self._engine.raw_connection()
+            return engine.connect()
 
-    def give_back(self, driver: PoolProxiedConnection) -> None:
-        """Keep the connection for whoever comes next, or give it to the pool."""
-        if self._keeps and not self._kept and driver.is_valid and not is_in_transaction(driver):
-            self._kept.append(driver)
+    def give_back(self, connection: Connection) -> None:
+        """End its transaction, and keep it for whoever comes next, or give it to the pool."""
+        if self._keeps and not self._kept and not connection.invalidated:
+            connection.rollback()
+            self._kept.append(connection)
         else:
-            driver.close()
+            connection.close()
 
     def close(self) -> None:
         while self._kept:
@@ -216,39 +215,30 @@ def _connected(connection: object, record: ConnectionPoolEntry) -> None:
         record.info[_FILE] = None
 
 
-def prepare(driver: PoolProxiedConnection, dialect: Dialect) -> None:
+def prepare(connection: Connection) -> None:
     """Prepare a connection that the application's engine may have opened before it was given to us."""
-    info = driver.info
+    info = connection.info
     if _READY in info:
         return
     if _FILE not in info:
-        _connected(driver.driver_connection, cast(ConnectionPoolEntry, driver))
+        _connected(connection.connection.driver_connection, cast(ConnectionPoolEntry, connection.connection))
     if info[_FILE] is not None:
-        _opened.add(dialect)
+        _opened.add(connection.dialect)
     info[_READY] = True
 
 
-def check_file(driver: PoolProxiedConnection) -> None:
+def check_file(connection: Connection) -> None:
     """Refuse to commit into a file that nobody will find again, because it was deleted or another one has its name."""
-    file = driver.info.get(_FILE)
+    file = connection.info.get(_FILE)
     if file is not None and _identity(file.path) != file.identity:
-        driver.invalidate()
+        connection.invalidate()
         raise FileGoneError(f"{file.path} {FileGoneError.what}")
 
 
-def with_cursor(driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
-    """Do something with a cursor, and close it: a collector that finds an open one waits for its connection's mutex."""
-    cursor = driver.cursor()
-    try:
-        return work(cursor)
-    finally:
-        cursor.close()
-
-
-def is_in_transaction(driver: PoolProxiedConnection) -> bool:
+def is_in_transaction(connection: Connection) -> bool:
     """Whether sqlite is in a transaction that was begun, and did not end."""
-    connection = driver.driver_connection
-    return isinstance(connection, sqlite3.Connection) and connection.in_transaction
+    driver = connection.connection.driver_connection
+    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
 
 
 def _is_late() -> bool:

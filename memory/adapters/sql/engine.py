@@ -7,7 +7,7 @@ from typing import Final, cast
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import QueuePool
 
 from memory.errors import ConfigurationError
 from memory.port.deadlines import DEFAULT_TIMEOUT, remaining
@@ -68,7 +68,6 @@ def _open_sqlite(url: str) -> tuple[Engine, float]:
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # the driver is not to begin transactions by itself
         try:
             connection.execute(f"PRAGMA busy_timeout={timeout * 1000:.0f}")
             _switch_to_wal(connection, remaining(timeout))
@@ -76,11 +75,6 @@ def _open_sqlite(url: str) -> tuple[Engine, float]:
         except sqlite3.Error:
             connection.close()  # the pool has not taken it over yet
             raise
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # SQLAlchemy's transactions are real ones, those of an application that joins too.
-        connection.exec_driver_sql("BEGIN")
 
     return engine, timeout
 
@@ -105,16 +99,17 @@ def _switch_to_wal(connection: sqlite3.Connection, seconds: float) -> None:
             return
 
 
-def begin_writing(driver: PoolProxiedConnection, *, joined: bool = False) -> None:
-    """Take sqlite's write lock now: a transaction that reads first could only fail when it comes to write.
+def begin_writing(connection: Connection, *, joined: bool = False) -> None:
+    """Begin a transaction that takes sqlite's write lock now: one that reads first could only fail when it comes to write.
 
     A fresh transaction may have been begun by a recipe of the application's engine; it holds nothing yet. A joined one is the
     application's own: it is begun only if the driver has not begun it (sqlite would commit at the end of the savepoint else).
-    PostgreSQL's driver begins with the first statement.
     """
-    connection = driver.driver_connection
-    if isinstance(connection, sqlite3.Connection):
-        if connection.in_transaction and not joined:
-            connection.execute("COMMIT")
-        if not connection.in_transaction:
-            connection.execute("BEGIN IMMEDIATE")
+    if not connection.in_transaction():
+        connection.begin()
+    driver = connection.connection.driver_connection
+    if isinstance(driver, sqlite3.Connection):
+        if driver.in_transaction and not joined:
+            driver.execute("COMMIT")
+        if not driver.in_transaction:
+            driver.execute("BEGIN IMMEDIATE")

@@ -3,11 +3,9 @@
 import sqlite3
 from typing import Any, Final, NoReturn, Protocol
 
-from sqlalchemy import Dialect
-from sqlalchemy.engine import URL
+from sqlalchemy import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import PoolProxiedConnection
 
 from memory.errors import (
     AlreadyExistsError,
@@ -98,68 +96,57 @@ class Place(Protocol):
 
     timeout: float
 
-    @property
-    def url(self) -> URL: ...
 
-
-def reraise(error: BaseException, where: Place, dialect: Dialect, driver: PoolProxiedConnection | None) -> NoReturn:
+def reraise(error: BaseException, where: Place, dialect: Dialect, connection: Connection | None) -> NoReturn:
     """Raise the error of ours that a driver's error means; any other as it is. A connection that broke is not used again."""
-    interrupt = _interrupt_behind(error)
-    ours = _ours(interrupt or error, where, dialect, driver)
+    cause = driver_error(error)
+    ours = _ours(cause, where, dialect, connection)
     try:
         if ours is None:
-            raise interrupt or error
-        raise ours from error
+            raise cause
+        raise ours from cause
     finally:
-        del error, ours, interrupt  # else their tracebacks lead here and back: garbage that only the collector finds
+        del error, cause, ours  # else their tracebacks lead here and back: garbage that only the collector finds
 
 
-def is_disconnect(error: BaseException, dialect: Dialect, driver: PoolProxiedConnection) -> bool:
+def driver_error(error: BaseException) -> BaseException:
+    """Return the driver's error inside SQLAlchemy's; any other as it is."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig else error
+
+
+def is_disconnect(error: BaseException, dialect: Dialect, connection: Connection) -> bool:
     """Whether the error says that the connection is gone, or leads to a server that takes no writes any more."""
-    if not isinstance(error, dialect.loaded_dbapi.Error):
-        return False
-    if not driver.is_valid or getattr(error, "sqlstate", None) == _READ_ONLY:
+    cause = driver_error(error)
+    if connection.invalidated or getattr(cause, "sqlstate", None) == _READ_ONLY:
         return True
-    return dialect.is_disconnect(error, driver.dbapi_connection, None)
-
-
-def _interrupt_behind(error: BaseException | None) -> BaseException | None:
-    """Return what a signal handler raised in psycopg, which may leave a pipeline with an error of its own instead."""
-    while error is not None:
-        trace = error.__traceback__
-        if not isinstance(error, Exception) and trace and trace.tb_frame.f_globals["__name__"].startswith("psycopg"):
-            return error
-        error = error.__context__
-    return None
+    if not isinstance(cause, dialect.loaded_dbapi.Error):
+        return False
+    return dialect.is_disconnect(cause, connection.connection.dbapi_connection, None)
 
 
 def _ours(
-    error: BaseException, where: Place, dialect: Dialect, driver: PoolProxiedConnection | None
+    error: BaseException, where: Place, dialect: Dialect, connection: Connection | None
 ) -> PersistenceError | None:
-    if not isinstance(error, Exception):
-        if driver is not None and driver.is_valid and dialect.name != "sqlite":
-            driver.invalidate()  # an interrupt may have left its driver amid a command
+    if not isinstance(error, Exception) or isinstance(error, PersistenceError):
         return None
-    driver_error = error.orig if isinstance(error, DBAPIError) and error.orig else error
     if isinstance(error, PoolTimeoutError):
         return StoreUnavailableError(f"{where}: no connection was free in time; nothing was written")
     kind: type[PersistenceError]
-    if driver is not None and is_disconnect(driver_error, dialect, driver):
-        if driver.is_valid:  # else SQLAlchemy has noticed too
-            driver.invalidate()
+    if connection is not None and is_disconnect(error, dialect, connection):
+        connection.invalidate()
         kind, what = ConnectionLostError, "the connection was lost; nothing was written"
-        if getattr(driver_error, "sqlstate", None) == _READ_ONLY:
+        if getattr(error, "sqlstate", None) == _READ_ONLY:
             what = _POSTGRESQL[_READ_ONLY][1]
-    elif (meaning := _meaning(driver_error, dialect, where.url, connected=driver is not None)) is not None:
+    elif (meaning := _meaning(error, dialect, connected=connection is not None)) is not None:
         kind, what = meaning
     else:
         return None
     if issubclass(kind, StoreUnavailableError) and remaining(1) <= 0:
         what = f"there was no answer within {where.timeout:g} s (timeout); nothing was written"
-    return kind(f"{where}: {what} ({str(driver_error).strip():.500})")
+    return kind(f"{where}: {what} ({str(error).strip():.500})")
 
 
-def _meaning(error: BaseException, dialect: Dialect, url: URL, *, connected: bool) -> Meaning | None:
+def _meaning(error: BaseException, dialect: Dialect, *, connected: bool) -> Meaning | None:
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
@@ -172,17 +159,17 @@ def _meaning(error: BaseException, dialect: Dialect, url: URL, *, connected: boo
         return CorruptRecordError, "a text is damaged, or in another encoding than the database's"
     if dialect.name == "sqlite" or not isinstance(error, dialect.loaded_dbapi.Error):
         return None
-    return _meaning_in_postgresql(error, dialect, url, connected=connected)
+    return _meaning_in_postgresql(error, dialect, connected=connected)
 
 
-def _meaning_in_postgresql(error: Any, dialect: Dialect, url: URL, *, connected: bool) -> Meaning | None:
+def _meaning_in_postgresql(error: Any, dialect: Dialect, *, connected: bool) -> Meaning | None:
     state = error.sqlstate
     if not connected and state is None:
         if not isinstance(error, dialect.loaded_dbapi.OperationalError):
             return ConfigurationError, "the URL cannot be one of PostgreSQL"
         from memory.adapters.sql.postgresql import why_refused
 
-        state = why_refused(error, url.host)
+        state = why_refused(error)
         if state is None:
             return StoreUnavailableError, f"the server could not be reached, or refused the connection{_NOT_WRITTEN}"
     if state is None:

@@ -1,14 +1,12 @@
 """Conversations inside a transaction of the application's."""
 
-import sqlite3
 from collections.abc import Callable
 from typing import Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, NestedTransaction, event
-from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy import Connection, NestedTransaction, event
 
-from memory.adapters.sql.connections import check_file, prepare, with_cursor
+from memory.adapters.sql.connections import check_file, is_in_transaction, prepare
 from memory.adapters.sql.engine import begin_writing
 from memory.adapters.sql.errors import ConnectionLostError, is_disconnect, reraise
 from memory.adapters.sql.operations import SqlCommits
@@ -38,13 +36,8 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
     """Conversations inside a transaction of the application's: each commit is a savepoint in it."""
 
     def __init__(self, connection: Connection) -> None:
-        super().__init__(connection.dialect, connection.get_execution_options().get("schema_translate_map"))
         self._connection = connection
         self._committed: Callable[[], bool] = lambda: False
-
-    @property
-    def url(self) -> URL:
-        return self._connection.engine.url
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         receipt = super().commit(namespace, changes)
@@ -57,24 +50,19 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
             raise ConnectionLostError(
                 f"{self}: the connection was lost; nothing was written: roll the transaction back"
             )
-        driver = connection.connection
         try:
-            prepare(driver, connection.dialect)
+            prepare(connection)
             return work(connection)
         except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
-            if is_disconnect(error, connection.dialect, driver) and not connection.invalidated:
-                connection.invalidate()  # so that SQLAlchemy knows, and commits nothing of the application's either
-            reraise(error, self, connection.dialect, driver)
+            reraise(error, self, connection.dialect, connection)
 
-    def _write(self, work: Callable[[DBAPICursor], T]) -> T:
+    def _write(self, work: Callable[[Connection], T]) -> T:
         def in_savepoint(connection: Connection) -> T:
-            if not connection.in_transaction():
-                connection.begin()
-            begin_writing(connection.connection, joined=True)
+            begin_writing(connection, joined=True)
             savepoint = connection.begin_nested()
             try:
-                result = with_cursor(connection.connection, work)
-                check_file(connection.connection)
+                result = work(connection)
+                check_file(connection)
             except BaseException as error:
                 self._take_back(savepoint, error)
                 raise
@@ -85,13 +73,14 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
 
     def _take_back(self, savepoint: NestedTransaction, error: BaseException) -> None:
         connection = self._connection
-        if connection.invalidated or is_disconnect(error, connection.dialect, connection.connection):
+        if is_disconnect(error, connection.dialect, connection):
             return
-        if not _has_ended(connection):
+        if connection.dialect.name != "sqlite" or is_in_transaction(connection):
             savepoint.rollback()
             return
+        # sqlite has rolled back the whole transaction by itself, as it may when the disk is full.
         try:
-            reraise(error, self, connection.dialect, connection.connection)
+            reraise(error, self, connection.dialect, connection)
         finally:
             connection.invalidate()  # what the application writes from here on must not be committed without the rest
 
@@ -105,9 +94,3 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
 
     def __repr__(self) -> str:
         return f"JoinedSqlRepository({redact(self._connection.engine.url.render_as_string(hide_password=True))})"
-
-
-def _has_ended(connection: Connection) -> bool:
-    """Whether sqlite has rolled back a whole transaction by itself, as it may when the disk is full."""
-    driver = connection.connection.driver_connection
-    return isinstance(driver, sqlite3.Connection) and not driver.in_transaction

@@ -1,19 +1,18 @@
 """What a SQL store reads and commits, on whatever connection: its own, or the application's."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, ClassVar, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Dialect
-from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy import ClauseElement, Connection
 
+from memory.adapters.sql import statements
 from memory.adapters.sql.committing import Writer
-from memory.adapters.sql.connections import with_cursor
 from memory.adapters.sql.errors import TakenError
 from memory.adapters.sql.searching import SqlSearch
-from memory.adapters.sql.statements import SchemaMap, Statements, record_of
+from memory.adapters.sql.statements import record_of
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
 from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, InvalidValueError, NotFoundError
@@ -35,35 +34,21 @@ class SqlCommits(Repository):
     replicas: Sequence[str] = ()
     """The replicas for which each commit writes an outbox entry."""
 
-    def __init__(self, dialect: Dialect, schemas: SchemaMap | None) -> None:
-        self._is_sqlite = dialect.name == "sqlite"
-        self._statements = Statements.of(dialect, schemas)
-
-    @property
-    @abstractmethod
-    def url(self) -> URL:
-        """The URL of the database."""
-
     @abstractmethod
     def _read(self, work: Callable[[Connection], T]) -> T:
         """Do something that only reads, on a connection."""
 
     @abstractmethod
-    def _write(self, work: Callable[[DBAPICursor], T]) -> T:
+    def _write(self, work: Callable[[Connection], T]) -> T:
         """Do something in a transaction (or a savepoint) of its own, written when this returns."""
 
-    def _look(self, work: Callable[[DBAPICursor], T]) -> T:
-        """Do something that only reads, with statements of `Statements`."""
-        return self._read(lambda connection: with_cursor(connection.connection, work))
-
-    def _fetch(self, name: str, values: Mapping[str, object]) -> Any:
-        return self._look(lambda cursor: self._statements.execute(cursor, name, values).fetchone())
+    def _fetch(self, statement: ClauseElement, **values: object) -> Sequence[Any]:
+        return self._read(lambda connection: statements.execute(connection, statement, values).fetchall())
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
-        values = {"namespace": namespace, "id": conversation_id, "now": self.clock()}
-        row = self._fetch("get", values)
-        return None if row is None else Conversation.from_record(record_of(row))
+        rows = self._fetch(statements.GET, in_namespace=namespace, with_id=conversation_id, now=self.clock())
+        return Conversation.from_record(record_of(rows[0])) if rows else None
 
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[SqlSearch]:
@@ -71,17 +56,15 @@ class SqlCommits(Repository):
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        values = {
-            "namespace": namespace,
-            "id": conversation_id,
-            "now": self.clock(),
-            "after": window.after,
-            "before": ALL_RUNS if window.before is None else window.before,
-            "limit": ALL_RUNS if window.limit is None else window.limit,
-        }
-        name = "last_runs" if window.from_end else "first_runs"
-
-        rows = self._look(lambda cursor: self._statements.execute(cursor, name, values).fetchall())
+        rows = self._fetch(
+            statements.LAST_RUNS if window.from_end else statements.FIRST_RUNS,
+            in_namespace=namespace,
+            with_id=conversation_id,
+            now=self.clock(),
+            after=window.after,
+            before=ALL_RUNS if window.before is None else window.before,
+            limit=ALL_RUNS if window.limit is None else window.limit,
+        )
         if not rows:
             return RunsRead(None, ())
         (state,) = [row for row in rows if row[1] is None]
@@ -112,7 +95,7 @@ class SqlCommits(Repository):
 
     def _commit_once(self, namespace: str, changes: ChangeSet, *, careful: bool) -> Receipt:
         try:
-            return self._write(lambda cursor: self._writer(cursor, namespace, careful=careful).write(changes))
+            return self._write(lambda connection: self._writer(connection, namespace, careful=careful).write(changes))
         except (ConflictError, NotFoundError, AlreadyExistsError, InvalidValueError):
             # Refused, perhaps because it is written already: that costs a look only here, and nothing where all goes well.
             if (written := self._receipt(namespace, changes.token)) is not None:
@@ -120,26 +103,24 @@ class SqlCommits(Repository):
             raise
 
     def _receipt(self, namespace: str, token: str) -> Receipt | None:
-        row = self._fetch("receipt", {"namespace": namespace, "token": token})
-        return None if row is None else Receipt.load(token, row[0])
+        rows = self._fetch(statements.RECEIPT, in_namespace=namespace, with_token=token)
+        return Receipt.load(token, rows[0][0]) if rows else None
 
-    def _writer(self, cursor: DBAPICursor, namespace: str, *, careful: bool) -> Writer:
-        unread = cursor if self._is_sqlite else cast(Any, cursor).connection.cursor()
-        return Writer(self._statements, cursor, unread, namespace, self.clock(), careful, self.replicas)
+    def _writer(self, connection: Connection, namespace: str, *, careful: bool) -> Writer:
+        return Writer(connection, namespace, self.clock(), careful, self.replicas)
 
     @limited
     def namespaces(self) -> set[str]:
-        rows = self._look(lambda cursor: self._statements.execute(cursor, "namespaces", {}).fetchall())
-        return {name for (name,) in rows}
+        return {name for (name,) in self._fetch(statements.NAMESPACES)}
 
     def purge_expired(self, namespace: str) -> int:
         purged = 0
-        while removed := self._write(lambda cursor: self._purge_some(cursor, namespace)):
+        while removed := self._write(lambda connection: self._purge_some(connection, namespace)):
             purged += removed
         return purged
 
     @limited
-    def _purge_some(self, cursor: DBAPICursor, namespace: str) -> int:
-        writer = self._writer(cursor, namespace, careful=True)
+    def _purge_some(self, connection: Connection, namespace: str) -> int:
+        writer = self._writer(connection, namespace, careful=True)
         writer.forget_receipts()
         return writer.purge(_PURGED_AT_ONCE)

@@ -4,23 +4,22 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
+import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
-from sqlalchemy.engine.interfaces import DBAPICursor
 
-from memory.adapters.sql.connections import file_of, holding, prepare, with_cursor
+from memory.adapters.sql import statements
+from memory.adapters.sql.connections import file_of, holding, prepare
 from memory.adapters.sql.errors import Place, reraise
-from memory.adapters.sql.statements import Statements
 from memory.errors import PersistenceError, StoreUnavailableError
 from memory.port.deadlines import limited
 from memory.port.forking import FreshLock
 from memory.port.outbox import Outbox, OutboxEntry, load
 
 T = TypeVar("T")
-Do: TypeAlias = Callable[[Callable[[DBAPICursor], Any]], Any]
+Do: TypeAlias = Callable[[Callable[[Connection], Any]], Any]
 
 _in_memory: Final[WeakKeyDictionary[Engine, FreshLock]] = WeakKeyDictionary()
 """Locks of databases in memory: their relays are in this process, and one lock for all replicas is enough."""
@@ -30,7 +29,7 @@ _in_memory: Final[WeakKeyDictionary[Engine, FreshLock]] = WeakKeyDictionary()
 def locked(engine: Engine, replica: str, write: Do, where: Place) -> Iterator[Do | None]:
     """Lock the outbox of a replica until the block, or the process, ends; yield None if another relay has locked it.
 
-    ``engine`` commits each statement by itself; ``write`` runs a function of a cursor on sqlite, in its own transaction.
+    ``engine`` commits each statement by itself; ``write`` runs a function of a connection on sqlite, in its own transaction.
     """
     with ExitStack() as stack:
         if engine.dialect.name == "sqlite":
@@ -69,11 +68,11 @@ def _lock_postgresql(stack: ExitStack, connection: Connection, do: Do, replica: 
 
     def unlock() -> None:
         try:
-            do(lambda cursor: cursor.execute("SELECT pg_advisory_unlock(%s)", [key]))
+            do(lambda connection: connection.scalar(sa.select(sa.func.pg_advisory_unlock(key))))
         except PersistenceError:
             connection.invalidate()  # the lock ends with it
 
-    if not do(lambda cursor: cursor.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()[0]):
+    if not do(lambda connection: connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key)))):
         return False
     stack.callback(unlock)
     return True
@@ -81,31 +80,29 @@ def _lock_postgresql(stack: ExitStack, connection: Connection, do: Do, replica: 
 
 @contextmanager
 def _one_connection(engine: Engine, where: Place) -> Iterator[tuple[Connection, Do]]:
-    driver = None
+    connection = None
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(engine.connect())
-            driver = connection.connection
-            prepare(driver, engine.dialect)
+            prepare(connection)
         except Exception as error:  # noqa: BLE001  # `reraise` raises each again, translated or unchanged
-            reraise(error, where, engine.dialect, driver)
+            reraise(error, where, engine.dialect, connection)
 
-        def do(work: Callable[[DBAPICursor], T]) -> T:
-            if not driver.is_valid:
+        def do(work: Callable[[Connection], T]) -> T:
+            if connection.invalidated:
                 raise StoreUnavailableError(f"{where}: the connection that locked the outbox is lost")
             try:
-                return with_cursor(driver, work)
+                return work(connection)
             except BaseException as error:  # noqa: BLE001  # as above
-                reraise(error, where, engine.dialect, driver)
+                reraise(error, where, engine.dialect, connection)
 
         yield connection, do
 
 
 class SqlOutbox(Outbox):
-    """The outbox of one replica; ``do`` runs a function of a cursor and translates the driver's errors."""
+    """The outbox of one replica; ``do`` runs a function of a connection and translates the driver's errors."""
 
-    def __init__(self, statements: Statements, do: Do, replica: str, timeout: float) -> None:
-        self._statements = statements
+    def __init__(self, do: Do, replica: str, timeout: float) -> None:
         self._do = do
         self._replica = replica
         self.timeout = timeout
@@ -113,18 +110,20 @@ class SqlOutbox(Outbox):
     @limited
     def first(self, limit: int) -> list[OutboxEntry]:
         values = {"replica": self._replica, "limit": limit}
-        rows = self._do(lambda cursor: self._statements.execute(cursor, "outbox_entries", values).fetchall())
+        rows = self._do(lambda connection: statements.execute(connection, statements.OUTBOX_ENTRIES, values).all())
         return [OutboxEntry(number, namespace, load(changes)) for number, namespace, changes in rows]
 
     @limited
     def remove(self, entries: Iterable[OutboxEntry]) -> None:
         numbers = [(entry.number,) for entry in entries]
-        self._do(partial(self._statements.execute_many, name="remove_outbox_entry", rows=numbers))
+        self._do(lambda connection: statements.execute_many(connection, statements.REMOVE_OUTBOX_ENTRY, numbers))
 
     @limited
     def rename(self, replica: str) -> int:
-        values = {"replica": self._replica, "name": replica}
-        return int(self._do(lambda cursor: self._statements.execute(cursor, "rename_replica", values).rowcount))
+        values = {"old": self._replica, "replica": replica}
+        return int(
+            self._do(lambda connection: statements.execute(connection, statements.RENAME_REPLICA, values).rowcount)
+        )
 
 
 def _digest(replica: str) -> bytes:

@@ -3,19 +3,13 @@
 Imported only where PostgreSQL is used: psycopg is an extra.
 """
 
-import os
 import re
-import socket
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from functools import cache
 from math import ceil, inf
-from traceback import clear_frames
 from typing import Any, Final, TypeVar, cast
 
 import psycopg
-from psycopg import pq, waiting
-from psycopg.conninfo import make_conninfo
 
 from memory.port.deadlines import remaining
 
@@ -26,9 +20,16 @@ NO_TLS: Final = "no TLS"
 NO_HOST: Final = "no host"
 """Instead of an SQLSTATE: the host's name is not known."""
 
+_REFUSALS: Final = {
+    r"authentication failed|no password supplied|no pg_hba.conf entry": "28P01",
+    r'role ".*" does not exist': "28000",
+    r'database ".*" does not exist': "3D000",
+    r"too many connections|too many clients|remaining connection slots": "53300",
+    r"server does not support SSL": NO_TLS,
+    r"failed to resolve host|could not translate host name": NO_HOST,
+}
+
 _LEAST_CONNECT_TIMEOUT: Final = 2  # psycopg and libpq take less for two seconds
-_CODE: Final = re.compile(rb'ErrorResponse\t.* C "(\w{5})"')
-_INTERVAL: Final = 0.1  # seconds between two looks at the clock
 
 
 class _Limited(psycopg.Connection[Any]):
@@ -84,78 +85,10 @@ def say_how_to_connect(options: dict[str, Any]) -> None:
         options["connect_timeout"] = min(wanted, int(options.get("connect_timeout") or wanted))
 
 
-@contextmanager
-def transaction(connection: Any) -> Iterator[None]:
-    """Run the block in a transaction: it costs one round trip for each result that the block reads, and one for the commit.
+def why_refused(error: Exception) -> str | None:
+    """Return the SQLSTATE of a refused connection, `NO_TLS` or `NO_HOST`, from the text: psycopg has no code of it.
 
-    The results that the block does not read are awaited together with COMMIT, which the server skips after an error. At READ
-    COMMITTED a statement waits for other writers, and then sees what they wrote: under a stricter default of the database, or of
-    the application's engine, most concurrent appends would be refused.
+    Texts in another language than English (``lc_messages``) say nothing here.
     """
-    autocommit = connection.autocommit
-    connection.autocommit = True  # psycopg would wait for the answer to its own BEGIN
-    try:
-        with connection.pipeline():
-            connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            yield
-            connection.execute("COMMIT")
-    except Exception as error:
-        clear_frames(error.__traceback__)  # psycopg's generators keep what they raise, in a cycle
-        if not connection.closed:
-            connection.rollback()
-        raise
-    finally:
-        if connection.info.transaction_status == pq.TransactionStatus.IDLE:
-            connection.autocommit = autocommit
-        else:  # an interrupt has left it amid a command
-            connection.close()
-
-
-def why_refused(error: Any, host: str | None) -> str | None:
-    """Return the SQLSTATE of a refused connection, `NO_TLS`, `NO_HOST`, or None where the server could not be asked.
-
-    libpq gives no code of an error at connect, but a text in the server's language: neither ``sqlstate`` and ``diag`` of
-    psycopg's error nor its ``pgconn`` has one. A trace of what the server says does (from libpq 18 on), so the same
-    connection is tried once more under one.
-    """
-    if error.pgconn is None:  # psycopg resolves the names itself; libpq was not asked
-        return None if host is None or not _is_unknown(host) else NO_HOST
-    known = {option.keyword.decode(): option.val.decode() for option in error.pgconn.info if option.val}
-    read, write = os.pipe()  # no file: what the trace has of a password stays off the disk
-    with os.fdopen(read, "rb") as log:
-        try:
-            os.set_blocking(write, False)
-            waiting.wait_conn(_refused(make_conninfo("", **known), write), interval=_INTERVAL)
-        except psycopg.Error:
-            return None
-        finally:
-            os.close(write)
-        said = log.read()
-    if code := _CODE.search(said):
-        return code[1].decode()
-    requires = known.get("sslmode", "") in ("require", "verify-ca", "verify-full")
-    return NO_TLS if requires and b"SSLResponse\t N" in said and b"StartupMessage" not in said else None
-
-
-def _refused(conninfo: str, log: int) -> Generator[tuple[int, Any], Any, None]:
-    connection = pq.PGconn.connect_start(conninfo.encode())
-    try:
-        if connection.status == pq.ConnStatus.BAD:
-            return
-        connection.trace(log)
-        while (status := connection.connect_poll()) in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
-            wanted = waiting.Wait.R if status == pq.PollingStatus.READING else waiting.Wait.W
-            while not (yield connection.socket, wanted):
-                if remaining(inf) <= 0:
-                    return
-    finally:
-        connection.untrace()
-        connection.finish()
-
-
-def _is_unknown(host: str) -> bool:
-    try:
-        socket.getaddrinfo(host, None)
-    except socket.gaierror as error:
-        return error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None))
-    return False
+    text = str(error)
+    return next((state for phrase, state in _REFUSALS.items() if re.search(phrase, text)), None)

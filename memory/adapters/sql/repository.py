@@ -1,18 +1,17 @@
 """`SqlRepository`: conversations in a relational database."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import copy
 from typing import Final, Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine
-from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
+from sqlalchemy import Connection, Engine
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
-from memory.adapters.sql import schema
-from memory.adapters.sql.connections import Connections, check_file, is_in_transaction, prepare, with_cursor
+from memory.adapters.sql import schema, statements
+from memory.adapters.sql.connections import Connections, check_file, is_in_transaction, prepare
 from memory.adapters.sql.engine import begin_writing, check_driver, open_engine
-from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, is_disconnect, reraise
+from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, driver_error, is_disconnect, reraise
 from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.operations import SqlCommits
 from memory.adapters.sql.outbox import SqlOutbox, locked
@@ -53,112 +52,85 @@ class SqlRepository(SqlCommits):
 
     def __init__(self, engine: Engine, *, owns_engine: bool = False, timeout: float = DEFAULT_TIMEOUT) -> None:
         check_driver(f"{engine.dialect.name}+{engine.dialect.driver}")
-        super().__init__(engine.dialect, engine.get_execution_options().get("schema_translate_map"))
         self.engine = engine
+        self._is_sqlite = engine.dialect.name == "sqlite"
         self.timeout = timeout
-        # PostgreSQL: without BEGIN and ROLLBACK a read is one round trip, not three. sqlite reads so by itself. A migration
-        # must see what another one made while it waited for the lock.
-        self._reader = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._migrator = engine if self._is_sqlite else engine.execution_options(isolation_level="READ COMMITTED")
+        self._for_writing = self._autocommit = engine
+        if not self._is_sqlite:
+            self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+            if not owns_engine:
+                # Under a stricter default of the database, or of the engine, most concurrent appends would be refused, and a
+                # migration would not see what another one made while it waited for the lock.
+                self._for_writing = engine.execution_options(isolation_level="READ COMMITTED")
         self._connections = Connections(engine, timeout, keeps=owns_engine)
         self._is_shared = isinstance(engine.pool, (SingletonThreadPool, StaticPool))
         self._owns_engine = owns_engine
 
     @property
-    def url(self) -> URL:
-        return self.engine.url
+    def _reader(self) -> Engine:
+        """The engine to read by: without BEGIN and ROLLBACK, a read takes one round trip, not three.
+
+        If the application listens to "begin", for instance to ``SET LOCAL`` a tenant, its listener needs a transaction.
+        """
+        return self._for_writing if self.engine.dispatch.begin else self._autocommit
 
     def _read(self, work: Callable[[Connection], T]) -> T:
-        return self._operate(lambda: self._connected(self._reader, work))
+        return self._operate(self._reader, work)
 
-    def _look(self, work: Callable[[DBAPICursor], T]) -> T:
-        if not self._is_sqlite:  # its driver begins a transaction to read, unless it is told not to
-            return super()._look(work)
-        return self._operate(lambda: self._on_driver(lambda driver: with_cursor(driver, work)))
-
-    def _write(self, work: Callable[[DBAPICursor], T]) -> T:
+    def _write(self, work: Callable[[Connection], T]) -> T:
         try:
-            return self._operate(lambda: self._on_driver(lambda driver: self._in_transaction(driver, work)))
+            return self._operate(self._for_writing, lambda connection: self._in_transaction(connection, work))
         except FileGoneError:
             self._connections.close_idle()
             raise
 
-    def _operate(self, work: Callable[[], T]) -> T:
+    def _operate(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         """Run one operation, which a fork waits for; repeat it while pooled connections turn out to be closed by the server."""
         is_outermost = self._connections.enter()
         try:
             for _ in range(_LOST_AT_MOST - 1):
                 try:
-                    return work()
+                    return self._connected(engine, work)
                 except ConnectionLostError:
                     if remaining(1) <= 0:
                         raise
-            return work()
+            return self._connected(engine, work)
         finally:
             if is_outermost:
                 self._connections.leave()
 
     def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        driver = None
-        with ExitStack() as stack:
-            try:
-                connection = stack.enter_context(engine.connect())
-                driver = connection.connection
-                prepare(driver, engine.dialect)
-                return work(connection)
-            except BaseException as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
-                reraise(error, self, engine.dialect, driver)
-
-    def _on_driver(self, work: Callable[[PoolProxiedConnection], T]) -> T:
-        # The pool's connection and the driver's transaction: SQLAlchemy's own would cost a fifth of an append (statements.py).
-        driver = None
+        connection = None
         try:
-            driver = self._connections.take()
-            prepare(driver, self.engine.dialect)
-            return work(driver)
+            connection = self._connections.take(engine)
+            prepare(connection)
+            return work(connection)
         except BaseException as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
-            reraise(error, self, self.engine.dialect, driver)
+            reraise(error, self, engine.dialect, connection)
         finally:
-            if driver is not None:
-                self._connections.give_back(driver)
+            if connection is not None:
+                self._connections.give_back(connection)
 
-    def _in_transaction(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
-        if self._is_shared and is_in_transaction(driver):
+    def _in_transaction(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+        if self._is_shared and is_in_transaction(connection):
             raise UnsupportedError(
                 f"{self}: a transaction of the application's is open on the only connection that its pool has: "
                 "join it by begin(connection=...)"
             )
-        if not self._is_sqlite:
-            return self._in_postgresql(driver, work)
+        begin_writing(connection)
+        result = work(connection)
+        check_file(connection)
         try:
-            begin_writing(driver)
-            result = with_cursor(driver, work)
-            check_file(driver)
-            driver.commit()
-        except BaseException:  # also what a signal raises between the last statement and the commit
-            if driver.is_valid:
-                driver.rollback()
-            raise
-        return result
-
-    def _in_postgresql(self, driver: PoolProxiedConnection, work: Callable[[DBAPICursor], T]) -> T:
-        from memory.adapters.sql.postgresql import transaction
-
-        is_done = False
-        try:
-            with transaction(driver.driver_connection):
-                result = with_cursor(driver, work)
-                is_done = True
+            connection.commit()
         except Exception as error:
-            if is_done and is_disconnect(error, self.engine.dialect, driver):
-                driver.invalidate()
-                raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from error
+            if not self._is_sqlite and is_disconnect(error, self.engine.dialect, connection):
+                raise CommitInDoubtError(f"{self}: the connection was lost at the commit") from driver_error(error)
             raise
         return result
 
     @limited
     def waiting(self) -> Mapping[str, ReplicaLag]:
-        rows = self._look(lambda cursor: self._statements.execute(cursor, "waiting", {}).fetchall())
+        rows = self._fetch(statements.REPLICA_LAGS)
         return {replica: ReplicaLag(change_sets, oldest) for replica, change_sets, oldest in rows}
 
     def with_outbox(self, replicas: Sequence[str]) -> Self:
@@ -168,8 +140,8 @@ class SqlRepository(SqlCommits):
 
     @contextmanager
     def relaying(self, replica: str) -> Iterator[Outbox | None]:
-        with locked(self._reader, replica, self._write, self) as do:
-            yield None if do is None else SqlOutbox(self._statements, do, replica, self.timeout)
+        with locked(self._autocommit, replica, self._write, self) as do:
+            yield None if do is None else SqlOutbox(do, replica, self.timeout)
 
     @limited
     def schema_status(self) -> SchemaStatus:
@@ -182,7 +154,7 @@ class SqlRepository(SqlCommits):
     def migrate(self, progress: Progress = no_progress, *, revision: str = "head") -> SchemaStatus:
         """Bring the schema up, or down, to a revision; by default to the newest."""
         progress(f"migrating to {revision}", None)
-        self._operate(lambda: self._connected(self._migrator, lambda connection: schema.migrate(connection, revision)))
+        self._operate(self._for_writing, lambda connection: schema.migrate(connection, revision))
         return self.schema_status()
 
     def joining(self, connection: object) -> JoinedSqlRepository:

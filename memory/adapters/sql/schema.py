@@ -40,7 +40,7 @@ def migrate(connection: Connection, revision: str = "head") -> None:
     config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
     config.attributes["connection"] = connection
     with _IN_THIS_PROCESS, connection.begin():
-        begin_writing(connection.connection)
+        begin_writing(connection)
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_IN_POSTGRESQL})")
         try:

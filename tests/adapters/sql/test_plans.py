@@ -11,7 +11,6 @@ import memory
 from memory import Conversation, Run, Store, UnitOfWork, where
 from memory.adapters.sql import SqlRepository
 from memory.adapters.sql.searching import SqlSearch
-from memory.adapters.sql.statements import Statements
 from memory.domain.records import ConversationRecord, encode_metadata
 from memory.port import index
 from memory.port.changes import Change, ChangeSet
@@ -44,44 +43,33 @@ def store(shared: Store) -> Store:
 
 
 @contextmanager
-def explained(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def explained(store: Store) -> Iterator[list[str]]:
     """Gather the plan of everything that is read."""
     explain = "EXPLAIN QUERY PLAN " if engine_of(store).dialect.name == "sqlite" else "EXPLAIN "
     plans: list[str] = []
 
-    def note(cursor: Any, sql: str, parameters: Any) -> None:
-        if sql.lstrip().startswith(("SELECT", "WITH")) and "memory_" in sql:
-            cursor.execute(explain + sql, parameters)
-            plans.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
-
-    execute = Statements.execute
-
-    def execute_noted(self: Statements, cursor: Any, name: str, values: Any) -> Any:
-        text, names, constants = self._compiled[name]
-        every = {**constants, **values}
-        note(cursor, text, [every[key] for key in names] if self._is_sqlite else every)
-        return execute(self, cursor, name, values)
-
     def before(_: object, cursor: Any, sql: str, parameters: Any, *__: object) -> None:
-        note(cursor.connection.cursor(), sql, parameters)
+        if sql.lstrip().startswith(("SELECT", "WITH")) and "memory_" in sql:
+            beside = cursor.connection.cursor()
+            beside.execute(explain + sql, parameters)
+            plans.append("\n".join(str(row[-1]) for row in beside.fetchall()))
+            beside.close()
 
     event.listen(engine_of(store), "before_cursor_execute", before)
-    with monkeypatch.context() as patch:
-        patch.setattr(Statements, "execute", execute_noted)
-        yield plans
+    yield plans
     event.remove(engine_of(store), "before_cursor_execute", before)
 
 
-def plans_of(store: Store, monkeypatch: pytest.MonkeyPatch, work: Work) -> list[str]:
-    with explained(store, monkeypatch) as plans, store.begin() as uow:
+def plans_of(store: Store, work: Work) -> list[str]:
+    with explained(store) as plans, store.begin() as uow:
         work(uow)
     assert plans
     return plans
 
 
 @pytest.mark.parametrize("window", ["last", "first"])
-def test_runs_are_read_along_their_primary_key(store: Store, monkeypatch: pytest.MonkeyPatch, window: str) -> None:
-    (plan,) = plans_of(store, monkeypatch, lambda uow: getattr(uow.runs, window)("c007", 20))
+def test_runs_are_read_along_their_primary_key(store: Store, window: str) -> None:
+    (plan,) = plans_of(store, lambda uow: getattr(uow.runs, window)("c007", 20))
     if engine_of(store).dialect.name == "sqlite":
         assert "SEARCH memory_runs USING PRIMARY KEY (conversation_key=? AND position>? AND position<?)" in plan
         assert "TEMP B-TREE" not in plan
@@ -93,7 +81,7 @@ def test_runs_are_read_along_their_primary_key(store: Store, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("order", ["-updated_at", "updated_at", "-created_at", "id", "-id"])
-def test_a_page_of_all_is_read_in_its_order(store: Store, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+def test_a_page_of_all_is_read_in_its_order(store: Store, order: str) -> None:
     def next_page(uow: UnitOfWork) -> None:
         cursor = uow.conversations.find(order=order, limit=20).cursor
         assert cursor is not None
@@ -101,16 +89,14 @@ def test_a_page_of_all_is_read_in_its_order(store: Store, monkeypatch: pytest.Mo
 
     column = order.removeprefix("-")
     index = f"ix_memory_conversations_namespace_{'' if column == 'id' else column + '_'}id"
-    for plan in plans_of(store, monkeypatch, next_page):
+    for plan in plans_of(store, next_page):
         assert index in plan
         assert "TEMP B-TREE" not in plan
         assert "Sort" not in plan
 
 
 @pytest.mark.parametrize("order", ["metadata.n", "-metadata.n"])
-def test_a_page_by_metadata_is_read_along_the_index_of_entries(
-    store: Store, monkeypatch: pytest.MonkeyPatch, order: str
-) -> None:
+def test_a_page_by_metadata_is_read_along_the_index_of_entries(store: Store, order: str) -> None:
     """From the place of the cursor on; only ties are sorted."""
 
     def next_page(uow: UnitOfWork) -> None:
@@ -118,7 +104,7 @@ def test_a_page_by_metadata_is_read_along_the_index_of_entries(
         assert cursor is not None
         uow.conversations.find(order=order, limit=20, after=cursor)
 
-    for number, plan in enumerate(plans_of(store, monkeypatch, next_page)):
+    for number, plan in enumerate(plans_of(store, next_page)):
         assert "ix_memory_metadata_namespace_path_value_conversation_key" in plan
         if engine_of(store).dialect.name == "sqlite":
             sign = ("", ">" if order == "metadata.n" else "<")[number]
@@ -129,8 +115,8 @@ def test_a_page_by_metadata_is_read_along_the_index_of_entries(
             assert "Presorted Key: placed.value" in plan
 
 
-def test_a_few_matches_are_found_through_the_index_of_entries(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, plan = plans_of(store, monkeypatch, lambda uow: uow.conversations.find(where("n") == 7))
+def test_a_few_matches_are_found_through_the_index_of_entries(store: Store) -> None:
+    _, plan = plans_of(store, lambda uow: uow.conversations.find(where("n") == 7))
     assert "ix_memory_metadata_namespace_path_value_conversation_key" in plan
     if engine_of(store).dialect.name == "sqlite":
         assert "SEARCH memory_conversations USING INTEGER PRIMARY KEY (rowid=?)" in plan
@@ -142,7 +128,7 @@ def test_a_few_matches_are_found_through_the_index_of_entries(store: Store, monk
 def test_many_matches_are_walked_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Probing each conversation's own entries, by the primary key of those."""
     monkeypatch.setattr(SqlSearch, "drive_limit", 10)
-    *_, plan = plans_of(store, monkeypatch, lambda uow: uow.conversations.find(where("tier") == "gold", limit=20))
+    *_, plan = plans_of(store, lambda uow: uow.conversations.find(where("tier") == "gold", limit=20))
     assert "ix_memory_conversations_namespace_updated_at_id" in plan
     assert "TEMP B-TREE FOR ORDER BY" not in plan
     assert "Sort" not in plan
@@ -150,31 +136,31 @@ def test_many_matches_are_walked_in_order(store: Store, monkeypatch: pytest.Monk
         assert "SEARCH memory_metadata USING PRIMARY KEY (conversation_key=? AND path=? AND value=?)" in plan
 
 
-def test_a_lookup_counts_no_more_matches_than_it_must(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lookup_counts_no_more_matches_than_it_must(store: Store) -> None:
     """The count that chooses a way is of the index alone."""
-    count, _ = plans_of(store, monkeypatch, lambda uow: uow.conversations.find(where("n") < 20))
+    count, _ = plans_of(store, lambda uow: uow.conversations.find(where("n") < 20))
     assert "ix_memory_metadata_namespace_path_value_conversation_key" in count or "Seq Scan" not in count
     if engine_of(store).dialect.name == "sqlite":
         assert "COVERING INDEX" in count
 
 
-def test_expired_conversations_are_found_through_their_own_index(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with explained(store, monkeypatch) as plans:
+def test_expired_conversations_are_found_through_their_own_index(store: Store) -> None:
+    with explained(store) as plans:
         store.purge_expired()
     assert "ix_memory_conversations_namespace_expires_at" in plans[0]
 
 
-def test_all_conversations_are_counted_without_reading_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_conversations_are_counted_without_reading_them(store: Store) -> None:
     """Only those that have expired, and are not purged, are counted one by one."""
-    (plan,) = plans_of(store, monkeypatch, lambda uow: uow.conversations.count())
+    (plan,) = plans_of(store, lambda uow: uow.conversations.count())
     assert "memory_counts" in plan
     assert "ix_memory_conversations_namespace_expires_at" in plan
     assert "Seq Scan on memory_conversations" not in plan
     assert "SCAN memory_conversations" not in plan
 
 
-def test_namespaces_are_read_from_one_to_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    (plan,) = plans_of(store, monkeypatch, lambda _: store.namespaces())
+def test_namespaces_are_read_from_one_to_the_next(store: Store) -> None:
+    (plan,) = plans_of(store, lambda _: store.namespaces())
     assert "memory_conversations USING COVERING INDEX" in plan or "Index Only Scan" in plan
     assert "SCAN memory" not in plan
     assert "Seq Scan on memory" not in plan
@@ -204,9 +190,7 @@ def test_every_way_gives_the_same_pages(
 
 
 @pytest.mark.needs("postgres")
-def test_a_negated_count_ends_when_its_matches_do_not_fit_into_memory(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_negated_count_ends_when_its_matches_do_not_fit_into_memory(postgres_url: str) -> None:
     """What is negated is probed for each conversation, or joined: a list of all that it finds would be searched for each (S3)."""
     engine = create_engine(
         postgres_url, connect_args={"options": "-c work_mem=64kB -c hash_mem_multiplier=1 -c statement_timeout=60s"}
@@ -225,7 +209,7 @@ def test_a_negated_count_ends_when_its_matches_do_not_fit_into_memory(
             (index.key("open"),),
         )
         connection.exec_driver_sql("ANALYZE")
-    (plan,) = plans_of(store, monkeypatch, lambda uow: uow.conversations.count(where("status") != "open"))
+    (plan,) = plans_of(store, lambda uow: uow.conversations.count(where("status") != "open"))
     assert "Anti Join" in plan
     assert "SubPlan" not in plan
     with store.begin() as uow:
@@ -234,13 +218,13 @@ def test_a_negated_count_ends_when_its_matches_do_not_fit_into_memory(
     engine.dispose()
 
 
-def test_the_statistics_are_not_needed_for_the_last_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_statistics_are_not_needed_for_the_last_runs(url: str) -> None:
     """In a database that was never analysed, as a new one is."""
     with memory.connect(url) as store:
         store.migrate()
         with store.begin() as uow:
             uow.conversations.add(Conversation("c007"))
             uow.runs.append("c007", *[Run(n, "x" * 100) for n in range(3000)])
-        (plan,) = plans_of(store, monkeypatch, lambda uow: uow.runs.last("c007", 20))
+        (plan,) = plans_of(store, lambda uow: uow.runs.last("c007", 20))
     assert "Sort" not in plan
     assert "TEMP B-TREE" not in plan

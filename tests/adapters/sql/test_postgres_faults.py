@@ -1,11 +1,11 @@
 """Connections to PostgreSQL that die: between units of work, within one, and around a commit."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import PendingRollbackError
 
 import memory
@@ -21,7 +21,6 @@ from memory import (
     StoreUnavailableError,
 )
 from memory.adapters.sql import SqlRepository
-from memory.adapters.sql.statements import Statements
 from memory.adapters.sql.tables import commits
 from tests.adapters.sql.checking import assert_consistent
 from tests.servers import postgres, wait_until
@@ -91,40 +90,43 @@ def test_a_read_does_not_mind_pooled_connections_that_have_died(store: Store, po
 
 
 @contextmanager
-def dying(monkeypatch: pytest.MonkeyPatch, statement: str, times: int) -> Iterator[list[str]]:
-    """Have the server end the connection just before it runs a statement of this name, so many times."""
+def dying(store: Store, statement: str, times: int) -> Iterator[list[str]]:
+    """Have the server end the connection just before it runs a statement that begins so, so many times."""
     deaths: list[str] = []
-    execute = Statements.execute
 
-    def execute_or_die(self: Statements, cursor: psycopg.Cursor, name: str, values: dict[str, object]) -> object:
-        if name == statement and len(deaths) < times:
-            deaths.append(name)
-            cursor.connection.cancel()
-            postgres_url = cursor.connection.info
-            with psycopg.connect(
-                host=postgres_url.host, port=postgres_url.port, user=postgres_url.user, dbname=postgres_url.dbname
-            ) as other:
-                other.execute("SELECT pg_terminate_backend(%s, 5000)", [postgres_url.backend_pid])
-            other.close()
-        return execute(self, cursor, name, values)  # type: ignore[arg-type]  # psycopg's cursor is a driver's
+    def die(_: object, cursor: psycopg.Cursor, sql: str, *__: object) -> None:
+        if sql.startswith(statement) and len(deaths) < times:
+            deaths.append(statement)
+            info = cursor.connection.info
+            other = psycopg.connect(host=info.host, port=info.port, user=info.user, dbname=info.dbname)
+            with closing(other):
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [info.backend_pid])
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Statements, "execute", execute_or_die)
-        yield deaths
+    event.listen(repository_of(store).engine, "before_cursor_execute", die)
+    yield deaths
+    event.remove(repository_of(store).engine, "before_cursor_execute", die)
 
 
-@pytest.mark.parametrize("statement", ["append", "add_receipt"])
-def test_a_connection_that_dies_within_a_commit_is_replaced(
-    store: Store, monkeypatch: pytest.MonkeyPatch, statement: str
-) -> None:
-    with dying(monkeypatch, statement, times=2) as deaths:
+APPENDS, ADDS_RECEIPT = "WITH head AS", "INSERT INTO memory_commits"
+
+
+def test_a_connection_that_dies_within_an_append_is_replaced(store: Store) -> None:
+    with dying(store, APPENDS, times=2) as deaths:
         append(store)
-    assert deaths == [statement] * 2
+    assert deaths == [APPENDS] * 2
     assert said(store) == ["again"]
 
 
-def test_a_server_that_ends_every_connection_is_unavailable(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with dying(monkeypatch, "add_receipt", times=1000) as deaths:
+def test_a_connection_that_dies_within_a_commit_is_replaced(store: Store) -> None:
+    with dying(store, ADDS_RECEIPT, times=2) as deaths, store.begin() as uow:
+        uow.conversations.add(Conversation("new"))
+        uow.runs.append("c", Run("again", None))
+    assert deaths == [ADDS_RECEIPT] * 2
+    assert said(store) == ["again"]
+
+
+def test_a_server_that_ends_every_connection_is_unavailable(store: Store) -> None:
+    with dying(store, APPENDS, times=1000) as deaths:
         with pytest.raises(StoreUnavailableError) as caught:
             append(store)
         assert len(deaths) < 50

@@ -31,11 +31,12 @@ def statements(store: Store) -> Iterator[list[str]]:
 
     def listen(callback: Callable[[str], None] | None) -> None:
         assert isinstance(store.repository, SqlRepository)
-        connections = store.repository._connections
-        both = connections.take(), store.repository.engine.raw_connection()
+        connections, engine = store.repository._connections, store.repository.engine
+        both = connections.take(engine), engine.connect()
         for connection in both:
-            assert isinstance(connection.driver_connection, sqlite3.Connection)
-            connection.driver_connection.set_trace_callback(callback)
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            driver.set_trace_callback(callback)
             connections.give_back(connection)
 
     listen(told.append)
@@ -58,27 +59,27 @@ def replace_last(uow: UnitOfWork) -> None:
 
 # What it does; statements on sqlite, BEGIN and COMMIT among them; round trips to PostgreSQL, likewise.
 WORK: dict[str, tuple[Work, int, int]] = {
-    "append a run": (lambda uow: uow.runs.append("c07", Run("q", "a")), 5, 2),
-    "append ten runs": (lambda uow: uow.runs.append("c07", *[Run(n, "a") for n in range(10)]), 14, 2),
-    "append after a position": (lambda uow: uow.runs.append("c07", Run("q", "a"), after=300), 6, 2),
-    "add a conversation with a run": (add, 7, 2),
+    "append a run": (lambda uow: uow.runs.append("c07", Run("q", "a")), 5, 3),
+    "append ten runs": (lambda uow: uow.runs.append("c07", *[Run(n, "a") for n in range(10)]), 14, 5),
+    "append after a position": (lambda uow: uow.runs.append("c07", Run("q", "a"), after=300), 6, 6),
+    "add a conversation with a run": (add, 7, 7),
     "get a conversation": (lambda uow: uow.conversations.get("c07"), 1, 1),
-    "change a number in metadata": (edit, 8, 3),
-    "replace the last run": (replace_last, 7, 4),
+    "change a number in metadata": (edit, 8, 8),
+    "replace the last run": (replace_last, 7, 7),
     "the last twenty runs": (lambda uow: uow.runs.last("c07", 20), 1, 1),
     "the first twenty runs": (lambda uow: uow.runs.first("c07", 20), 1, 1),
     "one run": (lambda uow: uow.runs.get("c07", 150), 1, 1),
     "the runs of an empty conversation": (lambda uow: uow.runs.last("c08", 20), 1, 1),
     "all runs, page by page": (lambda uow: sum(1 for _ in uow.runs.iterate("c07")), 2, 2),
-    "the newest conversations": (lambda uow: uow.conversations.find(limit=20), 3, 1),
-    "the conversations where": (lambda uow: uow.conversations.find(where("n") == 7), 6, 2),
+    "the newest conversations": (lambda uow: uow.conversations.find(limit=20), 1, 1),
+    "the conversations where": (lambda uow: uow.conversations.find(where("n") == 7), 2, 2),
     "the conversations where, and where": (
         lambda uow: uow.conversations.find((where("n") < 7) & (where("tier") == "gold")),
-        6,
+        2,
         2,
     ),
-    "how many conversations": (lambda uow: uow.conversations.count(), 3, 1),
-    "how many conversations where": (lambda uow: uow.conversations.count(where("n") == 7), 6, 2),
+    "how many conversations": (lambda uow: uow.conversations.count(), 1, 1),
+    "how many conversations where": (lambda uow: uow.conversations.count(where("n") == 7), 2, 2),
     "nothing": (lambda _: None, 0, 0),
 }
 
