@@ -70,6 +70,7 @@ class Connections(ForkAware):
             _listening.add(engine.dialect)
             event.listen(engine, "do_connect", _connecting)
             event.listen(engine, "connect", _connected, insert=True)
+            event.listen(engine, "close", _closing)
         watch(self)
 
     def enter(self) -> bool:
@@ -103,11 +104,15 @@ class Connections(ForkAware):
 
     def give_back(self, connection: Connection) -> None:
         """End its transaction, and keep it for whoever comes next, or give it to the pool."""
-        if self._keeps and not self._kept and not connection.invalidated:
-            connection.rollback()
-            self._kept.append(connection)
-        else:
-            connection.close()
+        try:
+            if self._keeps and not self._kept and not connection.invalidated:
+                connection.rollback()
+                self._kept.append(connection)
+            else:
+                connection.close()
+        except BaseException:  # a signal handler's: a connection that only the collector finds would keep sqlite's lock
+            connection.invalidate()
+            raise
 
     def close(self) -> None:
         while self._kept:
@@ -213,6 +218,12 @@ def _connected(connection: object, record: ConnectionPoolEntry) -> None:
 
         limit(connection)
         record.info[_FILE] = None
+
+
+def _closing(connection: object, _: ConnectionPoolEntry) -> None:
+    """Release sqlite's lock: a connection that is closed while a cursor is open, as by an interrupt, would keep it."""
+    if isinstance(connection, sqlite3.Connection) and connection.in_transaction:
+        connection.rollback()
 
 
 def prepare(connection: Connection) -> None:

@@ -119,7 +119,8 @@ def test_receipts_of_all_namespaces_are_forgotten_on_the_way(store: Store) -> No
 
 def test_a_commit_forgets_no_more_receipts_than_so_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statements, "_FORGOTTEN_AT_ONCE", 3)
-    monkeypatch.setattr(statements, "_known", {})
+    fewer = {name: statements._forget_receipts(now) for name, now in statements._CLOCKS.items()}
+    monkeypatch.setattr(statements, "FORGET_RECEIPTS", fewer)
     other = Store(SqlRepository(engine_of(store)))
     for n in range(5):
         other.commit(replace(creation(f"c{n}"), token=token(n, forgets=False)))
