@@ -33,6 +33,7 @@ from memory.errors import (
     PersistenceError,
     SchemaError,
     StoreUnavailableError,
+    TransactionAbortedError,
     UnsupportedError,
 )
 from memory.port.paging import Page
@@ -59,6 +60,7 @@ __all__ = [
     "SchemaError",
     "Store",
     "StoreUnavailableError",
+    "TransactionAbortedError",
     "UnitOfWork",
     "UnsupportedError",
     "connect",

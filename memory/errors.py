@@ -77,6 +77,13 @@ class StoreUnavailableError(PersistenceError):
     retryable = True
 
 
+class TransactionAbortedError(PersistenceError):
+    """A deadlock or a serialization failure aborted the application's transaction, which a unit of work had joined.
+
+    Nothing of the transaction is written. Roll it back and repeat all of it; the unit of work alone cannot be retried.
+    """
+
+
 class CommitInDoubtError(PersistenceError):
     """The store's response to a commit was lost, and repeating the commit did not reveal its outcome.
 

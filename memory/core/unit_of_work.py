@@ -3,14 +3,16 @@
 Reads see the unit of work's own pending changes. No database transaction is open before the commit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeAlias
 
 from memory.core.identity_map import Session
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
+from memory.domain.records import ConversationRecord
 from memory.domain.values import new_id
 from memory.errors import (
     AlreadyExistsError,
@@ -22,7 +24,7 @@ from memory.errors import (
 )
 from memory.port.changes import ALL_RUNS, ChangeSet, Receipt
 from memory.port.paging import Order, Page, Query
-from memory.port.repository import Repository, Window
+from memory.port.repository import JoinedRepository, Repository, Window
 
 RunList: TypeAlias = list[Run]  # because `list` is a method of `Runs`
 _PAGE = 200  # conversations or runs that `iterate` reads at a time
@@ -84,6 +86,10 @@ class UnitOfWork:
                 f"conversation {error.conversation_id!r} was added by someone else since this unit of work looked for it: "
                 "repeat the work"
             ) from error
+        if isinstance(session.repository, JoinedRepository):
+            conversations = [tracked.conversation for _, tracked in pending if tracked.conversation is not None]
+            before = [(conversation, conversation.record) for conversation in conversations]
+            session.repository.after_rollback(partial(_restore, before))
         for change, tracked in pending:
             tracked.committed(change, receipt.written[change.id], at)
         return receipt
@@ -363,6 +369,12 @@ class Runs:
         if window.limit is None:
             return together
         return together[-window.limit :] if window.from_end and window.limit else together[: window.limit]
+
+
+def _restore(before: Iterable[tuple[Conversation, ConversationRecord | None]]) -> None:
+    """Return to the records that were stored before a commit which the application's transaction took back."""
+    for conversation, record in before:
+        conversation.written(record)
 
 
 def _check_limit(limit: int | None) -> int | None:

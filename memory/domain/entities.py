@@ -56,7 +56,7 @@ class Conversation:
         conversation.written(record)
         return conversation
 
-    def written(self, record: ConversationRecord) -> None:
+    def written(self, record: ConversationRecord | None) -> None:
         """Set the record that is now stored. The unit of work calls this after a commit."""
         self._record = record
 

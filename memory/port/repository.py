@@ -230,3 +230,7 @@ class JoinedRepository(Repository):
     @abstractmethod
     def after_commit(self, action: Callable[[], None]) -> None:
         """Do this once the application's transaction is committed; forget it if it is rolled back."""
+
+    @abstractmethod
+    def after_rollback(self, action: Callable[[], None]) -> None:
+        """Do this once the application's transaction is rolled back; forget it if it is committed."""

@@ -166,7 +166,7 @@ def test_migrate_makes_the_schema_and_status_only_looks(cli: Cli) -> None:
 
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(cli: Cli) -> None:
     Path("empty.db").touch()
-    assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "bring the schema from none to 0003\n"
+    assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "bring the schema from none to 0004\n"
     assert cli("migrate", "--status", "--store", "sqlite:///empty.db").code == 1
     assert cli("migrate", "--store", "sqlite:///empty.db").code == 0
     assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "nothing to do\n"
@@ -209,7 +209,7 @@ def test_tour_tells_the_main_job_and_leaves_nothing(cli: Cli, tmp_path: Path) ->
         "was changed by someone else",
         "after 2 tries",
         "'owner': 'lin'",
-        "SchemaStatus(current='0003'",
+        "SchemaStatus(current='0004'",
         "chat-5",
     ):
         assert said in ended.out

@@ -1,6 +1,6 @@
 """Conversations in a relational database: sqlite (a local file is the embedded default) and PostgreSQL."""
 
 from memory.adapters.sql.repository import SqlRepository, open_url
-from memory.adapters.sql.tables import not_ours
+from memory.adapters.sql.tables import include_name, include_object
 
-__all__ = ["SqlRepository", "not_ours", "open_url"]
+__all__ = ["SqlRepository", "include_name", "include_object", "open_url"]

@@ -1,42 +1,70 @@
 """Conversations inside a transaction of the application's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, NestedTransaction, event
+from sqlalchemy import Connection, NestedTransaction, RootTransaction, event
 
 from memory.adapters.sql.connections import check_file, is_in_transaction, prepare
 from memory.adapters.sql.engine import begin_writing
-from memory.adapters.sql.errors import ConnectionLostError, is_disconnect, reraise
+from memory.adapters.sql.errors import ConnectionLostError, driver_error, is_disconnect, reraise
 from memory.adapters.sql.operations import SqlCommits
+from memory.errors import ClosedError, TransactionAbortedError
 from memory.port.changes import ChangeSet, Receipt
 from memory.port.repository import JoinedRepository
 from memory.port.urls import redact
 
 T = TypeVar("T")
 
-_Untold: TypeAlias = list[tuple[Callable[[], bool], Callable[[], None]]]
-_untold: Final[WeakKeyDictionary[Connection, _Untold]] = WeakKeyDictionary()
-"""For each connection what is to be done once its transaction is committed, and whether that was written after all."""
+_TRANSACTION_ROLLBACK: Final = "40"
+"""The class of SQLSTATEs for deadlocks and serialization failures."""
+
+SchemaMap: TypeAlias = Mapping[str | None, str | None]
 
 
-def _commit_and_tell(connection: Connection) -> None:
-    """Commit here, where SQLAlchemy is about to: it tells of no moment after it. Its own commit finds nothing left to do."""
-    untold = _untold[connection]
-    actions = [action for is_written, action in untold if is_written()]  # not if a savepoint around it was rolled back
-    untold.clear()
-    if actions:
-        connection.exec_driver_sql("COMMIT")
+@dataclass(slots=True)
+class _Pending:
+    """What is to be done at the end of a connection's transaction: each with the question whether it was written after all."""
+
+    after_commit: list[tuple[Callable[[], bool], Callable[[], None]]] = field(default_factory=list)
+    after_rollback: list[Callable[[], None]] = field(default_factory=list)
+
+    def committing(self, connection: Connection) -> None:
+        """Commit here, where SQLAlchemy is about to: it tells of no moment after it. Its own commit finds nothing left to do."""
+        actions = [action for is_written, action in self.after_commit if is_written()]  # a savepoint may be rolled back
+        self.after_commit.clear()
+        self.after_rollback.clear()
+        if actions:
+            connection.exec_driver_sql("COMMIT")
+            for action in actions:
+                action()
+
+    def rolling_back(self, _: Connection) -> None:
+        actions = self.after_rollback[::-1]
+        self.after_commit.clear()
+        self.after_rollback.clear()
         for action in actions:
             action()
 
 
-class JoinedSqlRepository(SqlCommits, JoinedRepository):
-    """Conversations inside a transaction of the application's: each commit is a savepoint in it."""
+_pending: Final[WeakKeyDictionary[Connection, _Pending]] = WeakKeyDictionary()
 
-    def __init__(self, connection: Connection) -> None:
+
+class JoinedSqlRepository(SqlCommits, JoinedRepository):
+    """Conversations inside a transaction of the application's: each commit is a savepoint in it.
+
+    Args:
+        connection: the application's.
+        schemas: the ``schema_translate_map`` of the store's engine, for a connection without one.
+    """
+
+    def __init__(self, connection: Connection, schemas: SchemaMap | None = None) -> None:
         self._connection = connection
+        self._schemas = schemas
+        self._transaction: RootTransaction | None = None
         self._committed: Callable[[], bool] = lambda: False
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
@@ -46,15 +74,46 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         connection = self._connection
-        if connection.invalidated and connection.get_transaction() is not None:
+        self._check_transaction()
+        try:
+            prepare(connection)
+            with self._in_schema():
+                return work(connection)
+        except Exception as error:  # noqa: BLE001  # each is raised again, as ours or as it is
+            cause = driver_error(error)
+            if str(getattr(cause, "sqlstate", "")).startswith(_TRANSACTION_ROLLBACK):
+                connection.invalidate()  # so that what the application wrote before is not committed without the rest
+                raise TransactionAbortedError(
+                    f"{self}: the database aborted your transaction, and nothing of it is written: roll it back, and repeat all "
+                    f"of it ({str(cause).strip():.500})"
+                ) from cause
+            reraise(error, self, connection.dialect, connection)
+
+    def _check_transaction(self) -> None:
+        connection = self._connection
+        current = None if connection.closed else connection.get_transaction()
+        if connection.invalidated and current is not None:
             raise ConnectionLostError(
                 f"{self}: the connection was lost; nothing was written: roll the transaction back"
             )
+        if self._transaction is None:
+            self._transaction = current or connection.begin()
+        elif self._transaction is not current:
+            raise ClosedError(
+                f"{self}: the transaction that this unit of work joined has ended: begin another unit of work in the next one"
+            )
+
+    @contextmanager
+    def _in_schema(self) -> Iterator[None]:
+        """Apply the store's schemas to our statements, not to the application's. Those of its connection come first."""
+        if self._schemas is None or self._connection.get_execution_options().get("schema_translate_map"):
+            yield
+            return
+        self._connection.execution_options(schema_translate_map=self._schemas)
         try:
-            prepare(connection)
-            return work(connection)
-        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, as ours or as it is
-            reraise(error, self, connection.dialect, connection)
+            yield
+        finally:
+            self._connection.execution_options(schema_translate_map=None)
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         def in_savepoint(connection: Connection) -> T:
@@ -85,12 +144,19 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
             connection.invalidate()  # what the application writes from here on must not be committed without the rest
 
     def after_commit(self, action: Callable[[], None]) -> None:
-        untold = _untold.get(self._connection)
-        if untold is None:  # one pair of listeners for a connection, however many units of work it sees
-            untold = _untold[self._connection] = []
-            event.listen(self._connection, "commit", _commit_and_tell)
-            event.listen(self._connection, "rollback", lambda _: untold.clear())
-        untold.append((self._committed, action))
+        self._pending().after_commit.append((self._committed, action))
+
+    def after_rollback(self, action: Callable[[], None]) -> None:
+        self._pending().after_rollback.append(action)
+
+    def _pending(self) -> _Pending:
+        """Return what the end of the connection's transaction does: one pair of listeners for all units of work that it sees."""
+        pending = _pending.get(self._connection)
+        if pending is None:
+            pending = _pending[self._connection] = _Pending()
+            event.listen(self._connection, "commit", pending.committing)
+            event.listen(self._connection, "rollback", pending.rolling_back)
+        return pending
 
     def __repr__(self) -> str:
         return f"JoinedSqlRepository({redact(self._connection.engine.url.render_as_string(hide_password=True))})"

@@ -8,7 +8,8 @@ from typing import Final, Self, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
-from memory.adapters.sql import schema, statements
+from memory.adapters.sql import schema as migrations
+from memory.adapters.sql import statements
 from memory.adapters.sql.connections import Connections, check_file, is_in_transaction, prepare
 from memory.adapters.sql.engine import begin_writing, check_driver, open_engine
 from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, driver_error, is_disconnect, reraise
@@ -39,6 +40,8 @@ class SqlRepository(SqlCommits):
 
     Args:
         engine: an engine of the application's, which stays its own; its pragmas and isolation are left as they are.
+        schema: the schema of the tables, for PostgreSQL; None for the connection's ``search_path``. An engine with a
+            ``schema_translate_map`` of its own does not need it.
         owns_engine: dispose of the engine in `close`.
         timeout: the seconds that one operation may take. To wait for a connection, and for other writers of a sqlite file, is
             up to the engine's ``pool_timeout`` and ``connect_args={"timeout": ...}``.
@@ -50,8 +53,17 @@ class SqlRepository(SqlCommits):
     True
     """
 
-    def __init__(self, engine: Engine, *, owns_engine: bool = False, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        schema: str | None = None,
+        owns_engine: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
         check_driver(f"{engine.dialect.name}+{engine.dialect.driver}")
+        if schema is not None:
+            engine = engine.execution_options(schema_translate_map={None: schema})
         self.engine = engine
         self._is_sqlite = engine.dialect.name == "sqlite"
         self.timeout = timeout
@@ -145,25 +157,31 @@ class SqlRepository(SqlCommits):
 
     @limited
     def schema_status(self) -> SchemaStatus:
-        return self._read(schema.status)
+        return self._read(migrations.status)
 
     @limited
     def is_new(self) -> bool:
-        return self._owns_engine and self._is_sqlite and self._read(schema.is_empty)
+        return self._owns_engine and self._is_sqlite and self._read(migrations.is_empty)
 
     def migrate(self, progress: Progress = no_progress, *, revision: str = "head") -> SchemaStatus:
         """Bring the schema up, or down, to a revision; by default to the newest."""
         progress(f"migrating to {revision}", None)
-        self._operate(self._for_writing, lambda connection: schema.migrate(connection, revision))
+        self._operate(self._for_writing, lambda connection: migrations.migrate(connection, revision))
         return self.schema_status()
 
     def joining(self, connection: object) -> JoinedSqlRepository:
+        if hasattr(connection, "run_sync"):
+            kind = type(connection).__name__
+            raise TypeError(
+                f"an {kind} is joined inside run_sync, which passes the Connection or Session behind it: "
+                "await session.run_sync(lambda session: work(store.begin(connection=session)))"
+            )
         if not isinstance(connection, Connection):
             connect = getattr(connection, "connection", None)  # a Session's: its connection in the transaction it is in
             connection = connect() if callable(connect) else connection
         if not isinstance(connection, Connection):
             raise TypeError(f"connection must be a SQLAlchemy Connection or Session, not {type(connection).__name__}")
-        joined = JoinedSqlRepository(connection)
+        joined = JoinedSqlRepository(connection, self.engine.get_execution_options().get("schema_translate_map"))
         joined.clock, joined.replicas, joined.timeout = self.clock, self.replicas, self.timeout
         return joined
 

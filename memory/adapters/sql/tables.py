@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, LargeBinary, MetaData, Table, Text
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The newest revision in `migrations/versions`; here too, so that opening a store need not import Alembic (260 ms)."""
 
 PREFIX: Final = "memory_"
@@ -94,6 +94,49 @@ outbox: Final = Table(
 )
 
 
-def not_ours(name: str | None, type_: str, *_: object) -> bool:
-    """Leave our tables out of an application's own Alembic: ``context.configure(..., include_name=not_ours)``."""
-    return type_ != "table" or not (name or "").startswith(PREFIX)
+_views = MetaData()  # apart from the tables, which Alembic compares with the database
+
+conversation_view: Final = Table(
+    "memory_conversation_view",  # without conversations that have expired
+    _views,
+    Column("namespace", Text),
+    Column("id", Text),
+    Column("metadata", JSON),
+    Column("version", BigInteger),
+    Column("run_count", BigInteger),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    Column("expires_at", DateTime(timezone=True)),
+)
+"""A view of the conversations with readable types. Its columns stay as they are in later releases; it is for reading."""
+
+run_view: Final = Table(
+    "memory_run_view",
+    _views,
+    Column("namespace", Text),
+    Column("conversation_id", Text),
+    Column("position", BigInteger),
+    Column("id", Text),
+    Column("input", JSON),
+    Column("output", JSON),
+    Column("metadata", JSON),
+    Column("created_at", DateTime(timezone=True)),
+)
+"""A view of the runs, likewise."""
+
+OURS: Final = frozenset([*metadata.tables, VERSION_TABLE])
+"""The names of our tables."""
+
+
+def include_name(name: str | None, type_: str, _: object = None) -> bool:
+    """Leave our tables out of an application's Alembic: pass it to ``context.configure(..., include_name=include_name)``.
+
+    >>> include_name("memory_runs", "table"), include_name("memory_usage", "table"), include_name("orders", "table")
+    (False, True, True)
+    """
+    return type_ != "table" or name not in OURS
+
+
+def include_object(_: object, name: str | None, type_: str, *__: object) -> bool:
+    """Likewise, as ``include_object``: also if our tables were reflected into the application's ``MetaData``."""
+    return include_name(name, type_)

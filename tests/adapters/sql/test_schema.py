@@ -15,8 +15,8 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, 
 
 import memory
 from memory import Conversation, Run, SchemaError, Store
-from memory.adapters.sql import SqlRepository, not_ours, schema
-from memory.adapters.sql.tables import HEAD, PREFIX, VERSION_TABLE, metadata
+from memory.adapters.sql import SqlRepository, include_name, include_object, schema
+from memory.adapters.sql.tables import HEAD, VERSION_TABLE, metadata
 from memory.domain.records import ConversationRecord
 from memory.port.changes import Change, ChangeSet
 from tests.adapters.sql.checking import assert_consistent
@@ -49,7 +49,7 @@ def test_on_sqlite_the_two_make_the_same_tables_to_the_letter(sqlite_url: str, t
     def words(engine: Engine) -> dict[str, str]:
         with engine.connect() as connection:
             rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-            return {name: re.sub(r"\s+", " ", sql) for name, sql in rows if name != VERSION_TABLE}
+            return {name: re.sub(r"\s+", " ", sql) for name, sql in rows if name != VERSION_TABLE and "VIEW" not in sql}
 
     with memory.connect(sqlite_url) as store, engine_of(f"sqlite:///{tmp_path}/models.db") as models:
         store.migrate()
@@ -257,16 +257,25 @@ def test_an_applications_own_alembic_and_ours_leave_each_other_alone(store: Stor
     put(store)
 
 
-def test_one_line_hides_our_tables_from_their_autogenerate(store: Store) -> None:
+@pytest.mark.parametrize("reflected", [False, True])
+def test_exactly_our_tables_are_hidden_from_their_autogenerate(store: Store, *, reflected: bool) -> None:
+    """Also from one whose MetaData has them, and not a table of the application's whose name begins as ours do (E11)."""
     assert isinstance(store.repository, SqlRepository)
     theirs = MetaData()
-    Table("orders", theirs, Column("id", Integer, primary_key=True))
+    for name in ("orders", "memory_usage"):
+        Table(name, theirs, Column("id", Integer, primary_key=True))
     theirs.create_all(store.repository.engine)
+    if reflected:
+        theirs.reflect(store.repository.engine)
+    hidden = {"include_name": include_name, "include_object": include_object}
     with store.repository.engine.connect() as connection:
-        seen = compare_metadata(MigrationContext.configure(connection), theirs)
-        assert any(PREFIX in str(difference) for difference in seen)
-        hidden = MigrationContext.configure(connection, opts={"include_name": not_ours})
-        assert compare_metadata(hidden, theirs) == []
+        if not reflected:
+            seen = compare_metadata(MigrationContext.configure(connection), theirs)
+            assert any("memory_runs" in str(difference) for difference in seen)
+        assert compare_metadata(MigrationContext.configure(connection, opts=hidden), theirs) == []
+        Table("memory_usage_by_day", theirs, Column("id", Integer, primary_key=True))
+        ((kind, table),) = compare_metadata(MigrationContext.configure(connection, opts=hidden), theirs)
+        assert (kind, table.name) == ("add_table", "memory_usage_by_day")
 
 
 def test_the_migrations_are_found_in_a_checkout_and_in_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
