@@ -44,8 +44,9 @@ def open_input(name: str, limits: Limits) -> Iterator[Source]:
 
 @contextmanager
 def open_output(name: str) -> Iterator[IO[str]]:
-    """Open a file for writing ASCII text, compressed if its name ends in ``.gz``. It gets its name when it is complete."""
+    """Open a file for writing text in UTF-8, compressed if its name ends in ``.gz``. It gets its name when it is complete."""
     if name == STANDARD:
+        cast("io.TextIOWrapper", sys.stdout).reconfigure(encoding="utf-8", newline="\n")  # whatever the locale is
         yield sys.stdout
         return
     target = Path(name).resolve()
@@ -56,7 +57,7 @@ def open_output(name: str) -> Iterator[IO[str]]:
         with (
             part.open("wb") as raw,
             _compressed(raw, name) as stream,
-            io.TextIOWrapper(stream, "ascii", newline="\n") as text,
+            io.TextIOWrapper(stream, "utf-8", newline="\n") as text,
         ):
             yield text
         if not in_place:
