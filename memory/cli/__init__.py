@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 _LIBRARIES = ("typer", "rich", "click")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, by default with this process's arguments, and return its exit code."""
+    if isinstance(sys.stdout, TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")  # for JSON, whatever the locale is
     try:
         from memory.cli.app import run
     except ModuleNotFoundError as error:

@@ -45,9 +45,10 @@ def test_a_pipe_gets_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> Non
     with memory.connect("sqlite:///conversations.db") as store:
         put(store, "é", {"n": "世界"}, run("Grüße 😀"))
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    exported, _ = start("export").communicate(timeout=60)
-    for text in ('"é"', '"世界"', '"Grüße 😀"'):
-        assert text in exported.decode()
+    for command in (["export"], ["show", "--json", "é"]):
+        written, _ = start(*command).communicate(timeout=60)
+        for text in ('"é"', '"世界"', '"Grüße 😀"'):
+            assert text in written.decode()
 
 
 def test_several_files_and_part_of_a_store(cli: Cli) -> None:
