@@ -1,5 +1,6 @@
 """What the errors of sqlite and PostgreSQL mean: the one place where they become ours, by their codes."""
 
+import logging
 import sqlite3
 from typing import Any, Final, NoReturn, Protocol
 
@@ -20,6 +21,8 @@ from memory.errors import (
     StoreUnavailableError,
 )
 from memory.port.deadlines import remaining
+
+_log = logging.getLogger("memory")
 
 
 class ConnectionLostError(StoreUnavailableError):
@@ -147,6 +150,7 @@ def _ours(
     if driver is not None and is_disconnect(driver_error, dialect, driver):
         if driver.is_valid:  # else SQLAlchemy has noticed too
             driver.invalidate()
+        _log.warning("%s: the connection was lost", where)
         kind, what = ConnectionLostError, "the connection was lost; nothing was written"
         if getattr(driver_error, "sqlstate", None) == _READ_ONLY:
             what = _POSTGRESQL[_READ_ONLY][1]
