@@ -30,7 +30,7 @@ from memory.errors import (
 from memory.port.changes import Change, ChangeSet, ExpectedVersion
 from memory.port.outbox import Outbox, OutboxEntry, ReplicaLag
 from memory.port.repository import Progress, SchemaStatus, no_progress
-from memory.port.urls import is_temporary, sqlite_file
+from memory.port.urls import is_temporary, normalized, sqlite_file
 from memory.transfer import copy_conversation
 from memory.transfer.reading import get_record
 
@@ -222,7 +222,7 @@ def _place(store: Store | str) -> object:
     if is_temporary(store):
         return object()
     file = sqlite_file(store)
-    return store if file is None else Path(file).resolve()
+    return normalized(store) if file is None else Path(file).resolve()
 
 
 @dataclass(slots=True)

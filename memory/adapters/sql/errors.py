@@ -40,6 +40,7 @@ class TakenError(AlreadyExistsError):
 
 
 _NOT_WRITTEN: Final = "; nothing was written"
+NO_WAL: Final = "WAL needs shared memory, which network file systems do not have: add ?journal_mode=delete to the URL"
 _SCHEMA: Final = "run `memory migrate`, or call store.migrate()"
 _UNFORESEEN: Final = (PersistenceError, f"the database refused the work{_NOT_WRITTEN}")
 
@@ -50,11 +51,23 @@ _SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
     sqlite3.SQLITE_LOCKED: (StoreUnavailableError, "the database is locked; nothing was written"),
     sqlite3.SQLITE_FULL: (StoreUnavailableError, "the disk is full; nothing was written"),
     sqlite3.SQLITE_IOERR: (StoreUnavailableError, "the disk could not be read or written; nothing was written"),
-    sqlite3.SQLITE_READONLY: (ConfigurationError, "the database, or its directory, is read-only"),
+    **dict.fromkeys(
+        [
+            sqlite3.SQLITE_IOERR_SHMOPEN,
+            sqlite3.SQLITE_IOERR_SHMSIZE,
+            sqlite3.SQLITE_IOERR_SHMLOCK,
+            sqlite3.SQLITE_IOERR_SHMMAP,
+        ],
+        (ConfigurationError, NO_WAL),
+    ),
+    sqlite3.SQLITE_READONLY: (
+        ConfigurationError,
+        "the database, or its directory, is read-only: ?mode=ro reads it, ?immutable=1 also in a directory that is read-only",
+    ),
     sqlite3.SQLITE_READONLY_DBMOVED: (FileGoneError, FileGoneError.what),
     sqlite3.SQLITE_CANTOPEN: (
         ConfigurationError,
-        "the file cannot be opened or made: check its directory and permissions",
+        "the file cannot be opened or made: check its directory and permissions (?immutable=1 reads it in a read-only directory)",
     ),
     sqlite3.SQLITE_PERM: (ConfigurationError, "the file may not be read or written: check its permissions"),
     sqlite3.SQLITE_NOTADB: (ConfigurationError, "the file is not a sqlite database"),
