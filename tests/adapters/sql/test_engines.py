@@ -14,7 +14,7 @@ from typing import Any
 from weakref import ref
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
@@ -25,6 +25,7 @@ from memory.port.urls import sqlite_url as sqlite_url_of
 from tests.adapters.sql.checking import assert_consistent
 from tests.adapters.sql.test_joining import with_begin
 from tests.adapters.sql.test_races import add_shared, append, assert_all_there, at_once
+from tests.servers import postgres
 
 ENGINES = [
     pytest.param(create_engine, "sqlite_url", id="sqlite-default"),
@@ -443,3 +444,21 @@ def test_an_option_that_nobody_knows_is_refused_by_name(postgres_url: str) -> No
         pytest.raises(ConfigurationError, match="pgbouncer"),
     ):
         store.schema_status()
+
+
+@pytest.mark.needs("postgres")
+def test_a_lost_connection_is_logged_without_a_password(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    url = make_url(postgres_url).set(password="s3cret").render_as_string(hide_password=False)
+    with memory.connect(url) as store, postgres.connect(postgres_url) as other:
+        store.migrate()
+        add_shared(store)
+        other.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        append(store, "a", 1)
+        assert_all_there(store, 1)
+        logged = [record.getMessage() for record in caplog.records if record.name == "memory"]
+        assert set(logged) == {f"{store.repository!r}: the connection was lost"}
+        assert "s3cret" not in caplog.text
+    other.close()
