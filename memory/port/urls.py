@@ -122,7 +122,7 @@ def redact(url: str) -> str:
 
     >>> redact("postgresql://ada:secret@localhost/app?sslpassword=secret")
     'postgresql://ada:***@localhost/app?sslpassword=***'
-    >>> redact("griptape+https://key@host"), redact("redis://a/b:secret@host"), redact("redis://:secret")
+    >>> redact("griptape+https://ke:y@host"), redact("redis://a/b:secret@host"), redact("redis://:secret")
     ('griptape+https://***@host', 'redis://***', 'redis://:***')
     """
     scheme, mark, rest = url.partition("://")
@@ -130,7 +130,8 @@ def redact(url: str) -> str:
         return f"{scheme}{mark}***"
     credentials, at, place = rest.rpartition("@")
     user, _, password = credentials.partition(":")
-    shown = (f"{user}:***@" if password and _PLAIN_NAME.fullmatch(user) else "***@") if at else ""
+    has_user = password and _PLAIN_NAME.fullmatch(user) and not scheme.startswith("griptape")  # which has a key there
+    shown = (f"{user}:***@" if has_user else "***@") if at else ""
     place, question, query = place.partition("?")
     if mark and _NO_PORT.match(place):
         place = place.partition(":")[0] + ":***"
