@@ -130,7 +130,8 @@ def redact(url: str) -> str:
         return f"{scheme}{mark}***"
     credentials, at, place = rest.rpartition("@")
     user, _, password = credentials.partition(":")
-    has_user = password and _PLAIN_NAME.fullmatch(user) and not scheme.startswith("griptape")  # which has a key there
+    is_key = scheme.lower().startswith("griptape")
+    has_user = password and _PLAIN_NAME.fullmatch(user) and not is_key
     shown = (f"{user}:***@" if has_user else "***@") if at else ""
     place, question, query = place.partition("?")
     if mark and _NO_PORT.match(place):
