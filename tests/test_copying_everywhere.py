@@ -16,6 +16,7 @@ from memory import (
     Store,
 )
 from memory.adapters.cloud import GriptapeCloudRepository
+from memory.domain import values
 from memory.domain.values import Json, new_id
 from memory.port.changes import ChangeSet, Receipt
 from memory.port.repository import Repository
@@ -231,3 +232,24 @@ def test_threads_that_others_made_are_copied_as_they_are_read(
         assert list(verify(source, target)) == []
         assert copy(source, target).equal == 2
         assert len(read_runs(target, "theirs")) == 3
+
+
+@pytest.mark.needs("postgres", "redis", "dynamodb")
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_that_was_stored_with_escapes_is_the_same_text(
+    kind: str, store_of: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata: dict[str, Json] = {"müßig": "Grüße", "\ud83d": "\x00\udc00\ud83d", "😀": ["你好"]}
+    runs = Run(list(ODD_STRINGS), "世界", {"n": "😀"}), Run("plain", "plain")
+    old, new = store_of(kind), store_of("memory")
+    with monkeypatch.context() as patch:
+        patch.setattr(values, "_write", values._write_ascii)
+        put(old, "é", metadata, *runs)
+    do(old, lambda uow: uow.conversations.get("é"))
+    assert read(old, "é").version == 1
+    assert copy_conversation(old, new, "é", thorough=True) == Copied("copied", 2)
+    assert list(verify(old, new)) == []
+    assert copy_conversation(old, new, "é", thorough=True) == Copied("equal", 0)
+    (record,) = [one.record for one in new.begin().conversations.find()]
+    assert record is not None
+    assert "müßig" in record.metadata

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import memory
 
-DRIVERS = ("alembic", "boto3", "botocore", "psycopg", "pynamodb", "redis", "requests", "rich", "sqlalchemy", "typer")
+DRIVERS = (
+    "alembic",
+    "boto3",
+    "botocore",
+    "opentelemetry",
+    "psycopg",
+    "pynamodb",
+    "redis",
+    "requests",
+    "rich",
+    "sqlalchemy",
+    "typer",
+)
 
 
 def modules_after(statements: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -121,6 +122,38 @@ def test_run_gives_up_after_so_many_retries_and_at_once_on_any_other_error() -> 
     with pytest.raises(UnsupportedError):
         Store(Faulty(UnsupportedError("no"))).run(add("a"), sleep=pauses.append)
     assert len(pauses) == 2
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    found = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "memory"]
+    caplog.clear()
+    return found
+
+
+def test_the_log_tells_of_retries_and_of_doubts(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory.core.store.time.sleep", lambda _: None)
+    caplog.set_level(logging.INFO, "memory")
+    Store(Faulty(ConflictError("a"), StoreUnavailableError("b"))).run(add("a"), sleep=lambda _: None)
+    assert messages(caplog) == [
+        ("INFO", "retrying after ConflictError: a"),
+        ("WARNING", "retrying after StoreUnavailableError: b"),
+    ]
+    Store(Faulty(CommitInDoubtError("lost"), after=True)).run(add("a"))
+    lost, written = messages(caplog)
+    assert lost == ("WARNING", "retrying after CommitInDoubtError: lost")
+    assert re.fullmatch(r"the commit \w+ is written", written[1])
+    with pytest.raises(ConflictError):
+        Store(Faulty(CommitInDoubtError("lost"), ConflictError("c"))).run(add("a"), retries=0)
+    level, refused = messages(caplog)[1]
+    assert level == "WARNING"
+    assert re.fullmatch(r"the commit \w+ was refused when it was repeated: c", refused)
+    with pytest.raises(CommitInDoubtError):
+        Store(Faulty(*[CommitInDoubtError("lost")] * 20)).run(add("a"))
+    level, unknown = messages(caplog)[-1]
+    assert level == "ERROR"
+    assert re.fullmatch(r"it is unknown whether the commit \w+ is written", unknown)
 
 
 def test_subscribers_are_told_what_was_committed_and_cannot_undo_it(caplog: pytest.LogCaptureFixture) -> None:

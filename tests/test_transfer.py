@@ -460,8 +460,17 @@ def test_runs_appended_while_a_conversation_is_exported_are_left_out(store: Stor
     assert (read["last_position"], len(read["runs"])) == (3, 3)
 
 
-def test_every_line_is_plain_ascii_json(store: Store) -> None:
+def test_every_line_is_json_in_utf_8(store: Store) -> None:
     fill_with_odd_things(store)
-    for text in export(store).splitlines():
-        assert text.isascii()
-        assert json.loads(text)["id"]
+    for line in export(store).encode().split(b"\n")[:-1]:
+        assert json.loads(line)["id"]
+
+
+def test_text_is_exported_as_people_write_it_and_read_with_escapes_too(store: Store) -> None:
+    lines = read_lines(io.BytesIO(line("é", metadata={"wörter": "Grüße"}).encode()))
+    restore(store, lines)
+    text = export(store)
+    assert '"id":"é","metadata":{"wörter":"Grüße"}' in text
+    again = memory.connect("memory://")
+    restore(again, read_lines(io.BytesIO(text.encode())))
+    assert export(again) == text

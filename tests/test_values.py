@@ -2,6 +2,7 @@
 
 import enum
 import math
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -26,7 +27,8 @@ def nested(depth: int) -> object:
 @given(strategies.values)
 def test_any_json_value_comes_back_as_it_was(value: Json) -> None:
     text = encode(value, "value")
-    assert text.isascii()
+    assert text.encode().decode() == text
+    assert not re.search("[\x00-\x1f]", text)
     assert repr(decode(text)) == repr(value)  # repr tells 1 from 1.0 and True, and 0.0 from -0.0
 
 
@@ -35,6 +37,11 @@ def test_any_json_value_comes_back_as_it_was(value: Json) -> None:
 )
 def test_strings_that_json_would_change_come_back_as_they_were(text: str) -> None:
     assert decode(encode({text: [text, {"a": text}]}, "value")) == {text: [text, {"a": text}]}
+
+
+def test_only_what_has_to_be_is_escaped() -> None:
+    assert encode({"Grüße": ["世界", "😀\u2028\x7f"]}, "value") == '{"Grüße":["世界","😀\u2028\x7f"]}'
+    assert encode("\x00\n\ud83dü", "value") == '"\\u0000\\n\\ud83dü"'
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+from memory.cli.reporting import visible_json
 from memory.domain.values import now
 from memory.errors import ConfigurationError
 from memory.transfer import Limits, uncompressed
@@ -44,9 +45,9 @@ def open_input(name: str, limits: Limits) -> Iterator[Source]:
 
 @contextmanager
 def open_output(name: str) -> Iterator[IO[str]]:
-    """Open a file for writing ASCII text, compressed if its name ends in ``.gz``. It gets its name when it is complete."""
+    """Open a file for writing text in UTF-8, compressed if its name ends in ``.gz``. It gets its name when it is complete."""
     if name == STANDARD:
-        yield sys.stdout
+        yield cast("IO[str]", _Terminal()) if sys.stdout.isatty() else sys.stdout
         return
     target = Path(name).resolve()
     _check_is_no_database(target, name)
@@ -56,7 +57,7 @@ def open_output(name: str) -> Iterator[IO[str]]:
         with (
             part.open("wb") as raw,
             _compressed(raw, name) as stream,
-            io.TextIOWrapper(stream, "ascii", newline="\n") as text,
+            io.TextIOWrapper(stream, "utf-8", newline="\n") as text,
         ):
             yield text
         if not in_place:
@@ -65,6 +66,16 @@ def open_output(name: str) -> Iterator[IO[str]]:
         if not in_place:
             part.unlink(missing_ok=True)
         raise
+
+
+class _Terminal(io.TextIOBase):
+    """A terminal to which JSON is written."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(visible_json(text))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def _check_is_no_database(target: Path, name: str) -> None:

@@ -32,6 +32,15 @@ def visible(text: str, *, keep: str = "") -> str:
     return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text)
 
 
+def visible_json(text: str) -> str:
+    r"""Return the same JSON, in which these characters are escaped; line breaks between values stay.
+
+    >>> print(visible_json('"\x9b2J"'))
+    "\u009b2J"
+    """
+    return _UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
+
+
 def counted(number: int, thing: str) -> str:
     """Return a number with a noun.
 

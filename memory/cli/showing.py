@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from memory.cli.reporting import counted, visible
+from memory.cli.reporting import counted, visible, visible_json
 from memory.domain.entities import Conversation, Run
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.timestamps import format_timestamp
@@ -27,7 +27,7 @@ def show_page(page: Page[Conversation], *, as_json: bool) -> None:
     """Write a page to stdout, as a table on a terminal, else as lines of JSON; write the cursor of the next page to stderr."""
     if as_json or not sys.stdout.isatty():
         for record in [conversation.record for conversation in page if conversation.record]:
-            print(f'{{{write_head(record)},"run_count":{record.run_count}}}')
+            print(visible_json(f'{{{write_head(record)},"run_count":{record.run_count}}}'))
     else:
         _show_table(page)
     if page.cursor is not None:
@@ -58,7 +58,7 @@ def _show_table(page: Page[Conversation]) -> None:
 def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, namespace: str, as_json: bool) -> None:
     """Write a conversation and these of its runs to stdout, run by run."""
     if as_json:
-        sys.stdout.writelines(write_line(record, runs, namespace=namespace))
+        sys.stdout.writelines(map(visible_json, write_line(record, runs, namespace=namespace)))
         return
     from rich.console import Console
 

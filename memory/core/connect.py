@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, cast
 from memory.core.store import MAX_METADATA_VALUES, Store
 from memory.errors import ConfigurationError
 from memory.port.repository import Repository
-from memory.port.urls import has_stray_at, is_sqlite
+from memory.port.urls import normalized
 
 
 class _Adapter(NamedTuple):
@@ -31,17 +31,8 @@ ENTRY_POINTS: Final = "memory.adapters"
 
 def open_repository(url: str) -> Repository:
     """Open the repository that a URL names. Errors never quote the URL: any part of a wrong URL may be a password."""
-    if not isinstance(url, str) or "://" not in url:
-        raise ConfigurationError("a store's URL looks like sqlite:///conversations.db or postgresql+psycopg://host/db")
-    if not url.isprintable() or url != url.strip():
-        raise ConfigurationError(
-            "the URL begins or ends with a blank, or contains a control character such as a line break"
-        )
+    url = normalized(url)
     scheme = url.split("://", 1)[0].split("+", 1)[0]
-    if not is_sqlite(scheme) and has_stray_at(url):
-        raise ConfigurationError(
-            "the URL has an @ after a / ? or #: write %2F, %3F and %23 for these in a user name or password, elsewhere %40 for @"
-        )
     adapter = _ADAPTERS.get(scheme)
     try:
         if adapter is not None:
@@ -65,18 +56,21 @@ def connect(url: str, *, namespace: str = "default", max_metadata_values: int = 
     """Open the store that a URL names.
 
     ==================================  ====================================================================
-    ``sqlite:///conversations.db``      a local file, created on first use; ``?synchronous=full`` or ``normal``
+    ``sqlite:///conversations.db``      a local file, created on first use; ``?synchronous=full`` or ``normal``, ``?mode=ro``,
+                                        ``?immutable=1``, ``?journal_mode=delete``
     ``sqlite://``                       sqlite in memory
-    ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it
+    ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it, or ``postgres://``; ``?pool_size=`` and others: see
+                                        docs/stores.md
     ``redis://host``                    Redis with search; ``rediss://`` with TLS; ``?prefix=memory`` and others: `open_url`
     ``dynamodb://table``                Amazon DynamoDB; ``?region=...&endpoint=...``, see docs/dynamodb.md
     ``griptape+https://host``           Griptape Cloud, with the key in ``GT_CLOUD_API_KEY``; or ``griptape+http``
     ``memory://``                       Python objects: the reference, for tests
     ==================================  ====================================================================
 
-    Every URL takes ``?timeout=``, the number of seconds that one operation may take (default: 30). In the path of a file, write
-    ``%25`` for a percent sign and ``%3F`` for a question mark. Other packages add schemes by entry points of the group
-    ``memory.adapters``.
+    The scheme may be in capitals, and white space at the end of the URL is ignored. Every URL takes ``?timeout=``, the number of
+    seconds that one operation may take (default: 30). In the path of a file, write ``%25`` for a percent sign and ``%3F`` for a
+    question mark; ``~`` and ``$`` are refused, because they are not expanded. Other packages add schemes by entry points of the
+    group ``memory.adapters``.
 
     Args:
         url: the store's URL.

@@ -57,6 +57,11 @@ class Committed:
 Handler = Callable[[Committed], None]
 
 
+def _log_retry(error: PersistenceError) -> None:
+    level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING
+    _log.log(level, "retrying after %s: %s", type(error).__name__, str(error))  # a handler may keep its arguments
+
+
 @dataclass(slots=True)
 class _Shared:
     """State shared by a store and its other namespaces."""
@@ -64,6 +69,7 @@ class _Shared:
     repository: Repository
     max_metadata_values: int
     handlers: list[Handler] = field(default_factory=list)
+    on_retry: Callable[[PersistenceError], object] = _log_retry
     schema_checked: bool = False
     closed: bool = False
 
@@ -166,6 +172,7 @@ class Store:
             except PersistenceError as error:
                 if not error.retryable:
                     raise
+                self._shared.on_retry(error)
             sleep(delay)
         return self._run_once(work)
 
@@ -201,23 +208,29 @@ class Store:
         with within(self.repository.timeout):
             try:
                 return self.repository.commit(self._namespace, changes)
-            except CommitInDoubtError:
-                if (receipt := self._resolve_doubt(changes)) is not None:
+            except CommitInDoubtError as doubt:
+                if (receipt := self._resolve_doubt(changes, doubt)) is not None:
                     return receipt
                 raise
 
-    def _resolve_doubt(self, changes: ChangeSet) -> Receipt | None:
+    def _resolve_doubt(self, changes: ChangeSet, doubt: CommitInDoubtError) -> Receipt | None:
         """Commit again a change set that may be written; its token makes that safe. Return None if the deadline passes first."""
         for delay in _delays(_DOUBT_RETRIES):
             if delay >= remaining(inf):
-                return None
+                break
+            self._shared.on_retry(doubt)
             time.sleep(delay)
             try:
-                return self.repository.commit(self._namespace, changes)
-            except _NOT_WRITTEN:
+                receipt = self.repository.commit(self._namespace, changes)
+            except _NOT_WRITTEN as refusal:
+                _log.warning("the commit %s was refused when it was repeated: %s", changes.token, str(refusal))
                 raise
             except PersistenceError:
                 continue  # this error does not tell whether the first commit was written
+            else:
+                _log.warning("the commit %s is written", changes.token)
+                return receipt
+        _log.error("it is unknown whether the commit %s is written", changes.token)
         return None
 
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Receipt:

@@ -1,5 +1,6 @@
 """The entities that an application stores: conversations and their runs."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -52,6 +53,9 @@ class Conversation:
         """Return the conversation for a store's record; raise `CorruptRecordError` for values that no store writes."""
         check_record(record)
         metadata = decode_metadata(record.metadata, f"the metadata of conversation {record.id!r}")
+        if "\\u" in record.metadata:  # earlier versions escaped every character that is not ASCII
+            with suppress(ValueError):  # edited by hand: it could not be written again
+                record = record._replace(metadata=encode_metadata(metadata))
         conversation = cls(record.id, metadata, None if record.expires_at is None else to_datetime(record.expires_at))
         conversation.written(record)
         return conversation

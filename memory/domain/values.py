@@ -1,4 +1,4 @@
-"""The values that every store keeps exactly, and the JSON text they are stored as.
+"""The values that every store keeps exactly, and the JSON text they are stored as, in UTF-8.
 
 A value is JSON: ``None``, ``bool``, ``int``, finite ``float``, ``str``, ``list`` and ``dict`` with ``str`` keys, of exactly
 these types. Reading returns an equal value of the same type: ``1`` does not become ``1.0``, and ``2**70`` stays ``2**70``.
@@ -13,7 +13,6 @@ import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from json.encoder import encode_basestring_ascii
 from json.scanner import make_scanner
 from typing import Final, TypeAlias
 
@@ -39,8 +38,26 @@ FIRST_TIME: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 LAST_TIME: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 """The range of a `datetime`, years 1 to 9999, in microseconds since 1970."""
 
-compact: Final = json.JSONEncoder(separators=(",", ":")).encode
-"""Encode as ASCII JSON without spaces, without checks: only for strings and numbers of our own."""
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
+_write_ascii = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":")).encode
+
+
+def compact(value: object) -> str:
+    r"""Return JSON without spaces, in which only quotes, backslashes, control characters and lone surrogates are escaped.
+
+    Nothing is checked: a surrogate pair is decoded as one character. See `encode`.
+
+    >>> compact(["Grüße", "\ud83d"])
+    '["Grüße","\\ud83d"]'
+    """
+    text = _write(value)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return text
 
 
 def _refuse_constant(name: str) -> Json:
@@ -51,14 +68,13 @@ _loads = json.JSONDecoder(parse_constant=_refuse_constant).decode
 _scan: Callable[[str, int], tuple[Json, int]] = make_scanner(
     json.JSONDecoder(parse_constant=_refuse_constant)  # type: ignore[arg-type]  # typeshed takes it for another class
 )
-_dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
 def encode(value: Json, name: str) -> str:
-    """Return the text that a value is stored as: compact ASCII JSON, with the keys in their original order.
+    """Return the text that a value is stored as: `compact` JSON, with the keys in their original order.
 
     JSON would join a surrogate *pair* in a string (two code points) into one character. A document with such a string
-    therefore begins with a space, and each of its strings is encoded byte by byte; it is still valid JSON.
+    therefore begins with a space, and each of its strings is encoded byte by byte, in ASCII; it is still valid JSON.
 
     >>> encode({"customer": "ada", "priority": 3}, "metadata")
     '{"customer":"ada","priority":3}'
@@ -68,8 +84,8 @@ def encode(value: Json, name: str) -> str:
     memory.errors.InvalidValueError: metadata.seats[1] is nan: only finite numbers can be stored
     """
     if _check(value, name, MAX_DEPTH):
-        return " " + _dumps(_map_strings(value, _to_bytes))
-    return _dumps(value)
+        return " " + _write_ascii(_map_strings(value, _to_bytes))
+    return compact(value)
 
 
 def encode_parsed(value: Json, name: str) -> str:
@@ -77,13 +93,11 @@ def encode_parsed(value: Json, name: str) -> str:
 
     Such a value contains only JSON types, no cycle and no surrogate pair; only its numbers and its depth need a check.
     """
-    if isinstance(value, str):
-        return encode_basestring_ascii(value)
     try:
-        text = _dumps(value)
+        text = compact(value)
     except (ValueError, RecursionError):
         return encode(value, name)  # its error names the path
-    if len(text) <= 2 * MAX_DEPTH:
+    if len(text) <= 2 * MAX_DEPTH or isinstance(value, str):
         return text
     may_be_deep = text.count("[") + text.count("{") > MAX_DEPTH
     return encode(value, name) if may_be_deep or _LONG_INT.search(text) else text

@@ -65,7 +65,7 @@ def _resolved(change: Change, written: Written | None) -> Change:
 
 
 def dump(changes: ChangeSet) -> str:
-    r"""Return a change set as one line of JSON, ASCII only.
+    """Return a change set as one line of JSON.
 
     >>> dump(ChangeSet((Change("support-42", remove=True),), token="t", at=1))
     '["t",1,[["support-42",null,null,true,null,null,null,0,[],[],[]]]]'

@@ -8,7 +8,8 @@ LONG = "prefix " * 40  # more than 256 bytes
 
 # "\ud83d\ude00" is a surrogate pair as two code points: not the emoji.
 ODD_STRINGS = (
-    *("", " ", "\x00", "a\x00b", "\x00\xff\x01", "\uffff", "e\u0301", "\u00e9", "\u2028\ufeff"),
+    *("", " ", "\x00", "a\x00b", "\x00\xff\x01", "\uffff", "e\u0301", "\u00e9", "\u2028\ufeff", "\x7f\x85\r\n"),
+    *("Grüße an alle", "你好世界", "ƒ\x00世界"),
     *("\ud83d", "\udc00\ud83d", "\ud83d\ude00", "😀"),
     *("'; drop table runs; --", '"\\', "%_*?[a]", "null", "1", "a.b", "$x", "a/b:c"),
     *(LONG, LONG + "a", LONG + "b"),

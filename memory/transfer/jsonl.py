@@ -1,7 +1,6 @@
 """Conversations as lines of JSON: reading them and writing them."""
 
 import codecs
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import IO, Final, TypeAlias
@@ -11,7 +10,7 @@ from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.timestamps import format_timestamp, parse_microseconds
-from memory.domain.values import Json, check_id, decode, encode, encode_parsed, new_id, now
+from memory.domain.values import Json, check_id, compact, decode, encode, encode_parsed, new_id, now
 from memory.errors import InvalidValueError
 from memory.port.changes import ALL_RUNS, Change
 from memory.transfer.limits import DEFAULT_LIMITS, Limits
@@ -228,7 +227,7 @@ def _still_matches(criterion: Criterion | None, record: ConversationRecord) -> b
 
 def write_line(record: ConversationRecord, runs: Iterable[RunRecord], *, namespace: str) -> Iterator[str]:
     """Yield a conversation's line in pieces, with these runs."""
-    yield f'{{"namespace":{json.dumps(namespace)},{write_head(record)},"last_position":{record.last_position},"runs":['
+    yield f'{{"namespace":{compact(namespace)},{write_head(record)},"last_position":{record.last_position},"runs":['
     comma = ""
     for run in runs:
         yield comma + _write_run(run)
@@ -240,7 +239,7 @@ def write_head(record: ConversationRecord) -> str:
     """Return the members of a line's object that describe the conversation itself, without braces."""
     expiry = "" if record.expires_at is None else f',"expires_at":"{format_timestamp(record.expires_at)}"'
     return (
-        f'"id":{json.dumps(record.id)},"metadata":{record.metadata.lstrip(" ")}{_marker(metadata=record.metadata)},'
+        f'"id":{compact(record.id)},"metadata":{record.metadata.lstrip(" ")}{_marker(metadata=record.metadata)},'
         f'"version":{record.version},"created_at":"{format_timestamp(record.created_at)}",'
         f'"updated_at":"{format_timestamp(record.updated_at)}"{expiry}'
     )
@@ -248,7 +247,7 @@ def write_head(record: ConversationRecord) -> str:
 
 def _write_run(record: RunRecord) -> str:
     return (
-        f'{{"position":{record.position},"id":{json.dumps(record.id)},"created_at":"{format_timestamp(record.created_at)}",'
+        f'{{"position":{record.position},"id":{compact(record.id)},"created_at":"{format_timestamp(record.created_at)}",'
         f'"input":{record.input.lstrip(" ")},"output":{record.output.lstrip(" ")},'
         f'"metadata":{record.metadata.lstrip(" ")}'
         f"{_marker(input=record.input, output=record.output, metadata=record.metadata)}}}"
@@ -258,4 +257,4 @@ def _write_run(record: RunRecord) -> str:
 def _marker(**texts: str) -> str:
     """Name the texts that `memory.domain.values.encode` marked by a leading space, which a line does not keep."""
     names = sorted(name for name, text in texts.items() if text[0] == " ")
-    return f',"byte_strings":{json.dumps(names)}' if names else ""
+    return f',"byte_strings":{compact(names)}' if names else ""

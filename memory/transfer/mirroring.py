@@ -6,6 +6,7 @@ replica is not in the state that an entry was made for, the conversation is copi
 later entries for it are recognized as delivered.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -29,9 +30,11 @@ from memory.errors import (
 from memory.port.changes import Change, ChangeSet, ExpectedVersion
 from memory.port.outbox import Outbox, OutboxEntry, ReplicaLag
 from memory.port.repository import Progress, SchemaStatus, no_progress
-from memory.port.urls import is_temporary, sqlite_file
+from memory.port.urls import is_temporary, normalized, sqlite_file
 from memory.transfer import copy_conversation
 from memory.transfer.reading import get_record
+
+_log = logging.getLogger("memory")
 
 _AT_ONCE: Final = 100  # entries between two deletions from the outbox, each of which syncs the primary's disk
 _DOES_NOT_FIT = (
@@ -219,7 +222,7 @@ def _place(store: Store | str) -> object:
     if is_temporary(store):
         return object()
     file = sqlite_file(store)
-    return store if file is None else Path(file).resolve()
+    return normalized(store) if file is None else Path(file).resolve()
 
 
 @dataclass(slots=True)
@@ -245,6 +248,9 @@ class _Relay:
                 self._deliver(entry)
                 delivered.append(entry)
         except PersistenceError as error:
+            _log.warning(
+                "the delivery to the replica %r failed, and will be repeated: %s", self.done.replica, str(error)
+            )
             self.done.failure = _without_frames(error)
         outbox.remove(delivered)  # if this fails, they are delivered again
         self.done.delivered += len(delivered)
@@ -255,7 +261,8 @@ class _Relay:
         try:
             for changes in [entry.changes] if together else entry.changes.split():
                 replica.commit(_for(replica, changes))
-        except _DOES_NOT_FIT:
+        except _DOES_NOT_FIT as error:
+            _log.info("copying conversations to the replica %r: %s", self.done.replica, str(error))
             primary = self.primary.namespace(entry.namespace)
             for change in entry.changes.changes:
                 self.done.repaired += copy_conversation(primary, replica, change.id).outcome != "equal"

@@ -13,7 +13,7 @@ from memory.cli import transferring
 from memory.port.urls import sqlite_url
 from memory.testing.base import put, run
 from memory.transfer import jsonl
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, start
 from tests.test_transfer import fill_with_odd_things
 
 
@@ -39,6 +39,16 @@ def test_pipes(cli: Cli, pack: type[bytes]) -> None:
     assert [json.loads(line)["id"] for line in exported.out.splitlines()] == ["a", "b"]
     assert exported.err == "exported 2 conversations\n"
     assert cli("export", "-").out == exported.out
+
+
+def test_a_pipe_gets_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    with memory.connect("sqlite:///conversations.db") as store:
+        put(store, "é", {"n": "世界"}, run("Grüße 😀"))
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    for command in (["export"], ["show", "--json", "é"]):
+        written, _ = start(*command).communicate(timeout=60)
+        for text in ('"é"', '"世界"', '"Grüße 😀"'):
+            assert text in written.decode()
 
 
 def test_several_files_and_part_of_a_store(cli: Cli) -> None:

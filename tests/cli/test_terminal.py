@@ -52,12 +52,19 @@ def test_find_writes_json_on_demand() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["find"], ["show", "[red]a[/]"], ["find", "--json"], ["show", "--json", "[red]a[/]"]]
+    "arguments",
+    [["find"], ["show", "[red]a[/]"], ["find", "--json"], ["show", "--json", "[red]a[/]"]],
 )
 def test_no_text_of_others_commands_the_terminal(arguments: list[str]) -> None:
     written = on_terminal(*arguments)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", written)
     assert "[bold red]x[/] :smile:" in written
+
+
+def test_export_to_a_terminal_commands_it_no_more() -> None:
+    written = on_terminal("export", "-")  # with a bar, which does
+    assert "\\u202e \\u009b31m" in written
+    assert not re.search(r"[\x80-\x9f\u202e]", written)
 
 
 def test_show_on_a_terminal() -> None:

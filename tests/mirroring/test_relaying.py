@@ -307,7 +307,9 @@ class Choosy(InMemoryRepository):
         return super().commit(namespace, changes)
 
 
-def test_what_a_replica_cannot_keep_waits_and_stands_in_nobody_elses_way(primary: Store) -> None:
+def test_what_a_replica_cannot_keep_waits_and_stands_in_nobody_elses_way(
+    primary: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     choosy, other = Store(Choosy()), memory.connect("sqlite://")
     store = mirror(primary, choosy=choosy, other=other)
     put(store, "a")
@@ -315,6 +317,9 @@ def test_what_a_replica_cannot_keep_waits_and_stands_in_nobody_elses_way(primary
     put(store, "c")
     first, second = store.relay()
     assert (first.delivered, str(first.failure)) == (1, "conversation 'b' is too large for this store")
+    assert caplog.messages == [
+        "the delivery to the replica 'choosy' failed, and will be repeated: conversation 'b' is too large for this store"
+    ]
     assert (second.delivered, second.failure) == (3, None)
     assert [waiting.change_sets for waiting in store.lag().values()] == [2, 0]
     with store.begin() as uow:

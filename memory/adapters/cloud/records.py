@@ -1,6 +1,5 @@
 """What conversations and runs become in the service, and what the service's threads and messages are here."""
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,7 +21,7 @@ from memory.adapters.cloud.envelopes import (
 from memory.adapters.cloud.http import Fields, member, whole
 from memory.domain.entities import Run
 from memory.domain.records import ConversationRecord, RunRecord, decode_metadata
-from memory.domain.values import Json, decode, encode, first_id, to_datetime, to_microseconds
+from memory.domain.values import Json, compact, decode, encode, first_id, to_datetime, to_microseconds
 from memory.errors import CorruptRecordError, InvalidValueError
 
 Texts: TypeAlias = Literal["plain", "artifact"]
@@ -180,7 +179,7 @@ def _written_text(text: str, name: str, texts: Texts) -> tuple[str, str | None]:
     if texts == "plain":
         return value, None
     artifact: Fields = {"type": "TextArtifact", "id": name, "reference": None, "meta": {}, "name": name, "value": value}
-    return json.dumps(artifact), ARTIFACT
+    return compact(artifact), ARTIFACT
 
 
 def _read_value(text: str, form: str | None) -> Json:

@@ -214,13 +214,20 @@ def run_items(partition: str, incarnation: str, run: RunRecord) -> Iterator[Item
 
 def part_items(partition: str, whole: str, owner: str) -> tuple[Parts, list[Item]]:
     """Return the parts of a text, and their items, which say by its sort key to which item they belong."""
-    size = PART if whole.isascii() else PART // 4
-    texts = [whole[begin : begin + size] for begin in range(0, len(whole), size)]
+    texts = list(_pieces(whole.encode()))
     parts = Parts(new_id(), len(texts))
     return parts, [
         Item(key, {"text": text(each), "of": text(owner)})
         for key, each in zip(parts.places(partition), texts, strict=True)
     ]
+
+
+def _pieces(whole: bytes) -> Iterator[str]:
+    begin = 0
+    while begin < len(whole):
+        piece = whole[begin : begin + PART].decode(errors="ignore")  # leaves out the beginning of a character
+        yield piece
+        begin += len(piece.encode())
 
 
 @_readable

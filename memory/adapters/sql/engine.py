@@ -1,20 +1,61 @@
 """Engines: how sqlite and PostgreSQL are opened, and how a writing transaction begins."""
 
+import re
 import sqlite3
 import time
-from typing import Final, cast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
+from memory.adapters.sql.errors import NO_WAL
 from memory.errors import ConfigurationError
 from memory.port.deadlines import DEFAULT_TIMEOUT, remaining
-from memory.port.urls import options, seconds, sqlite_file
+from memory.port.urls import option, options, seconds, sqlite_file
 
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 _SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}
+_SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _whole(value: str) -> int:
+    """Return a number of digits only; `int` also takes signs, blanks and underscores."""
+    if not (value.isascii() and value.isdigit()):
+        raise ValueError(value)
+    return int(value)
+
+
+def _server_time(value: str) -> str:
+    """Return a time as PostgreSQL's settings have it: milliseconds, or with a unit."""
+    if not re.fullmatch(r"[0-9]+(us|ms|s|min|h|d)?", value):
+        raise ValueError(value)
+    return value
+
+
+_SQLITE: Final[dict[str, Callable[[str], Any]]] = {
+    "synchronous": lambda value: _SYNCHRONOUS[value.lower()],
+    "journal_mode": lambda value: {"wal": "WAL", "delete": "DELETE"}[value.lower()],
+    "mode": lambda value: {"ro": "ro"}[value],
+    "immutable": lambda value: _SWITCH[value.lower()],
+    "timeout": seconds,
+}
+_POOL: Final[dict[str, Callable[[str], Any]]] = {  # arguments of `create_engine`
+    "pool_size": _whole,
+    "max_overflow": _whole,
+    "pool_timeout": seconds,
+    "pool_recycle": _whole,
+    "pool_pre_ping": lambda value: _SWITCH[value.lower()],
+}
+_CONNECTION: Final[dict[str, Callable[[str], Any]]] = {  # arguments of `psycopg.connect`
+    "connect_timeout": _whole,
+    "prepare_threshold": lambda value: None if value.lower() == "none" else _whole(value),
+}
+_POSTGRESQL: Final = {**_POOL, **_CONNECTION, "statement_timeout": _server_time, "timeout": seconds}
+"""The options that are ours; libpq gets the others."""
 
 
 def open_engine(url: str) -> tuple[Engine, float]:
@@ -35,23 +76,27 @@ def open_engine(url: str) -> tuple[Engine, float]:
 
 
 def _open_postgresql(location: URL) -> tuple[Engine, float]:
-    given = location.query.get("timeout", DEFAULT_TIMEOUT)
-    try:
-        timeout = seconds(str(given))
-    except ValueError:
-        timeout = 0
-    if not timeout:  # raised here: no exception that quotes the URL hangs on it
-        raise ConfigurationError("the option timeout of the URL cannot have the value given")
+    given = {
+        name: option(name, str(location.query[name]), read)
+        for name, read in _POSTGRESQL.items()
+        if name in location.query
+    }
+    timeout = cast(float, given.get("timeout", DEFAULT_TIMEOUT))
+    connection = {name: given[name] for name in _CONNECTION if name in given}
+    if "statement_timeout" in given:
+        options_ = str(location.query.get("options", ""))
+        connection["options"] = f"{options_} -c statement_timeout={given['statement_timeout']}".lstrip()
+    pool: dict[str, Any] = {"pool_timeout": timeout, **{name: given[name] for name in _POOL if name in given}}
     # A URL without a driver means psycopg2 to SQLAlchemy 2.0, and psycopg from 2.1 on.
-    location = location.difference_update_query(["timeout"]).set(drivername="postgresql+psycopg")
-    return create_engine(location, pool_timeout=timeout, isolation_level="READ COMMITTED"), timeout
+    location = location.difference_update_query(list(_POSTGRESQL)).set(drivername="postgresql+psycopg")
+    return create_engine(location, connect_args=connection, isolation_level="READ COMMITTED", **pool), timeout
 
 
 def _open_sqlite(url: str) -> tuple[Engine, float]:
-    given = options(url, {"synchronous": lambda value: _SYNCHRONOUS[value.lower()], "timeout": seconds})
+    given = options(url, _SQLITE)
     timeout = cast(float, given.get("timeout", DEFAULT_TIMEOUT))
     location = make_url(url.partition("?")[0])
-    if location.host or url.partition("?")[0].endswith(":///"):
+    if location.host:
         raise ConfigurationError(
             "a sqlite URL is sqlite:///file.db, or sqlite:////absolute/path; sqlite:// alone is in memory"
         )
@@ -64,19 +109,32 @@ def _open_sqlite(url: str) -> tuple[Engine, float]:
         location = location.set(database=file)
         pool, arguments = {}, {"timeout": timeout}
     engine = create_engine(location, poolclass=QueuePool, connect_args=arguments, pool_timeout=timeout, **pool)
-    synchronous = given.get("synchronous", "FULL")
+    is_read_only = "mode" in given or bool(given.get("immutable"))
+    if is_read_only and file is not None:
+        event.listen(engine, "do_connect", _reading(Path(file), immutable=bool(given.get("immutable"))))
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: sqlite3.Connection, _: object) -> None:
         try:
             connection.execute(f"PRAGMA busy_timeout={timeout * 1000:.0f}")
-            _switch_to_wal(connection, remaining(timeout))
-            connection.execute(f"PRAGMA synchronous={synchronous}")
-        except sqlite3.Error:
+            if not is_read_only:
+                _set_journal_mode(connection, str(given.get("journal_mode", "WAL")), remaining(timeout))
+            connection.execute(f"PRAGMA synchronous={given.get('synchronous', 'FULL')}")
+        except BaseException:
             connection.close()  # the pool has not taken it over yet
             raise
 
     return engine, timeout
+
+
+def _reading(file: Path, *, immutable: bool) -> Callable[..., None]:
+    """Return a listener that has the file opened read-only; the engine's URL keeps its plain name."""
+    uri = f"{file.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
+
+    def open_read_only(_: object, __: object, arguments: list[Any], named: dict[str, Any]) -> None:
+        arguments[0], named["uri"] = uri, True
+
+    return open_read_only
 
 
 def check_driver(name: str) -> None:
@@ -85,17 +143,19 @@ def check_driver(name: str) -> None:
         raise ConfigurationError(f"there is no support for {name}, only for sqlite:// and postgresql+psycopg://")
 
 
-def _switch_to_wal(connection: sqlite3.Connection, seconds: float) -> None:
-    """Have the file keep a write-ahead log. When several open a new one at once, sqlite refuses some of them without waiting."""
+def _set_journal_mode(connection: sqlite3.Connection, mode: str, seconds: float) -> None:
+    """Set the journal of a file. When several open a new one at once, sqlite refuses some of them without waiting."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            (found,) = connection.execute(f"PRAGMA journal_mode={mode}").fetchone()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.002)
         else:
+            if found.upper() not in (mode, "MEMORY"):
+                raise ConfigurationError(NO_WAL)
             return
 
 

@@ -1,5 +1,6 @@
 """What the errors of sqlite and PostgreSQL mean: the one place where they become ours, by their codes."""
 
+import logging
 import sqlite3
 from typing import Any, Final, NoReturn, Protocol
 
@@ -19,6 +20,8 @@ from memory.errors import (
 )
 from memory.port.deadlines import remaining
 
+_log = logging.getLogger("memory")
+
 
 class ConnectionLostError(StoreUnavailableError):
     """The connection broke before the transaction was committed; another one may be whole."""
@@ -35,6 +38,7 @@ class TakenError(AlreadyExistsError):
 
 
 _NOT_WRITTEN: Final = "; nothing was written"
+NO_WAL: Final = "WAL needs shared memory, which network file systems do not have: add ?journal_mode=delete to the URL"
 _SCHEMA: Final = "run `memory migrate`, or call store.migrate()"
 _UNFORESEEN: Final = (PersistenceError, f"the database refused the work{_NOT_WRITTEN}")
 
@@ -45,11 +49,23 @@ _SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
     sqlite3.SQLITE_LOCKED: (StoreUnavailableError, "the database is locked; nothing was written"),
     sqlite3.SQLITE_FULL: (StoreUnavailableError, "the disk is full; nothing was written"),
     sqlite3.SQLITE_IOERR: (StoreUnavailableError, "the disk could not be read or written; nothing was written"),
-    sqlite3.SQLITE_READONLY: (ConfigurationError, "the database, or its directory, is read-only"),
+    **dict.fromkeys(
+        [
+            sqlite3.SQLITE_IOERR_SHMOPEN,
+            sqlite3.SQLITE_IOERR_SHMSIZE,
+            sqlite3.SQLITE_IOERR_SHMLOCK,
+            sqlite3.SQLITE_IOERR_SHMMAP,
+        ],
+        (ConfigurationError, NO_WAL),
+    ),
+    sqlite3.SQLITE_READONLY: (
+        ConfigurationError,
+        "the database, or its directory, is read-only: ?mode=ro reads it, ?immutable=1 also in a directory that is read-only",
+    ),
     sqlite3.SQLITE_READONLY_DBMOVED: (FileGoneError, FileGoneError.what),
     sqlite3.SQLITE_CANTOPEN: (
         ConfigurationError,
-        "the file cannot be opened or made: check its directory and permissions",
+        "the file cannot be opened or made: check its directory and permissions (?immutable=1 reads it in a read-only directory)",
     ),
     sqlite3.SQLITE_PERM: (ConfigurationError, "the file may not be read or written: check its permissions"),
     sqlite3.SQLITE_NOTADB: (ConfigurationError, "the file is not a sqlite database"),
@@ -134,6 +150,7 @@ def _ours(
     kind: type[PersistenceError]
     if connection is not None and is_disconnect(error, dialect, connection):
         connection.invalidate()
+        _log.warning("%s: the connection was lost", where)
         kind, what = ConnectionLostError, "the connection was lost; nothing was written"
         if getattr(error, "sqlstate", None) == _READ_ONLY:
             what = _POSTGRESQL[_READ_ONLY][1]

@@ -7,13 +7,14 @@ from sqlalchemy import Connection, column, inspect, select, table
 
 from memory.adapters.sql.engine import begin_writing
 from memory.adapters.sql.tables import HEAD, VERSION_TABLE
-from memory.errors import SchemaError
+from memory.errors import ConfigurationError, SchemaError
 from memory.port.forking import FreshLock
 from memory.port.repository import SchemaStatus
 
 _IN_THIS_PROCESS: Final = FreshLock()  # Alembic's context is one for the whole process
 _PACKAGE: Final = Path(__file__).parents[2]
 _IN_POSTGRESQL: Final = 0x6D656D6F7279  # "memory": the key of the advisory lock
+_ENCODINGS: Final = ("UTF8", "SQL_ASCII")  # the latter takes every text as it comes
 
 
 def status(connection: Connection) -> SchemaStatus:
@@ -45,9 +46,20 @@ def migrate(connection: Connection, revision: str = "head") -> None:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_IN_POSTGRESQL})")
         try:
             down = revision == "base" or (revision != "head" and (status(connection).current or "") > revision)
+            if not down and connection.dialect.name == "postgresql":
+                _check_encoding(connection)
             (command.downgrade if down else command.upgrade)(config, revision)
         except CommandError as error:
             raise SchemaError(f"{status(connection).advice()} ({error})") from error
+
+
+def _check_encoding(connection: Connection) -> None:
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding not in _ENCODINGS:
+        raise ConfigurationError(
+            f"the encoding of the database is {encoding}, which does not have every character: use a database that was "
+            "created with ENCODING 'UTF8'"
+        )
 
 
 def _scripts() -> Path:

@@ -18,7 +18,7 @@ from memory.core.connect import connect
 from memory.core.store import Store
 from memory.domain.values import check_id, new_id
 from memory.errors import ConfigurationError, InvalidValueError
-from memory.port.urls import redact
+from memory.port.urls import normalized, redact
 
 if TYPE_CHECKING:
     import boto3
@@ -103,7 +103,7 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     def _open(self) -> Store:
         if isinstance(self._given, Store):
             return self._given if self.namespace is None else self._given.namespace(self.namespace)
-        url = self._given or _with_secrets(self.url)
+        url = normalized(self._given or _with_secrets(self.url))
         store = connect(url, namespace=self.namespace or "default")
         self._owned, self._given, self.url = True, None, url
         return store
@@ -251,6 +251,6 @@ def _with_secrets(url: str | None) -> str:
     if not given:
         what = "no store was given" if url is None else f"{url} has no password"
         raise ConfigurationError(f"{what}: pass store=, or set {URL_VARIABLE} to the store's URL")
-    if url is not None and redact(given) != url:
+    if url is not None and redact(normalized(given)) != url:
         raise ConfigurationError(f"{url} has no password, and {URL_VARIABLE} names another store: {redact(given)}")
     return given

@@ -2,22 +2,30 @@
 
 import gc
 import os
+import pwd
+import shutil
 import sqlite3
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import ref
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 import memory
 from memory import ConfigurationError, Conversation, Run, Store, StoreUnavailableError, UnsupportedError
 from memory.adapters.sql import SqlRepository
+from memory.port.urls import sqlite_url as sqlite_url_of
 from tests.adapters.sql.checking import assert_consistent
 from tests.adapters.sql.test_joining import with_begin
 from tests.adapters.sql.test_races import add_shared, append, assert_all_there, at_once
+from tests.servers import postgres
 
 ENGINES = [
     pytest.param(create_engine, "sqlite_url", id="sqlite-default"),
@@ -261,3 +269,197 @@ def test_a_database_in_memory_for_each_thread_is_refused_by_name() -> None:
 def test_close_may_be_called_twice(store: Store) -> None:
     store.repository.close()
     store.repository.close()
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Run the block without root's rights, which permissions of files do not bind."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    """A store that may only be read, in a directory in which nothing may be made."""
+    folder = Path(tempfile.mkdtemp())
+    file = folder / "my chats?.db"
+    with memory.connect(sqlite_url_of(file)) as store:
+        add_shared(store)
+    assert [each.name for each in folder.iterdir()] == [file.name]
+    file.chmod(0o444)
+    folder.chmod(0o555)
+    try:
+        yield file
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("option", ["immutable=1", "mode=ro&immutable=true"])
+def test_a_file_that_may_only_be_read_is_read(read_only: Path, option: str) -> None:
+    with as_nobody():
+        for too_little in ("", "?mode=ro"):  # in WAL mode a reader makes files too
+            with (
+                memory.connect(sqlite_url_of(read_only) + too_little) as store,
+                pytest.raises(ConfigurationError, match=r"\?immutable=1"),
+            ):
+                store.begin().conversations.get("shared")
+        with memory.connect(f"{sqlite_url_of(read_only)}?{option}") as store:
+            assert store.begin().conversations.get("shared").id == "shared"
+            assert store.schema_status().is_current
+            with pytest.raises(ConfigurationError, match="read-only"), store.begin() as uow:
+                uow.runs.append("shared", Run(1, 1))
+    assert [each.name for each in read_only.parent.iterdir()] == [read_only.name]
+
+
+def test_mode_ro_reads_a_file_that_others_write(sqlite_url: str, tmp_path: Path) -> None:
+    with memory.connect(sqlite_url) as writer, memory.connect(f"{sqlite_url}?mode=ro") as reader:
+        with pytest.raises(ConfigurationError, match="cannot be opened"):
+            reader.begin()
+        assert list(tmp_path.iterdir()) == []
+        add_shared(writer)
+        append(writer, "a", 3)
+        assert_all_there(reader, 3)
+        append(writer, "b", 3)
+        assert_all_there(reader, 6)
+        with pytest.raises(ConfigurationError, match="read-only"):
+            append(reader, "c", 1)
+        assert reader.migrate().is_current  # nothing to do
+
+
+def test_journal_mode_delete_needs_no_shared_memory(sqlite_url: str, tmp_path: Path) -> None:
+    with memory.connect(sqlite_url) as store:
+        add_shared(store)
+    with memory.connect(f"{sqlite_url}?journal_mode=delete&timeout=20") as store:
+        at_once(*[lambda name=f"thread{n}": append(store, name, 5) for n in range(4)])
+        assert_all_there(store, 20)
+        assert [file.name for file in tmp_path.iterdir()] == ["conversations.db"]
+        assert isinstance(store.repository, SqlRepository)
+        with store.repository.engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "delete"
+
+
+class WithoutSharedMemory(sqlite3.Connection):
+    """As on a network file system: sqlite's own file system of this name has none."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(f"{Path(name).as_uri()}?vfs=unix-dotfile", **{**options, "uri": True})
+
+
+class FailsToMap(sqlite3.Connection):
+    """As where shared memory can be made, but not mapped."""
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql == "PRAGMA journal_mode=WAL":
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMMAP
+            raise error
+        return super().execute(sql, *arguments)
+
+
+@pytest.mark.parametrize("factory", [WithoutSharedMemory, FailsToMap])
+def test_where_wal_cannot_be_had_the_error_says_what_to_write(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, factory: type[sqlite3.Connection]
+) -> None:
+    monkeypatch.setattr("sqlite3.dbapi2.connect", factory)
+    with memory.connect(sqlite_url) as store, pytest.raises(ConfigurationError, match=r"add \?journal_mode=delete"):
+        add_shared(store)
+    with memory.connect(f"{sqlite_url}?journal_mode=delete") as store:
+        add_shared(store)
+        append(store, "a", 3)
+        assert_all_there(store, 3)
+
+
+@pytest.mark.parametrize("option", ["mode=rw", "immutable=maybe", "journal_mode=off"])
+def test_other_options_of_sqlite_are_refused_by_name(option: str) -> None:
+    with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
+        memory.connect(f"sqlite:///x.db?{option}")
+
+
+@pytest.mark.needs("postgres")
+def test_the_pool_of_postgresql_is_set_in_the_url(postgres_url: str) -> None:
+    url = f"{postgres_url}?pool_size=1&max_overflow=0&pool_timeout=0.2&pool_recycle=60&pool_pre_ping=true"
+    with memory.connect(url) as store:
+        store.migrate()
+        assert isinstance(store.repository, SqlRepository)
+        pool = store.repository.engine.pool
+        assert isinstance(pool, QueuePool)
+        assert (pool.size(), pool._max_overflow, pool._recycle, pool._pre_ping) == (1, 0, 60, True)
+        with store.repository.engine.connect(), pytest.raises(StoreUnavailableError, match="no connection was free"):
+            store.begin().conversations.count()
+
+
+@pytest.mark.needs("postgres")
+def test_a_connection_to_postgresql_is_set_in_the_url(postgres_url: str) -> None:
+    options = "connect_timeout=7&prepare_threshold=none&statement_timeout=300ms&options=-c%20work_mem%3D8MB"
+    with memory.connect(f"{postgres_url}?{options}&application_name=chats&timeout=20") as store:
+        store.migrate()
+        assert isinstance(store.repository, SqlRepository)
+        with store.repository.engine.connect() as connection:
+            for setting, value in {
+                "statement_timeout": "300ms",
+                "work_mem": "8MB",
+                "application_name": "chats",
+            }.items():
+                assert connection.exec_driver_sql(f"SHOW {setting}").scalar() == value
+            driver: Any = connection.connection.driver_connection
+            assert driver.prepare_threshold is None
+            assert driver.info.get_parameters()["connect_timeout"] == "7"
+            with pytest.raises(OperationalError, match="statement timeout"):
+                connection.exec_driver_sql("SELECT pg_sleep(5)")
+    with memory.connect(f"{postgres_url}?prepare_threshold=3") as store:
+        assert isinstance(store.repository, SqlRepository)
+        with store.repository.engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver.prepare_threshold == 3
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("pool_size=many", "max_overflow=-1", "pool_timeout=0", "pool_recycle=1h", "pool_pre_ping=maybe"),
+        *(
+            "connect_timeout=soon",
+            "statement_timeout=1 fortnight",
+            "statement_timeout=5 -c work_mem=1",
+            "prepare_threshold=off",
+        ),
+        "pool_size=1&pool_size=2",
+    ],
+)
+def test_an_option_of_postgresql_that_makes_no_sense_is_refused_by_name(option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"the value of the option {option.partition('=')[0]}"):
+        memory.connect(f"postgresql://host/db?{option}")
+
+
+@pytest.mark.needs("postgres")
+def test_an_option_that_nobody_knows_is_refused_by_name(postgres_url: str) -> None:
+    with (
+        memory.connect(f"{postgres_url}?pgbouncer=true") as store,
+        pytest.raises(ConfigurationError, match="pgbouncer"),
+    ):
+        store.schema_status()
+
+
+@pytest.mark.needs("postgres")
+def test_a_lost_connection_is_logged_without_a_password(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    url = make_url(postgres_url).set(password="s3cret").render_as_string(hide_password=False)
+    with memory.connect(url) as store, postgres.connect(postgres_url) as other:
+        store.migrate()
+        add_shared(store)
+        other.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        append(store, "a", 1)
+        assert_all_there(store, 1)
+        logged = [record.getMessage() for record in caplog.records if record.name == "memory"]
+        assert set(logged) == {f"{store.repository!r}: the connection was lost"}
+        assert "s3cret" not in caplog.text
+    other.close()

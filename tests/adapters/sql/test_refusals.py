@@ -13,7 +13,6 @@ from memory import (
     ConfigurationError,
     Conversation,
     InvalidValueError,
-    PersistenceError,
     Run,
     Store,
     StoreUnavailableError,
@@ -154,40 +153,53 @@ def test_a_migration_sees_what_another_one_made_while_it_waited(postgres_url: st
     assert failures == []
 
 
-@pytest.fixture(params=["SQL_ASCII", "LATIN1"])
-def in_encoding(request: pytest.FixtureRequest, postgres_server: Server) -> Iterator[tuple[str, str]]:
-    name = f"memory_test_in_{request.param.lower()}"
-    with postgres.connect(postgres_server.url) as connection:
-        connection.execute(f"CREATE DATABASE {name} ENCODING '{request.param}' LOCALE 'C' TEMPLATE template0")
+@contextmanager
+def database_in(encoding: str, server: Server) -> Iterator[str]:
+    name = f"memory_test_in_{encoding.lower()}"
+    with postgres.connect(server.url) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
         try:
-            yield changed(postgres_server.url, database=name), request.param
+            yield changed(server.url, database=name)
         finally:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.mark.needs("postgres")
 @pytest.mark.parametrize("own", [False, True])
-def test_a_database_in_another_encoding_keeps_what_it_can(in_encoding: tuple[str, str], *, own: bool) -> None:
-    url, encoding = in_encoding
-    engine = create_engine(url)
-    store = Store(SqlRepository(engine)) if own else memory.connect(url)
-    store.migrate()
-    for id in ("plain", "éß"):
+def test_a_database_in_sql_ascii_keeps_every_text(postgres_server: Server, *, own: bool) -> None:
+    with database_in("SQL_ASCII", postgres_server) as url:
+        engine = create_engine(url)
+        store = Store(SqlRepository(engine)) if own else memory.connect(url)
+        store.migrate()
         with store.begin() as uow:
-            uow.conversations.add(Conversation(id, metadata={"ж": "\N{GRINNING FACE}"}))
-            uow.runs.append(id, Run("ж", "ж"))
+            uow.conversations.add(Conversation("ж", metadata={"ж": "\N{GRINNING FACE}"}))
+            uow.runs.append("ж", Run("ж", "ж"))
         with store.begin() as uow:
-            assert uow.conversations.get(id).metadata == {"ж": "\N{GRINNING FACE}"}
-            assert uow.runs.last(id, 1)[0].input == "ж"
-            assert uow.conversations.count(memory.where("ж") == "\N{GRINNING FACE}") >= 1
-    beyond = Conversation("ж")
-    if encoding == "LATIN1":
-        with pytest.raises(InvalidValueError, match="encoding"), store.begin() as uow:
-            uow.conversations.add(beyond)
-        with pytest.raises(PersistenceError):
-            store.begin().conversations.get("ж")
-    else:
+            assert uow.conversations.get("ж").metadata == {"ж": "\N{GRINNING FACE}"}
+            assert uow.runs.last("ж", 1)[0].input == "ж"
+            assert uow.conversations.count(memory.where("ж") == "\N{GRINNING FACE}") == 1
+        store.close()
+        engine.dispose()
+
+
+def test_a_database_whose_encoding_has_not_every_character_is_refused(postgres_server: Server) -> None:
+    with database_in("LATIN1", postgres_server) as url, memory.connect(url) as store:
+        with pytest.raises(ConfigurationError, match="LATIN1"):
+            store.migrate()
+        assert store.schema_status().current is None
+
+
+def test_a_store_that_was_made_in_another_encoding_refuses_what_it_cannot_keep(
+    postgres_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database_in("LATIN1", postgres_server) as url, memory.connect(url) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "_ENCODINGS", ("LATIN1",))
+            store.migrate()
         with store.begin() as uow:
-            uow.conversations.add(beyond)
-        assert store.begin().conversations.get("ж").id == "ж"
-    store.close()
-    engine.dispose()
+            uow.conversations.add(Conversation("é", metadata={"é": "ß"}))
+            uow.runs.append("é", Run("é", "ß"))
+        for beyond in ("ж", "\N{GRINNING FACE}"):
+            with pytest.raises(InvalidValueError, match="encoding"), store.begin() as uow:
+                uow.runs.append("é", Run(beyond, ""))
+        assert [run.input for run in store.begin().runs.list("é")] == ["é"]
