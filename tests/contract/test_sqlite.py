@@ -21,7 +21,7 @@ class TestSqliteFile(RepositoryContract):
 
 
 class TestSqliteInMemory(RepositoryContract):
-    examples = rounds(50)
+    examples = rounds(10)  # the SQL is that of a file; its connections are others
 
     @pytest.fixture
     def repository(self) -> Iterator[Repository]:
