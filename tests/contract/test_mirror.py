@@ -5,7 +5,6 @@ all the same.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -23,13 +22,18 @@ from tests.servers import Server, postgres
 from tests.servers.redis import fresh_prefix
 
 
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with memory.connect(f"sqlite:///{tmp_path_factory.mktemp('contract')}/primary.db") as store:
+        yield store
+
+
 class _Mirrored(Contract):
     examples = rounds(25)  # each is written three times
 
     @pytest.fixture
-    def primary(self, tmp_path: Path) -> Iterator[Store]:
-        with memory.connect(f"sqlite:///{tmp_path}/primary.db") as store:
-            yield store
+    def primary(self, sqlite: Store) -> Store:
+        return sqlite
 
     @pytest.fixture
     def replica(self) -> Iterator[Store]:
