@@ -1,11 +1,14 @@
 """The servers as fixtures, each started when the first test asks for it, and the option that leaves some out."""
 
+import functools
+import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 import pytest
+from botocore.loaders import create_loader
 from hypothesis import HealthCheck, settings
 
 from memory.transfer import batching
@@ -44,6 +47,13 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal_, signal.default_int_handler)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """With ``-n auto``, start three workers for two cores: a worker often waits, for a server or for a deadline."""
+    cores = yield
+    return cores + cores // 2
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """With several workers, start the servers here, once: the workers inherit an environment that names them.
 
@@ -71,6 +81,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_collection_finish() -> None:
+    """Keep what stays until the end out of the garbage collector's rounds: each would visit a third of a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -114,6 +130,8 @@ def dynamodb_server(request: pytest.FixtureRequest) -> Iterator[Server]:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             environment.setenv(name, os.environ.get(name, "test"))
         environment.setenv("AWS_DEFAULT_REGION", os.environ.get("AWS_DEFAULT_REGION", "eu-central-1"))
+        # A boto3 Session parses botocore's model of DynamoDB, which takes longer than most tests that open a store.
+        environment.setattr("botocore.session.create_loader", functools.cache(create_loader))
         yield from _running(request, "dynamodb", dynamodb.start)
 
 

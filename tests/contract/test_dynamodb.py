@@ -48,6 +48,8 @@ class TestDynamoDbInShards(Planning, Times, Pages, Namespaces, Expiry, Queries, 
     """
 
     examples = rounds(10)
+    # All pairs of values: they are compared in each shard as without shards, or by Python.
+    test_equality = test_comparison_of_numbers = test_comparison_of_strings = None  # type: ignore[assignment]
 
     @pytest.fixture
     def repository(self, sharded: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:

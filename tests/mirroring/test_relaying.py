@@ -381,7 +381,7 @@ def test_killed_at_any_instant_a_relay_leaves_nothing_that_the_next_does_not_men
         enough = written() + random_.randrange(300)
         while written() < enough and relay.poll() is None:
             with suppress(subprocess.TimeoutExpired):
-                relay.wait(0.001)  # leaves the processor to the relay
+                relay.wait(0.005)  # leaves the processor to the relay
         relay.kill()
         relay.communicate()
         kills += 1
