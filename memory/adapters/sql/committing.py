@@ -28,7 +28,7 @@ _SHARDS: Final = 16
 class Writer:
     """Writes change sets on one connection. Rows of runs and of index entries are gathered and written together.
 
-    If ``careful``, it looks before it creates a conversation.
+    If ``careful``, it reads before it creates a conversation.
     """
 
     connection: Connection
@@ -41,7 +41,7 @@ class Writer:
     _counts: Counter[int] = field(default_factory=Counter)
 
     def write(self, changes: ChangeSet) -> Receipt:
-        """Write everything, the receipt last: its token is what a second commit of the same change set stumbles over."""
+        """Write everything, and the receipt last. Its token is unique, so that a second commit of the same change set fails."""
         receipt = self._append_one(changes)
         if receipt is None:
             at = changes.at
@@ -94,7 +94,7 @@ class Writer:
         statements.execute_many(self.connection, statement, rows)
 
     def _append_one(self, changes: ChangeSet) -> Receipt | None:
-        """Append one run and write the receipt by one statement, where a database can, and nothing else is to be written."""
+        """Append one run and write the receipt in one statement; None if the database or the change set does not allow it."""
         change = changes.changes[0] if len(changes.changes) == 1 else None
         if change is None or not change.only_appends or len(change.append) > 1:
             return None
@@ -124,7 +124,7 @@ class Writer:
         }
 
     def _append(self, change: Change, at: int) -> Written | None:
-        """Append in one update and one insert, where nothing else is wanted; None where that is not all, or did not go."""
+        """Append by one update and one insert; None if the change does more, or if there is no conversation."""
         if not change.only_appends:
             return None
         row = self._execute(statements.APPEND, **self._appended(change, at)).first()
@@ -135,20 +135,20 @@ class Writer:
         return Written(version, str(key), run_count, last_position)
 
     def _apply(self, change: Change, at: int) -> Written | None:
-        """Do all that a change says to one conversation, after locking it."""
+        """Lock one conversation, and apply all of a change to it."""
         if change.only_creates and change.create is not None and not self.careful:
             check_preconditions(change, None)
             return self._create(change, change.create)
         row = self._execute(statements.LOCK, in_namespace=self.namespace, with_id=change.id).first()
         if row is None and change.create is None:
-            # PostgreSQL: a statement that waited for one that was removed does not see what was made in its place; the next does.
+            # PostgreSQL: a statement that waited for a removed row does not see the row created in its place; the next one does.
             row = self._execute(statements.LOCK, in_namespace=self.namespace, with_id=change.id).first()
         stored = None if row is None else record_of(row)
         if stored is not None:
             check_record(stored)
         present = None if stored is None or stored.is_expired(self.now) else stored
         check_preconditions(change, present)
-        if stored is not None and (change.remove or change.create):  # an expired one makes way too
+        if stored is not None and (change.remove or change.create):  # an expired one is replaced too
             self._remove(int(stored.incarnation))
         if change.create is not None:
             return self._create(change, change.create)
@@ -203,7 +203,7 @@ class Writer:
 
 
 def _checked(change: Change, row: Sequence[Any]) -> Sequence[Any]:
-    """Return the row of an append, unless its numbers cannot be."""
+    """Return the row of an append; raise `CorruptRecordError` if its numbers are impossible."""
     _, _, run_count, last_position = row
     if not (
         type(run_count) is type(last_position) is int and len(change.append) <= run_count <= last_position <= LARGEST

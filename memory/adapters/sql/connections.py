@@ -1,4 +1,4 @@
-"""The driver's connections of an engine: what is done to each once, who uses them, and what becomes of them at a fork."""
+"""The connections of an engine: how each is prepared, which one is kept between operations, and how they survive a fork."""
 
 import os
 import sqlite3
@@ -19,35 +19,36 @@ from memory.port.deadlines import remaining
 from memory.port.forking import ForkAware, watch
 
 _STEPS: Final = 100_000
-"""Instructions of sqlite's machine between two looks at the clock: some milliseconds. An append takes less than a hundredth."""
+"""Instructions of sqlite's virtual machine between two checks of the deadline: some milliseconds. An append takes a thousand."""
 
-_FILE, _READY = "memory_file", "memory_ready"  # in the `info` of a connection
+_FILE, _READY = "memory_file", "memory_ready"  # keys in the `info` of a connection
 
-# Each engine has a dialect of its own, and shares it with what its options make.
+# An engine has its own dialect, and shares it with the engines that `execution_options` makes from it.
 _listening: Final[WeakSet[Dialect]] = WeakSet()
-_opened: Final[WeakSet[Dialect]] = WeakSet()  # of sqlite's, those whose file was there
+_opened: Final[WeakSet[Dialect]] = WeakSet()  # sqlite: their file was opened before
 _left_open: Final[set[str]] = set()
-"""Files that the parent of this process had open at the fork."""
+"""Files that the parent process had open when it forked this process."""
 _held: Final[set[str]] = set()  # files that stay open between operations
-_of_the_parent: Final[list[Pool]] = []  # never closed here: sqlite would remove the log that the parent writes to
+_of_the_parent: Final[list[Pool]] = []  # kept forever: to close them would remove the log that the parent writes to
 
 
 class File(NamedTuple):
-    """A sqlite file, and which one of that name."""
+    """A sqlite file, identified by its device and inode: another file may take its name."""
 
     path: str
     identity: tuple[int, int] | None
 
 
 class Connections(ForkAware):
-    """An engine's connections of the driver, each for one user at a time.
+    """Lends the connections of an engine to one operation at a time.
 
-    Of a sqlite file opened here the one that was used last is kept: to bring it to the pool and back costs a sixth of an append.
-    It is one for reading and writing, because what another connection writes empties the cache of this one.
+    If the engine was made for a sqlite file here, the connection that was used last is kept outside the pool: to check it in and
+    out would take a sixth of an append's time. Reads and writes share it, because a write on another connection would empty its
+    cache.
 
-    At a fork every process goes on with connections of its own. PostgreSQL's stay the parent's. sqlite keeps a table of the
-    locks that the process has, which the child inherits and the kernel's locks it does not: a child of a process that has
-    the file open loses commits. So a fork waits for the operations of other threads, and closes the file.
+    After a fork, each process uses its own connections; those of PostgreSQL remain the parent's. sqlite records the locks of a
+    process in memory, which the child inherits without the kernel's locks: if the file were open, the child would lose commits.
+    A fork therefore waits for the operations of other threads, and closes the file.
     """
 
     def __init__(self, engine: Engine, timeout: float, *, keeps: bool) -> None:
@@ -74,16 +75,16 @@ class Connections(ForkAware):
         watch(self)
 
     def enter(self) -> bool:
-        """Begin an operation, after a fork that is going on; return whether `leave` is to end it (it is not part of another)."""
+        """Begin an operation, once no fork is in progress; return whether it is the outermost of its thread, and needs `leave`."""
         me = get_ident()
         if me in self._inside:
             return False
-        self._inside.add(me)  # before the look at the gate: who closes it looks here afterwards
+        self._inside.add(me)  # before the gate is read, because a fork closes the gate before it reads this set
         while (gate := self._gate) is not None and self._forker != me:
             self._inside.discard(me)
             gate.wait(remaining(self._timeout))
             if remaining(1) <= 0:
-                raise StoreUnavailableError(f"{self._engine.url}: the process forked for too long; nothing was written")
+                raise StoreUnavailableError(f"{self._engine.url}: a fork took too long; nothing was written")
             self._inside.add(me)
         if self._is_for_one_thread:
             self._thread = self._thread or me
@@ -110,7 +111,9 @@ class Connections(ForkAware):
                 self._kept.append(connection)
             else:
                 connection.close()
-        except BaseException:  # a signal handler's: a connection that only the collector finds would keep sqlite's lock
+        except (
+            BaseException
+        ):  # of a signal handler: until the garbage collector ran, the connection would keep sqlite's lock
             connection.invalidate()
             raise
 
@@ -119,7 +122,7 @@ class Connections(ForkAware):
             self._kept.pop().close()
 
     def close_idle(self) -> None:
-        """Close what nobody uses. A pool that is no queue does not know which of its connections are used."""
+        """Close the idle connections. Only a `QueuePool` knows which ones are idle."""
         self.close()
         if isinstance(self._engine.pool, QueuePool):
             self._engine.dispose()
@@ -146,7 +149,7 @@ class Connections(ForkAware):
         self._inside &= {get_ident()}
         _left_open.update(_held)
         if self._is_sqlite and self._file is None:
-            return  # the connection is the database, of which the child has a copy
+            return  # a database in memory: the child has its own copy
         pool = self._engine.pool
         if self._file is not None and (self._leaves_open or _is_used(pool, idle_too=True)):
             _left_open.add(os.path.realpath(self._file))
@@ -161,7 +164,7 @@ _IN_MEMORY: Final = (
 
 
 def file_of(url: URL) -> str | None:
-    """Return the path of the file that a URL of sqlite's names; None for a database in memory."""
+    """Return the path of the file in a sqlite URL; None for a database in memory."""
     name = url.database or ""
     if name in ("", ":memory:") or name.startswith("file::memory:") or url.query.get("mode") == "memory":
         return None
@@ -170,7 +173,7 @@ def file_of(url: URL) -> str | None:
 
 @contextmanager
 def holding(path: str) -> Iterator[None]:
-    """Note a file of sqlite's that stays open between operations; raise `ConfigurationError` after a fork while it was open."""
+    """Record a sqlite file that stays open between operations. Raise `ConfigurationError` if it was open during a fork."""
     path = os.path.realpath(path)
     _check_not_left_open(path)
     _held.add(path)
@@ -189,7 +192,7 @@ def _is_used(pool: Pool, *, idle_too: bool = False) -> bool:
 def _check_not_left_open(path: str) -> None:
     if path in _left_open:
         raise ConfigurationError(
-            f"{path} was in use when the process forked, and sqlite would lose commits of one that uses it from there on: "
+            f"{path} was in use when the process forked, and sqlite would lose commits of a process that continues to use it: "
             "end transactions and relays before the fork, or start processes by multiprocessing's 'spawn'"
         )
 
@@ -204,7 +207,7 @@ def _connecting(dialect: Dialect, _: object, arguments: list[Any], options: dict
         _check_not_left_open(path)
         if dialect in _opened and _identity(path) is None:
             raise ConfigurationError(
-                f"{path} was deleted while it was open, and is not made anew: bring it back, or open a new store"
+                f"{path} was deleted while it was open, and is not created again: restore it, or open a new store"
             )
 
 
@@ -221,13 +224,13 @@ def _connected(connection: object, record: ConnectionPoolEntry) -> None:
 
 
 def _closing(connection: object, _: ConnectionPoolEntry) -> None:
-    """Release sqlite's lock: a connection that is closed while a cursor is open, as by an interrupt, would keep it."""
+    """Release sqlite's lock: if an interrupt left a cursor open, closing the connection alone would keep it."""
     if isinstance(connection, sqlite3.Connection) and connection.in_transaction:
         connection.rollback()
 
 
 def prepare(connection: Connection) -> None:
-    """Prepare a connection that the application's engine may have opened before it was given to us."""
+    """Prepare a connection at its first use: the application may have opened it before it passed the engine to us."""
     info = connection.info
     if _READY in info:
         return
@@ -239,7 +242,7 @@ def prepare(connection: Connection) -> None:
 
 
 def check_file(connection: Connection) -> None:
-    """Refuse to commit into a file that nobody will find again, because it was deleted or another one has its name."""
+    """Raise `FileGoneError` if the file was deleted, or if another file has its name: nobody would find the commit again."""
     file = connection.info.get(_FILE)
     if file is not None and _identity(file.path) != file.identity:
         connection.invalidate()
@@ -247,7 +250,7 @@ def check_file(connection: Connection) -> None:
 
 
 def is_in_transaction(connection: Connection) -> bool:
-    """Whether sqlite is in a transaction that was begun, and did not end."""
+    """Return whether a sqlite connection is inside a transaction."""
     driver = connection.connection.driver_connection
     return isinstance(driver, sqlite3.Connection) and driver.in_transaction
 

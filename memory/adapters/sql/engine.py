@@ -1,4 +1,4 @@
-"""Engines: how sqlite and PostgreSQL are opened, and how a writing transaction begins."""
+"""Opens engines for sqlite and PostgreSQL, and begins transactions that write."""
 
 import re
 import sqlite3
@@ -160,10 +160,11 @@ def _set_journal_mode(connection: sqlite3.Connection, mode: str, seconds: float)
 
 
 def begin_writing(connection: Connection, *, joined: bool = False) -> None:
-    """Begin a transaction that takes sqlite's write lock now: one that reads first could only fail when it comes to write.
+    """Begin a transaction that writes. On sqlite it takes the write lock now: after a read, it might fail to get the lock.
 
-    A fresh transaction may have been begun by a recipe of the application's engine; it holds nothing yet. A joined one is the
-    application's own: it is begun only if the driver has not begun it (sqlite would commit at the end of the savepoint else).
+    A listener of the application's engine may have begun a sqlite transaction already; it contains nothing yet, and is replaced.
+    A joined transaction is the application's, and is begun only if the driver has not begun it yet: otherwise sqlite would commit
+    at the end of the savepoint.
     """
     if not connection.in_transaction():
         connection.begin()

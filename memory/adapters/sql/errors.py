@@ -1,4 +1,4 @@
-"""What the errors of sqlite and PostgreSQL mean: the one place where they become ours, by their codes."""
+"""Translates the errors of sqlite and PostgreSQL, by their codes, to the errors of this package."""
 
 import logging
 import sqlite3
@@ -24,17 +24,17 @@ _log = logging.getLogger("memory")
 
 
 class ConnectionLostError(StoreUnavailableError):
-    """The connection broke before the transaction was committed; another one may be whole."""
+    """The connection was lost before the transaction was committed. Another connection may work."""
 
 
 class FileGoneError(StoreUnavailableError):
-    """The file of a connection has lost its name; another connection may find another file under it."""
+    """The file of a connection was deleted or replaced. A new connection may open another file."""
 
     what = "was deleted, or replaced, while it was open; nothing was written"
 
 
 class TakenError(AlreadyExistsError):
-    """A unique key was taken between looking and writing, or a token was written before."""
+    """A unique key was taken between a read and the write, or a token was written before."""
 
 
 _NOT_WRITTEN: Final = "; nothing was written"
@@ -108,13 +108,13 @@ Meaning = tuple[type[PersistenceError], str]
 
 
 class Place(Protocol):
-    """A repository, as errors name it."""
+    """A repository, as messages name it."""
 
     timeout: float
 
 
 def reraise(error: BaseException, where: Place, dialect: Dialect, connection: Connection | None) -> NoReturn:
-    """Raise the error of ours that a driver's error means; any other as it is. A connection that broke is not used again."""
+    """Raise the error of this package for a driver's error, and any other error unchanged. A lost connection is invalidated."""
     cause = driver_error(error)
     ours = _ours(cause, where, dialect, connection)
     try:
@@ -122,16 +122,16 @@ def reraise(error: BaseException, where: Place, dialect: Dialect, connection: Co
             raise cause
         raise ours from cause
     finally:
-        del error, cause, ours  # else their tracebacks lead here and back: garbage that only the collector finds
+        del error, cause, ours  # otherwise their tracebacks and this frame form a cycle, which only the collector frees
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """Return the driver's error inside SQLAlchemy's; any other as it is."""
+    """Return the driver's error that SQLAlchemy wrapped; any other error unchanged."""
     return error.orig if isinstance(error, DBAPIError) and error.orig else error
 
 
 def is_disconnect(error: BaseException, dialect: Dialect, connection: Connection) -> bool:
-    """Whether the error says that the connection is gone, or leads to a server that takes no writes any more."""
+    """Return whether the connection is lost, or its server has become read-only."""
     cause = driver_error(error)
     if connection.invalidated or getattr(cause, "sqlstate", None) == _READ_ONLY:
         return True
@@ -168,9 +168,9 @@ def _meaning(error: BaseException, dialect: Dialect, *, connected: bool) -> Mean
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
             return _SQLITE.get(code) or _SQLITE.get(code & 0xFF, _UNFORESEEN)
-        # Without a code it is the driver that complains: of a text it cannot decode, or (a ProgrammingError) of its use by us.
+        # Errors without a code are the driver's own: an OperationalError for a text that it cannot decode, others for misuse.
         return (CorruptRecordError, "a text is damaged") if isinstance(error, sqlite3.OperationalError) else None
-    if isinstance(error, UnicodeEncodeError):  # before anything is sent
+    if isinstance(error, UnicodeEncodeError):  # nothing was sent
         return InvalidValueError, "the connection's encoding cannot keep a character: open it with client_encoding=utf8"
     if isinstance(error, UnicodeDecodeError):
         return CorruptRecordError, "a text is damaged, or in another encoding than the database's"

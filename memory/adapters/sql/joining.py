@@ -27,13 +27,13 @@ SchemaMap: TypeAlias = Mapping[str | None, str | None]
 
 @dataclass(slots=True)
 class _Pending:
-    """What is to be done at the end of a connection's transaction: each with the question whether it was written after all."""
+    """The actions at the end of a connection's transaction; those after a commit with a function that tells if it was written."""
 
     after_commit: list[tuple[Callable[[], bool], Callable[[], None]]] = field(default_factory=list)
     after_rollback: list[Callable[[], None]] = field(default_factory=list)
 
     def committing(self, connection: Connection) -> None:
-        """Commit here, where SQLAlchemy is about to: it tells of no moment after it. Its own commit finds nothing left to do."""
+        """Commit, and call the actions. SQLAlchemy has no event after a commit; its own COMMIT, which follows, has no effect."""
         actions = [action for is_written, action in self.after_commit if is_written()]  # a savepoint may be rolled back
         self.after_commit.clear()
         self.after_rollback.clear()
@@ -150,7 +150,7 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
         self._pending().after_rollback.append(action)
 
     def _pending(self) -> _Pending:
-        """Return what the end of the connection's transaction does: one pair of listeners for all units of work that it sees."""
+        """Return the actions at the end of the connection's transaction. All its units of work share one pair of listeners."""
         pending = _pending.get(self._connection)
         if pending is None:
             pending = _pending[self._connection] = _Pending()

@@ -1,4 +1,4 @@
-"""What a SQL store reads and commits, on whatever connection: its own, or the application's."""
+"""The reads and commits of a SQL store, on its own connection or the application's."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +23,12 @@ from memory.port.repository import Capabilities, Repository, RunsRead, Window
 T = TypeVar("T")
 
 _position: Final = attrgetter("position")
-_ATTEMPTS: Final = 3  # at a commit: a key may be taken at the same moment
+_ATTEMPTS: Final = 3  # of a commit, if another one takes a key at the same moment
 _PURGED_AT_ONCE: Final = 500
 
 
 class SqlCommits(Repository):
-    """Reads and commits, on connections that a subclass provides."""
+    """Reads and commits on a connection that a subclass provides."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(joins=True)
     replicas: Sequence[str] = ()
@@ -36,11 +36,11 @@ class SqlCommits(Repository):
 
     @abstractmethod
     def _read(self, work: Callable[[Connection], T]) -> T:
-        """Do something that only reads, on a connection."""
+        """Call a function that only reads with a connection."""
 
     @abstractmethod
     def _write(self, work: Callable[[Connection], T]) -> T:
-        """Do something in a transaction (or a savepoint) of its own, written when this returns."""
+        """Call a function with a connection, in its own transaction or savepoint, which is committed when this returns."""
 
     def _fetch(self, statement: ClauseElement, **values: object) -> Sequence[Any]:
         return self._read(lambda connection: statements.execute(connection, statement, values).fetchall())
@@ -77,7 +77,7 @@ class SqlCommits(Repository):
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        # At first a new conversation is inserted without looking; whatever stands in its way is looked at then.
+        # The first attempt inserts a new conversation without reading; if the key is taken, the next attempt reads it.
         for attempt in range(_ATTEMPTS - 1):
             try:
                 return self._commit_once(namespace, changes, careful=attempt > 0)
@@ -97,7 +97,7 @@ class SqlCommits(Repository):
         try:
             return self._write(lambda connection: self._writer(connection, namespace, careful=careful).write(changes))
         except (ConflictError, NotFoundError, AlreadyExistsError, InvalidValueError):
-            # Refused, perhaps because it is written already: that costs a look only here, and nothing where all goes well.
+            # Perhaps refused because it is written already. The receipt is read only in this case.
             if (written := self._receipt(namespace, changes.token)) is not None:
                 return written
             raise

@@ -24,7 +24,7 @@ from memory.port.urls import redact
 
 T = TypeVar("T")
 
-_LOST_AT_MOST: Final = 20  # connections one after the other: all in a pool have died when a server was restarted
+_LOST_AT_MOST: Final = 20  # connections in a row: after a restart of the server, all in the pool are lost
 
 
 def open_url(url: str) -> "SqlRepository":
@@ -97,7 +97,7 @@ class SqlRepository(SqlCommits):
             raise
 
     def _operate(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        """Run one operation, which a fork waits for; repeat it while pooled connections turn out to be closed by the server."""
+        """Run one operation, for which a fork waits. Repeat it if the server has closed the pooled connection."""
         is_outermost = self._connections.enter()
         try:
             for _ in range(_LOST_AT_MOST - 1):

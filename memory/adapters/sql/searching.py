@@ -45,7 +45,7 @@ class SqlSearch(Search):
         self._namespace = namespace
         self._now = now
         self._not_expired = not_expired(now)
-        self._large: set[Drive] = set()  # those that find more than `drive_limit`
+        self._large: set[Drive] = set()  # drives that find more than the limit of `estimate`
 
     def walk(
         self, order: Order, after: Place | None, wanted: int, most: int | None
@@ -78,7 +78,7 @@ class SqlSearch(Search):
         if order.path:
             source = source.join(_placed, _placed.c.conversation_key == _c.key)
             holds = sa.and_(holds, _placed.c.path == order.index_path)
-        # As above: a database may scan an index by these columns, and look up each conversation among the matches.
+        # As in `_driven`: otherwise a database may scan an index by these columns, and look up each conversation in the matches.
         columns = [sa.func.coalesce(column, sa.null()) for column in _columns(order)]
 
         def page(after: Place | None, limit: int) -> sa.Select[Any]:

@@ -22,7 +22,7 @@ RECORD_COLUMNS: Final = tuple(_c.key if name == "incarnation" else _c[name] for 
 """A conversation's columns in the order of `ConversationRecord`; the key is the incarnation."""
 
 RECEIPTS_KEPT: Final = 24 * 3600 * 1_000_000
-"""Microseconds: after a lost answer, a commit can be repeated for at least this long."""
+"""How long receipts are kept, in microseconds. A commit whose answer was lost can be repeated for at least this long."""
 
 _FORGOTTEN_AT_ONCE: Final = 5_000
 
@@ -41,7 +41,7 @@ def counted(namespace: str, now: int) -> sa.Select[tuple[int]]:
 
 
 def not_expired(now: "int | sa.BindParameter[int]") -> sa.ColumnElement[bool]:
-    """Hold for conversations that are not hidden."""
+    """Return the condition that a conversation has not expired."""
     return sa.or_(_c.expires_at.is_(None), _c.expires_at > now)
 
 
