@@ -75,7 +75,7 @@ class Connections(ForkAware):
         watch(self)
 
     def enter(self) -> bool:
-        """Begin an operation, once no fork is in progress; return whether it is the outermost of its thread, and needs `leave`."""
+        """Begin an operation, once no fork is in progress. Return whether it is the outermost of its thread, which calls `leave`."""
         me = get_ident()
         if me in self._inside:
             return False

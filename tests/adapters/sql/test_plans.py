@@ -175,17 +175,17 @@ def test_every_way_gives_the_same_pages(
     monkeypatch.setattr(SqlSearch, "drive_limit", driven)
     monkeypatch.setattr(SqlSearch, "walk_limit", walked)
     criterion = ((where("tier") == "gold") & (where("n") < 50)) | (where("rare") == True)  # noqa: E712
+    with store.begin() as uow:
+        everything = uow.conversations.find(order=order, limit=SIZE).items
     for asked in (criterion, where("tier") == "basic", (where("tier") == "gold") & ~(where("n") < SIZE - 50)):
         with store.begin() as uow:
-            everything = [found.id for found in uow.conversations.find(order=order, limit=SIZE)]
-            matching = {found.id for found in uow.conversations.iterate() if asked.matches(found)}
             pages, cursor = [], None
             while True:
                 page = uow.conversations.find(asked, order=order, limit=7, after=cursor)
                 pages += [found.id for found in page]
                 if (cursor := page.cursor) is None:
                     break
-            assert pages == [id for id in everything if id in matching]
+            assert pages == [found.id for found in everything if asked.matches(found)]
             assert uow.conversations.count(asked) == len(pages)
 
 
