@@ -75,7 +75,7 @@ class Connections(ForkAware):
         watch(self)
 
     def enter(self) -> bool:
-        """Begin an operation, once no fork is in progress. Return whether it is the outermost of its thread, which calls `leave`."""
+        """Begin an operation, once no fork is in progress. Return whether it is the outermost of its thread: it calls `leave`."""
         me = get_ident()
         if me in self._inside:
             return False
