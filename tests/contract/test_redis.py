@@ -40,7 +40,7 @@ class TestEveryWay(Planning, Queries, RandomQueries, Pages):
     def repository(self, redis: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
         monkeypatch.setattr(searching.Search, "drive_limit", 2)
         monkeypatch.setattr(searching.Search, "walk_limit", 3)
-        for name, limit in {"_FEW": 1, "_AT_ONCE": 3, "_PASSED_FIRST": 1, "_WIDEST": 5, "_COUNTED": 3}.items():
+        for name, limit in {"_FEW": 1, "_AT_ONCE": 3, "_WIDEST": 5, "_COUNTED": 3}.items():
             monkeypatch.setattr(searching, name, limit)
         monkeypatch.setattr(index, "_AT_ONCE", 2)
         return redis

@@ -9,9 +9,11 @@ from memory.adapters.redis.wire import Argument, Wire
 from memory.errors import PersistenceError, StoreUnavailableError
 
 Row: TypeAlias = tuple[str, list[bytes | None]]
+"""The key of a conversation's hash, and the fields of its record."""
 Steps: TypeAlias = tuple[Argument, ...]
 _SHARE: Final = 0.8
 _AT_ONCE: Final = 300  # rows of one answer: some 3 ms of the server's time
+_LOAD: Final[Steps] = ("LOAD", len(RECORD_FIELDS) + 1, "@__key", *(f"@{name}" for name in RECORD_FIELDS))
 _COUNT: Final[Steps] = (
     "GROUPBY",
     0,
@@ -21,7 +23,7 @@ _COUNT: Final[Steps] = (
     "AS",
     "n",
 )  # LIMIT 0 0 does not say when its total was cut short
-_LOAD: Final[Steps] = ("LOAD", len(RECORD_FIELDS) + 1, "@__key", *(f"@{name}" for name in RECORD_FIELDS))
+_NAMES: Final = [name.encode() for name in RECORD_FIELDS]
 
 
 class Index:
@@ -34,72 +36,57 @@ class Index:
     """
 
     def __init__(self, wire: Wire, keys: Keys, explain: Callable[[Exception], PersistenceError]) -> None:
-        self._wire = wire
-        self.name: Final = keys.index
-        self._explain: Final = explain
+        self._wire, self._name, self._explain = wire, keys.index, explain
 
     @property
     def milliseconds(self) -> int:
         """The time that the server may take for a query: most of what is left, so that it can still say that it gave up."""
         return max(1, round(1000 * _SHARE * self._wire.seconds_left))
 
-    def count(self, query: str) -> int:
-        """Return how many conversations a query finds."""
-        return self._number(self._wire.ask_all(self._command(query, *_COUNT))[0])
+    def count(self, query: str, limit: int | None = None) -> int:
+        """Return how many conversations a query finds, at most ``limit``."""
+        rows, _ = self._aggregate(query, *(() if limit is None else ("LIMIT", 0, limit)), *_COUNT)
+        if rows and b"n" not in rows[0]:  # with ON_TIMEOUT fail, a time-out gives an empty row and no warning
+            raise self._cut_short(b"")
+        return int(rows[0][b"n"]) if rows else 0
 
     def some(self, query: str, limit: int) -> list[Row]:
-        """Return some of the conversations that a query finds, as `hashes`."""
-        (answer,) = self._wire.ask_all(self._command(query, "LIMIT", 0, limit, *_LOAD))
-        return [_row(one) for one in _results(self._checked(answer))]
+        """Return at most so many of the conversations that a query finds, in no order."""
+        rows, _ = self._aggregate(query, "LIMIT", 0, limit, *_LOAD)
+        return list(map(_row, rows))
 
-    def sample(self, query: str, size: int, limit: int) -> tuple[list[Row], int]:
-        """Return some of the conversations that a query finds, as `hashes`, and how many there are, at most ``limit``."""
-        some, number = self._wire.ask_all(
-            self._command(query, "LIMIT", 0, size, *_LOAD), self._command(query, "LIMIT", 0, limit, *_COUNT)
-        )
-        return [_row(one) for one in _results(self._checked(some))], self._number(number)
-
-    def hashes(self, query: str) -> Iterator[Row]:
-        """Yield the key and the record's fields of each conversation that a query finds, in no order, each once."""
+    def all(self, query: str) -> Iterator[Row]:
+        """Yield each conversation that a query finds once, in no order."""
         # MAXIDLE: the server forgets the cursor of a query that nobody reads to its end.
-        cursor = ("WITHCURSOR", "COUNT", _AT_ONCE, "MAXIDLE", self.milliseconds)
-        answer, at = self._checked(self._wire.ask_all(self._command(query, *_LOAD, *cursor))[0])
+        rows, cursor = self._aggregate(query, *_LOAD, "WITHCURSOR", "COUNT", _AT_ONCE, "MAXIDLE", self.milliseconds)
         seen: set[str] = set()
         while True:
-            for key, fields in map(_row, _results(answer)):
+            for key, fields in map(_row, rows):
                 if key not in seen:  # one that is written meanwhile comes again
                     seen.add(key)
                     yield key, fields
-            if not at:
+            if not cursor:
                 return
-            answer, at = self._checked(self._wire.ask_all(("FT.CURSOR", "READ", self.name, at))[0])
+            rows, cursor = self._ask("FT.CURSOR", "READ", self._name, cursor)
 
-    def _command(self, query: str, *steps: Argument) -> Steps:
-        return ("FT.AGGREGATE", self.name, query, *steps, "TIMEOUT", self.milliseconds, "DIALECT", 2)
+    def _aggregate(self, query: str, *steps: Argument) -> tuple[list[Mapping[bytes, bytes]], int]:
+        return self._ask("FT.AGGREGATE", self._name, query, *steps, "TIMEOUT", self.milliseconds, "DIALECT", 2)
 
-    def _number(self, answer: Any) -> int:
-        rows = _results(self._checked(answer))
-        if rows and b"n" not in rows[0]:  # with ON_TIMEOUT fail, a time-out gives an empty row and no warning
-            raise self.cut_short(b"")
-        return int(rows[0][b"n"]) if rows else 0
-
-    def _checked(self, answer: Any) -> Any:
+    def _ask(self, *command: Argument) -> tuple[list[Mapping[bytes, bytes]], int]:
+        """Return the rows of an answer, and the cursor to go on from: 0 if there is none."""
+        (answer,) = self._wire.ask_all(command)
         if isinstance(answer, Exception):
             raise self._explain(answer) from answer
-        result = answer[0] if isinstance(answer, list) else answer
+        result: Any
+        result, cursor = answer if isinstance(answer, list) else (answer, 0)
         if result[b"warning"]:
-            raise self.cut_short(b"; ".join(result[b"warning"]))
-        return answer
+            raise self._cut_short(b"; ".join(result[b"warning"]))
+        return [row[b"extra_attributes"] for row in result[b"results"]], cursor
 
-    def cut_short(self, warning: bytes) -> StoreUnavailableError:
-        """Return the error for a query that the server did not finish."""
+    def _cut_short(self, warning: bytes) -> StoreUnavailableError:
         said = warning.decode(errors="replace")
-        return StoreUnavailableError(f"{self.name}: the server cut a query short, so its answer is incomplete: {said}")
+        return StoreUnavailableError(f"{self._name}: the server cut a query short, so its answer is incomplete: {said}")
 
 
-def _results(answer: Any) -> list[Mapping[bytes, bytes]]:
-    return [result[b"extra_attributes"] for result in answer[b"results"]]
-
-
-def _row(result: Mapping[bytes, bytes]) -> Row:
-    return result.get(b"__key", b"").decode(errors="replace"), [result.get(name.encode()) for name in RECORD_FIELDS]
+def _row(found: Mapping[bytes, bytes]) -> Row:
+    return found.get(b"__key", b"").decode(errors="replace"), list(map(found.get, _NAMES))

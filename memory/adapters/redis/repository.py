@@ -1,34 +1,33 @@
 """`RedisRepository`: conversations in Redis hashes, in sorted sets for their orders, found through RediSearch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from threading import RLock
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from memory.adapters.redis import durability, records
 from memory.adapters.redis.committing import Writer
-from memory.adapters.redis.connections import MAX_CONNECTIONS, Connections, client_of
+from memory.adapters.redis.connections import client_of
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.index import Index
 from memory.adapters.redis.keys import CONVERSATION, DEFAULT_PREFIX, Keys
 from memory.adapters.redis.models import RECORD_FIELDS, conversation_model
 from memory.adapters.redis.schema import Schema
 from memory.adapters.redis.searching import Search
-from memory.adapters.redis.wire import Argument, Script, Wire
+from memory.adapters.redis.wire import Command, Script, Wire
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation
 from memory.errors import ConfigurationError, CorruptRecordError
-from memory.port.changes import ALL_RUNS, ChangeSet, Receipt
+from memory.port.changes import ALL_RUNS, ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited
 from memory.port.forking import ForkAware, watch
 from memory.port.repository import Progress, Repository, RunsRead, SchemaStatus, Window, no_progress
 from memory.port.urls import options, seconds
 
 _PURGED_AT_ONCE: Final = 200  # by one script: some 5 ms of the server's time
-_RUNS: Final = Script("shared", "runs")
 _PURGE: Final = Script("shared", "purge")
+_VERSION: Final = ("incarnation", "version", "run_count", "last_position", "expires_at")
 
 
 def _positive(text: str) -> int:
@@ -66,9 +65,9 @@ def open_url(url: str) -> "RedisRepository":
     _check_location(location)
     if not location.startswith("rediss:") and (tls := sorted(name for name in given if name.startswith("ssl_"))):
         raise ConfigurationError(f"{', '.join(tls)}: only with TLS, that is rediss://")
-    most = cast(int, given.pop("max_connections", MAX_CONNECTIONS))
-    client = client_of(location, timeout, **given)
-    return RedisRepository(client, prefix=prefix, timeout=timeout, connections=Connections(client, timeout, most))
+    repository = RedisRepository(client_of(location, timeout, **given), prefix=prefix, timeout=timeout)
+    repository._closes = True  # noqa: SLF001
+    return repository
 
 
 def _check_location(url: str) -> None:
@@ -91,68 +90,65 @@ class RedisRepository(Repository, ForkAware):
             apply to connecting only. It must speak RESP3, as redis-py does by default, and use database 0.
         prefix: the beginning of all keys. Stores with different prefixes are independent of each other.
         timeout: seconds that an operation may take. Connecting takes what the client's own settings allow.
-        connections: used instead of the client's, and closed in `close` together with the client's: for `open_url`.
 
     Raises:
         ConfigurationError: the client is one of a cluster, of another database or of RESP2; or the prefix is not valid.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        *,
-        prefix: str = DEFAULT_PREFIX,
-        timeout: float = DEFAULT_TIMEOUT,
-        connections: Connections | None = None,
-    ) -> None:
-        self._clients_pool = _checked_pool(client)
-        self._own = connections
-        self._pool = connections or self._clients_pool
-        self._client = client
+    _closes = False  # the client
+
+    def __init__(self, client: Any, *, prefix: str = DEFAULT_PREFIX, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._client, self._pool = client, _checked_pool(client)
         self._keys = Keys(prefix)
         self.timeout = timeout
         self._wire = Wire(self._pool, timeout, self.__repr__)
-        # redis-py's pools notice a fork by themselves, but then wait for a lock that another thread may have had at that
-        # moment, and the child has no such thread.
-        self._pool_lock = getattr(self._clients_pool, "_lock", None) or RLock()
-        watch(self)
+        self._writer = Writer(self._wire, self._keys)
         self._schema = Schema(self._wire, self._keys, self.__repr__)
         self._index = Index(self._wire, self._keys, self._schema.explain)
+        watch(self)
 
     @cached_property
     def model(self) -> Any:
         """The redis-om model of this store's conversations, with this repository's client; see `conversation_model`."""
         return conversation_model(self._client, self._keys.prefix)
 
+    # redis-py's pools notice a fork by themselves, but then wait for a lock that another thread may have had at that moment, and
+    # the child has no such thread.
+
     def before_fork(self) -> None:
-        self._pool_lock.acquire()
+        self._pool._lock.acquire()  # noqa: SLF001
 
     def after_fork_in_parent(self) -> None:
-        self._pool_lock.release()
+        self._pool._lock.release()  # noqa: SLF001
 
-    def after_fork_in_child(self) -> None:
-        self._pool_lock.release()
-        if self._own is not None:
-            self._own.reset()
+    after_fork_in_child = after_fork_in_parent
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
         key = self._keys.conversation(namespace, conversation_id)
-        ids = self._keys.order(namespace, "id")
-        # Without our fields there is no conversation, somebody else's hash, or one whose hash is gone: read at one moment.
-        commands = (("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("ZSCORE", ids, conversation_id))
-        answers = self._wire.ask_all(("MULTI",), *commands, ("EXEC",))
-        *_, read = map(self._wire.checked, answers)  # the first refusal says more than EXEC's, which follows from it
-        fields, exists, listed = map(self._wire.checked, read, (key, key, ids))
-        if not exists and listed is None:
+        fields, _ = self._read(namespace, conversation_id, RECORD_FIELDS)
+        if fields is None:
             return None
-        record = records.conversation(self._keys, namespace, key, fields if exists else ())
+        record = records.conversation(self._keys, namespace, key, fields)
         if record.is_expired(self.clock()):
             return None
         try:
             return Conversation.from_record(record)
         except CorruptRecordError as error:
             raise records.corrupt(key, error) from error
+
+    def _read(
+        self, namespace: str, conversation_id: str, fields: Sequence[str], *more: Command
+    ) -> tuple[list[bytes | None] | None, list[Any]]:
+        """Return fields of a conversation, None if there is none, and the answers to more commands, all of one moment."""
+        key, ids = self._keys.conversation(namespace, conversation_id), self._keys.order(namespace, "id")
+        # Without our fields there is no conversation, somebody else's hash, or one whose hash is gone.
+        found, exists, listed, *answers = self._wire.at_once(
+            ("HMGET", key, *fields), ("EXISTS", key), ("ZSCORE", ids, conversation_id), *more
+        )
+        if not exists and listed is not None:
+            raise records.corrupt(key, records.LEFT_OVER)
+        return (found if exists else None), answers
 
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[Search]:
@@ -161,22 +157,42 @@ class RedisRepository(Repository, ForkAware):
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         key, runs_key = self._keys.conversation(namespace, conversation_id), self._keys.runs(namespace, conversation_id)
-        before = ALL_RUNS if window.before is None else min(window.before, ALL_RUNS)
+        ends = [
+            f"({min(window.after, ALL_RUNS)}",
+            f"({ALL_RUNS if window.before is None else min(window.before, ALL_RUNS)}",
+        ]
         limit = -1 if window.limit is None else min(window.limit, ALL_RUNS)
-        after, from_end = min(window.after, ALL_RUNS), "1" if window.from_end else ""
-        arguments = (conversation_id, self.clock(), after, before, limit, from_end)
-        answer = self._wire.read(_RUNS, (key, runs_key, self._keys.order(namespace, "id")), arguments)
-        if not answer:
+        found = (
+            "ZRANGE",
+            runs_key,
+            *(ends[::-1] if window.from_end else ends),
+            "BYSCORE",
+            *(["REV"] if window.from_end else []),
+        )
+        fields, (size, members) = self._read(
+            namespace, conversation_id, _VERSION, ("ZCARD", runs_key), (*found, "LIMIT", 0, limit)
+        )
+        if fields is None:
+            if size:
+                raise records.corrupt(key, records.LEFT_OVER)
             return RunsRead(None, ())
-        incarnation, version, last_position, members = answer
-        if window.from_end:
-            members = members[::-1]
-        runs = records.runs(runs_key, conversation_id, members)
-        return RunsRead(records.seen(key, incarnation, version), tuple(runs), int(last_position))
+        try:
+            incarnation, (version, run_count, last, *expiry) = (
+                records.text(fields[0]),
+                map(records.number, filter(None, fields[1:])),
+            )
+        except ValueError as error:
+            raise records.corrupt(key, error) from error
+        if expiry and expiry[0] <= self.clock():
+            return RunsRead(None, ())
+        if size != run_count:
+            raise records.corrupt(runs_key)
+        runs = records.runs(runs_key, conversation_id, members[::-1] if window.from_end else members)
+        return RunsRead(ExpectedVersion(incarnation, version), runs, last)
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        return Writer(self._wire, self._keys, namespace, self.clock()).write(changes)
+        return self._writer.write(namespace, changes, self.clock())
 
     def namespaces(self) -> set[str]:
         return {name.decode() for name in self._wire.ask("SMEMBERS", self._keys.namespaces)}
@@ -186,8 +202,7 @@ class RedisRepository(Repository, ForkAware):
         beginnings = [self._keys.of_namespace(kind, namespace) for kind in (CONVERSATION, "runs")]
         purged, found = 0, _PURGED_AT_ONCE
         while found == _PURGED_AT_ONCE:
-            arguments: list[Argument] = [self.clock(), namespace, *beginnings, _PURGED_AT_ONCE]
-            found, removed = self._wire.read(_PURGE, keys, arguments)
+            found, removed = self._wire.read(_PURGE, keys, [self.clock(), namespace, *beginnings, _PURGED_AT_ONCE])
             purged += int(removed)
         return purged
 
@@ -209,9 +224,8 @@ class RedisRepository(Repository, ForkAware):
         return durability.warnings(self._wire, self._keys) + interrupted
 
     def close(self) -> None:
-        if self._own is not None:
-            self._own.disconnect()
-            self._clients_pool.disconnect()
+        if self._closes:
+            self._pool.disconnect()
 
     def __repr__(self) -> str:
         settings = self._pool.connection_kwargs

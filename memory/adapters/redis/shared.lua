@@ -12,14 +12,6 @@ local function answer(...)
   error({answer = {...}})
 end
 
--- End the script unless the user may call this command on this key. Half-way would be too late to find out.
-local function must_be_allowed(command, ...)
-  local known, allowed = pcall(redis.acl_check_cmd, command, ...)
-  if not (known and allowed) then
-    error({err = 'NOPERM ' .. table.concat({command, (...)}, ' ') .. ': not allowed, or not known'})
-  end
-end
-
 local function answered(work)
   local done, result = pcall(work)
   if done then
@@ -32,6 +24,26 @@ local function answered(work)
     return {'corrupt', looked_at}
   end
   return redis.error_reply(message)  -- begins with the error's code; rethrown, it would begin with a line of this script
+end
+
+-- End the script unless the user may call these commands on this key. Half-way would be too late to find out.
+local function must_be_allowed(key, ...)
+  for _, command in ipairs({...}) do
+    local known, allowed = pcall(redis.acl_check_cmd, command, key)
+    if not (known and allowed) then
+      error({err = 'NOPERM ' .. command .. ' ' .. key .. ': not allowed, or not known'})
+    end
+  end
+end
+
+-- End the script unless the user may change the sorted sets and the set of namespaces, and they are what their keys say.
+local function check_orders(namespaces_key, orders)
+  look('SCARD', namespaces_key)
+  must_be_allowed(namespaces_key, 'SADD', 'SREM')
+  for _, order in ipairs(orders) do
+    look('ZCARD', order)
+    must_be_allowed(order, 'ZADD', 'ZREM')
+  end
 end
 
 local function digits(number)
@@ -63,34 +75,8 @@ local function count(key, text)
   return number
 end
 
--- Whether a conversation is in the orders, or has runs, although its hash is gone, as after FT.DROPINDEX ... DD.
-local function is_left_over(key, runs_key, ids_key, id)
-  if look('EXISTS', key) == 1 then
-    answer('corrupt', key)
-  end
-  local listed = look('ZSCORE', ids_key, id)
-  return look('ZCARD', runs_key) > 0 or listed
-end
-
 local function is_expired(key, expires_at, now)
   return expires_at and moment(key, expires_at) <= tonumber(now)
-end
-
--- End the script unless the user may change the sorted sets and the set of namespaces, and they are what their keys say.
-local function check_orders(namespaces_key, orders)
-  look('SCARD', namespaces_key)
-  must_be_allowed('SADD', namespaces_key, '')
-  must_be_allowed('SREM', namespaces_key, '')
-  for _, order in ipairs(orders) do
-    look('ZCARD', order)
-    must_be_allowed('ZADD', order, 1, '')
-    must_be_allowed('ZREM', order, '')
-  end
-end
-
-local function must_be_allowed_to_remove(key, runs_key)
-  must_be_allowed('UNLINK', key)
-  must_be_allowed('UNLINK', runs_key)
 end
 
 local function remove_conversation(key, runs_key, orders, id)

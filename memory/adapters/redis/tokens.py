@@ -9,9 +9,8 @@ Equality is one token. A range of keys is a choice between tokens too: each key 
 
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 from memory.port.index import Entry, KeyBetween, is_element, key
 
@@ -28,28 +27,21 @@ _LEVELS_OF: Final = {
     _STRING: (2, *(2 + 2 * size for size in (*range(1, _BYTE_BY_BYTE + 1), 16, 24, 32))),
 }
 _OTHER_LEVELS: Final = (2,)
-_UTF8: Final = tuple(f"{byte:02x}" for byte in range(0xF5) if byte not in (0xC0, 0xC1))
-_DIGITS: Final = tuple("0123456789abcdef")
-_SIGNS: Final = tuple(key(value)[1:2].hex() for value in (-1, 0, 1))
-_TYPES: Final = ("01", "02", *(_NUMBER + sign for sign in _SIGNS), _STRING, "05", "06")  # of numbers, each sign is one
-_LARGEST: Final = 2**14_283 - 1
+_UTF8: Final = [f"{byte:02x}" for byte in range(0xF5) if byte not in (0xC0, 0xC1)]
+_SIGNS: Final = [key(value)[1:2].hex() for value in (-1, 0, 1)]
+_TYPES: Final = ["01", "02", *(_NUMBER + sign for sign in _SIGNS), _STRING, "05", "06"]  # of numbers, each sign is one
+_DIGITS: Final = list("0123456789abcdef")
+_EXPONENTS: Final = [
+    f"{byte:02x}" for byte in range(0x48, 0xB8)
+]  # the high bytes that exponents have, with either sign
 
 
-def _exponents(low: float, high: float) -> tuple[str, ...]:
-    """Return the high bytes that an exponent can have, between the keys of two numbers of one sign."""
-    return tuple(f"{byte:02x}" for byte in range(key(low)[2], key(high)[2] + 1))
-
-
-_EXPONENTS: Final = {_SIGNS[0]: _exponents(-_LARGEST, -5e-324), _SIGNS[2]: _exponents(5e-324, _LARGEST)}
-
-
-@dataclass(frozen=True, slots=True)
-class Cover:
+class Cover(NamedTuple):
     """Beginnings and whole keys that together are a range, or where not ``exact`` more than it."""
 
-    beginnings: tuple[str, ...]
-    keys: tuple[str, ...]
-    exact: bool = True
+    beginnings: list[str]
+    keys: list[str]
+    exact: bool
 
 
 class Tokens:
@@ -111,12 +103,12 @@ def cover(low: str, high: str) -> Cover:
     """Return the beginnings and keys, as hexadecimal digits, that make up ``low <= key < high``.
 
     >>> cover("03c080", "04").beginnings[:2], cover("0461", "0462").beginnings
-    (('03c080', '03c081'), ('0461',))
+    (['03c080', '03c081'], ['0461'])
     """
     beginnings: list[str] = []
     keys: list[str] = []
-    exact = _cover("", low, high, beginnings, keys) if low < high else True
-    return Cover(tuple(beginnings), tuple(keys), exact)
+    exact = low >= high or _cover("", low, high, beginnings, keys)
+    return Cover(beginnings, keys, exact)
 
 
 def _cover(beginning: str, low: str, high: str, beginnings: list[str], keys: list[str]) -> bool:
@@ -154,7 +146,7 @@ def _next_level(beginning: str) -> int | None:
     return next((level for level in _levels(beginning) if level > len(beginning)), None)
 
 
-def _children(beginning: str, level: int) -> tuple[str, ...] | None:
+def _children(beginning: str, level: int) -> list[str] | None:
     """Return what can follow a beginning up to the level; None where it is too much to name."""
     if not beginning:
         return _TYPES
@@ -163,7 +155,7 @@ def _children(beginning: str, level: int) -> tuple[str, ...] | None:
     if len(beginning) == len(_NUMBER):
         return _SIGNS
     if len(beginning) == len(_NUMBER) + len(_SIGNS[0]):
-        return _EXPONENTS.get(beginning[2:], ())  # nothing follows the sign of zero
+        return _EXPONENTS if beginning != _NUMBER + _SIGNS[1] else []  # nothing follows the sign of zero
     return _DIGITS
 
 

@@ -11,17 +11,15 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from redis.exceptions import RedisError, TimeoutError  # noqa: A004
 
-from memory.adapters.redis.errors import ELSEWHERE, LOST, code, translate, unreachable
+from memory.adapters.redis.connections import SHORTEST
+from memory.adapters.redis.errors import ELSEWHERE, LOST, code, translate
 from memory.adapters.redis.records import LEFT_OVER, corrupt
-from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
+from memory.errors import CommitInDoubtError, StoreUnavailableError
 from memory.port.deadlines import remaining
 
 Argument: TypeAlias = str | bytes | int
 Command: TypeAlias = Sequence[Argument]
 T = TypeVar("T")
-
-SHORTEST: Final = 0.001
-"""Seconds: the shortest time-out of a socket. Zero would make it one that does not wait at all."""
 
 _SHARE_OF_COMMIT: Final = 0.5
 """The share of the remaining time for the answer to a commit. In the rest, its token can tell whether it was written."""
@@ -37,7 +35,7 @@ class Script:
 
 
 class LostError(StoreUnavailableError):
-    """The connection broke after everything was sent and before everything was answered."""
+    """The connection broke before everything was answered."""
 
 
 class RefusedError(StoreUnavailableError):
@@ -48,15 +46,13 @@ class Wire:
     """Sends commands over a pool of connections to one server.
 
     Args:
-        pool: a pool of redis-py's, or `connections.Connections`. (The type stubs that come with redis-om describe older pools.)
+        pool: a pool of redis-py's. (The type stubs that come with redis-om describe older ones.)
         timeout: seconds that a round trip may take if no operation sets a deadline.
         where: returns what errors call the server.
     """
 
     def __init__(self, pool: Any, timeout: float, where: Callable[[], object]) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._where = where
+        self._pool, self._timeout, self._where = pool, timeout, where
 
     @property
     def seconds_left(self) -> float:
@@ -70,6 +66,12 @@ class Wire:
     def ask_all(self, *commands: Command) -> list[Any]:
         """Return the answers to commands that may be repeated, in one round trip. Refusals are among them as exceptions."""
         return self._twice(lambda: self._exchange(commands))
+
+    def at_once(self, *commands: Command) -> list[Any]:
+        """Return the answers to commands that read the state of one moment. The first argument of each is its key."""
+        # The first refusal says more than EXEC's, which follows from it.
+        *_, answers = map(self.checked, self.ask_all(("MULTI",), *commands, ("EXEC",)))
+        return [self.checked(answer, command[1]) for command, answer in zip(commands, answers, strict=True)]
 
     def read(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Return the answer of a script that may be repeated.
@@ -89,12 +91,10 @@ class Wire:
         """
         try:
             return self._run(script, keys, arguments, _SHARE_OF_COMMIT)
-        except LostError as error:
-            raise CommitInDoubtError(f"{self._where()}: the answer to a commit was lost") from error.__cause__
-        except RefusedError as error:
+        except (LostError, RefusedError) as error:
             raise CommitInDoubtError(f"{error}; whether anything was written is unknown") from error.__cause__
 
-    def checked(self, answer: Any, key: str | None = None) -> Any:
+    def checked(self, answer: Any, key: Argument | None = None) -> Any:
         """Return an answer of `ask_all`, or raise our error for a refusal. ``key`` is the key that was asked for, if any."""
         if isinstance(answer, Exception):
             where = key or self._where()
@@ -122,48 +122,35 @@ class Wire:
         try:
             connection = self._pool.get_connection()
         except (RedisError, OSError) as error:
-            raise self._unreachable(error) from error
+            if not self.seconds_left:
+                raise self._too_late(error) from error
+            raise translate(error, self._where()) or RefusedError(f"{self._where()}: {error}") from error
+        seconds = max(share * self.seconds_left, SHORTEST)
         try:
-            packed = connection.pack_commands(commands)
-            connection.update_current_socket_timeout(max(share * self._checked_seconds(), SHORTEST))
-            try:
-                connection.send_packed_command(packed)
-            except LOST as error:  # the last command was not sent whole, so no script was
-                raise StoreUnavailableError(
-                    f"{self._where()}: the server could not be reached; nothing was written ({error})"
-                ) from error
-            answers = [self._answer(connection) for _ in commands]
+            connection.send_packed_command(connection.pack_commands(commands))
+            answers = [self._answer(connection, seconds) for _ in commands]
             if any(isinstance(answer, Exception) and code(answer) in ELSEWHERE for answer in answers):
                 connection.disconnect()  # another server may have taken over under this name
+        except LOST as error:
+            connection.disconnect()
+            raise LostError(f"{self._where()}: the answer was lost: {error}") from error
         except BaseException:
             connection.disconnect()  # nobody may take answers that are still unread for their own
             raise
         finally:
-            connection.update_current_socket_timeout(-1)  # back to the client's own
             self._pool.release(connection)
         return answers
 
-    def _checked_seconds(self) -> float:
-        if not (seconds := self.seconds_left):
-            raise StoreUnavailableError(f"{self._where()}: it {self._took}; nothing was written")
-        return seconds
-
-    @property
-    def _took(self) -> str:
-        return f"took longer than {self._timeout:g} s"
-
-    def _answer(self, connection: Any) -> Any:
+    def _answer(self, connection: Any, seconds: float) -> Any:
         try:
-            return connection.read_response(disable_decoding=True)
-        except LOST as error:
-            if code(error) == "LOADING":
-                return error
-            why = f"it {self._took}" if isinstance(error, TimeoutError) else f"the connection broke ({error})"
-            raise LostError(f"{self._where()}: the answer did not come: {why}") from error
+            return connection.read_response(disable_decoding=True, timeout=seconds)
         except RedisError as error:
+            # redis-py counts some answers, such as LOADING, among the errors of a connection.
+            if isinstance(error, LOST) and getattr(error, "status_code", None) is None:
+                raise
             return error
 
-    def _unreachable(self, error: Exception) -> PersistenceError:
-        if not self.seconds_left:
-            return StoreUnavailableError(f"{self._where()}: it {self._took}; nothing was written ({error})")
-        return unreachable(error, self._where())
+    def _too_late(self, why: object) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"{self._where()}: it took longer than {self._timeout:g} s; nothing was written ({why})"
+        )

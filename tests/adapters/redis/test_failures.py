@@ -259,7 +259,7 @@ class TestKilled:
                     uow = own.begin()
                     work(uow)
                     uow.runs.append("a", Run("more", "more"))
-                    with pytest.raises(StoreUnavailableError, match="memory is full"):
+                    with pytest.raises(StoreUnavailableError, match="maxmemory"):
                         uow.commit()
                 assert state(own) == before
             finally:
