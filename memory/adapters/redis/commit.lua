@@ -1,55 +1,13 @@
 -- Write a change set: all of it, or nothing.
 -- KEYS: receipt, namespaces, the orders (by id, created_at, updated_at, expires_at); of each change the conversation and its runs.
--- ARGV: now, at, milliseconds a receipt is kept, namespace; then the changes, as `_arguments` in committing.py yields them.
+-- ARGV: now, at, milliseconds a receipt is kept, namespace, the changes as JSON (`_change` in committing.py); then the texts that
+-- the changes name by their numbers: as arguments they need no escaping.
 -- Answer: {'written', receipt} | {'refused', number of the change, what is stored...} | {'missing', number, position} |
 -- {'corrupt', key} | {'corrupt', key, 'left over'}. `check_preconditions` in memory/port/changes.py gives refusals their meaning.
 
-local now, at, receipt_kept, namespace = unpack(ARGV, 1, 4)
+local now, at, receipt_kept, namespace, changes = unpack(ARGV, 1, 5)
 local receipt_key, namespaces_key, orders = KEYS[1], KEYS[2], {unpack(KEYS, 3, 6)}
 local by_id, by_created_at, by_updated_at, by_expires_at = unpack(orders)
-local cursor = 4
-
-local function take()
-  cursor = cursor + 1
-  return ARGV[cursor]
-end
-
--- Step over a list of pairs; return an iterator over them, which can be used several times.
-local function take_pairs()
-  local from, size = cursor + 2, tonumber(take())
-  cursor = cursor + 2 * size
-  return {size = size, each = function()
-    local n = -1
-    return function()
-      n = n + 1
-      if n < size then
-        return ARGV[from + 2 * n], ARGV[from + 2 * n + 1]
-      end
-    end
-  end}
-end
-
-local function take_change(number)
-  return {
-    number = number,
-    key = KEYS[2 * number + 5],
-    runs_key = KEYS[2 * number + 6],
-    id = take(),
-    seen_incarnation = take(),
-    seen_version = take(),
-    after = take(),
-    remove = take() ~= '',
-    edits = take() ~= '',
-    created_version = take(),
-    created_last = tonumber(take()),
-    updated_at = take(),
-    set = take_pairs(),
-    expires_at = take(),
-    remove_before = take(),
-    edited_runs = take_pairs(),
-    append = take_pairs(),
-  }
-end
 
 local function refuse(change)
   if not change.present then
@@ -82,40 +40,36 @@ local function read_stored(change)
   if moment(change.key, updated_at) < tonumber(at) then  -- clocks differ, and times never go back
     updated_at = at
   end
-  change.updated_at = change.creates and change.updated_at or updated_at
+  change.updated_at = updated_at
   change.present = not is_expired(change.key, expires_at, now)
-  if change.present and change.seen_version ~= '' and version ~= change.seen_version then
-    refuse(change)
-  end
 end
 
 -- The same as `check_preconditions`, without its messages.
 local function check(change)
-  local creates = change.creates
-  local last = creates and change.created_last or change.last or 0
+  local create, seen = change.create, change.seen
+  local last = create and create.last or change.last or 0
   local given = change.remove and change.present and change.last or last
-  local left_over = change.left_over and change.seen_version == ''
-  if left_over and not (creates or change.remove) then
+  local left_over = change.left_over and not seen
+  if left_over and not (create or change.remove) then
     answer('corrupt', change.key, 'left over')
-  elseif (change.seen_version ~= '' and (not change.present or change.incarnation ~= change.seen_incarnation))
-    or (not creates and not change.present and not left_over)
-    or (creates and change.present and not change.remove)
-    or (change.after ~= '' and tonumber(change.after) ~= given) then
+  elseif (seen and not (change.present and change.incarnation == seen[1] and change.version == seen[2]))
+    or (not create and not change.present and not left_over)
+    or (create and change.present and not change.remove)
+    or (change.after and change.after ~= given) then
     refuse(change)
-  elseif last + change.append.size >= 2 ^ 53 then
+  elseif last + #change.append >= 2 ^ 53 then
     answer('corrupt', change.key)  -- the next position would not be exact
   end
-  local before = creates and 0 or last
-  for position in change.append.each() do
-    if position ~= '0' and tonumber(position) <= before then
+  local before = create and 0 or last
+  for _, run in ipairs(change.append) do
+    if run[1] ~= 0 and run[1] <= before then
       refuse(change)
     end
-    before = tonumber(position)
+    before = run[1]
   end
-  for position in change.edited_runs.each() do
-    if creates or tonumber(position) < tonumber(change.remove_before)
-      or look('ZCOUNT', change.runs_key, position, position) == 0 then
-      answer('missing', change.number, position)
+  for _, run in ipairs(change.edited_runs) do
+    if create or run[1] < change.remove_before or look('ZCOUNT', change.runs_key, digits(run[1]), digits(run[1])) == 0 then
+      answer('missing', change.number, digits(run[1]))
     end
   end
   change.last = last
@@ -123,56 +77,65 @@ end
 
 -- From here on everything is written.
 
+local function add_run(change, position, text)
+  redis.call('ZADD', change.runs_key, position, position .. '\n' .. ARGV[text])
+end
+
 local function write_runs(change)
-  if change.remove_before ~= '0' then
-    redis.call('ZREMRANGEBYSCORE', change.runs_key, '-inf', '(' .. change.remove_before)
+  if change.remove_before > 0 then
+    redis.call('ZREMRANGEBYSCORE', change.runs_key, '-inf', '(' .. digits(change.remove_before))
   end
-  for position, run in change.edited_runs.each() do
+  for _, run in ipairs(change.edited_runs) do
+    local position = digits(run[1])
     redis.call('ZREMRANGEBYSCORE', change.runs_key, position, position)
-    if run ~= '' then
-      redis.call('ZADD', change.runs_key, position, position .. '\n' .. run)
+    if run[2] then
+      add_run(change, position, run[2])
     end
   end
-  for given, run in change.append.each() do
-    change.last = given == '0' and change.last + 1 or math.max(change.last, tonumber(given))
-    local position = given == '0' and digits(change.last) or given
-    redis.call('ZADD', change.runs_key, position, position .. '\n' .. run)
+  for _, run in ipairs(change.append) do
+    local position = run[1] > 0 and run[1] or change.last + 1
+    change.last = math.max(change.last, position)
+    add_run(change, digits(position), run[2])
   end
 end
 
 -- Write the conversation and its places in the orders; return what the receipt has of it.
 local function write_conversation(change)
-  local run_count, last = digits(redis.call('ZCARD', change.runs_key)), digits(change.last)
-  local version = change.creates and change.created_version or digits(change.version + (change.edits and 1 or 0))
-  local fields = {'version', version, 'run_count', run_count, 'last_position', last, 'updated_at', change.updated_at}
-  for name, value in change.set.each() do
-    table.insert(fields, name)
-    table.insert(fields, value)
+  local create, run_count, last = change.create, digits(redis.call('ZCARD', change.runs_key)), digits(change.last)
+  local version = digits(create and create.version or change.version + (change.edits and 1 or 0))
+  local updated_at = create and create.updated_at or change.updated_at
+  local fields = {'version', version, 'run_count', run_count, 'last_position', last, 'updated_at', updated_at}
+  local function add(name, value)
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  for name, text in pairs(change.set) do
+    add(name, ARGV[text])
+  end
+  if create then
+    change.incarnation = create.incarnation
+    add('incarnation', create.incarnation)
+    add('created_at', create.created_at)
+    redis.call('ZADD', by_id, 0, change.id)
+    redis.call('ZADD', by_created_at, create.created_at, change.id)
+    redis.call('SADD', namespaces_key, namespace)
   end
   if change.expires_at == 'never' then
     redis.call('HDEL', change.key, 'expires_at')
     redis.call('ZREM', by_expires_at, change.id)
-  elseif change.expires_at ~= '' then
-    table.insert(fields, 'expires_at')
-    table.insert(fields, change.expires_at)
+  elseif change.expires_at then
+    add('expires_at', change.expires_at)
     redis.call('ZADD', by_expires_at, change.expires_at, change.id)
   end
   redis.call('HSET', change.key, unpack(fields))
-  redis.call('ZADD', by_updated_at, change.updated_at, change.id)
-  local incarnation, created_at = unpack(redis.call('HMGET', change.key, 'incarnation', 'created_at'))
-  if change.creates then
-    redis.call('ZADD', by_id, 0, change.id)
-    redis.call('ZADD', by_created_at, created_at, change.id)
-    redis.call('SADD', namespaces_key, namespace)
-  end
-  return '[' .. table.concat({version, cjson.encode(incarnation), run_count, last}, ',') .. ']'
+  redis.call('ZADD', by_updated_at, updated_at, change.id)
+  return '[' .. table.concat({version, cjson.encode(change.incarnation), run_count, last}, ',') .. ']'
 end
 
 local function write(change)
-  if (change.version or change.left_over) and (change.remove or change.creates) then  -- also replaces one that has expired
+  if (change.version or change.left_over) and (change.remove or change.create) then  -- also replaces one that has expired
     remove_conversation(change.key, change.runs_key, orders, change.id)
   end
-  if change.remove and not change.creates then
+  if change.remove and not change.create then
     return 'null'
   end
   write_runs(change)
@@ -186,17 +149,16 @@ return answered(function()
   end
   check_orders(namespaces_key, orders)
   must_be_allowed(receipt_key, 'SET')
-  local changes, written = {}, {}
-  for number = 1, (#KEYS - 6) / 2 do
-    local change = take_change(number)
-    change.creates = change.created_version ~= ''
+  changes = cjson.decode(changes)
+  for number, change in ipairs(changes) do
+    change.number, change.key, change.runs_key = number, KEYS[2 * number + 5], KEYS[2 * number + 6]
     read_stored(change)
     check(change)
     must_be_allowed(change.key, 'HSET', 'HDEL', 'UNLINK')
     must_be_allowed(change.runs_key, 'ZADD', 'ZREMRANGEBYSCORE', 'UNLINK')
-    changes[number] = change
   end
   -- Full memory and a failing disk refuse a script's first write, and none after it.
+  local written = {}
   for number, change in ipairs(changes) do
     written[number] = cjson.encode(change.id) .. ':' .. write(change)
   end

@@ -1,11 +1,11 @@
 """The commit of a change set: the arguments for `commit.lua`, and what its answer means.
 
-Each text is an argument of its own: one JSON argument costs both sides twice as much, and needs escaping
+Each text is an argument of its own: within the JSON it would have to be escaped, and cost both sides twice as much
 (docs/decisions/0010-one-script-a-commit.md).
 """
 
-from collections.abc import Iterator
-from typing import Final
+import json
+from typing import Any, Final
 
 from memory.adapters.redis import records
 from memory.adapters.redis.keys import Keys
@@ -24,6 +24,7 @@ RECEIPT_KEPT: Final = 25 * 3600 * 1000
 """Milliseconds that a receipt lives. It has Redis's own expiry, by the server's clock, so nothing has to sweep receipts."""
 
 _MOST_ARGUMENTS: Final = 1_000_000  # Redis takes 1,048,576
+_ARGUMENTS_BEFORE_TEXTS: Final = 5
 
 
 class Writer:
@@ -57,12 +58,12 @@ class Writer:
         return written
 
     def _commit(self, namespace: str, changes: ChangeSet, now: int) -> bytes:
-        receipt = self._keys.receipt(namespace, changes.token)
-        keys = [receipt, self._keys.namespaces, *self._keys.orders(namespace)]
-        arguments: list[Argument] = [now, changes.at, RECEIPT_KEPT, namespace]
+        keys = [self._keys.receipt(namespace, changes.token), self._keys.namespaces, *self._keys.orders(namespace)]
         for change in changes.changes:
             keys += [self._keys.conversation(namespace, change.id), self._keys.runs(namespace, change.id)]
-            arguments += _arguments(namespace, changes.token, change)
+        texts: list[str] = []
+        plans = [_change(namespace, changes.token, change, texts) for change in changes.changes]
+        arguments: list[Argument] = [now, changes.at, RECEIPT_KEPT, namespace, json.dumps(plans), *texts]
         if len(arguments) + len(keys) > _MOST_ARGUMENTS:
             raise UnsupportedError(
                 f"a commit of {len(changes.changes):,} changes and {len(arguments):,} values is more than Redis takes at once: "
@@ -81,50 +82,43 @@ class Writer:
         raise CorruptRecordError(f"the hash at {key} was refused by the server although it fits the change")
 
 
-def _arguments(namespace: str, token: str, change: Change) -> Iterator[Argument]:
-    """Yield the arguments of a change, in the order in which `take_change` in commit.lua takes them."""
-    seen, create = change.seen, change.create
-    yield change.id
-    yield from ("", "") if seen is None else seen
-    yield "" if change.after is None else change.after
-    yield "1" if change.remove else ""
-    yield "1" if change.edits else ""
-    yield create.version + change.edits if create else ""
-    yield create.last_position if create else ""
-    yield create.updated_at if create else ""
-    yield from _list(*_fields(namespace, token, change))
-    yield _expiry(change)
-    yield change.remove_before
-    edited = [(position, "") for position in change.remove_runs]
-    edited += [(run.position, records.run_member(run)) for run in change.replace_runs]
-    yield from _list(*edited)
-    yield from _list(*[(run.position, records.run_member(run)) for run in change.append])
+def _change(namespace: str, token: str, change: Change, texts: list[str]) -> dict[str, Any]:
+    """Return what `commit.lua` needs to know of a change. Texts are added to the list, and named by their numbers in ARGV.
 
+    Times are texts here: Lua's numbers have 53 bits.
+    """
 
-def _list(*items: tuple[Argument, Argument]) -> Iterator[Argument]:
-    yield len(items)
-    for item in items:
-        yield from item
+    def add(text: str) -> int:
+        texts.append(text)
+        return _ARGUMENTS_BEFORE_TEXTS + len(texts)
 
-
-def _fields(namespace: str, token: str, change: Change) -> Iterator[tuple[Argument, Argument]]:
-    """Yield the fields that the script sets as they are."""
     create = change.create
-    if create is not None:
-        yield from (
-            ("id", create.id),
-            ("namespace", namespace),
-            ("incarnation", token),
-            ("created_at", create.created_at),
-        )
+    expires_at = change.expires_at if create is None else change.expiry(create.expires_at)
     metadata = create.metadata if create is not None and change.metadata is None else change.metadata
+    plan: dict[str, Any] = {
+        "id": change.id,
+        "seen": change.seen,
+        "after": change.after,
+        "remove": change.remove,
+        "edits": change.edits,
+        "expires_at": None if expires_at is None else "never" if expires_at == NEVER else f"{expires_at}",
+        "remove_before": change.remove_before,
+        "edited_runs": [[position] for position in change.remove_runs],
+        "append": [[run.position, add(records.run_member(run))] for run in change.append],
+        "set": {},
+    }
+    plan["edited_runs"] += [[run.position, add(records.run_member(run))] for run in change.replace_runs]
+    if create is not None:
+        plan["create"] = {
+            "version": create.version + change.edits,
+            "incarnation": token,
+            "last": create.last_position,
+            "created_at": f"{create.created_at}",
+            "updated_at": f"{create.updated_at}",
+        }
+        plan["set"] |= {"id": add(create.id), "namespace": add(namespace)}
     if metadata is not None:
         record = ConversationRecord(change.id, metadata, 0, "", 0, 0, 0, 0, None)
-        yield "metadata", metadata
-        yield "entries", Tokens(namespace).of(entries(Conversation.from_record(record).metadata))
-
-
-def _expiry(change: Change) -> Argument:
-    """Return the expiry that the script sets; ``never`` clears it, and an empty text leaves it."""
-    expires_at = change.expires_at if change.create is None else change.expiry(change.create.expires_at)
-    return "" if expires_at is None else "never" if expires_at == NEVER else expires_at
+        tokens = Tokens(namespace).of(entries(Conversation.from_record(record).metadata))
+        plan["set"] |= {"metadata": add(metadata), "entries": add(tokens)}
+    return {name: value for name, value in plan.items() if value is not None}

@@ -26,8 +26,6 @@ def conversation(keys: Keys, namespace: str, key: str, fields: Sequence[bytes | 
     Raises:
         CorruptRecordError: a field is missing or cannot be read, or the hash belongs at another key.
     """
-    if not any(fields):
-        raise corrupt(key, LEFT_OVER)
     id_, metadata, version, incarnation, run_count, last_position, created_at, updated_at, expires_at = fields
     try:
         record = ConversationRecord(

@@ -1,25 +1,37 @@
 """Finding conversations: what the planner (`memory.port.planner`) asks of Redis.
 
-A criterion becomes one query to the index (`queries.py`). The orders are sorted sets: a page without a criterion is a range of
-one of them (walk.lua). With a criterion, a page by time asks the index about one range of times after the other.
+A criterion becomes the text of one query to the index, made of field names, numbers and tokens (`tokens.py`) and of nothing
+else. The id is not in the index: criteria on it are checked by reading. The orders are sorted sets: a page without a criterion
+is a range of one of them (walk.lua). With a criterion, a page by time asks the index about one range of times after the other.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 from memory.adapters.redis import records
 from memory.adapters.redis.index import Index, Row
 from memory.adapters.redis.keys import CONVERSATION, Keys
 from memory.adapters.redis.models import RECORD_FIELDS
-from memory.adapters.redis.queries import EXACT, Translation
 from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Argument, Script, Wire
-from memory.domain.criteria import Criterion, Exists
+from memory.domain.criteria import Criterion, Exists, FieldCompares, Operator
 from memory.domain.records import ConversationRecord
 from memory.port import planner
-from memory.port.index import named_ids, plan
+from memory.port.index import Every, KeyBetween, KeyIn, Plan, Some, Unless, named_ids, plan
 from memory.port.paging import Order, Place
+
+_EXACT: Final = 2**53
+"""The index has numbers below this one exactly, and others as the nearest double."""
+
+_DEEPEST: Final = 40
+"""Levels of a plan that go into a query's text, as 2.5 levels of parentheses each: above 120 the server's parser gives up."""
+
+_MOST_TOKENS: Final = 20_000
+"""Tokens in a query's text. Beyond that, reading conversations is cheaper."""
+
+_FURTHEST: Final = 2**70  # beyond any number that is stored; Python's integers go on
+_NOTHING: Final = "@entries:{none}"  # no token is as short as that
 
 _AT_ONCE: Final = 500  # conversations that one answer has at most: some 3 ms of the server's time
 _WIDER: Final = 8
@@ -29,6 +41,83 @@ _COUNTED: Final = 25_000  # conversations that one query counts among: some 5 ms
 _FEW: Final = 64  # matches that are read before they are counted
 _OLDEST_FIRST: Final = Order("created_at", descending=False)
 _WALK: Final = Script("shared", "walk")
+
+
+class Condition(NamedTuple):
+    """The text of a condition, empty if every conversation meets it; and whether it matches exactly what was planned, or more."""
+
+    text: str
+    exact: bool = True
+
+
+_TOO_MUCH: Final = Condition("", exact=False)
+
+
+class Translation:
+    """Translates a plan into the language of queries."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._tokens_left = _MOST_TOKENS
+        self.all: Final = f"@entries:{{{tokens.everything}}}"
+
+    def of(self, plan: Plan, depth: int = 0) -> Condition:
+        """Return the condition of a plan, or one that matches more conversations."""
+        if depth > _DEEPEST:
+            return _TOO_MUCH
+        match plan:
+            case KeyIn():
+                return self._one_of(self._tokens.equal(plan.path, plan.keys))
+            case KeyBetween():
+                return self._one_of(*self._tokens.between(plan))
+            case FieldCompares():
+                return _compares(plan)
+            case Unless():
+                part = self.of(plan.part, depth + 1)
+                return Condition(self._unless(part.text or self.all)) if part.exact else _TOO_MUCH
+            case Every():
+                texts, exact = self._parts(plan.parts, depth)
+                return Condition(f"({' '.join(filter(None, texts))})" if any(texts) else "", exact)
+            case Some():
+                texts, exact = self._parts(plan.parts, depth)
+                if not texts or not all(texts):
+                    return Condition("" if texts else _NOTHING, exact)
+                if all(isinstance(part, KeyIn | KeyBetween | FieldCompares) for part in plan.parts):
+                    return Condition(f"({' | '.join(texts)})", exact)
+                # De Morgan: RediSearch 2.10 is wrong about an intersection with a negation in a union in an intersection.
+                none = " ".join(f"-({text})" for text in texts)
+                return Condition(self._unless(f"{self.all} {none}"), exact)
+
+    def _parts(self, parts: Sequence[Plan], depth: int) -> tuple[list[str], bool]:
+        conditions = [self.of(part, depth + 1) for part in parts]
+        return [condition.text for condition in conditions], all(condition.exact for condition in conditions)
+
+    def _one_of(self, tokens: Sequence[str], exact: bool = True) -> Condition:  # noqa: FBT001, FBT002  # as `between` returns it
+        self._tokens_left -= len(tokens)
+        if self._tokens_left < 0:
+            return _TOO_MUCH
+        return Condition(f"@entries:{{{'|'.join(tokens)}}}" if tokens else _NOTHING, exact)
+
+    def _unless(self, text: str) -> str:
+        return f"({self.all} -({text}))"
+
+
+def _compares(compares: FieldCompares) -> Condition:
+    field, operator, value = compares.field, compares.operator, compares.value
+    if isinstance(value, str):
+        return _TOO_MUCH  # the id
+    exact = abs(value) < _EXACT
+    if not exact:  # a larger number may be the same double as its neighbours, so the bound itself is in question
+        operator = cast(Operator, operator[0] + "=")
+    bound = min(max(value, -_FURTHEST), _FURTHEST)
+    bounds = {
+        "==": f"{bound} {bound}",
+        "<": f"-inf ({bound}",
+        "<=": f"-inf {bound}",
+        ">": f"({bound} +inf",
+        ">=": f"{bound} +inf",
+    }
+    return Condition(f"@{field}:[{bounds[operator]}]", exact)
 
 
 class Search(planner.Search):
@@ -68,7 +157,7 @@ class Search(planner.Search):
     ) -> Iterator[ConversationRecord]:
         self.exact = self._exactly
         if self._ids is not None:
-            return self._records(self._of_ids(self._ids))
+            return self._records(self._of_ids(self._ids)) if self._ids else iter(())
         if self._rows is not None:
             return self._records(self._rows)
         having = self._translation.of(plan(Exists(order.path))[0]).text if order.path else ""
@@ -133,9 +222,10 @@ class Search(planner.Search):
         """Return the condition for the next conversations of an order by time, and the bound to go on from, '' at the end."""
         far, *reverse = ("-inf", "REV") if order.descending else ("+inf",)
         key = self._keys.order(self._namespace, order.field)
-        last = self._wire.ask_all(("ZRANGE", key, near, far, "BYSCORE", *reverse, "LIMIT", size - 1, 1, "WITHSCORES"))
         beyond = ""
-        for _, score in self._wire.checked(last[0], key):
+        for _, score in self._wire.ask(
+            "ZRANGE", key, near, far, "BYSCORE", *reverse, "LIMIT", size - 1, 1, "WITHSCORES"
+        ):
             far = f"{score:.0f}"
             beyond = f"({far}"
         low, high = (far, near) if order.descending else (near, far)
@@ -162,18 +252,19 @@ class Search(planner.Search):
 
     def _of_ids(self, ids: Sequence[str]) -> Iterator[Row]:
         keys = [self._keys.conversation(self._namespace, one) for one in ids]
-        answers = self._wire.ask_all(*[("HMGET", key, *RECORD_FIELDS) for key in keys]) if keys else []
+        answers = self._wire.ask_all(*[("HMGET", key, *RECORD_FIELDS) for key in keys])
         return ((key, self._wire.checked(fields, key)) for key, fields in zip(keys, answers, strict=True))
 
     def _records(self, rows: Iterable[Row], *, are_listed: bool = False) -> Iterator[ConversationRecord]:
         """Yield the conversations that have not expired. A hash that is gone is an error only if it is listed in an order."""
         for key, fields in rows:
-            if are_listed or any(fields):
-                record = self._record(key, fields)
-                if not are_listed and any(abs(time) >= EXACT for time in record[-3:] if time):  # the index rounded it
-                    record = self._record(key, self._wire.ask("HMGET", key, *RECORD_FIELDS))
-                if not record.is_expired(self._now):
-                    yield record
-
-    def _record(self, key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
-        return records.conversation(self._keys, self._namespace, key, fields if any(fields) else ())
+            if not any(fields):
+                if are_listed:
+                    raise records.corrupt(key, records.LEFT_OVER)
+                continue
+            record = records.conversation(self._keys, self._namespace, key, fields)
+            if not are_listed and any(abs(time) >= _EXACT for time in record[-3:] if time):  # the index rounded it
+                exact = self._wire.ask("HMGET", key, *RECORD_FIELDS)
+                record = records.conversation(self._keys, self._namespace, key, exact)
+            if not record.is_expired(self._now):
+                yield record

@@ -7,7 +7,7 @@ the connection broke, and a commit never: its token says whether it was written.
 from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from redis.exceptions import RedisError, TimeoutError  # noqa: A004
 
@@ -19,7 +19,6 @@ from memory.port.deadlines import remaining
 
 Argument: TypeAlias = str | bytes | int
 Command: TypeAlias = Sequence[Argument]
-T = TypeVar("T")
 
 _SHARE_OF_COMMIT: Final = 0.5
 """The share of the remaining time for the answer to a commit. In the rest, its token can tell whether it was written."""
@@ -65,7 +64,12 @@ class Wire:
 
     def ask_all(self, *commands: Command) -> list[Any]:
         """Return the answers to commands that may be repeated, in one round trip. Refusals are among them as exceptions."""
-        return self._twice(lambda: self._exchange(commands))
+        try:
+            return self._exchange(commands)
+        except LostError as error:
+            if isinstance(error.__cause__, TimeoutError):  # the time is up, and the server may still be working on it
+                raise
+        return self._exchange(commands)
 
     def at_once(self, *commands: Command) -> list[Any]:
         """Return the answers to commands that read the state of one moment. The first argument of each is its key."""
@@ -78,9 +82,8 @@ class Wire:
 
         Raises:
             CorruptRecordError: the script met a key that it cannot read; nothing was written.
-            RefusedError: the server refused for a reason unknown here, as in `checked`.
         """
-        return self._twice(lambda: self._run(script, keys, arguments))
+        return self._run(lambda command: self.ask_all(command)[0], script, keys, arguments)
 
     def commit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Return the answer of a script that writes. It runs at most once.
@@ -90,7 +93,7 @@ class Wire:
             CorruptRecordError: as `read`.
         """
         try:
-            return self._run(script, keys, arguments, _SHARE_OF_COMMIT)
+            return self._run(lambda command: self._exchange((command,), _SHARE_OF_COMMIT)[0], script, keys, arguments)
         except (LostError, RefusedError) as error:
             raise CommitInDoubtError(f"{error}; whether anything was written is unknown") from error.__cause__
 
@@ -101,18 +104,12 @@ class Wire:
             raise translate(answer, where) or RefusedError(f"{where}: the server refused: {answer}") from answer
         return answer
 
-    def _twice(self, ask: Callable[[], T]) -> T:
-        try:
-            return ask()
-        except LostError as error:
-            if isinstance(error.__cause__, TimeoutError):  # the time is up, and the server may still be working on it
-                raise
-        return ask()
-
-    def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], share: float = 1.0) -> Any:
-        (answer,) = self._exchange((("EVALSHA", script.sha, len(keys), *keys, *arguments),), share)
+    def _run(
+        self, ask: Callable[[Command], Any], script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Any:
+        answer = ask(("EVALSHA", script.sha, len(keys), *keys, *arguments))
         if isinstance(answer, RedisError) and code(answer) == "NOSCRIPT":  # the first time, or the scripts were flushed
-            (answer,) = self._exchange((("EVAL", script.source, len(keys), *keys, *arguments),), share)
+            answer = ask(("EVAL", script.source, len(keys), *keys, *arguments))
         answer = self.checked(answer)
         if isinstance(answer, list) and answer[:1] == [b"corrupt"]:
             raise corrupt(answer[1].decode(errors="replace"), *([LEFT_OVER] if answer[2:] else []))
@@ -122,9 +119,7 @@ class Wire:
         try:
             connection = self._pool.get_connection()
         except (RedisError, OSError) as error:
-            if not self.seconds_left:
-                raise self._too_late(error) from error
-            raise translate(error, self._where()) or RefusedError(f"{self._where()}: {error}") from error
+            return [self.checked(error)]
         seconds = max(share * self.seconds_left, SHORTEST)
         try:
             connection.send_packed_command(connection.pack_commands(commands))
@@ -149,8 +144,3 @@ class Wire:
             if isinstance(error, LOST) and getattr(error, "status_code", None) is None:
                 raise
             return error
-
-    def _too_late(self, why: object) -> StoreUnavailableError:
-        return StoreUnavailableError(
-            f"{self._where()}: it took longer than {self._timeout:g} s; nothing was written ({why})"
-        )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from memory import where
 from memory.adapters.redis.models import entry_token
-from memory.adapters.redis.queries import Translation
+from memory.adapters.redis.searching import Translation
 from memory.adapters.redis.tokens import Cover, Tokens, _levels, cover
 from memory.domain.criteria import Criterion
 from memory.domain.values import Json
