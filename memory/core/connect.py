@@ -22,6 +22,9 @@ _ADAPTERS: Final = {
     "postgresql": _Adapter("memory.adapters.sql", "postgres"),
     "redis": _Adapter("memory.adapters.redis", "redis"),
     "rediss": _Adapter("memory.adapters.redis", "redis"),
+    "valkey": _Adapter("memory.adapters.redis", "redis"),
+    "valkeys": _Adapter("memory.adapters.redis", "redis"),
+    "unix": _Adapter("memory.adapters.redis", "redis"),
     "dynamodb": _Adapter("memory.adapters.dynamodb", "dynamodb"),
     "griptape": _Adapter("memory.adapters.cloud", "cloud"),
 }
@@ -33,11 +36,14 @@ def open_repository(url: str) -> Repository:
     """Open the repository that a URL names. Errors never quote the URL: any part of a wrong URL may be a password."""
     if not isinstance(url, str) or "://" not in url:
         raise ConfigurationError("a store's URL looks like sqlite:///conversations.db or postgresql+psycopg://host/db")
-    if not url.isprintable() or url != url.strip():
+    if not url.isprintable() or url != url.strip() or url.startswith(("'", '"')):
         raise ConfigurationError(
-            "the URL begins or ends with a blank, or contains a control character such as a line break"
+            "the URL is in quotes, begins or ends with a blank, or contains a control character such as a line break: "
+            "write it without them, redis://host for instance"
         )
-    scheme = url.split("://", 1)[0].split("+", 1)[0]
+    scheme, _, rest = url.partition("://")
+    url = f"{scheme.lower()}://{rest}"  # as in any URL, capitals mean the same
+    scheme = scheme.lower().split("+", 1)[0]
     if not is_sqlite(scheme) and has_stray_at(url):
         raise ConfigurationError(
             "the URL has an @ after a / ? or #: write %2F, %3F and %23 for these in a user name or password, elsewhere %40 for @"
@@ -68,7 +74,8 @@ def connect(url: str, *, namespace: str = "default", max_metadata_values: int = 
     ``sqlite:///conversations.db``      a local file, created on first use; ``?synchronous=full`` or ``normal``
     ``sqlite://``                       sqlite in memory
     ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it
-    ``redis://host``                    Redis with search; ``rediss://`` with TLS; ``?prefix=memory`` and others: `open_url`
+    ``redis://host``                    Redis with search; ``rediss://`` with TLS; ``valkey://``, ``unix:///socket``,
+                                        ``redis+sentinel://host,host/service``; ``?prefix=memory`` and others: `open_url`
     ``dynamodb://table``                Amazon DynamoDB; ``?region=...&endpoint=...``, see docs/dynamodb.md
     ``griptape+https://host``           Griptape Cloud, with the key in ``GT_CLOUD_API_KEY``; or ``griptape+http``
     ``memory://``                       Python objects: the reference, for tests

@@ -1,19 +1,34 @@
 """The connections of a store that was opened by its URL: redis-py's, with the deadline of the operation."""
 
+from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
+from memory.errors import ConfigurationError
 from memory.port.deadlines import remaining
 
 SHORTEST: Final = 0.001
 """Seconds: the shortest time-out of a socket. Zero would make it one that does not wait at all."""
 
 _CONNECT_TIMEOUT: Final = 5.0  # seconds for each of a host's addresses, so that the next has its turn
+_SENTINEL_TIMEOUT: Final = 1.0  # likewise for each Sentinel
+_SENTINEL_PORT: Final = 26379
+_FORMS: Final = (
+    "this is not the URL of a Redis server: write redis://user:password@host:6379, rediss:// with TLS, "
+    "unix:///path/of/the/socket, or redis+sentinel://host:26379,other:26379/service"
+)
 
 
 class _Pool(redis.BlockingConnectionPool):
@@ -32,24 +47,71 @@ class _Pool(redis.BlockingConnectionPool):
         """Ignore the pool's own."""
 
 
-def client_of(url: str, timeout: float, **settings: Any) -> Any:
-    """Return a client for a URL that has no options. An operation of it ends with the deadline of the store's."""
-    located = parse_url(url)
+class _SentinelPool(SentinelConnectionPool, _Pool):
+    """Such a pool, of connections to the primary that Sentinel names."""
+
+
+def client_of(url: str, timeout: float, options: Mapping[str, Any]) -> Any:
+    """Return a client for a URL without its options. Each of its operations ends with the deadline of the store's.
+
+    Raises:
+        ConfigurationError: the URL has none of the forms in docs/redis.md, or options for TLS and does not use it.
+    """
+    try:
+        located, sentinels, service = _locate(url)
+    except ValueError:  # its message may quote a part of a password
+        raise ConfigurationError(_FORMS) from None
     kind = located.pop("connection_class", redis.Connection)
-    pool: Any = _Pool
-    return redis.Redis(
-        connection_pool=pool(
-            timeout=timeout,
-            connection_class=_limited(kind, timeout),
-            protocol=3,
-            retry=Retry(NoBackoff(), 0),
-            # With them a pool does not notice that the server has closed a connection.
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-            socket_timeout=timeout,
-            **located,
-            **settings,
-        )
+    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    if tls and kind is not redis.SSLConnection:
+        raise ConfigurationError(f"{', '.join(sorted(tls))}: only with TLS, that is rediss://")
+    settings = {
+        **options,
+        **located,
+        "timeout": timeout,
+        "socket_timeout": timeout,
+        "protocol": 3,
+        "retry": Retry(NoBackoff(), 0),
+        # With them a pool does not notice that the server has closed a connection.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    if not sentinels:
+        return redis.Redis(connection_pool=_Pool(connection_class=_limited(kind, timeout), **settings))
+    own = {name: settings.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    waits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), min(timeout, _SENTINEL_TIMEOUT))
+    manager: Any = Sentinel(
+        sentinels,
+        sentinel_kwargs={**own, **waits, **tls, "ssl": kind is redis.SSLConnection, "retry": Retry(NoBackoff(), 0)},
     )
+    managed = SentinelManagedSSLConnection if kind is redis.SSLConnection else SentinelManagedConnection
+    return manager.master_for(
+        service, connection_pool_class=_SentinelPool, connection_class=_limited(managed, timeout), **settings
+    )
+
+
+def _locate(url: str) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
+    """Return what redis-py reads from a URL; for one of Sentinels also their addresses, and the name of the service.
+
+    Raises:
+        ValueError: the URL is not valid.
+    """
+    scheme, _, rest = url.partition("://")
+    family, _, kind = scheme.replace("valkey", "redis", 1).partition("+")
+    if kind == "sentinel":
+        credentials, at, place = rest.rpartition("@")
+        hosts, service, database = [*place.rstrip("/").split("/"), "0"][:3]
+        located, _, _ = _locate(f"{family}://{credentials}{at}{hosts.partition(',')[0]}/{database}")
+        sentinels = [urlsplit(f"//{host}") for host in hosts.split(",")]
+        del located["host"]
+        located.pop("port", None)
+        return located, [(f"{one.hostname or ''}", one.port or _SENTINEL_PORT) for one in sentinels], unquote(service)
+    located = parse_url(f"{family}://{rest}")
+    parts = urlsplit(f"{family}://{rest}")
+    is_path = family == "unix" and not kind and bool(parts.path.strip("/"))
+    is_host = family != "unix" and not kind and bool(parts.hostname) and (parts.path.strip("/") or "0").isdecimal()
+    if parts.port == 0 or not (is_path or is_host):
+        raise ValueError(scheme)
+    return located, [], ""
 
 
 def _limited(kind: Any, timeout: float) -> Any:

@@ -14,10 +14,9 @@ _LOSSES: Final = {
 
 def warnings(wire: Wire, keys: Keys) -> list[str]:
     """Return a sentence for each setting or state that could lose or hide acknowledged writes."""
-    names = {*(name for name, _ in _LOSSES), "maxmemory-policy"}
-    configuration, persistence, index = wire.ask_all(
-        ("CONFIG", "GET", *names), ("INFO", "persistence"), ("FT.INFO", keys.index)
-    )
+    names = {*(name for name, _ in _LOSSES), "maxmemory-policy", "min-replicas-to-write"}
+    configuration, info, index = wire.ask_all(("CONFIG", "GET", *names), ("INFO",), ("FT.INFO", keys.index))
+    info = b"" if isinstance(info, Exception) else info
     found = []
     if isinstance(configuration, Exception):
         found.append(
@@ -30,10 +29,18 @@ def warnings(wire: Wire, keys: Keys) -> list[str]:
         ]
         if (policy := settings.get("maxmemory-policy", "noeviction")) != "noeviction":
             found.append(f"maxmemory-policy is {policy}: a full server deletes conversations; set noeviction")
+        if (
+            settings.get("min-replicas-to-write") == "0"
+            and b"connected_slaves:0" not in info
+            and b"role:master" in info
+        ):
+            found.append(
+                "min-replicas-to-write is 0: a failover, as by Sentinel, loses what a primary without replicas has acknowledged"
+            )
     if isinstance(index, dict) and (failures := int(index.get(b"hash_indexing_failures", 0))):
         found.append(
             f"{failures} hashes could not be indexed, so no search finds them: somebody edited them (FT.INFO tells which)"
         )
-    if not isinstance(persistence, Exception) and b"aof_last_write_status:err" in persistence:
+    if b"aof_last_write_status:err" in info:
         found.append("the server could not write its append-only file the last time: its disk is full or failing")
     return found

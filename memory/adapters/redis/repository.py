@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
 
 from memory.adapters.redis import durability, records
 from memory.adapters.redis.committing import Writer
@@ -42,42 +41,37 @@ _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
     "timeout": seconds,
     "max_connections": _positive,
     "client_name": str,
+    "db": int,
+    "sentinel_username": str,
+    "sentinel_password": str,
     "ssl_ca_certs": str,
     "ssl_certfile": str,
     "ssl_keyfile": str,
     "ssl_check_hostname": lambda text: {"true": True, "false": False}[text.lower()],
+    "ssl_cert_reqs": lambda text: {"none": "none", "optional": "optional", "required": "required"}[text.lower()],
 }
 
 
 def open_url(url: str) -> "RedisRepository":
-    """Return the repository of a ``redis://`` or ``rediss://`` (TLS) URL.
+    """Return the repository of the URL of a Redis or Valkey server.
 
-    ``redis://user:password@host:6379``, with these options after a ``?``: ``prefix`` of all keys (``memory``), ``timeout`` for a
-    whole operation in seconds (30), ``max_connections`` (50; a thread that finds them all in use waits for one),
-    ``client_name``; with TLS also ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_check_hostname``.
+    ``redis://user:password@host:6379``; ``rediss://`` with TLS; ``valkey://`` and ``valkeys://`` likewise;
+    ``unix:///path/of/the/socket``; ``redis+sentinel://user:password@host:26379,other:26379/service``, or ``rediss+sentinel://``,
+    for the primary that Sentinel names.
+
+    Options come after a ``?``: ``prefix`` of all keys (``memory``), ``timeout`` for a whole operation in seconds (30),
+    ``max_connections`` (50; a thread that finds them all in use waits for one), ``client_name``, ``db`` (0 is the only one);
+    ``sentinel_username`` and ``sentinel_password``; with TLS also ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
+    ``ssl_check_hostname`` and ``ssl_cert_reqs`` (``none`` trusts every certificate).
 
     Raises:
         ConfigurationError: the URL or an option is not valid.
     """
     given = options(url, _OPTIONS)
     prefix, timeout = str(given.pop("prefix", DEFAULT_PREFIX)), cast(float, given.pop("timeout", DEFAULT_TIMEOUT))
-    location = url.partition("?")[0]
-    _check_location(location)
-    if not location.startswith("rediss:") and (tls := sorted(name for name in given if name.startswith("ssl_"))):
-        raise ConfigurationError(f"{', '.join(tls)}: only with TLS, that is rediss://")
-    repository = RedisRepository(client_of(location, timeout, **given), prefix=prefix, timeout=timeout)
+    repository = RedisRepository(client_of(url.partition("?")[0], timeout, given), prefix=prefix, timeout=timeout)
     repository._closes = True  # noqa: SLF001
     return repository
-
-
-def _check_location(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_url = bool(parts.hostname) and parts.port != 0 and (parts.path.strip("/") or "0").isdecimal()
-    except ValueError:  # the port is not a number
-        is_url = False
-    if not is_url:
-        raise ConfigurationError("this is not the URL of a Redis server: write redis://user:password@host:6379")
 
 
 class RedisRepository(Repository, ForkAware):
@@ -226,11 +220,20 @@ class RedisRepository(Repository, ForkAware):
     def close(self) -> None:
         if self._closes:
             self._pool.disconnect()
+            if (manager := getattr(self._pool, "sentinel_manager", None)) is not None:
+                manager.close()
 
     def __repr__(self) -> str:
-        settings = self._pool.connection_kwargs
-        where = settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+        where = _place(self._pool)
+        if (service := getattr(self._pool, "service_name", None)) is not None:
+            sentinels = [_place(sentinel.connection_pool) for sentinel in self._pool.sentinel_manager.sentinels]
+            where = f"{service} of Sentinel {', '.join(sentinels)}"
         return f"RedisRepository({where}, prefix={self._keys.prefix!r})"
+
+
+def _place(pool: Any) -> str:
+    settings = pool.connection_kwargs
+    return settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
 
 
 def _checked_pool(client: Any) -> Any:
