@@ -1,7 +1,7 @@
 """The connections of a store that was opened by its URL: redis-py's, with the deadline of the operation."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 import redis
@@ -125,3 +125,19 @@ def _limited(kind: Any, timeout: float) -> Any:
                 super().connect()
 
     return Limited
+
+
+def close(pool: Any) -> None:
+    """Close the connections of a pool, and those to Sentinels."""
+    pool.disconnect()
+    if isinstance(pool, SentinelConnectionPool):
+        cast(Any, pool).sentinel_manager.close()
+
+
+def place_of(pool: Any) -> str:
+    """Return where a pool connects to, as errors call it."""
+    if isinstance(pool, SentinelConnectionPool):
+        sentinels = [place_of(sentinel.connection_pool) for sentinel in cast(Any, pool).sentinel_manager.sentinels]
+        return f"{pool.service_name} of Sentinel {', '.join(sentinels)}"
+    settings = pool.connection_kwargs
+    return settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"

@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from memory.adapters.redis import durability, records
 from memory.adapters.redis.committing import Writer
-from memory.adapters.redis.connections import client_of
+from memory.adapters.redis.connections import client_of, close, place_of
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.index import Index
 from memory.adapters.redis.keys import CONVERSATION, DEFAULT_PREFIX, Keys
@@ -17,6 +17,7 @@ from memory.adapters.redis.searching import Search
 from memory.adapters.redis.wire import Command, Script, Wire
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation
+from memory.domain.records import ConversationRecord
 from memory.errors import ConfigurationError, CorruptRecordError
 from memory.port.changes import ALL_RUNS, ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited
@@ -26,7 +27,7 @@ from memory.port.urls import options, seconds
 
 _PURGED_AT_ONCE: Final = 200  # by one script: some 5 ms of the server's time
 _PURGE: Final = Script("shared", "purge")
-_VERSION: Final = ("incarnation", "version", "run_count", "last_position", "expires_at")
+_WITHOUT_METADATA: Final = ["id" if name == "metadata" else name for name in RECORD_FIELDS]  # which may be long
 
 
 def _positive(text: str) -> int:
@@ -119,30 +120,26 @@ class RedisRepository(Repository, ForkAware):
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
-        key = self._keys.conversation(namespace, conversation_id)
-        fields, _ = self._read(namespace, conversation_id, RECORD_FIELDS)
-        if fields is None:
-            return None
-        record = records.conversation(self._keys, namespace, key, fields)
-        if record.is_expired(self.clock()):
-            return None
+        record, _ = self._read(namespace, conversation_id, RECORD_FIELDS)
         try:
-            return Conversation.from_record(record)
+            return None if record is None else Conversation.from_record(record)
         except CorruptRecordError as error:
-            raise records.corrupt(key, error) from error
+            raise records.corrupt(self._keys.conversation(namespace, conversation_id), error) from error
 
     def _read(
         self, namespace: str, conversation_id: str, fields: Sequence[str], *more: Command
-    ) -> tuple[list[bytes | None] | None, list[Any]]:
-        """Return fields of a conversation, None if there is none, and the answers to more commands, all of one moment."""
+    ) -> tuple[ConversationRecord | None, list[Any]]:
+        """Return a conversation's record, None if there is none, and the answers to more commands, all of one moment."""
         key, ids = self._keys.conversation(namespace, conversation_id), self._keys.order(namespace, "id")
-        # Without our fields there is no conversation, somebody else's hash, or one whose hash is gone.
         found, exists, listed, *answers = self._wire.at_once(
             ("HMGET", key, *fields), ("EXISTS", key), ("ZSCORE", ids, conversation_id), *more
         )
-        if not exists and listed is not None:
-            raise records.corrupt(key, records.LEFT_OVER)
-        return (found if exists else None), answers
+        if not exists:
+            if listed is not None:
+                raise records.corrupt(key, records.LEFT_OVER)
+            return None, answers
+        record = records.conversation(self._keys, namespace, key, found)
+        return None if record.is_expired(self.clock()) else record, answers
 
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[Search]:
@@ -150,39 +147,18 @@ class RedisRepository(Repository, ForkAware):
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        key, runs_key = self._keys.conversation(namespace, conversation_id), self._keys.runs(namespace, conversation_id)
-        ends = [
-            f"({min(window.after, ALL_RUNS)}",
-            f"({ALL_RUNS if window.before is None else min(window.before, ALL_RUNS)}",
-        ]
+        key = self._keys.runs(namespace, conversation_id)
+        low, high = f"({window.after}", "+inf" if window.before is None else f"({window.before}"
+        ends = (high, low, "BYSCORE", "REV") if window.from_end else (low, high, "BYSCORE")
         limit = -1 if window.limit is None else min(window.limit, ALL_RUNS)
-        found = (
-            "ZRANGE",
-            runs_key,
-            *(ends[::-1] if window.from_end else ends),
-            "BYSCORE",
-            *(["REV"] if window.from_end else []),
-        )
-        fields, (size, members) = self._read(
-            namespace, conversation_id, _VERSION, ("ZCARD", runs_key), (*found, "LIMIT", 0, limit)
-        )
-        if fields is None:
-            if size:
-                raise records.corrupt(key, records.LEFT_OVER)
+        commands = (("ZCARD", key), ("ZRANGE", key, *ends, "LIMIT", 0, limit))
+        record, (size, members) = self._read(namespace, conversation_id, _WITHOUT_METADATA, *commands)
+        if record is None:
             return RunsRead(None, ())
-        try:
-            incarnation, (version, run_count, last, *expiry) = (
-                records.text(fields[0]),
-                map(records.number, filter(None, fields[1:])),
-            )
-        except ValueError as error:
-            raise records.corrupt(key, error) from error
-        if expiry and expiry[0] <= self.clock():
-            return RunsRead(None, ())
-        if size != run_count:
-            raise records.corrupt(runs_key)
-        runs = records.runs(runs_key, conversation_id, members[::-1] if window.from_end else members)
-        return RunsRead(ExpectedVersion(incarnation, version), runs, last)
+        if size != record.run_count:
+            raise records.corrupt(key)
+        runs = records.runs(key, conversation_id, members[::-1] if window.from_end else members)
+        return RunsRead(ExpectedVersion(record.incarnation, record.version), runs, record.last_position)
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
@@ -219,21 +195,10 @@ class RedisRepository(Repository, ForkAware):
 
     def close(self) -> None:
         if self._closes:
-            self._pool.disconnect()
-            if (manager := getattr(self._pool, "sentinel_manager", None)) is not None:
-                manager.close()
+            close(self._pool)
 
     def __repr__(self) -> str:
-        where = _place(self._pool)
-        if (service := getattr(self._pool, "service_name", None)) is not None:
-            sentinels = [_place(sentinel.connection_pool) for sentinel in self._pool.sentinel_manager.sentinels]
-            where = f"{service} of Sentinel {', '.join(sentinels)}"
-        return f"RedisRepository({where}, prefix={self._keys.prefix!r})"
-
-
-def _place(pool: Any) -> str:
-    settings = pool.connection_kwargs
-    return settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+        return f"RedisRepository({place_of(self._pool)}, prefix={self._keys.prefix!r})"
 
 
 def _checked_pool(client: Any) -> Any:
