@@ -21,15 +21,12 @@ NO_CLUSTER: Final = (
 """What the error says about a cluster."""
 
 # The first word of an error is its code (https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors).
-# The server refuses a whole script with one of these, or the script's first write.
-_LATER: Final = frozenset({"BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY"})
+# With one of the first the server refuses a whole script, or its first write; another server may be better.
+LATER: Final = frozenset({"BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY"})
 _NEVER: Final = frozenset(
     {"ASK", "CLUSTERDOWN", "CROSSSLOT", "DENIED", "MOVED", "NOAUTH", "NOPERM", "NOPROTO", "WRONGPASS"}
 )
 _NO_RIGHT: Final = "ACL failure in script"  # has no code of its own
-
-ELSEWHERE: Final = frozenset({"LOADING", "MASTERDOWN", "READONLY"})
-"""Codes of a server that is not, or not yet, the right one: the next attempt opens another connection."""
 
 LOST: Final = (ConnectionError, TimeoutError, OSError)
 """The errors of a broken connection. Some answers of a server are subclasses of them: see `translate`."""
@@ -52,7 +49,7 @@ def translate(error: Exception, where: object) -> PersistenceError | None:
         return ConfigurationError(said)
     if code(error) == "WRONGTYPE":
         return CorruptRecordError(f"{where}: there is something else at the key of a record ({error})")
-    if code(error) in _LATER or isinstance(error, BusyLoadingError):
+    if code(error) in LATER or isinstance(error, BusyLoadingError):
         return StoreUnavailableError(f"{said}; nothing was written")
     if not isinstance(error, (*LOST, InvalidResponse)):
         return None

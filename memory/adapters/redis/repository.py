@@ -116,7 +116,9 @@ class RedisRepository(Repository, ForkAware):
     def after_fork_in_parent(self) -> None:
         self._pool._lock.release()  # noqa: SLF001
 
-    after_fork_in_child = after_fork_in_parent
+    def after_fork_in_child(self) -> None:
+        self._pool.reset()
+        self._pool._lock.release()  # noqa: SLF001
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 from redis.exceptions import RedisError, TimeoutError  # noqa: A004
 
 from memory.adapters.redis.connections import SHORTEST
-from memory.adapters.redis.errors import ELSEWHERE, LOST, code, translate
+from memory.adapters.redis.errors import LATER, LOST, code, translate
 from memory.adapters.redis.records import LEFT_OVER, corrupt
 from memory.errors import CommitInDoubtError, StoreUnavailableError
 from memory.port.deadlines import remaining
@@ -124,7 +124,7 @@ class Wire:
         try:
             connection.send_packed_command(connection.pack_commands(commands))
             answers = [self._answer(connection, seconds) for _ in commands]
-            if any(isinstance(answer, Exception) and code(answer) in ELSEWHERE for answer in answers):
+            if any(isinstance(answer, Exception) and code(answer) in LATER for answer in answers):
                 connection.disconnect()  # another server may have taken over under this name
         except LOST as error:
             connection.disconnect()
