@@ -5,15 +5,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Final, cast
 
-from memory.adapters.redis import durability, records
+from memory.adapters.redis import records
 from memory.adapters.redis.committing import Writer
 from memory.adapters.redis.connections import client_of, close, place_of
 from memory.adapters.redis.errors import NO_CLUSTER
-from memory.adapters.redis.index import Index
 from memory.adapters.redis.keys import CONVERSATION, DEFAULT_PREFIX, Keys
 from memory.adapters.redis.models import RECORD_FIELDS, conversation_model
 from memory.adapters.redis.schema import Schema
-from memory.adapters.redis.searching import Search
+from memory.adapters.redis.searching import Index, Search
 from memory.adapters.redis.wire import Command, Script, Wire
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation
@@ -189,11 +188,7 @@ class RedisRepository(Repository, ForkAware):
         return self._schema.migrate(progress)
 
     def warnings(self) -> list[str]:
-        interrupted = [
-            f"the index {name} is left over from an interrupted migration, and costs time at every write: run `memory migrate`"
-            for name in self._schema.leftovers()
-        ]
-        return durability.warnings(self._wire, self._keys) + interrupted
+        return self._schema.warnings()
 
     def close(self) -> None:
         if self._closes:

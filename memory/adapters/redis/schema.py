@@ -2,7 +2,7 @@
 
 `migrate` makes the new index beside the old one, waits until the server has read every conversation into it, points the alias at
 it, and drops all others. Each step can be repeated, so two migrations at once do no harm, and the next one completes one that was
-interrupted.
+interrupted. Beside that, `warnings` looks at the server's settings: docs/redis.md has the promises that go with them.
 """
 
 import time
@@ -21,6 +21,15 @@ HEAD: Final = "0002"
 
 _UNREADABLE: Final = "0001"
 _OTHER_FIELDS: Final = "(an index with other fields)"  # sorts before every version, so the advice is to migrate
+_LOSSES: Final = {
+    ("appendonly", "no"): "a restart loses all that was acknowledged since the last snapshot",
+    ("appendfsync", "no"): "a power cut loses what the operating system had not yet written, often 30 seconds",
+    ("appendfsync", "everysec"): "a power cut, though no crash of the server, loses up to a second or two",
+    (
+        "min-replicas-to-write",
+        "0",
+    ): "a failover, as by Sentinel, loses what a primary without replicas has acknowledged",
+}
 _PAUSE: Final = 0.02  # seconds between two looks at how far an index is
 
 
@@ -106,10 +115,39 @@ class Schema:
             self._change("FT.DROPINDEX", name)
         return self.status()
 
-    def leftovers(self) -> list[str]:
-        """Return the indexes that an interrupted migration left behind; none if the user may not list indexes."""
-        (answer,) = self._wire.ask_all(("FT._LIST",))
-        return [] if isinstance(answer, Exception) else sorted(self._ours(answer) - {self._name})
+    def warnings(self) -> list[str]:
+        """Return a sentence for each setting or state of the server that could lose or hide acknowledged writes."""
+        configuration, info, index, indexes = self._wire.ask_all(
+            ("CONFIG", "GET", "maxmemory-policy", *{name for name, _ in _LOSSES}),
+            ("INFO",),
+            ("FT.INFO", self._keys.index),
+            ("FT._LIST",),
+        )
+        info = b"" if isinstance(info, Exception) else info
+        is_replicated = b"role:master" in info and b"connected_slaves:0" not in info
+        found = []
+        if isinstance(configuration, Exception):
+            found.append(
+                f"this user may not read the server's settings ({configuration}): ask who runs it about AOF and eviction"
+            )
+        else:
+            settings = {name.decode(): value.decode() for name, value in configuration.items()}
+            for (name, value), loss in _LOSSES.items():
+                if settings.get(name) == value and (is_replicated or not name.startswith("min-replicas")):
+                    found.append(f"{name} is {value}: {loss}")
+            if (policy := settings.get("maxmemory-policy", "noeviction")) != "noeviction":
+                found.append(f"maxmemory-policy is {policy}: a full server deletes conversations; set noeviction")
+        if isinstance(index, dict) and (failures := int(index.get(b"hash_indexing_failures", 0))):
+            found.append(
+                f"{failures} hashes could not be indexed, so no search finds them: somebody edited them (FT.INFO tells which)"
+            )
+        if b"aof_last_write_status:err" in info:
+            found.append("the server could not write its append-only file the last time: its disk is full or failing")
+        leftovers = set() if isinstance(indexes, Exception) else self._ours(indexes) - {self._name}
+        return found + [
+            f"the index {name} is left over from an interrupted migration, and costs time at every write: run `memory migrate`"
+            for name in sorted(leftovers)
+        ]
 
     def _is_ours(self, info: Any) -> bool:
         """Whether an index covers the keys, and has the fields, that this code needs."""

@@ -58,21 +58,21 @@ local function quoted(id)
 end
 
 -- Return the number that is stored as this text, or end the script. `tonumber` alone also reads nan, inf, 1e9, 0x1 and 1.5,
--- which we never write. A time may be negative and has at most 18 digits; a count must be exact as a Lua number.
-local function moment(key, text)
-  local number = text and string.find(text, '^-?%d+$') and tonumber(text)
-  if not number or math.abs(number) >= 1e18 then
+-- which we never write. A time has at most 18 digits; a count is not negative, and exact as a Lua number.
+local function number(key, text, least, most)
+  local value = text and string.find(text, '^-?%d+$') and tonumber(text)
+  if not value or value < least or value >= most then
     answer('corrupt', key)
   end
-  return number
+  return value
+end
+
+local function moment(key, text)
+  return number(key, text, -1e18, 1e18)
 end
 
 local function count(key, text)
-  local number = moment(key, text)
-  if number < 0 or number >= 2 ^ 53 then
-    answer('corrupt', key)
-  end
-  return number
+  return number(key, text, 0, 2 ^ 53)
 end
 
 local function is_expired(key, expires_at, now)

@@ -169,7 +169,7 @@ def test_scripts_flushed_between_two_commits(store: Store, client: Any) -> None:
 
 
 def test_more_than_a_server_takes_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memory.adapters.redis.committing._MOST_ARGUMENTS", 50)
+    monkeypatch.setattr("memory.adapters.redis.committing._MOST_ARGUMENTS", 30)
     put(store)
     before = state(store)
     with pytest.raises(UnsupportedError, match="several parts"), store.begin() as uow:

@@ -185,7 +185,7 @@ def test_the_documented_rights_are_enough(client: Any, redis_server: Server, key
 def test_each_documented_right_is_needed(
     store: Store, client: Any, redis_server: Server, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memory.adapters.redis.index._AT_ONCE", 1)
+    monkeypatch.setattr("memory.adapters.redis.searching._AT_ONCE", 1)
     monkeypatch.setattr("memory.adapters.redis.searching._FEW", 1)
     using = [right for right in documented()[0] if right != "+@connection"]  # which is for migration and the driver
     for n, missing in enumerate(using):
