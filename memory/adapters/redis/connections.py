@@ -92,8 +92,11 @@ def client_of(url: str, timeout: float, options: Mapping[str, Any]) -> Any:
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     if tls and kind is not redis.SSLConnection:
         raise ConfigurationError(f"{', '.join(sorted(tls))}: only with TLS, that is rediss://")
+    credentials = {name: value for name, value in options.items() if name.startswith("sentinel_")}
+    if credentials and not sentinels:
+        raise ConfigurationError(f"{', '.join(sorted(credentials))}: only with Sentinel, that is redis+sentinel://")
     settings = {
-        **options,
+        **{name: value for name, value in options.items() if name not in credentials},
         **located,
         "timeout": timeout,
         "socket_timeout": timeout,
@@ -104,7 +107,7 @@ def client_of(url: str, timeout: float, options: Mapping[str, Any]) -> Any:
     }
     if not sentinels:
         return redis.Redis(connection_pool=_Pool(connection_class=_limited(kind, timeout), **settings))
-    own = {name: settings.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    own = {name.removeprefix("sentinel_"): value for name, value in credentials.items()}
     waits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), min(timeout, _SENTINEL_TIMEOUT))
     manager: Any = Sentinel(
         sentinels,

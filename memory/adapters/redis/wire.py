@@ -116,6 +116,10 @@ class Wire:
         return answer
 
     def _exchange(self, commands: Sequence[Command], share: float = 1.0) -> list[Any]:
+        if not self.seconds_left:
+            raise StoreUnavailableError(
+                f"{self._where()}: it took longer than {self._timeout:g} s; nothing was written"
+            )
         try:
             connection = self._pool.get_connection()
         except (RedisError, OSError) as error:

@@ -206,6 +206,7 @@ def test_sentinel(sentinel: tuple[ProcessServer, list[ProcessServer]]) -> None:
         ("unix://", "unix:///path"),
         ("unix:///socket?db=1", "database 0"),
         ("redis+sentinel://host/service/1", "database 0"),
+        ("redis://host?sentinel_password=secret", "redis[+]sentinel://"),
         ("valkey://host?ssl_cert_reqs=none", "rediss://"),
         ("valkeys://host?ssl_cert_reqs=perhaps", "ssl_cert_reqs"),
     ],
