@@ -23,9 +23,8 @@ NO_CLUSTER: Final = (
 # The first word of an error is its code (https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors).
 # With one of the first the server refuses a whole script, or its first write; another server may be better.
 LATER: Final = frozenset({"BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY"})
-_NEVER: Final = frozenset(
-    {"ASK", "CLUSTERDOWN", "CROSSSLOT", "DENIED", "MOVED", "NOAUTH", "NOPERM", "NOPROTO", "WRONGPASS"}
-)
+_NEVER: Final = frozenset({"ASK", "CLUSTERDOWN", "CROSSSLOT", "DENIED", "MOVED", "NOPROTO"})
+_RIGHTS: Final = frozenset({"NOAUTH", "NOPERM", "WRONGPASS"})
 _NO_RIGHT: Final = "ACL failure in script"  # has no code of its own
 
 LOST: Final = (ConnectionError, TimeoutError, OSError)
@@ -45,7 +44,9 @@ def translate(error: Exception, where: object) -> PersistenceError | None:
     It is a `ConfigurationError` if waiting cannot help.
     """
     said = f"{where}: {error}"
-    if isinstance(error, AuthenticationError) or code(error) in _NEVER or _NO_RIGHT in said:
+    if isinstance(error, AuthenticationError) or code(error) in _RIGHTS or _NO_RIGHT in said:
+        return ConfigurationError(f"{where}: the user, the password or the user's rights were refused ({error})")
+    if code(error) in _NEVER:
         return ConfigurationError(said)
     if code(error) == "WRONGTYPE":
         return CorruptRecordError(f"{where}: there is something else at the key of a record ({error})")
@@ -58,7 +59,7 @@ def translate(error: Exception, where: object) -> PersistenceError | None:
         said += " (rediss:// uses TLS, redis:// does not)"
     if any(map(_is_hopeless, causes)):
         return ConfigurationError(said)
-    return StoreUnavailableError(f"{said}; nothing was written")
+    return StoreUnavailableError(f"{said}; the server could not be reached, and nothing was written")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
