@@ -22,6 +22,9 @@ _ADAPTERS: Final = {
     "postgresql": _Adapter("memory.adapters.sql", "postgres"),
     "redis": _Adapter("memory.adapters.redis", "redis"),
     "rediss": _Adapter("memory.adapters.redis", "redis"),
+    "valkey": _Adapter("memory.adapters.redis", "redis"),
+    "valkeys": _Adapter("memory.adapters.redis", "redis"),
+    "unix": _Adapter("memory.adapters.redis", "redis"),
     "dynamodb": _Adapter("memory.adapters.dynamodb", "dynamodb"),
     "griptape": _Adapter("memory.adapters.cloud", "cloud"),
 }
@@ -61,7 +64,8 @@ def connect(url: str, *, namespace: str = "default", max_metadata_values: int = 
     ``sqlite://``                       sqlite in memory
     ``postgresql+psycopg://host/db``    PostgreSQL; any SQLAlchemy URL of it, or ``postgres://``; ``?pool_size=`` and others: see
                                         docs/stores.md
-    ``redis://host``                    Redis with search; ``rediss://`` with TLS; ``?prefix=memory`` and others: `open_url`
+    ``redis://host``                    Redis with search; ``rediss://`` with TLS; ``valkey://``, ``unix:///socket``,
+                                        ``redis+sentinel://host,host/service``; ``?prefix=memory`` and others: `open_url`
     ``dynamodb://table``                Amazon DynamoDB; ``?region=...&endpoint=...``, see docs/dynamodb.md
     ``griptape+https://host``           Griptape Cloud, with the key in ``GT_CLOUD_API_KEY``; or ``griptape+http``
     ``memory://``                       Python objects: the reference, for tests

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 import memory
-from memory.adapters.redis import index, searching
+from memory.adapters.redis import searching
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from memory.testing.ordering import Pages
@@ -40,7 +40,6 @@ class TestEveryWay(Planning, Queries, RandomQueries, Pages):
     def repository(self, redis: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
         monkeypatch.setattr(searching.Search, "drive_limit", 2)
         monkeypatch.setattr(searching.Search, "walk_limit", 3)
-        for name, limit in {"_FEW": 1, "_AT_ONCE": 3, "_PASSED_FIRST": 1, "_WIDEST": 5, "_COUNTED": 3}.items():
+        for name, limit in {"_FEW": 1, "_AT_ONCE": 2, "_WIDEST": 5, "_COUNTED": 3}.items():
             monkeypatch.setattr(searching, name, limit)
-        monkeypatch.setattr(index, "_AT_ONCE", 2)
         return redis

@@ -1,131 +1,69 @@
-"""The connections of a store that was opened by its URL: a limited number, for which threads wait within their deadline.
+"""The connections of a store that was opened by its URL: redis-py's, with the deadline of the operation."""
 
-redis-py's BlockingConnectionPool loses a place for good when a signal handler raises inside it (at 47 of 285 random moments,
-8.1.0), and waits for a fixed time. Here a place is an object that returns to the queue wherever an interrupt drops it.
-"""
-
-from collections import deque
-from queue import Empty, SimpleQueue
-from typing import Any, Final
-from weakref import ref
+from collections.abc import Mapping
+from queue import Empty
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
-from memory.adapters.redis.wire import SHORTEST
+from memory.errors import ConfigurationError
 from memory.port.deadlines import remaining
 
-MAX_CONNECTIONS: Final = 50
+SHORTEST: Final = 0.001
+"""Seconds: the shortest time-out of a socket. Zero would make it one that does not wait at all."""
 
 _CONNECT_TIMEOUT: Final = 5.0  # seconds for each of a host's addresses, so that the next has its turn
+_SENTINEL_TIMEOUT: Final = 1.0  # likewise for each Sentinel
+_SENTINEL_PORT: Final = 26379
+_FORMS: Final = (
+    "this is not the URL of a Redis server: write redis://user:password@host:6379, rediss:// with TLS, "
+    "unix:///path/of/the/socket, or redis+sentinel://host:26379,other:26379/service"
+)
 
 
-class _Place:
-    """The right to use one connection: in the queue, or with the connection that is in use."""
+class _Pool(redis.BlockingConnectionPool):
+    """A pool in which a thread waits for a connection until the deadline of its operation.
 
-    __slots__ = ("_queue",)
+    redis-py's own methods also keep metrics, which took as long as packing, sending and parsing a command.
+    """
 
-    def __init__(self, queue: "ref[SimpleQueue[_Place]]") -> None:
-        self._queue = queue
+    def __init__(self, *, timeout: float, **settings: Any) -> None:
+        self._seconds = timeout
+        super().__init__(timeout=timeout, **settings)
 
-    def __del__(self) -> None:
-        if (queue := self._queue()) is not None:
-            queue.put(_Place(self._queue))
-
-
-class _Limited:
-    """A connection whose time-outs, also those of connecting, are what is left for the operation."""
-
-    place: _Place | None = None
-    _socket_timeout: float
-
-    @property
-    def socket_timeout(self) -> float:
-        return max(SHORTEST, remaining(self._socket_timeout))
-
-    @socket_timeout.setter
-    def socket_timeout(self, seconds: float) -> None:
-        self._socket_timeout = seconds
-
-    @property
-    def socket_connect_timeout(self) -> float:
-        return min(_CONNECT_TIMEOUT, self.socket_timeout)
-
-    @socket_connect_timeout.setter
-    def socket_connect_timeout(self, seconds: float) -> None:
-        """Ignore the client's own."""
-
-
-# The type stubs that come with redis-om know neither property.
-_PLAIN: Final[Any] = type("Connection", (_Limited, redis.Connection), {})
-_SECURE: Final[Any] = type("SSLConnection", (_Limited, redis.SSLConnection), {})
-
-
-def client_of(url: str, timeout: float, **settings: Any) -> Any:
-    """Return a client for a URL that has no options."""
-    from_url: Any = redis.Redis.from_url  # the stubs again
-    return from_url(
-        url,
-        connection_class=_SECURE if url.startswith("rediss:") else _PLAIN,
-        protocol=3,
-        retry=Retry(NoBackoff(), 0),
-        # With them a pool does not notice that the server has closed a connection.
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        socket_timeout=timeout,
-        **settings,
-    )
-
-
-class Connections:
-    """A pool of at most ``most`` connections, made like those of a client of `client_of`."""
-
-    def __init__(self, client: Any, timeout: float, most: int = MAX_CONNECTIONS) -> None:
-        self._kind = client.connection_pool.connection_class
-        self.connection_kwargs = client.connection_pool.connection_kwargs
-        self._timeout, self._most = timeout, most
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all connections, which belong to the process that forked."""
-        self._idle: deque[Any] = deque()
-        self.places: SimpleQueue[_Place] = SimpleQueue()
-        for _ in range(self._most):
-            self.places.put(_Place(ref(self.places)))
-
-    def get_connection(self) -> Any:
-        """Return a connection that is ready, if possible the one used last."""
+    def get_connection(self, command_name: object = None, *keys: object, **options: object) -> Any:  # noqa: ARG002  # no longer used
+        pool: Any = self  # the type stubs that come with redis-om describe an older one
         try:
-            place = self.places.get(timeout=remaining(self._timeout))
+            connection = pool.pool.get(timeout=remaining(self._seconds)) or pool.make_connection()
         except Empty:
-            raise ConnectionError("no connection became free")  # noqa: B904  # its cause stays its context
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._kind(**self.connection_kwargs)
-        connection.place = place
+            raise ConnectionError("no connection became free: raise max_connections or timeout") from None
         try:
             if connection.is_connected and _is_stale(connection):
                 connection.disconnect()
             connection.connect()
         except BaseException:
-            connection.disconnect()
             self.release(connection)
             raise
         return connection
 
     def release(self, connection: Any) -> None:
-        """Return a connection to the pool."""
-        place, connection.place = connection.place, None
-        self._idle.append(connection)
-        self.places.put(place)
-
-    def disconnect(self) -> None:
-        """Close the connections that are not in use."""
-        while self._idle:
-            self._idle.pop().disconnect()
+        pool: Any = self
+        if not pool.owns_connection(connection):  # Sentinel has named another primary meanwhile
+            connection.disconnect()
+            connection = None
+        pool.pool.put_nowait(connection)
 
 
 def _is_stale(connection: Any) -> bool:
@@ -134,3 +72,102 @@ def _is_stale(connection: Any) -> bool:
         return bool(connection.can_read())
     except (ConnectionError, TimeoutError, OSError):
         return True
+
+
+class _SentinelPool(SentinelConnectionPool, _Pool):
+    """Such a pool, of connections to the primary that Sentinel names."""
+
+
+def client_of(url: str, timeout: float, options: Mapping[str, Any]) -> Any:
+    """Return a client for a URL without its options. Each of its operations ends with the deadline of the store's.
+
+    Raises:
+        ConfigurationError: the URL has none of the forms in docs/redis.md, or options for TLS and does not use it.
+    """
+    try:
+        located, sentinels, service = _locate(url)
+    except ValueError:  # its message may quote a part of a password
+        raise ConfigurationError(_FORMS) from None
+    kind = located.pop("connection_class", redis.Connection)
+    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    if tls and kind is not redis.SSLConnection:
+        raise ConfigurationError(f"{', '.join(sorted(tls))}: only with TLS, that is rediss://")
+    credentials = {name: value for name, value in options.items() if name.startswith("sentinel_")}
+    if credentials and not sentinels:
+        raise ConfigurationError(f"{', '.join(sorted(credentials))}: only with Sentinel, that is redis+sentinel://")
+    settings = {
+        **{name: value for name, value in options.items() if name not in credentials},
+        **located,
+        "timeout": timeout,
+        "socket_timeout": timeout,
+        "protocol": 3,
+        "retry": Retry(NoBackoff(), 0),
+        # With them a pool does not notice that the server has closed a connection.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    if not sentinels:
+        return redis.Redis(connection_pool=_Pool(connection_class=_limited(kind, timeout), **settings))
+    own = {name.removeprefix("sentinel_"): value for name, value in credentials.items()}
+    waits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), min(timeout, _SENTINEL_TIMEOUT))
+    manager: Any = Sentinel(
+        sentinels,
+        sentinel_kwargs={**own, **waits, **tls, "ssl": kind is redis.SSLConnection, "retry": Retry(NoBackoff(), 0)},
+    )
+    managed = SentinelManagedSSLConnection if kind is redis.SSLConnection else SentinelManagedConnection
+    return manager.master_for(
+        service, connection_pool_class=_SentinelPool, connection_class=_limited(managed, timeout), **settings
+    )
+
+
+def _locate(url: str) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
+    """Return what redis-py reads from a URL; for one of Sentinels also their addresses, and the name of the service.
+
+    Raises:
+        ValueError: the URL is not valid.
+    """
+    scheme, _, rest = url.partition("://")
+    family, _, kind = scheme.replace("valkey", "redis", 1).partition("+")
+    if kind == "sentinel":
+        credentials, at, place = rest.rpartition("@")
+        hosts, service, database = [*place.rstrip("/").split("/"), "0"][:3]
+        located, _, _ = _locate(f"{family}://{credentials}{at}{hosts.partition(',')[0]}/{database}")
+        sentinels = [urlsplit(f"//{host}") for host in hosts.split(",")]
+        del located["host"]
+        located.pop("port", None)
+        return located, [(f"{one.hostname or ''}", one.port or _SENTINEL_PORT) for one in sentinels], unquote(service)
+    located = parse_url(f"{family}://{rest}")
+    parts = urlsplit(f"{family}://{rest}")
+    is_path = family == "unix" and not kind and bool(parts.path.strip("/"))
+    is_host = family != "unix" and not kind and bool(parts.hostname) and (parts.path.strip("/") or "0").isdecimal()
+    if parts.port == 0 or not (is_path or is_host):
+        raise ValueError(scheme)
+    return located, [], ""
+
+
+def _limited(kind: Any, timeout: float) -> Any:
+    """Return a kind of connection that connects within the deadline of the operation."""
+
+    class Limited(kind):  # type: ignore[misc]  # a class of redis-py's
+        def connect(self) -> None:
+            if not self.is_connected:
+                self.socket_timeout = max(SHORTEST, remaining(timeout))
+                self.socket_connect_timeout = min(_CONNECT_TIMEOUT, self.socket_timeout)
+                super().connect()
+
+    return Limited
+
+
+def close(pool: Any) -> None:
+    """Close the connections of a pool, and those to Sentinels."""
+    pool.disconnect()
+    if isinstance(pool, SentinelConnectionPool):
+        cast(Any, pool).sentinel_manager.close()
+
+
+def place_of(pool: Any) -> str:
+    """Return where a pool connects to, as errors call it."""
+    if isinstance(pool, SentinelConnectionPool):
+        sentinels = [place_of(sentinel.connection_pool) for sentinel in cast(Any, pool).sentinel_manager.sentinels]
+        return f"{pool.service_name} of Sentinel {', '.join(sentinels)}"
+    settings = pool.connection_kwargs
+    return settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"

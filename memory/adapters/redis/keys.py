@@ -1,7 +1,6 @@
 """The names of all keys of a store: the one place that builds them."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
@@ -32,33 +31,27 @@ def quoted(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else quote(name, safe="")
 
 
-@dataclass(frozen=True, slots=True)
 class Keys:
     """The names of all keys under one prefix.
 
     The slash after the kind is in no prefix, so no key of another store begins as this store's conversations do.
 
+    Attributes:
+        index: the alias of the index. The index itself has its version after it.
+        namespaces: the set of the namespaces that have a conversation.
+
     >>> Keys("memory").conversation("default", "support 42")
     'memory:conversation:/default/support%2042'
     """
 
-    prefix: str = DEFAULT_PREFIX
-
-    def __post_init__(self) -> None:
-        if not _PREFIX.fullmatch(self.prefix):
+    def __init__(self, prefix: str) -> None:
+        if not _PREFIX.fullmatch(prefix):
             raise ConfigurationError(
-                f"the prefix of keys has 1 to 100 of the characters A-Z a-z 0-9 _ . : -, unlike {self.prefix!r:.110}"
+                f"the prefix of keys has 1 to 100 of the characters A-Z a-z 0-9 _ . : -, unlike {prefix!r:.110}"
             )
-
-    @property
-    def index(self) -> str:
-        """The alias of the index. The index itself has its version after it."""
-        return f"{self.prefix}:conversations"
-
-    @property
-    def namespaces(self) -> str:
-        """The set of the namespaces that have a conversation."""
-        return f"{self.prefix}:namespaces"
+        self.prefix: Final = prefix
+        self.index: Final = f"{prefix}:conversations"
+        self.namespaces: Final = f"{prefix}:namespaces"
 
     def conversation(self, namespace: str, conversation_id: str) -> str:
         """Return the key of a conversation's hash."""

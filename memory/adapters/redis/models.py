@@ -8,6 +8,7 @@
 Times are microseconds since 1970. The model is for reading: its ``save`` would bypass the orders and the versions.
 """
 
+from functools import cache
 from typing import Any, Final
 
 from pydantic import model_validator
@@ -70,6 +71,7 @@ def conversation_model(database: Any, prefix: str = DEFAULT_PREFIX) -> Any:
     return Conversation
 
 
+@cache
 def index_arguments(prefix: str) -> list[str]:
     """Return the arguments of FT.CREATE after the index's name."""
     schema: str = conversation_model(None, prefix).redisearch_schema()

@@ -14,7 +14,8 @@ return answered(function()
     local expires_at = look('HGET', key, 'expires_at')
     local exists = look('EXISTS', key) == 1
     look('ZCARD', runs_key)
-    must_be_allowed_to_remove(key, runs_key)
+    must_be_allowed(key, 'UNLINK')
+    must_be_allowed(runs_key, 'UNLINK')
     removable[id] = not exists or is_expired(key, expires_at, now)
     found[id] = expires_at
   end

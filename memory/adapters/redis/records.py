@@ -1,5 +1,6 @@
 """Records from what Redis returns. What cannot be read raises `CorruptRecordError` with its key, and never counts as missing."""
 
+import re
 from collections.abc import Sequence
 from operator import ge
 from typing import Final
@@ -8,7 +9,6 @@ from memory.adapters.redis.keys import Keys
 from memory.domain.entities import Run
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import CorruptRecordError
-from memory.port.changes import ExpectedVersion
 
 LEFT_OVER: Final = (
     "the conversation's hash is gone, as after FT.DROPINDEX ... DD: restore it from a backup, "
@@ -16,7 +16,7 @@ LEFT_OVER: Final = (
 )
 """What the error says about a conversation that is listed, or has runs, without its hash."""
 
-_MOST_DIGITS: Final = 18  # of a time between the years 1 and 9999, in microseconds
+_NUMBER: Final = re.compile(rb"-?[0-9]{1,18}")  # 18 digits: a time between the years 1 and 9999, in microseconds
 _FIELDS_OF_RUN: Final = 6
 
 
@@ -26,30 +26,24 @@ def conversation(keys: Keys, namespace: str, key: str, fields: Sequence[bytes | 
     Raises:
         CorruptRecordError: a field is missing or cannot be read, or the hash belongs at another key.
     """
-    record = _conversation(key, fields)
-    if keys.conversation(namespace, record.id) != key:
-        raise CorruptRecordError(f"the hash at {key} says that it is conversation {record.id!r}, which has another key")
-    return record
-
-
-def _conversation(key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
-    if not fields:
-        raise corrupt(key, LEFT_OVER)
     id_, metadata, version, incarnation, run_count, last_position, created_at, updated_at, expires_at = fields
     try:
-        return ConversationRecord(
-            _text(id_),
-            _text(metadata),
+        record = ConversationRecord(
+            text(id_),
+            text(metadata),
             number(version),
-            _text(incarnation),
+            text(incarnation),
             number(run_count),
             number(last_position),
-            number(created_at, signed=True),
-            number(updated_at, signed=True),
-            None if expires_at is None else number(expires_at, signed=True),
+            number(created_at),
+            number(updated_at),
+            None if expires_at is None else number(expires_at),
         )
     except ValueError as error:
         raise corrupt(key, error) from error
+    if keys.conversation(namespace, record.id) != key:
+        raise CorruptRecordError(f"the hash at {key} says that it is conversation {record.id!r}, which has another key")
+    return record
 
 
 def run_member(run: RunRecord) -> str:
@@ -57,13 +51,13 @@ def run_member(run: RunRecord) -> str:
     return f"{run.created_at}\n{run.id}\n{run.metadata}\n{run.input}\n{run.output}"
 
 
-def runs(key: str, conversation_id: str, members: Sequence[bytes]) -> list[Run]:
+def runs(key: str, conversation_id: str, members: Sequence[bytes]) -> tuple[Run, ...]:
     """Return the runs of a conversation from members of their sorted set, in order of position.
 
     Raises:
         CorruptRecordError: a run cannot be read, or the positions do not rise because somebody edited the scores.
     """
-    found = [_run(key, conversation_id, member) for member in members]
+    found = tuple([_run(key, conversation_id, member) for member in members])
     positions = [0, *[one.position or 0 for one in found]]
     if any(map(ge, positions, positions[1:])):
         raise corrupt(key, f"its runs are not in the order of their positions: {positions[1:10]}")
@@ -82,34 +76,20 @@ def _run(key: str, conversation_id: str, member: bytes) -> Run:
         raise corrupt(key, f"the run {member[:40]!r}: {error}") from error
 
 
-def seen(key: str, incarnation: bytes, version: bytes) -> ExpectedVersion:
-    """Return the version of a conversation that was read.
-
-    Raises:
-        CorruptRecordError: its hash has no such version.
-    """
-    try:
-        return ExpectedVersion(_text(incarnation), number(version))
-    except ValueError as error:
-        raise corrupt(key, error) from error
-
-
 def corrupt(key: str, why: object = "it was edited or damaged") -> CorruptRecordError:
     """Return the error for a key whose value cannot be read."""
     return CorruptRecordError(f"what is at the key {key} cannot be read: {why}")
 
 
-def _text(value: bytes | None) -> str:
+def text(value: bytes | None) -> str:
+    """Return the text that a field holds, or raise `ValueError`."""
     if value is None:
         raise ValueError("a field is missing")
     return value.decode()
 
 
-def number(value: bytes | None, *, signed: bool = False) -> int:
-    """Return the number that a field holds. It must be digits: `int` and Lua's ``tonumber`` also read other forms."""
-    if value is None:
-        raise ValueError("a field is missing")
-    digits = value[1:] if signed and value[:1] == b"-" else value
-    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
-        raise ValueError(f"{value[:40]!r} is no such number")
+def number(value: bytes | None) -> int:
+    """Return the number that a field holds, or raise `ValueError`: `int` and Lua's ``tonumber`` also read other forms."""
+    if value is None or not _NUMBER.fullmatch(value):
+        raise ValueError("a field is missing" if value is None else f"{value[:40]!r} is no such number")
     return int(value)

@@ -1,34 +1,32 @@
 """`RedisRepository`: conversations in Redis hashes, in sorted sets for their orders, found through RediSearch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from threading import RLock
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
 
-from memory.adapters.redis import durability, records
+from memory.adapters.redis import records
 from memory.adapters.redis.committing import Writer
-from memory.adapters.redis.connections import MAX_CONNECTIONS, Connections, client_of
+from memory.adapters.redis.connections import client_of, close, place_of
 from memory.adapters.redis.errors import NO_CLUSTER
-from memory.adapters.redis.index import Index
 from memory.adapters.redis.keys import CONVERSATION, DEFAULT_PREFIX, Keys
 from memory.adapters.redis.models import RECORD_FIELDS, conversation_model
 from memory.adapters.redis.schema import Schema
-from memory.adapters.redis.searching import Search
-from memory.adapters.redis.wire import Argument, Script, Wire
+from memory.adapters.redis.searching import Index, Search
+from memory.adapters.redis.wire import Command, Script, Wire
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation
+from memory.domain.records import ConversationRecord
 from memory.errors import ConfigurationError, CorruptRecordError
-from memory.port.changes import ALL_RUNS, ChangeSet, Receipt
+from memory.port.changes import ALL_RUNS, ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited
 from memory.port.forking import ForkAware, watch
 from memory.port.repository import Progress, Repository, RunsRead, SchemaStatus, Window, no_progress
 from memory.port.urls import options, seconds
 
 _PURGED_AT_ONCE: Final = 200  # by one script: some 5 ms of the server's time
-_RUNS: Final = Script("shared", "runs")
 _PURGE: Final = Script("shared", "purge")
+_WITHOUT_METADATA: Final = ["id" if name == "metadata" else name for name in RECORD_FIELDS]  # which may be long
 
 
 def _positive(text: str) -> int:
@@ -43,42 +41,37 @@ _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
     "timeout": seconds,
     "max_connections": _positive,
     "client_name": str,
+    "db": int,
+    "sentinel_username": str,
+    "sentinel_password": str,
     "ssl_ca_certs": str,
     "ssl_certfile": str,
     "ssl_keyfile": str,
     "ssl_check_hostname": lambda text: {"true": True, "false": False}[text.lower()],
+    "ssl_cert_reqs": lambda text: {"none": "none", "optional": "optional", "required": "required"}[text.lower()],
 }
 
 
 def open_url(url: str) -> "RedisRepository":
-    """Return the repository of a ``redis://`` or ``rediss://`` (TLS) URL.
+    """Return the repository of the URL of a Redis or Valkey server.
 
-    ``redis://user:password@host:6379``, with these options after a ``?``: ``prefix`` of all keys (``memory``), ``timeout`` for a
-    whole operation in seconds (30), ``max_connections`` (50; a thread that finds them all in use waits for one),
-    ``client_name``; with TLS also ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_check_hostname``.
+    ``redis://user:password@host:6379``; ``rediss://`` with TLS; ``valkey://`` and ``valkeys://`` likewise;
+    ``unix:///path/of/the/socket``; ``redis+sentinel://user:password@host:26379,other:26379/service``, or ``rediss+sentinel://``,
+    for the primary that Sentinel names.
+
+    Options come after a ``?``: ``prefix`` of all keys (``memory``), ``timeout`` for a whole operation in seconds (30),
+    ``max_connections`` (50; a thread that finds them all in use waits for one), ``client_name``, ``db`` (0 is the only one);
+    ``sentinel_username`` and ``sentinel_password``; with TLS also ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
+    ``ssl_check_hostname`` and ``ssl_cert_reqs`` (``none`` trusts every certificate).
 
     Raises:
         ConfigurationError: the URL or an option is not valid.
     """
     given = options(url, _OPTIONS)
     prefix, timeout = str(given.pop("prefix", DEFAULT_PREFIX)), cast(float, given.pop("timeout", DEFAULT_TIMEOUT))
-    location = url.partition("?")[0]
-    _check_location(location)
-    if not location.startswith("rediss:") and (tls := sorted(name for name in given if name.startswith("ssl_"))):
-        raise ConfigurationError(f"{', '.join(tls)}: only with TLS, that is rediss://")
-    most = cast(int, given.pop("max_connections", MAX_CONNECTIONS))
-    client = client_of(location, timeout, **given)
-    return RedisRepository(client, prefix=prefix, timeout=timeout, connections=Connections(client, timeout, most))
-
-
-def _check_location(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_url = bool(parts.hostname) and parts.port != 0 and (parts.path.strip("/") or "0").isdecimal()
-    except ValueError:  # the port is not a number
-        is_url = False
-    if not is_url:
-        raise ConfigurationError("this is not the URL of a Redis server: write redis://user:password@host:6379")
+    repository = RedisRepository(client_of(url.partition("?")[0], timeout, given), prefix=prefix, timeout=timeout)
+    repository._closes = True  # noqa: SLF001
+    return repository
 
 
 class RedisRepository(Repository, ForkAware):
@@ -91,68 +84,63 @@ class RedisRepository(Repository, ForkAware):
             apply to connecting only. It must speak RESP3, as redis-py does by default, and use database 0.
         prefix: the beginning of all keys. Stores with different prefixes are independent of each other.
         timeout: seconds that an operation may take. Connecting takes what the client's own settings allow.
-        connections: used instead of the client's, and closed in `close` together with the client's: for `open_url`.
 
     Raises:
         ConfigurationError: the client is one of a cluster, of another database or of RESP2; or the prefix is not valid.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        *,
-        prefix: str = DEFAULT_PREFIX,
-        timeout: float = DEFAULT_TIMEOUT,
-        connections: Connections | None = None,
-    ) -> None:
-        self._clients_pool = _checked_pool(client)
-        self._own = connections
-        self._pool = connections or self._clients_pool
-        self._client = client
+    _closes = False  # the client
+
+    def __init__(self, client: Any, *, prefix: str = DEFAULT_PREFIX, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._client, self._pool = client, _checked_pool(client)
         self._keys = Keys(prefix)
         self.timeout = timeout
         self._wire = Wire(self._pool, timeout, self.__repr__)
-        # redis-py's pools notice a fork by themselves, but then wait for a lock that another thread may have had at that
-        # moment, and the child has no such thread.
-        self._pool_lock = getattr(self._clients_pool, "_lock", None) or RLock()
-        watch(self)
+        self._writer = Writer(self._wire, self._keys)
         self._schema = Schema(self._wire, self._keys, self.__repr__)
         self._index = Index(self._wire, self._keys, self._schema.explain)
+        watch(self)
 
     @cached_property
     def model(self) -> Any:
         """The redis-om model of this store's conversations, with this repository's client; see `conversation_model`."""
         return conversation_model(self._client, self._keys.prefix)
 
+    # redis-py's pools notice a fork by themselves, but then wait for a lock that another thread may have had at that moment, and
+    # the child has no such thread.
+
     def before_fork(self) -> None:
-        self._pool_lock.acquire()
+        self._pool._lock.acquire()  # noqa: SLF001
 
     def after_fork_in_parent(self) -> None:
-        self._pool_lock.release()
+        self._pool._lock.release()  # noqa: SLF001
 
     def after_fork_in_child(self) -> None:
-        self._pool_lock.release()
-        if self._own is not None:
-            self._own.reset()
+        self._pool.reset()
+        self._pool._lock.release()  # noqa: SLF001
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
-        key = self._keys.conversation(namespace, conversation_id)
-        ids = self._keys.order(namespace, "id")
-        # Without our fields there is no conversation, somebody else's hash, or one whose hash is gone: read at one moment.
-        commands = (("HMGET", key, *RECORD_FIELDS), ("EXISTS", key), ("ZSCORE", ids, conversation_id))
-        answers = self._wire.ask_all(("MULTI",), *commands, ("EXEC",))
-        *_, read = map(self._wire.checked, answers)  # the first refusal says more than EXEC's, which follows from it
-        fields, exists, listed = map(self._wire.checked, read, (key, key, ids))
-        if not exists and listed is None:
-            return None
-        record = records.conversation(self._keys, namespace, key, fields if exists else ())
-        if record.is_expired(self.clock()):
-            return None
+        record, _ = self._read(namespace, conversation_id, RECORD_FIELDS)
         try:
-            return Conversation.from_record(record)
+            return None if record is None else Conversation.from_record(record)
         except CorruptRecordError as error:
-            raise records.corrupt(key, error) from error
+            raise records.corrupt(self._keys.conversation(namespace, conversation_id), error) from error
+
+    def _read(
+        self, namespace: str, conversation_id: str, fields: Sequence[str], *more: Command
+    ) -> tuple[ConversationRecord | None, list[Any]]:
+        """Return a conversation's record, None if there is none, and the answers to more commands, all of one moment."""
+        key, ids = self._keys.conversation(namespace, conversation_id), self._keys.order(namespace, "id")
+        found, exists, listed, *answers = self._wire.at_once(
+            ("HMGET", key, *fields), ("EXISTS", key), ("ZSCORE", ids, conversation_id), *more
+        )
+        if not exists:
+            if listed is not None:
+                raise records.corrupt(key, records.LEFT_OVER)
+            return None, answers
+        record = records.conversation(self._keys, namespace, key, found)
+        return None if record.is_expired(self.clock()) else record, answers
 
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[Search]:
@@ -160,23 +148,22 @@ class RedisRepository(Repository, ForkAware):
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        key, runs_key = self._keys.conversation(namespace, conversation_id), self._keys.runs(namespace, conversation_id)
-        before = ALL_RUNS if window.before is None else min(window.before, ALL_RUNS)
+        key = self._keys.runs(namespace, conversation_id)
+        low, high = f"({window.after}", "+inf" if window.before is None else f"({window.before}"
+        ends = (high, low, "BYSCORE", "REV") if window.from_end else (low, high, "BYSCORE")
         limit = -1 if window.limit is None else min(window.limit, ALL_RUNS)
-        after, from_end = min(window.after, ALL_RUNS), "1" if window.from_end else ""
-        arguments = (conversation_id, self.clock(), after, before, limit, from_end)
-        answer = self._wire.read(_RUNS, (key, runs_key, self._keys.order(namespace, "id")), arguments)
-        if not answer:
+        commands = (("ZCARD", key), ("ZRANGE", key, *ends, "LIMIT", 0, limit))
+        record, (size, members) = self._read(namespace, conversation_id, _WITHOUT_METADATA, *commands)
+        if record is None:
             return RunsRead(None, ())
-        incarnation, version, last_position, members = answer
-        if window.from_end:
-            members = members[::-1]
-        runs = records.runs(runs_key, conversation_id, members)
-        return RunsRead(records.seen(key, incarnation, version), tuple(runs), int(last_position))
+        if size != record.run_count:
+            raise records.corrupt(key)
+        runs = records.runs(key, conversation_id, members[::-1] if window.from_end else members)
+        return RunsRead(ExpectedVersion(record.incarnation, record.version), runs, record.last_position)
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        return Writer(self._wire, self._keys, namespace, self.clock()).write(changes)
+        return self._writer.write(namespace, changes, self.clock())
 
     def namespaces(self) -> set[str]:
         return {name.decode() for name in self._wire.ask("SMEMBERS", self._keys.namespaces)}
@@ -186,8 +173,7 @@ class RedisRepository(Repository, ForkAware):
         beginnings = [self._keys.of_namespace(kind, namespace) for kind in (CONVERSATION, "runs")]
         purged, found = 0, _PURGED_AT_ONCE
         while found == _PURGED_AT_ONCE:
-            arguments: list[Argument] = [self.clock(), namespace, *beginnings, _PURGED_AT_ONCE]
-            found, removed = self._wire.read(_PURGE, keys, arguments)
+            found, removed = self._wire.read(_PURGE, keys, [self.clock(), namespace, *beginnings, _PURGED_AT_ONCE])
             purged += int(removed)
         return purged
 
@@ -202,21 +188,14 @@ class RedisRepository(Repository, ForkAware):
         return self._schema.migrate(progress)
 
     def warnings(self) -> list[str]:
-        interrupted = [
-            f"the index {name} is left over from an interrupted migration, and costs time at every write: run `memory migrate`"
-            for name in self._schema.leftovers()
-        ]
-        return durability.warnings(self._wire, self._keys) + interrupted
+        return self._schema.warnings()
 
     def close(self) -> None:
-        if self._own is not None:
-            self._own.disconnect()
-            self._clients_pool.disconnect()
+        if self._closes:
+            close(self._pool)
 
     def __repr__(self) -> str:
-        settings = self._pool.connection_kwargs
-        where = settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
-        return f"RedisRepository({where}, prefix={self._keys.prefix!r})"
+        return f"RedisRepository({place_of(self._pool)}, prefix={self._keys.prefix!r})"
 
 
 def _checked_pool(client: Any) -> Any:

@@ -2,12 +2,11 @@
 
 `migrate` makes the new index beside the old one, waits until the server has read every conversation into it, points the alias at
 it, and drops all others. Each step can be repeated, so two migrations at once do no harm, and the next one completes one that was
-interrupted.
+interrupted. Beside that, `warnings` looks at the server's settings: docs/redis.md has the promises that go with them.
 """
 
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Final
 
 from memory.adapters.redis.errors import NO_CLUSTER, translate
@@ -22,6 +21,15 @@ HEAD: Final = "0002"
 
 _UNREADABLE: Final = "0001"
 _OTHER_FIELDS: Final = "(an index with other fields)"  # sorts before every version, so the advice is to migrate
+_LOSSES: Final = {
+    ("appendonly", "no"): "a restart loses all that was acknowledged since the last snapshot",
+    ("appendfsync", "no"): "a power cut loses what the operating system had not yet written, often 30 seconds",
+    ("appendfsync", "everysec"): "a power cut, though no crash of the server, loses up to a second or two",
+    (
+        "min-replicas-to-write",
+        "0",
+    ): "a failover, as by Sentinel, loses what a primary without replicas has acknowledged",
+}
 _PAUSE: Final = 0.02  # seconds between two looks at how far an index is
 
 
@@ -30,10 +38,6 @@ class Schema:
 
     def __init__(self, wire: Wire, keys: Keys, where: Callable[[], object]) -> None:
         self._wire, self._keys, self._where = wire, keys, where
-
-    @cached_property
-    def _arguments(self) -> list[str]:
-        return index_arguments(self._keys.prefix)
 
     @property
     def _name(self) -> str:
@@ -45,16 +49,22 @@ class Schema:
         Raises:
             ConfigurationError: the server cannot have one: it has no search module, or is part of a cluster.
         """
-        index, cluster = self._wire.ask_all(("FT.INFO", self._keys.index), ("INFO", "cluster"))
+        index, cluster, search = self._wire.ask_all(
+            ("FT.INFO", self._keys.index), ("INFO", "cluster"), ("COMMAND", "INFO", "FT.CREATE")
+        )
         if b"cluster_enabled:1" in self._wire.checked(cluster):
             raise ConfigurationError(f"{self._where()}: {NO_CLUSTER}")
-        if isinstance(index, Exception):
-            if (ours := translate(index, self._where())) is not None:
-                raise ours from index
-            self._check_search()
-            return SchemaStatus(None, HEAD)
-        version = index[b"index_name"].decode().rpartition(":")[2]
-        return SchemaStatus(_OTHER_FIELDS if version == HEAD and not self._is_ours(index) else version, HEAD)
+        if not isinstance(index, Exception):
+            version = index[b"index_name"].decode().rpartition(":")[2]
+            return SchemaStatus(_OTHER_FIELDS if version == HEAD and not self._is_ours(index) else version, HEAD)
+        if (ours := translate(index, self._where())) is not None:
+            raise ours from index
+        if self._wire.checked(search) == [None]:
+            raise ConfigurationError(
+                f"{self._where()}: the server has no search: take Redis 8, whose search is built in, "
+                "or load RediSearch 2.6 or newer into Redis 7 (redis-stack-server has both)"
+            )
+        return SchemaStatus(None, HEAD)
 
     def explain(self, error: Exception) -> PersistenceError:
         """Return our error for a search that the server refused. The errors of searches have no codes."""
@@ -91,29 +101,53 @@ class Schema:
                 "store with that release (`memory export`), and import it with this one under another prefix"
             )
         if not status.is_current:
-            self._build(progress, exists=self._name in indexes)
+            if self._name in indexes and not self._is_ours(self._wire.ask("FT.INFO", self._name)):
+                self._change("FT.DROPINDEX", self._name)
+            self._change("FT.CREATE", self._name, *index_arguments(self._keys.prefix))
+            while int((info := self._wire.ask("FT.INFO", self._name))[b"indexing"]):
+                progress(
+                    f"reading conversations into the index {self._name}", min(float(info[b"percent_indexed"]), 0.999)
+                )
+                time.sleep(_PAUSE)
             progress(f"taking the index {self._name} into use", None)
             self._wire.ask("FT.ALIASUPDATE", self._keys.index, self._name)
         for name in self._indexes() - {self._name}:
-            self._drop(name)
+            self._change("FT.DROPINDEX", name)
         return self.status()
 
-    def leftovers(self) -> list[str]:
-        """Return the indexes that an interrupted migration left behind; none if the user may not list indexes."""
-        (answer,) = self._wire.ask_all(("FT._LIST",))
-        return [] if isinstance(answer, Exception) else sorted(self._ours(answer) - {self._name})
-
-    def _build(self, progress: Progress, *, exists: bool) -> None:
-        if exists and not self._is_ours(self._wire.ask("FT.INFO", self._name)):
-            self._drop(self._name)
-        self._tolerate(lambda: self._name in self._indexes(), "FT.CREATE", self._name, *self._arguments)
-        while (done := self._part_indexed()) < 1:
-            progress(f"reading conversations into the index {self._name}", done)
-            time.sleep(_PAUSE)
-
-    def _part_indexed(self) -> float:
-        info = self._wire.ask("FT.INFO", self._name)
-        return 1.0 if int(info[b"indexing"]) == 0 else min(float(info[b"percent_indexed"]), 0.999)
+    def warnings(self) -> list[str]:
+        """Return a sentence for each setting or state of the server that could lose or hide acknowledged writes."""
+        configuration, info, index, indexes = self._wire.ask_all(
+            ("CONFIG", "GET", "maxmemory-policy", *{name for name, _ in _LOSSES}),
+            ("INFO",),
+            ("FT.INFO", self._keys.index),
+            ("FT._LIST",),
+        )
+        info = b"" if isinstance(info, Exception) else info
+        is_replicated = b"role:master" in info and b"connected_slaves:0" not in info
+        found = []
+        if isinstance(configuration, Exception):
+            found.append(
+                f"this user may not read the server's settings ({configuration}): ask who runs it about AOF and eviction"
+            )
+        else:
+            settings = {name.decode(): value.decode() for name, value in configuration.items()}
+            for (name, value), loss in _LOSSES.items():
+                if settings.get(name) == value and (is_replicated or not name.startswith("min-replicas")):
+                    found.append(f"{name} is {value}: {loss}")
+            if (policy := settings.get("maxmemory-policy", "noeviction")) != "noeviction":
+                found.append(f"maxmemory-policy is {policy}: a full server deletes conversations; set noeviction")
+        if isinstance(index, dict) and (failures := int(index.get(b"hash_indexing_failures", 0))):
+            found.append(
+                f"{failures} hashes could not be indexed, so no search finds them: somebody edited them (FT.INFO tells which)"
+            )
+        if b"aof_last_write_status:err" in info:
+            found.append("the server could not write its append-only file the last time: its disk is full or failing")
+        leftovers = set() if isinstance(indexes, Exception) else self._ours(indexes) - {self._name}
+        return found + [
+            f"the index {name} is left over from an interrupted migration, and costs time at every write: run `memory migrate`"
+            for name in sorted(leftovers)
+        ]
 
     def _is_ours(self, info: Any) -> bool:
         """Whether an index covers the keys, and has the fields, that this code needs."""
@@ -123,15 +157,8 @@ class Schema:
         for field in info[b"attributes"]:
             separator = ["SEPARATOR", field[b"SEPARATOR"]] if b"SEPARATOR" in field else []
             words += [field[b"identifier"], field[b"type"], *separator, *field[b"flags"]]
-        return [word.decode() if isinstance(word, bytes) else word for word in words] == self._arguments
-
-    def _check_search(self) -> None:
-        (command,) = self._wire.ask("COMMAND", "INFO", "FT.CREATE")
-        if command is None:
-            raise ConfigurationError(
-                f"{self._where()}: the server has no search: take Redis 8, whose search is built in, "
-                "or load RediSearch 2.6 or newer into Redis 7 (redis-stack-server has both)"
-            )
+        found = [word.decode() if isinstance(word, bytes) else word for word in words]
+        return found == index_arguments(self._keys.prefix)
 
     def _indexes(self) -> set[str]:
         return self._ours(self._wire.ask("FT._LIST"))
@@ -140,11 +167,8 @@ class Schema:
         texts = {name.decode(errors="replace") for name in names}
         return {name for name in texts if name.startswith(f"{self._keys.index}:")}
 
-    def _drop(self, name: str) -> None:
-        self._tolerate(lambda: name not in self._indexes(), "FT.DROPINDEX", name)
-
-    def _tolerate(self, done: Callable[[], bool], *command: Any) -> None:
-        """Do something to the index that somebody else may do at the same moment."""
-        (answer,) = self._wire.ask_all(command)
-        if isinstance(answer, Exception) and not done():
+    def _change(self, command: str, name: str, *arguments: str) -> None:
+        """Create or drop an index, which somebody else may do at the same moment."""
+        (answer,) = self._wire.ask_all((command, name, *arguments))
+        if isinstance(answer, Exception) and (name in self._indexes()) != (command == "FT.CREATE"):
             self._wire.checked(answer)

@@ -12,14 +12,6 @@ local function answer(...)
   error({answer = {...}})
 end
 
--- End the script unless the user may call this command on this key. Half-way would be too late to find out.
-local function must_be_allowed(command, ...)
-  local known, allowed = pcall(redis.acl_check_cmd, command, ...)
-  if not (known and allowed) then
-    error({err = 'NOPERM ' .. table.concat({command, (...)}, ' ') .. ': not allowed, or not known'})
-  end
-end
-
 local function answered(work)
   local done, result = pcall(work)
   if done then
@@ -34,6 +26,26 @@ local function answered(work)
   return redis.error_reply(message)  -- begins with the error's code; rethrown, it would begin with a line of this script
 end
 
+-- End the script unless the user may call these commands on this key. Half-way would be too late to find out.
+local function must_be_allowed(key, ...)
+  for _, command in ipairs({...}) do
+    local known, allowed = pcall(redis.acl_check_cmd, command, key)
+    if not (known and allowed) then
+      error({err = 'NOPERM ' .. command .. ' ' .. key .. ': not allowed, or not known'})
+    end
+  end
+end
+
+-- End the script unless the user may change the sorted sets and the set of namespaces, and they are what their keys say.
+local function check_orders(namespaces_key, orders)
+  look('SCARD', namespaces_key)
+  must_be_allowed(namespaces_key, 'SADD', 'SREM')
+  for _, order in ipairs(orders) do
+    look('ZCARD', order)
+    must_be_allowed(order, 'ZADD', 'ZREM')
+  end
+end
+
 local function digits(number)
   return string.format('%.0f', number)
 end
@@ -46,51 +58,25 @@ local function quoted(id)
 end
 
 -- Return the number that is stored as this text, or end the script. `tonumber` alone also reads nan, inf, 1e9, 0x1 and 1.5,
--- which we never write. A time may be negative and has at most 18 digits; a count must be exact as a Lua number.
-local function moment(key, text)
-  local number = text and string.find(text, '^-?%d+$') and tonumber(text)
-  if not number or math.abs(number) >= 1e18 then
+-- which we never write. A time has at most 18 digits; a count is not negative, and exact as a Lua number.
+local function number(key, text, least, most)
+  local value = text and string.find(text, '^-?%d+$') and tonumber(text)
+  if not value or value < least or value >= most then
     answer('corrupt', key)
   end
-  return number
+  return value
+end
+
+local function moment(key, text)
+  return number(key, text, -1e18, 1e18)
 end
 
 local function count(key, text)
-  local number = moment(key, text)
-  if number < 0 or number >= 2 ^ 53 then
-    answer('corrupt', key)
-  end
-  return number
-end
-
--- Whether a conversation is in the orders, or has runs, although its hash is gone, as after FT.DROPINDEX ... DD.
-local function is_left_over(key, runs_key, ids_key, id)
-  if look('EXISTS', key) == 1 then
-    answer('corrupt', key)
-  end
-  local listed = look('ZSCORE', ids_key, id)
-  return look('ZCARD', runs_key) > 0 or listed
+  return number(key, text, 0, 2 ^ 53)
 end
 
 local function is_expired(key, expires_at, now)
   return expires_at and moment(key, expires_at) <= tonumber(now)
-end
-
--- End the script unless the user may change the sorted sets and the set of namespaces, and they are what their keys say.
-local function check_orders(namespaces_key, orders)
-  look('SCARD', namespaces_key)
-  must_be_allowed('SADD', namespaces_key, '')
-  must_be_allowed('SREM', namespaces_key, '')
-  for _, order in ipairs(orders) do
-    look('ZCARD', order)
-    must_be_allowed('ZADD', order, 1, '')
-    must_be_allowed('ZREM', order, '')
-  end
-end
-
-local function must_be_allowed_to_remove(key, runs_key)
-  must_be_allowed('UNLINK', key)
-  must_be_allowed('UNLINK', runs_key)
 end
 
 local function remove_conversation(key, runs_key, orders, id)

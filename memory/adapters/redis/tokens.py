@@ -9,9 +9,8 @@ Equality is one token. A range of keys is a choice between tokens too: each key 
 
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 from memory.port.index import Entry, KeyBetween, is_element, key
 
@@ -27,29 +26,20 @@ _LEVELS_OF: Final = {
     _NUMBER: (4, *range(6, 43)),
     _STRING: (2, *(2 + 2 * size for size in (*range(1, _BYTE_BY_BYTE + 1), 16, 24, 32))),
 }
-_OTHER_LEVELS: Final = (2,)
-_UTF8: Final = tuple(f"{byte:02x}" for byte in range(0xF5) if byte not in (0xC0, 0xC1))
-_DIGITS: Final = tuple("0123456789abcdef")
-_SIGNS: Final = tuple(key(value)[1:2].hex() for value in (-1, 0, 1))
-_TYPES: Final = ("01", "02", *(_NUMBER + sign for sign in _SIGNS), _STRING, "05", "06")  # of numbers, each sign is one
-_LARGEST: Final = 2**14_283 - 1
+_UTF8: Final = [f"{byte:02x}" for byte in range(0xF5) if byte not in (0xC0, 0xC1)]
+_SIGNS: Final = [key(value)[:2].hex() for value in (-1, 0, 1)]
+_ZERO: Final = key(0).hex()
+_TYPES: Final = ["01", "02", *_SIGNS, _STRING, "05", "06"]  # of numbers, each sign is one
+_EXPONENTS: Final = [f"{byte:02x}" for byte in range(0x48, 0xB8)]  # their high bytes, with either sign
+_DIGITS: Final = list("0123456789abcdef")
 
 
-def _exponents(low: float, high: float) -> tuple[str, ...]:
-    """Return the high bytes that an exponent can have, between the keys of two numbers of one sign."""
-    return tuple(f"{byte:02x}" for byte in range(key(low)[2], key(high)[2] + 1))
-
-
-_EXPONENTS: Final = {_SIGNS[0]: _exponents(-_LARGEST, -5e-324), _SIGNS[2]: _exponents(5e-324, _LARGEST)}
-
-
-@dataclass(frozen=True, slots=True)
-class Cover:
+class Cover(NamedTuple):
     """Beginnings and whole keys that together are a range, or where not ``exact`` more than it."""
 
-    beginnings: tuple[str, ...]
-    keys: tuple[str, ...]
-    exact: bool = True
+    beginnings: list[str]
+    keys: list[str]
+    exact: bool
 
 
 class Tokens:
@@ -111,61 +101,44 @@ def cover(low: str, high: str) -> Cover:
     """Return the beginnings and keys, as hexadecimal digits, that make up ``low <= key < high``.
 
     >>> cover("03c080", "04").beginnings[:2], cover("0461", "0462").beginnings
-    (('03c080', '03c081'), ('0461',))
+    (['03c080', '03c081'], ['0461'])
     """
     beginnings: list[str] = []
     keys: list[str] = []
-    exact = _cover("", low, high, beginnings, keys) if low < high else True
-    return Cover(tuple(beginnings), tuple(keys), exact)
+    exact = low >= high or _cover("", low, high, beginnings, keys)
+    return Cover(beginnings, keys, exact)
 
 
 def _cover(beginning: str, low: str, high: str, beginnings: list[str], keys: list[str]) -> bool:
     """Add what a beginning contributes to a range; tell whether that is exactly the range's part of it."""
     if beginning >= high or (beginning < low and not low.startswith(beginning)):
         return True  # none of it is in the range
-    if beginning not in {"", _NUMBER} and beginning >= low and not high.startswith(beginning):
+    if beginning and beginning >= low and not high.startswith(beginning):
         beginnings.append(beginning)  # all of it is
         return True
-    level = _next_level(beginning)
-    if level is None:
-        beginnings.append(beginning)
-        return False
+    level = next((level for level in _levels(beginning) if level > len(beginning)), 0)
     only = low[:level]
-    if len(only) == level and high <= _successor(only):
+    if beginning and len(only) == level > 0 and high <= f"{int(only, 16) + 1:0{level}x}":
         return _cover(only, low, high, beginnings, keys)
     if (children := _children(beginning, level)) is None:
         beginnings.append(beginning)
         return False
     if beginning and low <= beginning and len(beginning) % 2 == 0:
         keys.append(beginning)  # a key that ends here
-    exact = True
-    for child in children:
-        exact &= _cover(beginning + child, low, high, beginnings, keys)
-    return exact
+    parts = [_cover(beginning + child, low, high, beginnings, keys) for child in children]
+    return all(parts)
 
 
 def _levels(digits: str) -> tuple[int, ...]:
-    return _LEVELS_OF.get(digits[:2], _OTHER_LEVELS)
+    return _LEVELS_OF.get(digits[:2], (2,))
 
 
-def _next_level(beginning: str) -> int | None:
-    if not beginning:
-        return 2
-    return next((level for level in _levels(beginning) if level > len(beginning)), None)
-
-
-def _children(beginning: str, level: int) -> tuple[str, ...] | None:
-    """Return what can follow a beginning up to the level; None where it is too much to name."""
+def _children(beginning: str, level: int) -> list[str] | None:
+    """Return what can follow a beginning up to the level; None where that is too much to name."""
     if not beginning:
         return _TYPES
-    if beginning.startswith(_STRING):
-        return _UTF8 if level - len(beginning) == len(_UTF8[0]) else None
-    if len(beginning) == len(_NUMBER):
-        return _SIGNS
-    if len(beginning) == len(_NUMBER) + len(_SIGNS[0]):
-        return _EXPONENTS.get(beginning[2:], ())  # nothing follows the sign of zero
-    return _DIGITS
-
-
-def _successor(beginning: str) -> str:
-    return f"{int(beginning, 16) + 1:0{len(beginning)}x}"
+    if beginning == _ZERO:
+        return []
+    if level == len(beginning) + 2:
+        return _UTF8 if beginning.startswith(_STRING) else _EXPONENTS
+    return _DIGITS if level == len(beginning) + 1 else None

@@ -7,21 +7,18 @@ the connection broke, and a commit never: its token says whether it was written.
 from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from redis.exceptions import RedisError, TimeoutError  # noqa: A004
 
-from memory.adapters.redis.errors import ELSEWHERE, LOST, code, translate, unreachable
+from memory.adapters.redis.connections import SHORTEST
+from memory.adapters.redis.errors import LATER, LOST, code, translate
 from memory.adapters.redis.records import LEFT_OVER, corrupt
-from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
+from memory.errors import CommitInDoubtError, StoreUnavailableError
 from memory.port.deadlines import remaining
 
 Argument: TypeAlias = str | bytes | int
 Command: TypeAlias = Sequence[Argument]
-T = TypeVar("T")
-
-SHORTEST: Final = 0.001
-"""Seconds: the shortest time-out of a socket. Zero would make it one that does not wait at all."""
 
 _SHARE_OF_COMMIT: Final = 0.5
 """The share of the remaining time for the answer to a commit. In the rest, its token can tell whether it was written."""
@@ -37,7 +34,7 @@ class Script:
 
 
 class LostError(StoreUnavailableError):
-    """The connection broke after everything was sent and before everything was answered."""
+    """The connection broke before everything was answered."""
 
 
 class RefusedError(StoreUnavailableError):
@@ -48,15 +45,13 @@ class Wire:
     """Sends commands over a pool of connections to one server.
 
     Args:
-        pool: a pool of redis-py's, or `connections.Connections`. (The type stubs that come with redis-om describe older pools.)
+        pool: a pool of redis-py's. (The type stubs that come with redis-om describe older ones.)
         timeout: seconds that a round trip may take if no operation sets a deadline.
         where: returns what errors call the server.
     """
 
     def __init__(self, pool: Any, timeout: float, where: Callable[[], object]) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._where = where
+        self._pool, self._timeout, self._where = pool, timeout, where
 
     @property
     def seconds_left(self) -> float:
@@ -69,16 +64,26 @@ class Wire:
 
     def ask_all(self, *commands: Command) -> list[Any]:
         """Return the answers to commands that may be repeated, in one round trip. Refusals are among them as exceptions."""
-        return self._twice(lambda: self._exchange(commands))
+        try:
+            return self._exchange(commands)
+        except LostError as error:
+            if isinstance(error.__cause__, TimeoutError):  # the time is up, and the server may still be working on it
+                raise
+        return self._exchange(commands)
+
+    def at_once(self, *commands: Command) -> list[Any]:
+        """Return the answers to commands that read the state of one moment. The first argument of each is its key."""
+        # The first refusal says more than EXEC's, which follows from it.
+        *_, answers = map(self.checked, self.ask_all(("MULTI",), *commands, ("EXEC",)))
+        return [self.checked(answer, command[1]) for command, answer in zip(commands, answers, strict=True)]
 
     def read(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Return the answer of a script that may be repeated.
 
         Raises:
             CorruptRecordError: the script met a key that it cannot read; nothing was written.
-            RefusedError: the server refused for a reason unknown here, as in `checked`.
         """
-        return self._twice(lambda: self._run(script, keys, arguments))
+        return self._run(lambda command: self.ask_all(command)[0], script, keys, arguments)
 
     def commit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Return the answer of a script that writes. It runs at most once.
@@ -88,82 +93,58 @@ class Wire:
             CorruptRecordError: as `read`.
         """
         try:
-            return self._run(script, keys, arguments, _SHARE_OF_COMMIT)
-        except LostError as error:
-            raise CommitInDoubtError(f"{self._where()}: the answer to a commit was lost") from error.__cause__
-        except RefusedError as error:
+            return self._run(lambda command: self._exchange((command,), _SHARE_OF_COMMIT)[0], script, keys, arguments)
+        except (LostError, RefusedError) as error:
             raise CommitInDoubtError(f"{error}; whether anything was written is unknown") from error.__cause__
 
-    def checked(self, answer: Any, key: str | None = None) -> Any:
+    def checked(self, answer: Any, key: Argument | None = None) -> Any:
         """Return an answer of `ask_all`, or raise our error for a refusal. ``key`` is the key that was asked for, if any."""
         if isinstance(answer, Exception):
             where = key or self._where()
             raise translate(answer, where) or RefusedError(f"{where}: the server refused: {answer}") from answer
         return answer
 
-    def _twice(self, ask: Callable[[], T]) -> T:
-        try:
-            return ask()
-        except LostError as error:
-            if isinstance(error.__cause__, TimeoutError):  # the time is up, and the server may still be working on it
-                raise
-        return ask()
-
-    def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], share: float = 1.0) -> Any:
-        (answer,) = self._exchange((("EVALSHA", script.sha, len(keys), *keys, *arguments),), share)
+    def _run(
+        self, ask: Callable[[Command], Any], script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Any:
+        answer = ask(("EVALSHA", script.sha, len(keys), *keys, *arguments))
         if isinstance(answer, RedisError) and code(answer) == "NOSCRIPT":  # the first time, or the scripts were flushed
-            (answer,) = self._exchange((("EVAL", script.source, len(keys), *keys, *arguments),), share)
+            answer = ask(("EVAL", script.source, len(keys), *keys, *arguments))
         answer = self.checked(answer)
         if isinstance(answer, list) and answer[:1] == [b"corrupt"]:
             raise corrupt(answer[1].decode(errors="replace"), *([LEFT_OVER] if answer[2:] else []))
         return answer
 
     def _exchange(self, commands: Sequence[Command], share: float = 1.0) -> list[Any]:
+        if not self.seconds_left:
+            raise StoreUnavailableError(
+                f"{self._where()}: it took longer than {self._timeout:g} s; nothing was written"
+            )
         try:
             connection = self._pool.get_connection()
         except (RedisError, OSError) as error:
-            raise self._unreachable(error) from error
+            return [self.checked(error)]
+        seconds = max(share * self.seconds_left, SHORTEST)
         try:
-            packed = connection.pack_commands(commands)
-            connection.update_current_socket_timeout(max(share * self._checked_seconds(), SHORTEST))
-            try:
-                connection.send_packed_command(packed)
-            except LOST as error:  # the last command was not sent whole, so no script was
-                raise StoreUnavailableError(
-                    f"{self._where()}: the server could not be reached; nothing was written ({error})"
-                ) from error
-            answers = [self._answer(connection) for _ in commands]
-            if any(isinstance(answer, Exception) and code(answer) in ELSEWHERE for answer in answers):
+            connection.send_packed_command(connection.pack_commands(commands))
+            answers = [self._answer(connection, seconds) for _ in commands]
+            if any(isinstance(answer, Exception) and code(answer) in LATER for answer in answers):
                 connection.disconnect()  # another server may have taken over under this name
+        except LOST as error:
+            connection.disconnect()
+            raise LostError(f"{self._where()}: the answer was lost: {error}") from error
         except BaseException:
             connection.disconnect()  # nobody may take answers that are still unread for their own
             raise
         finally:
-            connection.update_current_socket_timeout(-1)  # back to the client's own
             self._pool.release(connection)
         return answers
 
-    def _checked_seconds(self) -> float:
-        if not (seconds := self.seconds_left):
-            raise StoreUnavailableError(f"{self._where()}: it {self._took}; nothing was written")
-        return seconds
-
-    @property
-    def _took(self) -> str:
-        return f"took longer than {self._timeout:g} s"
-
-    def _answer(self, connection: Any) -> Any:
+    def _answer(self, connection: Any, seconds: float) -> Any:
         try:
-            return connection.read_response(disable_decoding=True)
-        except LOST as error:
-            if code(error) == "LOADING":
-                return error
-            why = f"it {self._took}" if isinstance(error, TimeoutError) else f"the connection broke ({error})"
-            raise LostError(f"{self._where()}: the answer did not come: {why}") from error
+            return connection.read_response(disable_decoding=True, timeout=seconds)
         except RedisError as error:
+            # redis-py counts some answers, such as LOADING, among the errors of a connection.
+            if isinstance(error, LOST) and getattr(error, "status_code", None) is None:
+                raise
             return error
-
-    def _unreachable(self, error: Exception) -> PersistenceError:
-        if not self.seconds_left:
-            return StoreUnavailableError(f"{self._where()}: it {self._took}; nothing was written ({error})")
-        return unreachable(error, self._where())

@@ -53,7 +53,7 @@ def test_the_stored_format(repository: RedisRepository, client: Any, keys: Keys)
     scores = {field: client.zscore(keys.order("name/space", field), "ü 1") for field in ORDERS}
     assert scores == {"id": 0, "created_at": -5, "updated_at": 1e15, "expires_at": 3e15}
     assert client.smembers(keys.namespaces) == {b"name/space"}
-    assert client.get(keys.receipt("name/space", "token 1")) == b'[["1","token 1","2","2"]]'
+    assert client.get(keys.receipt("name/space", "token 1")) == '{"ü 1":[1,"token 1",2,2]}'.encode()
 
 
 def test_the_tokens() -> None:

@@ -24,8 +24,8 @@ from memory import (
 )
 from memory.adapters.redis.committing import COMMIT
 from memory.adapters.redis.keys import Keys
-from memory.adapters.redis.repository import _RUNS
 from memory.adapters.redis.schema import HEAD
+from memory.adapters.redis.searching import _WALK
 from memory.domain.records import RunRecord
 from memory.domain.values import new_id
 from memory.port.changes import Change, ChangeSet
@@ -185,7 +185,7 @@ def test_the_documented_rights_are_enough(client: Any, redis_server: Server, key
 def test_each_documented_right_is_needed(
     store: Store, client: Any, redis_server: Server, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memory.adapters.redis.index._AT_ONCE", 1)
+    monkeypatch.setattr("memory.adapters.redis.searching._AT_ONCE", 1)
     monkeypatch.setattr("memory.adapters.redis.searching._FEW", 1)
     using = [right for right in documented()[0] if right != "+@connection"]  # which is for migration and the driver
     for n, missing in enumerate(using):
@@ -208,12 +208,12 @@ def test_a_refusal_that_nobody_knows_is_an_error_of_ours(store: Store, monkeypat
     fill(store)
     run = RunRecord(0, "id", '"x"', '"x"', "{}", 1)
     changes = ChangeSet.of([Change("a", append=(run, run))], at=1)
-    for script in (COMMIT, _RUNS):
+    for script in (COMMIT, _WALK):
         monkeypatch.setattr(script, "source", "return redis.error_reply('ODD thing')")
         monkeypatch.setattr(script, "sha", "0" * 40)  # of no script that the server knows
     with pytest.raises(CommitInDoubtError, match="thing") as in_doubt:
         store.repository.commit("default", changes)
     assert isinstance(in_doubt.value.__cause__, redis_py.exceptions.ResponseError)
     with pytest.raises(StoreUnavailableError, match="thing") as refused:
-        store.begin().runs.last("a", 1)
+        store.begin().conversations.find()
     assert isinstance(refused.value.__cause__, redis_py.exceptions.ResponseError)

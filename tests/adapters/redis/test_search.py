@@ -13,9 +13,9 @@ import redis as redis_py
 import memory
 from memory import Conversation, SchemaError, Store, StoreUnavailableError, where
 from memory.adapters.redis import RedisRepository, searching
-from memory.adapters.redis.index import Index
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.schema import HEAD
+from memory.adapters.redis.searching import Index
 from memory.adapters.redis.wire import Script
 from memory.domain.criteria import Criterion
 from memory.domain.records import ConversationRecord, encode_metadata
