@@ -41,19 +41,13 @@ def place_of(alias: str, written: tuple[str, str] | None = None) -> tuple[str, s
     """Return an alias's namespace and id, or ``written`` where it is only their digest; None if no conversation can have it."""
     if written is not None and alias_of(*written) == alias:
         return written
-    if is_digest(alias) or not 1 <= len(alias) <= LONGEST:
+    if is_digest(alias) or len(alias) > LONGEST:
         return None
     namespace, slash, conversation_id = alias.rpartition("/")
+    place = unquote(namespace) if slash else DEFAULT_NAMESPACE, unquote(conversation_id)
     try:
-        place = (
-            check_id(unquote(namespace, errors="strict"), "namespace") if slash else DEFAULT_NAMESPACE,
-            check_id(unquote(conversation_id, errors="strict"), "id"),
-        )
-        if alias_of(*place) == alias:
-            return place
-    except (InvalidValueError, UnicodeDecodeError):
-        pass
-    try:  # not encoded as we do it: another program's alias, which is the id
-        return DEFAULT_NAMESPACE, check_id(alias, "id")
-    except InvalidValueError:
+        if alias_of(*place) != alias:  # not encoded as we do it: another program's alias, which is the id
+            place = DEFAULT_NAMESPACE, alias
+        return check_id(place[0], "namespace"), check_id(place[1], "id")
+    except (InvalidValueError, UnicodeEncodeError):
         return None

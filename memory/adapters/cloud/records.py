@@ -1,32 +1,109 @@
-"""What conversations and runs become in the service, and what the service's threads and messages are here."""
+"""What conversations and runs become in the service, and what the service's threads and messages are here.
+
+What we keep beside a thread's and a message's own fields, its envelope, is JSON as one *text* under one key of their metadata:
+a service changes no number in a text, sorts no keys in it and merges it with nothing, so what we read is what we wrote.
+"""
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Final, NamedTuple, Self
 
 from memory.adapters.cloud.aliases import is_digest, place_of
-from memory.adapters.cloud.envelopes import (
-    ARTIFACT,
-    JSON_TEXT,
-    RESERVED,
-    RUN_ID,
-    UNREADABLE,
-    MessageEnvelope,
-    ThreadEnvelope,
-    dump,
-    is_plain,
-    plain,
-)
 from memory.adapters.cloud.http import Fields, member, whole
 from memory.domain.entities import Run
-from memory.domain.records import ConversationRecord, RunRecord, decode_metadata
-from memory.domain.values import Json, decode, encode, first_id, to_datetime, to_microseconds
-from memory.errors import CorruptRecordError, InvalidValueError
+from memory.domain.records import ConversationRecord, RunRecord, check_record, check_run, decode_metadata, decode_object
+from memory.domain.values import Json, compact, decode, encode, first_id, to_datetime, to_microseconds
+from memory.errors import CorruptRecordError, PersistenceError
 
-Texts: TypeAlias = Literal["plain", "artifact"]
-"""How a run's string is written: as it is, or as the TextArtifact that Griptape's own driver can load."""
+RESERVED: Final = "conversation_memory"  # our key in the metadata of threads and messages
+RUN_ID: Final = "run_id"  # the key in a message's metadata under which Griptape keeps the run's id
+# Raised by a damaged envelope:
+UNREADABLE: Final = (LookupError, TypeError, ValueError, RecursionError, PersistenceError)
+_FORMAT: Final = 1
+_NOT_PLAIN: Final = re.compile(r"[0-9]{19}|\\u0000")
+
+
+class ThreadEnvelope(NamedTuple):
+    """The exact state of a conversation, in its thread.
+
+    ``record`` is as it is once the commit that wrote it is complete. While the thread has ``run_count`` messages, its
+    ``updated_at`` is the conversation's; otherwise runs were appended since, and the thread's own time is. ``token`` is of the
+    change set that created the thread; ``place`` is the namespace and id where the alias is only their digest.
+    """
+
+    record: ConversationRecord
+    token: str | None = None
+    place: tuple[str, str] | None = None
+
+    @classmethod
+    def load(cls, metadata: Fields) -> Self | None:
+        """Return the envelope in a thread's metadata; None if there is none."""
+        if (fields := _load(metadata)) is None:
+            return None
+        record, token, place = fields
+        check_record(record := ConversationRecord(*record))
+        return cls(record, token, place and (str(place[0]), str(place[1])))
+
+
+class MessageEnvelope(NamedTuple):
+    """The exact state of a run, in its message.
+
+    ``token`` and ``number`` find a run whose answer was lost: the change set that appended it, and which of its runs it is.
+    ``run`` is the record without input and output, at the position that the writer expected, which is ``shift`` positions after
+    the message's rank in the thread. If other writers' runs came in between, the rank plus ``shift`` is the true position.
+    """
+
+    token: str
+    number: int
+    run: RunRecord
+    shift: int = 0
+    input_is_json: bool = True
+    output_is_json: bool = True
+
+    @classmethod
+    def load(cls, metadata: Fields) -> Self | None:
+        """Return the envelope in a message's metadata; None if there is none."""
+        if (fields := _load(metadata)) is None:
+            return None
+        one = cls(*fields)
+        one = one._replace(run=RunRecord(*one.run))
+        for position in (one.run.position, one.shift):
+            check_run(one.run._replace(position=position), "the run")
+        return one
+
+
+def dump(envelope: ThreadEnvelope | MessageEnvelope) -> str:
+    """Return the text that is kept of an envelope."""
+    return compact([_FORMAT, *envelope])
+
+
+def _load(metadata: Fields) -> list[Any] | None:
+    if RESERVED not in metadata:
+        return None
+    fields: list[Any]
+    format, *fields = json.loads(metadata[RESERVED])
+    if format != _FORMAT:
+        raise ValueError(f"format {format!r}")
+    return fields
+
+
+def plain(metadata: dict[str, Json], *taken: str) -> Fields:
+    """Return the part of a metadata dict that any service keeps, for other programs; ``taken`` keys have another meaning."""
+    taken = RESERVED, *taken
+    return {key: value for key, value in metadata.items() if key not in taken and is_plain({key: value})}
+
+
+def is_plain(value: Json) -> bool:
+    """Return whether every service takes this value: no NUL, no lone surrogate, no integer beyond 64 bits."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return _NOT_PLAIN.search(text) is None
 
 
 @dataclass(frozen=True)
@@ -60,7 +137,7 @@ class Thread:
     @cached_property
     def state(self) -> ThreadEnvelope:
         """Our envelope; for a thread of another program, what it would be."""
-        text = encode(only_json(self.metadata), "metadata") if self.envelope is None else ""
+        text = encode(self.metadata, "metadata") if self.envelope is None else ""
         times = self.created_at, self.updated_at, None
         return self.envelope or ThreadEnvelope(ConversationRecord("", text, 1, "", -1, -1, *times))
 
@@ -94,12 +171,6 @@ class Message:
     metadata: Fields
     created_at: int
     envelope: MessageEnvelope | None
-
-    def position(self, rank: int, missing: int) -> int:
-        """Return the run's position; ``rank`` counts the thread's messages from 1, ``missing`` the positions without a run."""
-        if self.envelope is None:
-            return rank + missing
-        return max(self.envelope.run.position, rank + self.envelope.shift)
 
 
 def read_thread(fields: object, asked: str | None = None) -> Thread:
@@ -149,13 +220,19 @@ def thread_metadata(envelope: ThreadEnvelope) -> Fields:
     return {**plain(decode_metadata(envelope.record.metadata, "the metadata to be written")), RESERVED: dump(envelope)}
 
 
-def message_body(run: RunRecord, token: str, number: int, shift: int, texts: Texts) -> Fields:
+def message_body(run: RunRecord, token: str, number: int, shift: int = 0) -> Fields:
     """Return the message that a run at its position becomes; see `MessageEnvelope`."""
-    input_, input_form = _written_text(run.input, f"{run.id}-input", texts)
-    output, output_form = _written_text(run.output, f"{run.id}-output", texts)
-    envelope = MessageEnvelope(token, number, run._replace(input="", output=""), input_form, output_form, shift)
-    beside = plain(cast("dict[str, Json]", decode(run.metadata)), RUN_ID)
-    return {"input": input_, "output": output, "metadata": {**beside, RUN_ID: run.id, RESERVED: dump(envelope)}}
+    input, output = _plain_string(run.input), _plain_string(run.output)
+    envelope = MessageEnvelope(token, number, run._replace(input="", output=""), shift, input is None, output is None)
+    texts = {"input": run.input if input is None else input, "output": run.output if output is None else output}
+    metadata = {**plain(decode_object(run.metadata), RUN_ID), RUN_ID: run.id, RESERVED: dump(envelope)}
+    return {**texts, "metadata": metadata}
+
+
+def _plain_string(text: str) -> str | None:
+    """Return the string that a JSON text is; None if it is none, or none that every service keeps."""
+    value = decode(text) if text.startswith('"') else None
+    return value if isinstance(value, str) and is_plain(value) else None
 
 
 def run_of(message: Message, position: int) -> Run:
@@ -165,30 +242,12 @@ def run_of(message: Message, position: int) -> Run:
     if envelope is None:
         others = {key: value for key, value in message.metadata.items() if key != RUN_ID}
         values = _foreign_value(message.input), _foreign_value(message.output)
-        return Run(*values, only_json(others), id_, to_datetime(message.created_at), position)
-    values = _read_value(message.input, envelope.input), _read_value(message.output, envelope.output)
+        return Run(*values, others, id_, to_datetime(message.created_at), position)
+    input = _decoded(message.input) if envelope.input_is_json else message.input
+    output = _decoded(message.output) if envelope.output_is_json else message.output
     what = f"the run's metadata in message {message.id} of thread {message.thread_id}"
     metadata = decode_metadata(envelope.run.metadata, what)
-    return Run(*values, metadata, id_, to_datetime(envelope.run.created_at), position)
-
-
-def _written_text(text: str, name: str, texts: Texts) -> tuple[str, str | None]:
-    """Return what a message holds for a value's text, and in which form."""
-    value = decode(text) if text.startswith('"') else None
-    if not isinstance(value, str) or not is_plain(value):
-        return text, JSON_TEXT
-    if texts == "plain":
-        return value, None
-    artifact: Fields = {"type": "TextArtifact", "id": name, "reference": None, "meta": {}, "name": name, "value": value}
-    return json.dumps(artifact), ARTIFACT
-
-
-def _read_value(text: str, form: str | None) -> Json:
-    """Return the value in a message; a text that another program has edited is returned as it is."""
-    value = text if form is None else _decoded(text)
-    if form != ARTIFACT:
-        return value
-    return value["value"] if isinstance(value, dict) and isinstance(value.get("value"), str) else text
+    return Run(input, output, metadata, id_, to_datetime(envelope.run.created_at), position)
 
 
 def _foreign_value(text: str) -> Json:
@@ -201,19 +260,7 @@ def _decoded(text: str) -> Json:
     """Return the value of a JSON text; the text itself if it has none that can be written again."""
     try:
         value = decode(text)
+        encode(value, "value")
     except (ValueError, RecursionError):
         return text
-    return value if _is_json(value) else text
-
-
-def only_json(metadata: Fields) -> dict[str, Json]:
-    """Return metadata of another program without what is not JSON (NaN, for example), and without a damaged envelope."""
-    return {key: value for key, value in metadata.items() if key != RESERVED and _is_json({key: value})}
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        encode(value, "value")
-    except InvalidValueError:
-        return False
-    return True
+    return value
