@@ -166,7 +166,7 @@ class Conversations:
         return Page(tuple([session.tracked(found.id).resolve(found) for found in page.items]), page.cursor)
 
     def iterate(self, criterion: Criterion | None = None, *, order: str = "id") -> Iterator[Conversation]:
-        """Yield all committed conversations that match, `Repository.iterate_page` at a time. Each that exists throughout is yielded once.
+        """Yield all committed conversations that match, page by page. Each that exists throughout is yielded once.
 
         The commit writes changes made to a conversation in its step of the loop, and later ones if the application still
         references the object. Otherwise the conversation is released after its step: keep a reference if you edit its runs

@@ -5,8 +5,7 @@ from functools import partial
 from typing import Final
 
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.adapters.cloud.aliases import DEFAULT_NAMESPACE
-from memory.adapters.cloud.records import Thread
+from memory.adapters.cloud.records import DEFAULT_NAMESPACE, Thread
 from memory.domain.entities import Run
 from memory.domain.records import decode_metadata
 from memory.errors import ConfigurationError

@@ -10,13 +10,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, NoReturn, TypeVar
 
-from memory.adapters.cloud.aliases import alias_of, is_digest
 from memory.adapters.cloud.http import Http, MissingError, doubting
 from memory.adapters.cloud.records import (
     Message,
     MessageEnvelope,
     Thread,
     ThreadEnvelope,
+    alias_of,
     message_body,
     run_of,
     thread_metadata,
@@ -46,7 +46,6 @@ from memory.port.repository import Window
 
 T = TypeVar("T")
 _INLINE: Final = 100  # runs that are created with their thread, in one request
-_UNKNOWN_INDEX: Final = -1
 _MARGIN: Final = 100  # ranks before the expected one where a look begins: others may have deleted messages meanwhile
 
 
@@ -67,9 +66,10 @@ class Commit:
         self._is_again = False  # whether the write that is being made may have been made before
         self._runs = self._change.append
         self._thread: Thread  # once it is found or created
-        # Before the next append: the last position given, the number of messages, and the index expected for the next one.
-        self._last = self._count = self._index = 0
-        self._is_last_sure = True
+        # Before the next append: the last position given, the number of messages, and the index expected for the next one;
+        # None if it does not follow, because runs are missing, or others have appended or deleted something meanwhile.
+        self._last = self._count = 0
+        self._index: int | None = 0
         try:
             self._prepare()
         except MissingError:  # somebody deleted the thread after it was found
@@ -116,8 +116,6 @@ class Commit:
         found = look() if self._is_again else None
         return self._http.surely(send, look, what) if found is None else found
 
-    # reading and checking
-
     def _prepare(self) -> None:
         change = self._change
         self._todo.clear()
@@ -139,7 +137,7 @@ class Commit:
     def _prepare_edits(self, thread: Thread, record: ConversationRecord) -> None:
         change, state = self._change, thread.state
         self._thread, self._last, self._count = thread, record.last_position, thread.count
-        self._index = _UNKNOWN_INDEX if thread.missing else thread.count
+        self._index = None if thread.missing else thread.count
         placed = self._read_runs(thread)
         there = {one.position: one for one in placed if one.position >= change.remove_before}
         replacing = {run.position: run for run in change.replace_runs}
@@ -196,7 +194,7 @@ class Commit:
         thread counts and the others are deleted by their writers.
         """
         token, alias = self._changes.token, alias_of(*self._place)
-        metadata = thread_metadata(ThreadEnvelope(record, token, self._place if is_digest(alias) else None))
+        metadata = thread_metadata(ThreadEnvelope(record, token, self._place))
         bodies = [message_body(run, token, n) for n, run in enumerate(self._runs[:_INLINE])]
         create = partial(self._service.create, alias, metadata)
         try:
@@ -248,23 +246,20 @@ class Commit:
         body = message_body(run, self._changes.token, number, shift)
         add = partial(self._service.add_message, self._thread.id, body)
         message = self._surely(add, lambda: (found := self._appended(number)) and found.message, f"run {run.id!r}")
-        # Another index than expected: others appended or deleted something meanwhile, or the service counts otherwise (A10).
-        self._is_last_sure = self._is_last_sure and message.index == self._index
-        self._last, self._count, self._index = max(self._last, run.position), self._count + 1, message.index + 1
+        self._index = message.index + 1 if message.index == self._index else None
+        self._last, self._count = max(self._last, run.position), self._count + 1
 
     def _appended(self, number: int) -> Placed | None:
         """Return the message of a run that this commit has appended."""
-        for one in reversed(self._service.messages(self._thread, max(1, self._count - _MARGIN))[0]):
-            envelope = one.message.envelope
-            if envelope and (envelope.token, envelope.number) == (self._changes.token, number):
-                return one
-        return None
+        placed, _ = self._service.messages(self._thread, max(1, self._count - _MARGIN))
+        written = self._changes.token, number
+        return next((one for one in reversed(placed) if (it := one.message.envelope) and it[:2] == written), None)
 
     def _written(self) -> Written | None:
         """Return what became of the conversation, up to the last of this commit's own runs."""
         if self._change.remove and self._change.create is None:
             return None
-        if not self._is_last_sure:  # the commit is done: if the look fails, the receipt says less
+        if self._change.append and self._index is None:  # the commit is done: if the look fails, the receipt says less
             last = None
             with suppress(PersistenceError):
                 last = self._appended(len(self._runs) - 1)

@@ -3,9 +3,8 @@
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from math import ceil
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -28,7 +27,6 @@ from memory.port.forking import ForkAware, watch
 KEY_VARIABLE: Final = "GT_CLOUD_API_KEY"
 T = TypeVar("T")
 Fields: TypeAlias = dict[str, Any]
-Filters: TypeAlias = Mapping[str, str | int]
 Path: TypeAlias = tuple[str, ...]  # the parts after /api
 
 _HEADERS: Final = {"User-Agent": f"conversation-memory ({requests.utils.default_user_agent()})"}
@@ -41,10 +39,7 @@ class MissingError(NotFoundError):
 
 
 class UnansweredError(CommitInDoubtError):
-    """A request got no answer, or one that does not show what was done.
-
-    ``wait`` is how many seconds the service asked to wait, ``may_be_done`` whether it may have done what was asked.
-    """
+    """A request got no answer, or one that does not show what was done; ``wait``: for so long the service asked to wait."""
 
     def __init__(self, message: str, wait: float = 0.0, *, may_be_done: bool = True) -> None:
         super().__init__(message)
@@ -66,7 +61,6 @@ class Page(NamedTuple):
 
     items: list[Any]
     number: int
-    size: int
     begin: int
     end: int
     total: int
@@ -75,12 +69,13 @@ class Page(NamedTuple):
 class Http(ForkAware):
     """Sends requests to one host, each in at most half of the time that its operation has left: the rest is for a retry.
 
-    Safe to use from several threads. ``timeout`` is for what no operation limits; ``attempts`` is how often a request is sent.
+    Safe to use from several threads. ``timeout`` is for what no operation limits.
     """
 
-    def __init__(self, host: str, key: str, session: requests.Session | None, *, timeout: float, attempts: int) -> None:
+    def __init__(self, host: str, key: str, session: requests.Session | None, timeout: float) -> None:
         self.host = host
         self.sleep: Callable[[float], object] = time.sleep
+        self.attempts = 5  # how often a request is sent at most
         self.page_size = 100  # the service may give less (A5)
         self._first_page: int | None = None  # learned from the first list
         self._key = key
@@ -88,7 +83,6 @@ class Http(ForkAware):
         self._session = session or requests.Session()
         self._inherited: list[requests.Session] = []  # kept: its collection takes locks that a fork leaves locked
         self._timeout = timeout
-        self._attempts = attempts
         watch(self)
 
     def after_fork_in_child(self) -> None:
@@ -104,7 +98,7 @@ class Http(ForkAware):
         request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
-    def send(self, method: str, path: Path, body: Fields | None = None, parameters: Filters | None = None) -> Fields:
+    def send(self, method: str, path: Path, body: Fields | None = None, parameters: Fields | None = None) -> Fields:
         """Send a request and return the answer. A write is sent again only if it certainly was not done.
 
         A write may be done after `UnansweredError` or `CorruptRecordError`; every other error means that it was not.
@@ -122,29 +116,28 @@ class Http(ForkAware):
                 if error.may_be_done and method != "GET":
                     raise
                 wait = error.wait or _delay(attempt)
-                if attempt >= self._attempts or wait >= remaining(self._timeout):
+                if attempt >= self.attempts or wait >= remaining(self._timeout):
                     raise StoreUnavailableError(f"{error} ({attempt} attempts)") from error.__cause__
             self.sleep(wait)
 
-    def pages(self, path: Path, parameters: Filters, skip: int = 0) -> Iterator[Page]:
+    def pages(self, path: Path, parameters: Fields, skip: int = 0) -> Iterator[Page]:
         """Yield the pages of a list, after skipping some: at most, if their size is not known yet.
 
-        Where items are deleted meanwhile, later items move to pages that were read before; such pages come again.
+        Where items are deleted meanwhile, later items move to pages that were read before: all pages come again.
         """
-        page = self._page(path, parameters, None if self._first_page is None else self._first_page + skip)
+        begin = None if self._first_page is None else self._first_page + skip
+        page = self._page(path, parameters, begin)
         yield page
         while page.end < page.total:
-            total, number = page.total, page.number + 1
-            page = self._page(path, parameters, number)
-            while page.total < total:
-                number = max(self._first_page or 0, number - ceil((total - page.total) / page.size))
-                total = page.total
-                page = self._page(path, parameters, number)
+            total = page.total
+            page = self._page(path, parameters, page.number + 1)
+            if page.total < total:
+                page = self._page(path, parameters, begin)
             yield page
 
-    def _page(self, path: Path, parameters: Filters, number: int | None) -> Page:
+    def _page(self, path: Path, parameters: Fields, number: int | None) -> Page:
         """Return the page with this number, or the first one; learn how pages are numbered and how large they may be (A5)."""
-        asked = {**parameters} if number is None else {**parameters, "page": number}
+        asked = parameters if number is None else {**parameters, "page": number}
         what = f"the list of {'/'.join(path)}"
         try:
             fields = self.send("GET", path, parameters={**asked, "page_size": self.page_size})
@@ -164,7 +157,7 @@ class Http(ForkAware):
         ):
             raise CorruptRecordError(f"{what} contradicts itself: {len(items)} items, and {pagination}"[:300])
         self._first_page, self.page_size = first, min(size, self.page_size)
-        return Page(items, at, size, begin, end, total)
+        return Page(items, at, begin, end, total)
 
     def delete(self, *path: str) -> None:
         with suppress(MissingError):
@@ -188,7 +181,7 @@ class Http(ForkAware):
                     found = None if look is None else look()
                 if found is not None:
                     return found
-                if attempt >= self._attempts:
+                if attempt >= self.attempts:
                     raise CommitInDoubtError(f"{doubt} ({attempt} times); {what} may be or become written") from error
             except (StoreUnavailableError, ConfigurationError, InvalidValueError) as error:
                 if not doubt:
@@ -199,8 +192,7 @@ class Http(ForkAware):
         """Send one request; return the object that answers it."""
         if self._inherited and not self._is_owned:
             raise ConfigurationError(
-                "this process was forked while its parent had the repository open with a session of the application's: "
-                "open the repository, with a new session, after the fork"
+                "the process was forked since the repository got its session: open it after the fork"
             )
         # Redirects are not followed: a POST would arrive as a GET, and the key at another host.
         options |= {"auth": self, "headers": _HEADERS, "allow_redirects": False, "timeout": Timeout(total=seconds)}
@@ -268,8 +260,7 @@ def _forget_key(error: BaseException) -> None:
 
 
 def _delay(attempt: int) -> float:
-    longest: float = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (attempt - 1))
-    return random.uniform(0.5, 1.0) * longest  # noqa: S311  # jitter is no secret
+    return random.uniform(0.5, 1.0) * min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (attempt - 1))  # noqa: S311  # no secret
 
 
 def member(fields: object, name: str, kind: Any, what: str) -> Any:

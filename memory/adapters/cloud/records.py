@@ -9,14 +9,23 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, Final, NamedTuple, Self
+from urllib.parse import quote, unquote
 
-from memory.adapters.cloud.aliases import is_digest, place_of
 from memory.adapters.cloud.http import Fields, member, whole
 from memory.domain.entities import Run
 from memory.domain.records import ConversationRecord, RunRecord, check_record, check_run, decode_metadata, decode_object
-from memory.domain.values import Json, compact, decode, encode, first_id, to_datetime, to_microseconds
-from memory.errors import CorruptRecordError, PersistenceError
+from memory.domain.values import Json, check_id, compact, decode, encode, first_id, to_datetime, to_microseconds
+from memory.errors import CorruptRecordError, InvalidValueError, PersistenceError
+
+LONGEST: Final = 200
+"""How many characters an alias, and a name, may have."""
+
+DEFAULT_NAMESPACE: Final = "default"
+"""Its aliases are the bare ids, so a thread that Griptape made under an alias is a conversation in this namespace."""
+
+_DIGEST: Final = re.compile(r"(^|/)\*[0-9a-f]{64}$")
 
 RESERVED: Final = "conversation_memory"  # our key in the metadata of threads and messages
 RUN_ID: Final = "run_id"  # the key in a message's metadata under which Griptape keeps the run's id
@@ -26,12 +35,41 @@ _FORMAT: Final = 1
 _NOT_PLAIN: Final = re.compile(r"[0-9]{19}|\\u0000")
 
 
+def alias_of(namespace: str, conversation_id: str) -> str:
+    """Return the alias under which this package creates the thread of a conversation.
+
+    >>> alias_of("default", "support-42"), alias_of("tenant a", "50%/x")
+    ('support-42', 'tenant%20a/50%25%2Fx')
+    """
+    prefix = "" if namespace == DEFAULT_NAMESPACE else f"{quote(namespace, safe=':@')}/"
+    alias = prefix + quote(conversation_id, safe=":@")
+    if len(alias) <= LONGEST:
+        return alias
+    # Only a digest begins with "*", which is encoded elsewhere; ids hold no line end, so each pair has its own digest.
+    digest = "*" + sha256(f"{namespace}\n{conversation_id}".encode()).hexdigest()
+    return (prefix if len(prefix + digest) <= LONGEST else "") + digest
+
+
+def place_of(alias: str) -> tuple[str, str] | None:
+    """Return the namespace and id of an alias; None if it is only their digest, or no conversation can have it."""
+    if _DIGEST.search(alias) or len(alias) > LONGEST:
+        return None
+    namespace, slash, conversation_id = alias.rpartition("/")
+    place = unquote(namespace) if slash else DEFAULT_NAMESPACE, unquote(conversation_id)
+    try:
+        if alias_of(*place) != alias:  # not encoded as we do it: another program's alias, which is the id
+            place = DEFAULT_NAMESPACE, alias
+        return check_id(place[0], "namespace"), check_id(place[1], "id")
+    except (InvalidValueError, UnicodeEncodeError):
+        return None
+
+
 class ThreadEnvelope(NamedTuple):
     """The exact state of a conversation, in its thread.
 
     ``record`` is as it is once the commit that wrote it is complete. While the thread has ``run_count`` messages, its
     ``updated_at`` is the conversation's; otherwise runs were appended since, and the thread's own time is. ``token`` is of the
-    change set that created the thread; ``place`` is the namespace and id where the alias is only their digest.
+    change set that created the thread; ``place`` is the namespace and id, of which the alias may only be a digest.
     """
 
     record: ConversationRecord
@@ -39,11 +77,9 @@ class ThreadEnvelope(NamedTuple):
     place: tuple[str, str] | None = None
 
     @classmethod
-    def load(cls, metadata: Fields) -> Self | None:
-        """Return the envelope in a thread's metadata; None if there is none."""
-        if (fields := _load(metadata)) is None:
-            return None
-        record, token, place = fields
+    def load(cls, metadata: Fields) -> Self:
+        """Return the envelope in a thread's metadata."""
+        record, token, place = _load(metadata)
         check_record(record := ConversationRecord(*record))
         return cls(record, token, place and (str(place[0]), str(place[1])))
 
@@ -64,11 +100,9 @@ class MessageEnvelope(NamedTuple):
     output_is_json: bool = True
 
     @classmethod
-    def load(cls, metadata: Fields) -> Self | None:
-        """Return the envelope in a message's metadata; None if there is none."""
-        if (fields := _load(metadata)) is None:
-            return None
-        one = cls(*fields)
+    def load(cls, metadata: Fields) -> Self:
+        """Return the envelope in a message's metadata."""
+        one = cls(*_load(metadata))
         one = one._replace(run=RunRecord(*one.run))
         for position in (one.run.position, one.shift):
             check_run(one.run._replace(position=position), "the run")
@@ -80,9 +114,7 @@ def dump(envelope: ThreadEnvelope | MessageEnvelope) -> str:
     return compact([_FORMAT, *envelope])
 
 
-def _load(metadata: Fields) -> list[Any] | None:
-    if RESERVED not in metadata:
-        return None
+def _load(metadata: Fields) -> list[Any]:
     fields: list[Any]
     format, *fields = json.loads(metadata[RESERVED])
     if format != _FORMAT:
@@ -122,7 +154,7 @@ class Thread:
     def envelope(self) -> ThreadEnvelope | None:
         """Our envelope, None if another program made the thread. Damage is an error only for whoever reads this thread."""
         try:
-            return ThreadEnvelope.load(self.metadata)
+            return ThreadEnvelope.load(self.metadata) if RESERVED in self.metadata else None
         except UNREADABLE as error:
             raise CorruptRecordError(f"our envelope in thread {self.id} ({self.alias!r}) cannot be read") from error
 
@@ -131,8 +163,10 @@ class Thread:
         """The namespace and id of the thread's conversation; None if it cannot be one."""
         if self.alias == self.id:  # how the service may show that there is no alias (A8)
             return None
-        envelope = self.envelope if is_digest(self.alias) else None
-        return place_of(self.alias, envelope and envelope.place)
+        if (place := place_of(self.alias)) is not None:
+            return place
+        written = self.envelope and self.envelope.place
+        return written if written and alias_of(*written) == self.alias else None
 
     @cached_property
     def state(self) -> ThreadEnvelope:
@@ -173,12 +207,10 @@ class Message:
     envelope: MessageEnvelope | None
 
 
-def read_thread(fields: object, asked: str | None = None) -> Thread:
-    """Return the thread in an answer; raise `CorruptRecordError` if there is none, or not the one that was asked for."""
+def read_thread(fields: object) -> Thread:
+    """Return the thread in an answer; raise `CorruptRecordError` if there is none."""
     id_ = member(fields, "thread_id", str, "a thread of the service")
     what = f"thread {id_}"
-    if asked not in (None, id_):
-        raise CorruptRecordError(f"the service answered for thread {asked} with {what}")
     return Thread(
         id_,
         member(fields, "alias", str | None, what) or "",
@@ -190,15 +222,15 @@ def read_thread(fields: object, asked: str | None = None) -> Thread:
     )
 
 
-def read_message(fields: object, thread_id: str, asked: str | None = None) -> Message:
-    """Return the message of a thread in an answer; raise `CorruptRecordError` if there is none, or not the one asked for."""
+def read_message(fields: object, thread_id: str) -> Message:
+    """Return the message of a thread in an answer; raise `CorruptRecordError` if there is none."""
     id_ = member(fields, "message_id", str, f"a message of thread {thread_id}")
     what = f"message {id_} of thread {thread_id}"
     metadata = member(fields, "metadata", dict | None, what) or {}
-    if member(fields, "thread_id", str, what) != thread_id or asked not in (None, id_):
-        raise CorruptRecordError(f"the service answered for message {asked} of thread {thread_id} with another message")
+    if member(fields, "thread_id", str, what) != thread_id:
+        raise CorruptRecordError(f"the service answered for thread {thread_id} with a message of another thread")
     try:
-        envelope = MessageEnvelope.load(metadata)
+        envelope = MessageEnvelope.load(metadata) if RESERVED in metadata else None
     except UNREADABLE as error:
         raise CorruptRecordError(f"our envelope in {what} cannot be read") from error
     texts = member(fields, "input", str, what), member(fields, "output", str, what)

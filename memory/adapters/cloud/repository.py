@@ -47,7 +47,6 @@ class GriptapeCloudRepository(Repository):
         session: the application's, with its proxies, certificates and adapters; it stays open. In a forked process the repository
             raises `ConfigurationError`: open one there.
         timeout: seconds that one operation may take, with all its requests, waits and retries.
-        attempts: how often a request is sent at most.
 
     >>> GriptapeCloudRepository("https://cloud.griptape.ai", "secret")
     GriptapeCloudRepository('https://cloud.griptape.ai')
@@ -63,18 +62,17 @@ class GriptapeCloudRepository(Repository):
         *,
         session: requests.Session | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        attempts: int = 5,
     ) -> None:
         if not _ADDRESS.fullmatch(host):  # which is not shown: it may contain the key
             raise ConfigurationError(
-                "that is not the address of a service: write https://cloud.griptape.ai, or griptape+https://cloud.griptape.ai "
-                f"as a URL. The API key is never part of it: set {KEY_VARIABLE}"
+                "write the service's address as https://cloud.griptape.ai, or griptape+https://cloud.griptape.ai as a URL. "
+                f"The API key is never part of it: set {KEY_VARIABLE}"
             )
         key = os.environ.get(KEY_VARIABLE) if key is None else key
         if not key or not key.isascii() or not key.isprintable():
             raise ConfigurationError(f"there is no API key for {host}: set {KEY_VARIABLE}")
         self.timeout = timeout
-        self._http = Http(host.rstrip("/"), key, session, timeout=timeout, attempts=attempts)
+        self._http = Http(host.rstrip("/"), key, session, timeout)
         self._service = Service(self._http, lambda: self.clock())  # noqa: PLW0108  # a test may set another clock later
         self._lock = FreshLock()
         self._known: OrderedDict[tuple[str, str], Receipt | Commit] = OrderedDict()  # by namespace and token
@@ -104,9 +102,8 @@ class GriptapeCloudRepository(Repository):
         return RunsRead(seen, runs, total + thread.missing)
 
     def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[Search]:  # noqa: ARG002  # there is no index
-        found = self._service.conversations(namespace)  # one request for each 100 threads of the organization
-        present = {id: thread for id, thread in found.items() if not self._service.is_expired(thread)}
-        return nullcontext(ListedSearch([thread.record(id) for id, thread in present.items()]))
+        found = self._service.conversations(namespace).items()  # one request for each 100 threads of the organization
+        return nullcontext(ListedSearch([one.record(id) for id, one in found if not self._service.is_expired(one)]))
 
     def namespaces(self) -> set[str]:
         return {thread.place[0] for thread in self._service.all() if thread.place is not None}

@@ -5,9 +5,8 @@ from functools import partial
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from memory.adapters.cloud.aliases import alias_of, place_of
 from memory.adapters.cloud.http import Fields, Http, Page
-from memory.adapters.cloud.records import Message, Thread, read_message, read_thread
+from memory.adapters.cloud.records import Message, Thread, alias_of, place_of, read_message, read_thread
 from memory.errors import StoreUnavailableError
 from memory.port.repository import Window
 
@@ -106,19 +105,18 @@ class Service:
     def replace_message(self, message: Message, body: Fields) -> None:
         """Replace a message's content; raise `MissingError` if it is gone."""
         send = partial(self._http.send, "PATCH", ("messages", message.id), body)
-        replaced = lambda: read_message(send(), message.thread_id, message.id)  # noqa: E731
-        self._http.surely(replaced, None, f"the replacement of message {message.id}")
+        self._http.surely(send, None, f"the replacement of message {message.id}")
 
     def get(self, thread_id: str) -> Thread:
         """Return a thread; raise `MissingError` if there is none."""
-        return read_thread(self._http.send("GET", ("threads", thread_id)), thread_id)
+        return read_thread(self._http.send("GET", ("threads", thread_id)))
 
     def create(self, alias: str, metadata: Fields, messages: list[Fields]) -> Thread:
         body = {"name": alias, "alias": alias, "metadata": metadata} | ({"messages": messages} if messages else {})
         return read_thread(self._http.send("POST", ("threads",), body))
 
     def update(self, thread_id: str, metadata: Fields) -> Thread:
-        return read_thread(self._http.send("PATCH", ("threads", thread_id), {"metadata": metadata}), thread_id)
+        return read_thread(self._http.send("PATCH", ("threads", thread_id), {"metadata": metadata}))
 
     def delete(self, threads: Sequence[Thread]) -> None:
         """Delete threads of one conversation; the one in use goes last, so that no other ever takes its place."""

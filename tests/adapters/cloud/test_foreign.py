@@ -219,7 +219,7 @@ def test_a_proxy_of_the_environment_is_used(cloud_server: CloudServer, monkeypat
     monkeypatch.setenv("HTTP_PROXY", cloud_server.host)
     for name in ("NO_PROXY", "no_proxy", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
-    repository = GriptapeCloudRepository("http://cloud.griptape.example", "key-of-org-a", attempts=1)
+    repository = GriptapeCloudRepository("http://cloud.griptape.example", "key-of-org-a")
     assert repository.get("default", "a") is None
     assert cloud_server.requests[-1].path.startswith("http://cloud.griptape.example/api/threads?")
     repository.close()
@@ -229,7 +229,8 @@ def test_a_certificate_authority_of_ones_own(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)  # requests prefers them to a session's own
     server = CloudServer(tls=True)
-    repository = GriptapeCloudRepository(server.host, "key-of-org-a", attempts=1)
+    repository = GriptapeCloudRepository(server.host, "key-of-org-a")
+    repository._http.sleep = lambda _: None
     with pytest.raises(StoreUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
         repository.get("default", "a")
     with requests.Session() as session:

@@ -135,7 +135,9 @@ def test_whatever_a_session_raises_is_an_error_of_ours(store: Store, cloud_serve
             raise AttributeError("a mistake of the application's")
 
     with requests.Session() as session:
-        own = Store(GriptapeCloudRepository(cloud_server.host, SECRET, session=session, attempts=1))
+        repository = GriptapeCloudRepository(cloud_server.host, SECRET, session=session)
+        repository._http.sleep = lambda _: None
+        own = Store(repository)
         assert read(own, "a") == read(store, "a")
         session.hooks["response"].append(fail)
         with pytest.raises(memory.StoreUnavailableError):
