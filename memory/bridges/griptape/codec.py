@@ -1,5 +1,6 @@
 """Convert Griptape's runs to ours and back, and recognise runs by their content."""
 
+import json
 import logging
 from collections.abc import Iterable
 from typing import Any, cast
@@ -8,7 +9,7 @@ import griptape.artifacts as theirs
 from griptape.artifacts import BaseArtifact, TextArtifact
 from griptape.memory.structure import Run as GriptapeRun
 
-from memory.bridges.griptape.artifacts import RawArtifact, fields_of, leaf, leaves, to_json
+from memory.bridges.griptape.artifacts import RawArtifact, fields_of, to_json
 from memory.bridges.griptape.state import KnownRun
 from memory.domain.entities import Run
 from memory.domain.values import Json
@@ -34,16 +35,8 @@ class Codec:
         return ours
 
     def digest(self, run: GriptapeRun) -> int:
-        """Return a digest of the run's JSON: two runs with the same JSON have the same digest.
-
-        It is a hash of the JSON's leaves, for use in this process only. Python caches the hash of a string, so that a turn
-        in a conversation of 5,000 runs does not read each text again.
-        """
-        try:
-            return hash((leaf(run.id), leaf(run.meta), leaves(run.input), leaves(run.output)))
-        except Exception:  # noqa: BLE001  # classes of the application may raise anything; `_json` falls back to text
-            value = _json(run)
-            return hash((leaf(value["id"]), leaf(value["meta"]), leaves(value["input"]), leaves(value["output"])))
+        """Return a digest of the run's JSON, for use in this process only."""
+        return hash(json.dumps(_json(run)))
 
     def known(self, run: Run) -> KnownRun:
         """Return the `KnownRun` of a driver that loads this stored run."""
