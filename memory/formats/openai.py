@@ -18,9 +18,9 @@ from memory.transfer import (
     Limits,
     ParsedConversation,
     RejectedConversation,
-    arrive,
     read_json,
     split_lines,
+    try_parse,
 )
 
 KEY: Final = "openai"
@@ -78,7 +78,7 @@ def _parse_text(
     for index, value in enumerate(several, 1):
         at = index if is_alone else number
         id = f"{source.name}-{index}" if is_alone else f"{source.name}-{number}-{index}"
-        parsed = arrive(at, len(text) // len(several), partial(read_messages, id, value, source.at))
+        parsed = try_parse(at, len(text) // len(several), partial(read_messages, id, value, source.at))
         if isinstance(parsed, RejectedConversation) and not is_alone:
             parsed = RejectedConversation(at, f"element {index}: {parsed.reason}")
         yield parsed

@@ -47,7 +47,7 @@ def read_json(
     if limits.has_too_many_values(text):
         parsed: ParsedConversation | RejectedConversation = RejectedConversation(number, limits.too_many())
     else:
-        parsed = arrive(number, len(text), lambda: read(parse(text.decode())))
+        parsed = try_parse(number, len(text), lambda: read(parse(text.decode())))
     if isinstance(parsed, RejectedConversation) and id is not None:
         return RejectedConversation(number, f"{id!r}: {parsed.reason}")
     return parsed
@@ -75,7 +75,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def arrive(number: int, size: int, make: Callable[[], Change]) -> ParsedConversation | RejectedConversation:
+def try_parse(number: int, size: int, make: Callable[[], Change]) -> ParsedConversation | RejectedConversation:
     """Return the conversation that a function creates; if the JSON is invalid or is no conversation, return the reason."""
     try:
         return ParsedConversation(number, make(), size)
