@@ -13,7 +13,7 @@ from memory.bridges.griptape.artifacts import RawArtifact, fields_of, to_json
 from memory.bridges.griptape.state import KnownRun
 from memory.domain.entities import Run
 from memory.domain.values import Json
-from memory.formats.griptape import KEY, run_json, run_record, texts_of
+from memory.formats.griptape import KEY, is_kept_as_text, run_json, run_record
 
 _log = logging.getLogger("memory")
 
@@ -28,10 +28,8 @@ class Codec:
     def to_ours(self, run: GriptapeRun) -> Run:
         """Return the run to store. A part that no store can keep exactly becomes text, with a warning in the log."""
         ours = run_record(_json(run))
-        if texts := texts_of(ours):
-            _log.warning(
-                "no store can keep %s of Griptape's run %r exactly: stored as text", " and ".join(texts), run.id
-            )
+        if is_kept_as_text(ours):
+            _log.warning("no store can keep Griptape's run %r exactly: parts of it are stored as text", run.id)
         return ours
 
     def digest(self, run: GriptapeRun) -> int:
