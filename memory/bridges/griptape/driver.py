@@ -113,10 +113,6 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         self._owned, self._given, self.url = True, None, url
         return store
 
-    @property
-    def memory_store(self) -> Store:
-        return self._store
-
     def load(self) -> tuple[list[GriptapeRun], dict[str, Any]]:
         """Return the runs and the conversation's metadata. Griptape calls this when it creates a memory."""
         return self._recorder.load()
