@@ -102,5 +102,5 @@ def test_a_redacted_url_has_no_secret(url: str, user: str, password: str) -> Non
 
 
 def test_advice_is_shown_whole() -> None:
-    result = CliRunner().invoke(app, ["--store", "postgresql://ada:p@ss@127.0.0.1/app", "count"])
+    result = CliRunner().invoke(app, ["count", "--store", "postgresql://ada:p@ss@127.0.0.1/app"])
     assert "in a password %40 for @, %2F for /" in result.output
