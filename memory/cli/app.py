@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from memory.cli.files import STANDARD
-from memory.cli.options import Settings, program, with_settings
+from memory.cli.options import Settings, before_the_command, with_settings
 from memory.cli.reporting import FAILED, MISUSED, complain, counted, visible
 from memory.domain.criteria import Criterion
 from memory.domain.expressions import parse
@@ -17,7 +17,9 @@ from memory.errors import InvalidValueError, NotFoundError
 from memory.formats.registry import NATIVE, Target, check_options, describe
 from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, read_whole
 
-app = typer.Typer(callback=program, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    callback=before_the_command, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 
 def _option(metavar: str, help: str, **settings: float) -> Any:

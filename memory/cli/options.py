@@ -1,4 +1,4 @@
-"""The options of all commands: which store it uses, and how."""
+"""The options of all commands, which can be given before the command or after it: which store it uses, and how."""
 
 import inspect
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Concatenate, Final, ParamSpec
+from typing import Annotated, Concatenate, Final, ParamSpec, cast
 
 import typer
 
@@ -23,21 +23,17 @@ DEFAULT_URL: Final = "sqlite:///conversations.db"
 _STORE_HELP = f"URL of the store; by default the environment variable MEMORY_URL, else {DEFAULT_URL}."
 _NAMESPACE_HELP = 'Namespace; by default "default", or all if the command says so.'
 _VALUES_HELP = "Most values in one conversation's metadata."
+_DEBUG_HELP = "Show the traceback of an error."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """The values of these options; the constructor's parameters are those of every command."""
+    """The values of these options."""
 
-    url: Annotated[
-        str,
-        typer.Option(
-            "--store", metavar="URL", help=_STORE_HELP, envvar="MEMORY_URL", show_envvar=False, show_default=False
-        ),
-    ] = DEFAULT_URL
-    namespace: Annotated[str | None, typer.Option(metavar="NAME", help=_NAMESPACE_HELP)] = None
-    max_metadata_values: Annotated[int, typer.Option(min=1, metavar="N", help=_VALUES_HELP)] = MAX_METADATA_VALUES
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
+    url: str = DEFAULT_URL
+    namespace: str | None = None
+    max_metadata_values: int = MAX_METADATA_VALUES
+    debug: bool = False
 
     def open(self) -> Store:
         """Open the store; a missing file is created."""
@@ -66,12 +62,37 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-def program(
+def before_the_command(
+    context: typer.Context,
+    store: Annotated[
+        str, typer.Option(metavar="URL", help=_STORE_HELP, envvar="MEMORY_URL", show_envvar=False, show_default=False)
+    ] = DEFAULT_URL,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help=_NAMESPACE_HELP)] = None,
+    max_metadata_values: Annotated[int, typer.Option(min=1, metavar="N", help=_VALUES_HELP)] = MAX_METADATA_VALUES,
+    debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
     _: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Manage conversations and their runs, in a local file or in any store that a URL names."""
+    context.obj = Settings(store, namespace, max_metadata_values, debug)
+
+
+def _after_the_command(
+    *,
+    context: typer.Context,
+    store_url: Annotated[str | None, typer.Option("--store", metavar="URL", help=_STORE_HELP)] = None,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help=_NAMESPACE_HELP)] = None,
+    max_metadata_values: Annotated[int | None, typer.Option(min=1, metavar="N", help=_VALUES_HELP)] = None,
+    debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
+) -> Settings:
+    before = cast("Settings", context.obj)
+    return Settings(
+        before.url if store_url is None else store_url,
+        before.namespace if namespace is None else namespace,
+        before.max_metadata_values if max_metadata_values is None else max_metadata_values,
+        debug or before.debug,
+    )
 
 
 def with_settings(
@@ -81,13 +102,13 @@ def with_settings(
 
     With ``names_stores``, the command's arguments name the stores, so it has no ``--store``.
     """
-    options = dict(inspect.signature(Settings).parameters)
+    options = dict(inspect.signature(_after_the_command).parameters)
     if names_stores:
-        del options["url"]
+        del options["store_url"]
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        settings = Settings(**{name: kwargs.pop(name) for name in options})  # type: ignore[arg-type]
+        settings = _after_the_command(**{name: kwargs.pop(name) for name in options})  # type: ignore[arg-type]
         with reported(debug=settings.debug):
             command(settings, *args, **kwargs)
 

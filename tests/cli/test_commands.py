@@ -179,20 +179,24 @@ def test_status_of_a_store_without_a_schema_is_a_failure(cli: Cli) -> None:
     assert ended.out.startswith("current: none\nhead:    ")
 
 
-def test_the_store_is_named_after_the_command_or_by_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_is_named_before_the_command_after_it_or_by_the_environment(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = "sqlite:///other.db"
     cli("migrate", "--store", other)
     assert cli("count").out == "3\n"
+    assert cli("--store", other, "count").out == "0\n"
     assert cli("count", "--store", other).out == "0\n"
     monkeypatch.setenv("MEMORY_URL", other)
     assert cli("count").out == "0\n"
     assert cli("count", "--store", URL).out == "3\n"
+    assert cli("--store", URL, "count").out == "3\n"
 
 
 def test_a_namespace_is_a_world_of_its_own(cli: Cli) -> None:
     cli("import", "-", "--namespace", "b", stdin=b'{"id": "ada"}')
     assert cli("count", "--namespace", "b").out == "1\n"
-    assert cli("show", "--namespace", "b", "ada").out.splitlines()[0] == "ada"
+    assert cli("--namespace", "b", "show", "ada").out.splitlines()[0] == "ada"
     assert cli("count").out == "3\n"
 
 

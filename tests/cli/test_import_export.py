@@ -241,7 +241,7 @@ def test_the_limit_of_metadata_is_an_option_of_every_command_that_writes(cli: Cl
     line = json.dumps({"id": "a", "metadata": {"values": list(range(30))}}).encode()
     refused = cli("import", "-", "--max-metadata-values", "20", stdin=line)
     assert (refused.code, "--max-metadata-values" in refused.err) == (1, True)
-    assert cli("import", "--max-metadata-values", "40", "-", stdin=line).code == 0
+    assert cli("--max-metadata-values", "40", "import", "-", stdin=line).code == 0
     copied = cli("copy", "sqlite:///conversations.db", "sqlite:///copy.db", "--max-metadata-values", "20")
     assert (copied.code, "failed: 1" in copied.out) == (1, True)
     assert cli("copy", "sqlite:///conversations.db", "sqlite:///copy.db").code == 0
