@@ -103,6 +103,7 @@ def import_(
     endpoint: Annotated[str | None, _option("URL", "A DynamoDB service other than Amazon's.")] = None,
     max_line: Annotated[int, _option("N", "Most bytes of one conversation.", min=1)] = DEFAULT_LIMITS.line,
     max_values: Annotated[int, _option("N", "Most JSON values of one conversation.", min=1)] = DEFAULT_LIMITS.values,
+    max_unpacked: Annotated[int, _option("N", "Most bytes that a file unpacks to.", min=1)] = DEFAULT_LIMITS.unpacked,
     max_ratio: Annotated[
         int, _option("N", "Most times its compressed size that a file unpacks to.", min=1)
     ] = DEFAULT_LIMITS.ratio,
@@ -115,7 +116,7 @@ def import_(
     options = {name: value for name, value in given.items() if value is not None}
     check_options(from_, options)
     with settings.open() as store:
-        limits = Limits(max_line, max_values, max_ratio)
+        limits = Limits(max_line, max_values, max_unpacked, max_ratio)
         everywhere = settings.namespace is None
         totals = import_sources(store, sources, on_conflict, from_, options, limits=limits, all_namespaces=everywhere)
     if totals.refused:

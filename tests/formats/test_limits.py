@@ -75,6 +75,13 @@ def test_an_archive_that_unpacks_to_much_more_than_its_size_is_not_unpacked() ->
     assert "more than 10,000 values" in reason
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, zipped])
+def test_what_unpacks_to_more_than_it_may_is_refused(pack: Any) -> None:
+    packed = pack(json.dumps([TREE] * 1_000).encode())
+    assert len(found("chatgpt", packed)) == 1_000
+    assert "it unpacks to more than 10,000 bytes" in reasons(found("chatgpt", packed, unpacked=10_000))[-1]
+
+
 def test_a_small_file_may_be_as_uniform_as_it_likes() -> None:
     line = json.dumps({"id": "a", "metadata": {"x": "x" * 10_000_000}}).encode()
     packed = gzip.compress(line)
