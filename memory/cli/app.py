@@ -107,6 +107,9 @@ def import_(
     max_ratio: Annotated[
         int, _option("N", "Most times its compressed size that a file unpacks to.", min=1)
     ] = DEFAULT_LIMITS.ratio,
+    max_refused: Annotated[
+        int, _option("N", "Stop after so many refused conversations.", min=1)
+    ] = DEFAULT_LIMITS.refused,
 ) -> None:
     """Import conversations; `_IMPORT_HELP` is the help text."""
     from memory.cli.transferring import import_sources
@@ -116,7 +119,7 @@ def import_(
     options = {name: value for name, value in given.items() if value is not None}
     check_options(from_, options)
     with settings.open() as store:
-        limits = Limits(max_line, max_values, max_unpacked, max_ratio)
+        limits = Limits(max_line, max_values, max_unpacked, max_ratio, max_refused)
         everywhere = settings.namespace is None
         totals = import_sources(store, sources, on_conflict, from_, options, limits=limits, all_namespaces=everywhere)
     if totals.refused:
@@ -130,7 +133,7 @@ def import_(
 def export(
     settings: Settings,
     file: Annotated[
-        str, typer.Argument(help="The file, or folder, to write; a file that ends in .gz is compressed; - for stdout.")
+        str, typer.Argument(help="The file to write, compressed if it ends in .gz; - for stdout.")
     ] = STANDARD,
     where: _Where = None,
     order: _Order = "id",
@@ -140,8 +143,8 @@ def export(
 
     Exports all namespaces, or the one given by --namespace.
 
-    With --to griptape-local, export one namespace for Griptape's LocalConversationMemoryDriver (1.13): each conversation to its
-    own file in a folder.
+    With --to griptape-local, export one namespace for Griptape's LocalConversationMemoryDriver (1.13): one conversation to a
+    file, or each to its own file in a folder, named with / at its end.
     """
     from memory.cli.transferring import check_namespace, export_file, export_griptape
 

@@ -2,10 +2,12 @@
 
 import errno
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -132,13 +134,23 @@ def export_file(
 
 
 def export_griptape(store: Store, name: str, criterion: Criterion | None, order: str) -> int:
-    """Export for Griptape's local driver: each conversation to its own file in a folder.
+    """Export for Griptape's local driver: one conversation to a file, or each conversation to its own file in a folder.
 
     A conversation whose id cannot be the name of a file is reported, and the exit code is 1; the others are exported.
     """
-    folder = Path(name)
-    if name == STANDARD or folder.is_file():
-        raise InvalidValueError("name a folder: each conversation becomes a file in it")
+    if name != STANDARD and (name.endswith(os.sep) or Path(name).is_dir()):
+        return _export_folder(store, Path(name), criterion, order)
+    with store.begin() as uow:
+        found = list(islice(uow.conversations.iterate(criterion, order=order), 2))
+    if len(found) != 1:
+        raise InvalidValueError(
+            f"{'several conversations match' if found else 'no conversation matches'}, but a file holds one: "
+            "choose it by --where 'id == \"...\"', or name a folder, with / at its end"
+        )
+    return int(_export_griptape(store, found[0], name))
+
+
+def _export_folder(store: Store, folder: Path, criterion: Criterion | None, order: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     exported = refused = 0
     is_complete = False

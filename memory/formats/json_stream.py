@@ -6,7 +6,7 @@ Elements are found by matching brackets, and each is then parsed by itself.
 import codecs
 import re
 from collections.abc import Iterator
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from memory.transfer import BROKEN_STREAM, DEFAULT_LIMITS, Limits, RejectedConversation, broken_off
 
@@ -18,14 +18,21 @@ _ATOM: Final = re.compile(_STRING + rb'|[^"\[\]{},\s]++|}', re.DOTALL)
 _OPENING, _QUOTE = b"[{", ord('"')
 
 
+class Element(NamedTuple):
+    """A JSON value: the number of its array (from 1; 0 outside any array) and its text."""
+
+    array: int
+    text: bytes
+
+
 class _EndError(Exception):
     """The input ends inside a value, or the value is too long."""
 
 
 def elements(
     stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
-) -> Iterator[tuple[int, bytes | RejectedConversation]]:
-    """Yield the texts of the elements of the arrays in a UTF-8 stream, and of the values outside arrays, numbered from 1.
+) -> Iterator[tuple[int, Element | RejectedConversation]]:
+    """Yield the elements of the arrays in a UTF-8 stream, and the values outside arrays, numbered from 1.
 
     Only the current element is held in memory. Malformed JSON between elements, a truncated stream and an element beyond the
     limits yield a `RejectedConversation` and end the iteration.
@@ -33,7 +40,7 @@ def elements(
     number = 0
     try:
         for number, element in enumerate(_Reader(stream, limits).elements(), 1):
-            too_long = len(element) > limits.line
+            too_long = len(element.text) > limits.line
             yield number, RejectedConversation(number, limits.too_long("the value")) if too_long else element
     except _EndError as error:
         yield number + 1, RejectedConversation(number + 1, str(error))
@@ -50,21 +57,22 @@ class _Reader:
         self._data = b""
         self._start = self._at = 0
 
-    def elements(self) -> Iterator[bytes]:
+    def elements(self) -> Iterator[Element]:
         if self._more():
             self._data = self._data.removeprefix(codecs.BOM_UTF8)
+        arrays = 0
         is_inside = False
         while first := self._next():
             if first == b"[" and not is_inside:
-                is_inside = True
+                arrays, is_inside = arrays + 1, True
                 self._at += 1
             elif first == b"]" and is_inside:
                 is_inside = False
                 self._at += 1
             elif first in (b"[", b"{"):
-                yield self._bracketed()
+                yield Element(arrays if is_inside else 0, self._bracketed())
             elif is_inside:
-                yield self._atom()
+                yield Element(arrays, self._atom())
             else:
                 raise _EndError(f"not JSON: {self._data[self._at : self._at + 20]!r}")
         if is_inside:

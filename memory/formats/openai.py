@@ -2,22 +2,28 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from itertools import chain, islice
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 from memory.domain.entities import Conversation, Run
 from memory.domain.values import Json, new_id, to_datetime
 from memory.errors import InvalidValueError
 from memory.formats import extras
 from memory.formats.builders import conversation
+from memory.formats.json_stream import Element, elements
 from memory.formats.registry import Source
 from memory.formats.turns import REST, Message, Role, messages_of, rest_of, turns, values_of
 from memory.port.changes import Change
 from memory.transfer import (
+    BROKEN_STREAM,
     Limits,
     ParsedConversation,
     RejectedConversation,
+    broken_off,
+    parse,
     read_json,
     split_lines,
     try_parse,
@@ -27,61 +33,108 @@ KEY: Final = "openai"
 """The metadata key of runs and conversations for fields without an equivalent in this package."""
 
 _FIELDS: Final = frozenset(["fields"])
+_LONGEST_FIRST_LINE: Final = 2**20
 _ROLES: Final[dict[object, Role]] = {"user": "question", "assistant": "answer"}
-_UNFINISHED: Final = (
-    b"[",
-    b"{",
-    b",",
-    b":",
-)  # ends of a first line that is not a whole value, but begins an indented one
 
 
 def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield one conversation for each list of messages: the whole file, or a line, or an element of an array that either is."""
-    lines = split_lines(source.file, limits=source.limits)
-    begun = list(islice(lines, 2))
-    if begun and isinstance(begun[0][1], bytes) and begun[0][1].rstrip().endswith(_UNFINISHED):
-        begun, lines = [(1, _joined(chain(begun, lines), source.limits))], iter(())
-    for number, text in chain(begun, lines):
+    """Yield one conversation for each list of messages: a line, an element of an array, or the whole file."""
+    try:
+        first = source.file.readline(_LONGEST_FIRST_LINE)
+    except BROKEN_STREAM as error:
+        yield broken_off(1, error)
+        return
+    stream = cast("IO[bytes]", _PrefixedStream(first, source.file))
+    is_lines = len(first) < _LONGEST_FIRST_LINE and not first.strip().endswith((b"[", b"{", b",", b":"))
+    is_lines = is_lines and bool(first.strip())
+    texts = _lines(stream, source.limits) if is_lines else _texts(elements(stream, limits=source.limits), source.limits)
+    for number, text in texts:
         if isinstance(text, RejectedConversation):
-            yield text
+            yield replace(text, number=number)
         else:
-            yield from _parse_text(number, text, source, is_alone=len(begun) == 1)
+            yield from _parse_text(number, text, source)
 
 
-def _joined(lines: Iterator[tuple[int, bytes | RejectedConversation]], limits: Limits) -> bytes | RejectedConversation:
-    text = bytearray()
-    for _, line in lines:
-        if isinstance(line, RejectedConversation):
-            return line
-        text += line
-        if len(text) > limits.line:
-            return RejectedConversation(1, limits.too_long("the file"))
-    return bytes(text)
+def _lines(stream: IO[bytes], limits: Limits) -> Iterator[tuple[int, bytes | RejectedConversation]]:
+    """Yield each line; if the file is a single line with an array of conversations, yield its elements."""
+    lines = split_lines(stream, limits=limits)
+    begun = list(islice(lines, 2))
+    if len(begun) == 1 and isinstance(text := begun[0][1], bytes) and _may_be_array_of_conversations(text, limits):
+        return _texts(elements(BytesIO(text), limits=limits), limits)
+    return chain(begun, lines)
 
 
-def _parse_text(
-    number: int, text: bytes, source: Source, *, is_alone: bool
-) -> Iterator[ParsedConversation | RejectedConversation]:
+def _may_be_array_of_conversations(text: bytes, limits: Limits) -> bool:
+    if not text.lstrip().startswith(b"["):
+        return False
+    try:
+        if not limits.has_too_many_values(text):
+            return not all(map(_is_message, parse(text)))
+    except (ValueError, RecursionError):
+        pass
+    # An array of conversations is read even if one is malformed; a malformed list of messages is rejected whole.
+    _, element = next(elements(BytesIO(text), limits=limits), (0, None))
+    return isinstance(element, Element) and not _looks_like_message(element.text)
+
+
+def _parse_text(number: int, text: bytes, source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     """Yield the conversation of a text, or, if the text is a list of conversations, one for each element."""
+    id = f"{source.name}-{number}"
     several: list[Any] = []
 
     def read_one(value: Any) -> Change:
         if isinstance(value, list) and value and not all(map(_is_message, value)):
             several.extend(value)
             raise InvalidValueError("this is a list of conversations")
-        return read_messages(f"{source.name}-{number}", value, source.at)
+        return read_messages(id, value, source.at)
 
     parsed = read_json(number, text, read_one, limits=source.limits)
     if not several:
         yield parsed
     for index, value in enumerate(several, 1):
-        at = index if is_alone else number
-        id = f"{source.name}-{index}" if is_alone else f"{source.name}-{number}-{index}"
-        parsed = try_parse(at, len(text) // len(several), partial(read_messages, id, value, source.at))
-        if isinstance(parsed, RejectedConversation) and not is_alone:
-            parsed = RejectedConversation(at, f"element {index}: {parsed.reason}")
+        parsed = try_parse(number, len(text) // len(several), partial(read_messages, f"{id}-{index}", value, source.at))
+        if isinstance(parsed, RejectedConversation):
+            parsed = RejectedConversation(number, f"element {index}: {parsed.reason}")
         yield parsed
+
+
+def _texts(
+    found: Iterator[tuple[int, Element | RejectedConversation]], limits: Limits
+) -> Iterator[tuple[int, bytes | RejectedConversation]]:
+    """Yield the text of each element; the elements of an array of messages are joined into one text."""
+    messages: list[bytes] = []
+    array = first = size = 0
+    for number, element in found:
+        together = isinstance(element, Element) and element.array and _looks_like_message(element.text)
+        if messages and not (together and isinstance(element, Element) and element.array == array):
+            yield first, _joined(messages, limits)
+            messages, size = [], 0
+        if isinstance(element, RejectedConversation):
+            yield number, element
+        elif together:
+            array, first = element.array, first if messages else number
+            if size <= limits.line and len(messages) <= limits.values:  # otherwise `_joined` rejects it
+                messages.append(element.text)
+                size += len(element.text)
+        else:
+            yield number, element.text
+    if messages:
+        yield first, _joined(messages, limits)
+
+
+def _joined(texts: list[bytes], limits: Limits) -> bytes | RejectedConversation:
+    if sum(map(len, texts)) > limits.line:
+        return RejectedConversation(0, limits.too_long("the list of messages"))
+    if len(texts) > limits.values:
+        return RejectedConversation(0, limits.too_many())
+    return b"[" + b",".join(texts) + b"]"
+
+
+def _looks_like_message(text: bytes) -> bool:
+    try:
+        return _is_message(parse(text))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_message(value: Any) -> bool:
@@ -151,3 +204,22 @@ def conversation_json(conversation: Conversation, runs: list[Run]) -> Any:
 
 def _fill(message: Any, value: Any) -> Any:
     return {**message, "content": value}
+
+
+class _PrefixedStream:
+    """A stream that returns its first line, which was already read, once more."""
+
+    def __init__(self, first: bytes, stream: IO[bytes]) -> None:
+        self._first = first
+        self._stream = stream
+
+    def readline(self, limit: int) -> bytes:
+        first, self._first = self._first[:limit], self._first[limit:]
+        return first or self._stream.readline(limit)
+
+    def read(self, size: int) -> bytes:
+        first, self._first = self._first, b""
+        return first or self._stream.read(size)
+
+    def peek(self) -> bytes:
+        return self._stream.peek() if hasattr(self._stream, "peek") else b""

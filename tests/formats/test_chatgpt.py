@@ -13,38 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import memory
-from memory import Conversation, Run, Store, where
+from memory import Store, where
 from memory.cli import main
-from memory.formats import extras
-from memory.formats.chatgpt import KEY, QUERIED, _pack
-from memory.formats.turns import REST, messages_of
+from memory.formats.chatgpt import KEY, conversation_json
 from tests.formats.conftest import AT, SAMPLES, Importing, import_into, kept
 from tests.formats.test_griptape_runs import text_of
 
 FILE = SAMPLES / "chatgpt_conversations.json"
 FIRST = "6f1b0c2e-0000-4000-8000-000000000001"
 EXPORT: list[dict[str, Any]] = json.loads(FILE.read_text())
-
-
-def _unpack(packed: Any) -> tuple[str, Any]:
-    return (packed["id"], packed) if "id" in packed else (packed["key"], packed["node"])
-
-
-def _fill(packed: Any, value: Any) -> Any:
-    key, node = _unpack(packed)
-    content = {"content_type": "text", "parts": [value]} if isinstance(value, str) else value
-    return _pack(key, {**node, "message": {**node["message"], "content": content}})
-
-
-def conversation_json(conversation: Conversation, runs: list[Run]) -> dict[str, Any]:
-    """Return the element of the export that a conversation was imported from, but for the order of its nodes: nothing is lost."""
-    mapping: dict[str, Any] = {}
-    for run in runs:
-        _, rest = extras.split(run.metadata, KEY, REST)
-        mapping |= map(_unpack, [*messages_of(run, rest, _fill), *rest.get("branches", [])])
-    metadata, kept = extras.split(conversation.metadata, KEY, frozenset(["fields"]))
-    fields = {**kept.get("fields", {}), "mapping": mapping}
-    return {**fields, **{field: metadata.get(name) for field, name in QUERIED.items() if field in fields}}
 
 
 def test_the_branch_that_was_seen_last_is_the_conversation(importing: Importing, store: Store) -> None:

@@ -96,8 +96,7 @@ def test_griptape_goes_on_where_we_ended_and_we_where_it_did(tmp_path: Path, mon
         uow.runs.append("a/b", Run("Where?", "There.", {"cost": 0.5}, id="r1"))
         uow.runs.append("a/b", Run({"role": "user"}, None, id="r2"))
         uow.conversations.add(Conversation("other"))
-    assert main(["export", "--to", "griptape-local", "out", "--where", 'customer == "ada"']) == 0
-    Path("out/a%2Fb.json").rename("one.json")
+    assert main(["export", "--to", "griptape-local", "one.json", "--where", 'customer == "ada"']) == 0
     (loaded,) = griptape("store", tmp_path / "one.json", "more")
     assert loaded["runs"][0] == ["r1", "Where?", "There."]
     assert loaded["metadata"] == {"customer": "ada", KEY: {"mine": True}}
@@ -201,21 +200,23 @@ def test_any_json_is_imported_or_refused_and_goes_out_again(value: Any) -> None:
             assert len(again["runs"]) == len(found)
 
 
-def test_an_export_needs_a_folder(
+def test_an_export_to_a_file_is_of_one_conversation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
         for id in ("a", ".."):
             uow.conversations.add(Conversation(id))
-    Path("out.json").write_text("mine")
     assert main(["export", "--to", "griptape-local", "out.json"]) == 1
-    assert main(["export", "--to", "griptape-local"]) == 1
-    assert capsys.readouterr().err.count("name a folder") == 2
-    assert Path("out.json").read_text() == "mine"
-    assert main(["export", "--to", "griptape-local", "folder"]) == 0
+    assert main(["export", "--to", "griptape-local", "out.json", "--where", 'id == "x"']) == 1
+    told = capsys.readouterr().err
+    assert "several conversations match" in told
+    assert "no conversation matches" in told
+    assert main(["export", "--to", "griptape-local", "folder/"]) == 0
+    assert main(["export", "--to", "griptape-local", "--where", 'id == "a"']) == 0
+    assert capsys.readouterr().out == '{"runs": [], "metadata": {}}'
     assert sorted(file.name for file in Path("folder").iterdir()) == ["%2E%2E.json", "a.json"]
-    assert Path("folder/a.json").read_text() == '{"runs": [], "metadata": {}}'
+    assert not Path("out.json").exists()
 
 
 def test_an_export_to_a_folder_goes_on_after_a_name_that_no_file_can_have(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory.formats.json_stream import elements
+from memory.formats.json_stream import Element, elements
 from memory.transfer import Limits, RejectedConversation
 
 
@@ -15,7 +15,7 @@ def read(text: str | bytes, longest: int = 2**30) -> list[Any]:
     """The elements' values, and the reasons of refusals."""
     stream = io.BytesIO(text if isinstance(text, bytes) else text.encode())
     found = [element for _, element in elements(stream, limits=Limits(line=longest))]
-    return [json.loads(one) if isinstance(one, bytes) else one.reason for one in found]
+    return [json.loads(one.text) if isinstance(one, Element) else one.reason for one in found]
 
 
 values = st.recursive(
@@ -50,32 +50,32 @@ class Dribble(io.RawIOBase):
 @given(st.lists(values))
 def test_it_does_not_matter_where_the_pieces_end(array: list[Any]) -> None:
     found = elements(Dribble(json.dumps(array).encode()))  # type: ignore[arg-type]
-    assert [json.loads(element) for _, element in found if isinstance(element, bytes)] == array
+    assert [json.loads(element.text) for _, element in found if isinstance(element, Element)] == array
 
 
-def test_several_arrays_and_values_outside_arrays() -> None:
+def test_several_arrays_are_told_apart() -> None:
     found = [element for _, element in elements(io.BytesIO(b'[1, {}]\n["a"] {"b": 1} [[]]'))]
     assert found == [
-        b"1",
-        b"{}",
-        b'"a"',
-        b'{"b": 1}',
-        b"[]",
+        Element(1, b"1"),
+        Element(1, b"{}"),
+        Element(2, b'"a"'),
+        Element(0, b'{"b": 1}'),
+        Element(3, b"[]"),
     ]
 
 
 def test_a_bad_element_spoils_no_other() -> None:
     text = b'\xef\xbb\xbf[{"a": 1}, {"b": nonsense}, {"c": ]}, nonsense, "x\ny", {"d": 4}]'
-    found = [element for _, element in elements(io.BytesIO(text))]
+    found = [element.text for _, element in elements(io.BytesIO(text)) if isinstance(element, Element)]
     assert found == [b'{"a": 1}', b'{"b": nonsense}', b'{"c": ]', b"}", b"nonsense", b'"x\ny"', b'{"d": 4}']
 
 
 def test_an_element_with_a_bracket_too_much_or_too_few_takes_only_its_neighbours_along() -> None:
     assert [element for _, element in elements(io.BytesIO(b'[{"a": 1}}, {"b": 2}, {"c": [3}, {"d": 4}]'))] == [
-        b'{"a": 1}',
-        b"}",
-        b'{"b": 2}',
-        b'{"c": [3}, {"d": 4}]',
+        Element(1, b'{"a": 1}'),
+        Element(1, b"}"),
+        Element(1, b'{"b": 2}'),
+        Element(1, b'{"c": [3}, {"d": 4}]'),
         RejectedConversation(5, "the input ends inside the array"),
     ]
 

@@ -104,10 +104,20 @@ def test_blank_lines_are_counted_and_cost_nothing() -> None:
     assert [line for _, line in split_lines(io.BytesIO(b"\n\n 5\n"))] == [b" 5\n"]
 
 
-def test_a_list_of_messages_in_several_lines_that_is_too_long_is_refused() -> None:
-    text = b"[\n" + b",\n".join([b'{"role":"user","content":"a"}'] * 100) + b"]\n"
-    assert reasons(found("openai", text, line=1_000)) == [Limits(line=1_000).too_long("the file")]
+def test_a_list_of_messages_that_is_too_long_is_refused_and_the_rest_goes_on() -> None:
+    message = b'{"role":"user","content":"a"}'
+    text = b"[\n" + b",\n".join([message] * 100) + b"]\n[" + message + b"]"
+    assert reasons(found("openai", text, line=1_000)) == [Limits(line=1_000).too_long("the list of messages")]
     assert reasons(found("openai", text, values=20)) == [Limits(values=20).too_many()]
+    assert [type(one) for one in found("openai", text, values=20)] == [RejectedConversation, ParsedConversation]
+
+
+def test_a_file_that_holds_something_else_is_not_read_to_its_end() -> None:
+    *first, last = found("memory", b"x\n" * 100, refused=10)
+    assert len(first) == 10
+    assert isinstance(last, RejectedConversation)
+    assert last.reason.startswith("more than 10 items were rejected")
+    assert "--max-refused" in last.reason
 
 
 def test_a_number_of_any_length_is_refused_or_read() -> None:
@@ -129,7 +139,7 @@ TWICE = {
     "griptape-local": (b'{"runs":[],"metadata":{"x":1,"x":2}}', 1, 1),
     "chatgpt": (b'[{"mapping":{}},{"mapping":{"x":1,"x":2}},{"mapping":{}}]', 2, 3),
     "openai": (
-        b'[{"role":"user","content":"x"}]\n[{"role":"user","x":1,"x":2}]\n[{"role":"user","content":"x"}]',
+        b'[[{"role":"user","content":"x"}],[{"role":"user","x":1,"x":2}],[{"role":"user","content":"x"}]]',
         2,
         3,
     ),

@@ -47,8 +47,9 @@ def pairs(store: Store, id: str) -> list[tuple[Any, Any]]:
         lambda lists: json.dumps([{"messages": one} for one in lists]).encode(),
         lambda lists: json.dumps([{"messages": one} for one in lists], indent=1).encode(),
         lambda lists: "\ufeff".encode() + json.dumps(lists, indent=2).encode(),
+        lambda lists: b"\r\n\r\n" + b"\r\n".join(json.dumps({"messages": one}, indent=2).encode() for one in lists),
     ],
-    ids=["lines", "lines of bare lists", "an array", "an array in lines", "an array of bare lists"],
+    ids=["lines", "lines of bare lists", "an array", "an array in lines", "an array of bare lists", "objects in lines"],
 )
 def test_a_file_may_be_lines_or_an_array(importing: Importing, store: Store, write: Any) -> None:
     lists = [one for one in LISTS if one]
@@ -89,12 +90,11 @@ def test_elements_of_an_array_are_told_by_their_numbers(
     assert found == ["arr-1", "arr-3", "arr-4", "arr-6"]
 
 
-@pytest.mark.parametrize("separator", ["", "\n"])
-def test_an_array_that_is_no_json_is_refused_whole(importing: Importing, separator: str) -> None:
+def test_an_element_that_is_no_json_spoils_no_other(importing: Importing, store: Store) -> None:
     good = json.dumps({"messages": [HI]})
-    totals, refusals = importing("openai", f'[{separator}{good}, {{"messages": nonsense}}, {good}]'.encode())
-    assert totals.conversations == 0
-    assert refusals == [f"1: not JSON: Expecting value at column {refusals[0].rpartition(' ')[2]}"]
+    totals, refusals = importing("openai", f'[{good}, {{"messages": nonsense}}, {good}]'.encode())
+    assert (totals.conversations, refusals) == (2, ["2: not JSON: Expecting value at column 14"])
+    assert pairs(store, "file-3") == [("Hi", None)]
 
 
 def test_a_list_of_messages_that_is_cut_is_no_conversation(importing: Importing) -> None:
