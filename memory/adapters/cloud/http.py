@@ -1,6 +1,8 @@
 """Requests: bounded retries that cannot write twice, lists page by page, and what each answer, or none, means."""
 
 import random
+import socket
+import ssl
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -9,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import requests
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util import Timeout
 
 from memory.errors import (
@@ -233,8 +235,17 @@ def _meaning_of(error: Exception, host: str, what: str) -> PersistenceError:
     if isinstance(error, ValueError) or type(error) is OSError:  # an address, a proxy or a file of certificates
         return ConfigurationError(f"requests cannot send to {host}: {type(error).__name__}")
     reason = getattr(error.args[0], "reason", None) if error.args else None  # what urllib3 says of a connection
+    if _can_never_be_reached(reason):
+        return ConfigurationError(f"{host} cannot be reached: {reason}"[:300])
     was_sent = not isinstance(reason, NewConnectionError | ConnectTimeoutError)
     return UnansweredError(f"{host} did not answer {what}: {reason or type(error).__name__}", may_be_done=was_sent)
+
+
+def _can_never_be_reached(reason: object) -> bool:
+    """Return whether a connection failed for a permanent reason: an unknown host, or a certificate that is not trusted."""
+    cause = reason.__cause__ if isinstance(reason, NameResolutionError) else getattr(reason, "args", (None,))[0]
+    is_unknown = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
+    return is_unknown or isinstance(cause, ssl.SSLCertVerificationError)
 
 
 def _refusal(status: int, said: str, host: str, what: str) -> PersistenceError:

@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import socket
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -231,7 +232,7 @@ def test_a_certificate_authority_of_ones_own(monkeypatch: pytest.MonkeyPatch) ->
     server = CloudServer(tls=True)
     repository = GriptapeCloudRepository(server.host, "key-of-org-a")
     repository._http.sleep = lambda _: None
-    with pytest.raises(StoreUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
         repository.get("default", "a")
     with requests.Session() as session:
         session.verify = str(CERTIFICATE)
@@ -240,6 +241,24 @@ def test_a_certificate_authority_of_ones_own(monkeypatch: pytest.MonkeyPatch) ->
     put(Store(repository), "a")
     repository.close()
     server.stop()
+
+
+def test_a_host_that_does_not_exist_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But one that the resolver cannot find at the moment is unavailable (P20)."""
+    codes = [socket.EAI_AGAIN, socket.EAI_NONAME]
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        raise socket.gaierror(codes[0], "told by the resolver")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    repository = GriptapeCloudRepository("https://cloud.example", "key")
+    repository._http.sleep = lambda _: None
+    with pytest.raises(StoreUnavailableError):
+        repository.get("default", "a")
+    codes.pop(0)
+    with pytest.raises(ConfigurationError, match=r"cloud\.example"):
+        repository.get("default", "a")
+    repository.close()
 
 
 @pytest.mark.parametrize(
