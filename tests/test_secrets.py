@@ -90,7 +90,7 @@ def test_the_library_says_no_secret(url: str, user: str, password: str) -> None:
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(URLS), users, secrets, st.sampled_from(["count", "stats", "migrate"]), st.booleans())
 def test_the_command_line_says_no_secret(url: str, user: str, password: str, command: str, debug: bool) -> None:  # noqa: FBT001
-    arguments = ["--store", url.format(user=user, password=password), *(["--debug"] if debug else []), command]
+    arguments = [command, "--store", url.format(user=user, password=password), *(["--debug"] if debug else [])]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code != 0
     assert SECRET not in result.output
@@ -103,5 +103,5 @@ def test_a_redacted_url_has_no_secret(url: str, user: str, password: str) -> Non
 
 
 def test_advice_is_shown_whole() -> None:
-    result = CliRunner().invoke(app, ["--store", "postgresql://ada:p@ss@127.0.0.1/app", "count"])
+    result = CliRunner().invoke(app, ["count", "--store", "postgresql://ada:p@ss@127.0.0.1/app"])
     assert "in a password %40 for @, %2F for /" in result.output

@@ -27,7 +27,7 @@ from memory.port.paging import Order, Page, Query
 from memory.port.repository import JoinedRepository, Repository, Window
 
 RunList: TypeAlias = list[Run]  # because `list` is a method of `Runs`
-_PAGE = 200  # conversations or runs that `iterate` reads at a time
+_PAGE = 200  # runs that `iterate` reads at a time
 
 
 class UnitOfWork:
@@ -173,7 +173,7 @@ class Conversations:
         return Page(tuple([session.tracked(found.id).resolve(found) for found in page.items]), page.cursor)
 
     def iterate(self, criterion: Criterion | None = None, *, order: str = "id") -> Iterator[Conversation]:
-        """Yield all committed conversations that match, in constant memory. Each that exists throughout is yielded once.
+        """Yield all committed conversations that match, page by page. Each that exists throughout is yielded once.
 
         The commit writes changes made to a conversation in its step of the loop, and later ones if the application still
         references the object. Otherwise the conversation is released after its step: keep a reference if you edit its runs
@@ -198,9 +198,10 @@ class Conversations:
 
     def _walk(self, criterion: Criterion | None, order: str, seen: set[str] | None) -> Iterator[Conversation]:
         session, cursor = self._session, None
+        limit = session.repository.iterate_page
         while True:
             session.check_open()
-            page = session.repository.find(session.namespace, Query.parse(criterion, order, _PAGE, cursor))
+            page = session.repository.find(session.namespace, Query.parse(criterion, order, limit, cursor))
             for found in page.items:
                 if seen is not None:
                     if found.id in seen:

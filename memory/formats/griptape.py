@@ -4,7 +4,6 @@ This module imports nothing of griptape. It never imports a module that the data
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -23,7 +22,7 @@ SHOWN_FROM: Final = "griptape:shown_from"
 
 _KEYS: Final = ("type", "id", "meta", "input", "output")  # of a run, in the order in which Griptape 1.13 writes them
 _ARTIFACTS: Final = ("input", "output")
-_REST: Final = frozenset(["keys", "values", "texts", "run", "text"])
+_REST: Final = frozenset(["keys", "values", "run", "text"])
 
 
 def run_record(value: Json, created_at: datetime | None = None) -> Run:
@@ -33,9 +32,8 @@ def run_record(value: Json, created_at: datetime | None = None) -> Run:
     The rest is kept in the run's metadata under ``griptape``: ``keys`` has the original keys, ``values`` the values without a
     field in `Run`. A value that is not an object is kept as ``run``.
 
-    A part that no store can keep (it contains NaN, for example) is replaced by its JSON text, and its name is added to
-    ``texts``; the storable entries of such a ``meta`` still become metadata. A value that is not an object and cannot be stored
-    is kept as ``text``.
+    A value that no store can keep (it contains NaN, for example) is kept as JSON ``text``; what can be kept of it becomes the
+    run's input, output and metadata all the same, and an input or output that cannot is its JSON text.
 
     >>> run = run_record({"type": "Run", "id": "r1", "meta": {"user": "ada"}, "input": "Hi", "output": "Hello"})
     >>> run.id, run.input, run.metadata["user"]
@@ -45,20 +43,21 @@ def run_record(value: Json, created_at: datetime | None = None) -> Run:
     run = _read(value, created_at)
     if _can_be_kept(run):
         return run
+    text: dict[str, Json] = {KEY: {"text": json.dumps(value)}}
     if not isinstance(value, dict):
-        return Run(None, None, {KEY: {"text": json.dumps(value)}}, created_at=created_at)
-    texts = [name for name, part in value.items() if not _can_be_kept(_read({name: part}, created_at))]
-    return _read(value, created_at, texts)
+        return Run(None, None, text, created_at=created_at)
+    input, output = [part if _can_be_kept(Run(part, None)) else json.dumps(part) for part in (run.input, run.output)]
+    metadata = {name: part for name, part in run.metadata.items() if _can_be_kept(Run(None, None, {name: part}))}
+    return Run(input, output, {**metadata, **text}, run.id, created_at)
 
 
-def texts_of(run: Run) -> list[str]:
-    """Return the names of the parts that `run_record` kept as JSON text, because no store can keep their values.
+def is_kept_as_text(run: Run) -> bool:
+    """Return whether no store can keep the JSON that `run_record` has read, so that it is kept as text.
 
-    >>> texts_of(run_record({"type": "Run", "id": "r1", "meta": {"cost": float("nan")}, "input": "Hi", "output": "Hello"}))
-    ['meta']
+    >>> is_kept_as_text(run_record({"id": "r1", "meta": {"cost": float("nan")}, "input": "Hi", "output": "Hello"}))
+    True
     """
-    texts = _split(run)[1].get("texts", [])
-    return cast("list[str]", texts)
+    return "text" in _split(run)[1]
 
 
 def _can_be_kept(run: Run) -> bool:
@@ -69,8 +68,7 @@ def _can_be_kept(run: Run) -> bool:
     return True
 
 
-def _read(value: Json, created_at: datetime, texts: Sequence[str] = ()) -> Run:
-    """Return the run for a value; the parts named by ``texts`` are kept as JSON text."""
+def _read(value: Json, created_at: datetime) -> Run:
     if not isinstance(value, dict):
         return Run(None, None, {KEY: {"run": value}}, created_at=created_at)
     meta = value.get("meta")
@@ -78,18 +76,10 @@ def _read(value: Json, created_at: datetime, texts: Sequence[str] = ()) -> Run:
     run = Run(value.get("input"), value.get("output"), metadata, first_id(value.get("id")) or new_id(), created_at)
     plain = _plain(run)
     values = {name: part for name, part in value.items() if name not in plain or not _is_same(part, plain[name])}
-    dumped = {name: json.dumps(value[name]) for name in texts}
-    values |= {name: text for name, text in dumped.items() if name not in _ARTIFACTS}
-    if "meta" in dumped:
-        metadata = {
-            name: part for name, part in metadata.items() if _can_be_kept(_read({"meta": {name: part}}, created_at))
-        }
     is_standard = tuple(value) == _KEYS and is_artifact(run.input) and is_artifact(run.output)
-    rest: dict[str, Json] = {} if is_standard and not values and not texts else {"keys": list[Json](value)}
+    rest: dict[str, Json] = {} if is_standard and not values else {"keys": list[Json](value)}
     rest |= {"values": values} if values else {}
-    rest |= {"texts": list[Json](texts)} if texts else {}
-    input, output = dumped.get("input", run.input), dumped.get("output", run.output)
-    return Run(input, output, extras.join(metadata, KEY, rest), run.id, created_at)
+    return replace(run, metadata=extras.join(metadata, KEY, rest))
 
 
 def _plain(run: Run) -> dict[str, Any]:
@@ -110,35 +100,28 @@ def run_json(run: Run) -> Any:
     {'type': 'TextArtifact', 'id': 'r1-input', 'reference': None, 'meta': {}, 'name': 'r1-input', 'value': 'Hi'}
     """
     metadata, rest = _split(run)
-    if "text" in rest:
-        return json.loads(rest["text"])
     if "run" in rest:
         return rest["run"]
-    parts = _plain(replace(run, metadata=metadata))
+    if "text" in rest:
+        return _updated(json.loads(rest["text"]), run, metadata)
+    plain = _plain(replace(run, metadata=metadata))
     if not rest:
-        return {**parts, **{name: artifact_of(parts[name], f"{run.id}-{name}") for name in _ARTIFACTS}}
-    added = [name for name in ("meta", *_ARTIFACTS) if name not in rest["keys"] and parts[name] is not None]
-    parts = _with_rest(parts, rest)
+        return {**plain, **{name: artifact_of(plain[name], f"{run.id}-{name}") for name in _ARTIFACTS}}
+    added = [name for name in ("meta", *_ARTIFACTS) if name not in rest["keys"] and plain[name] is not None]
+    parts = {**plain, **rest.get("values", {}), **({"meta": metadata} if metadata else {})}
     return {name: parts[name] for name in [*rest["keys"], *added]}
 
 
-def _with_rest(plain: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's parts with those kept in its metadata; parts kept as text are parsed."""
-    parts = {**plain, **rest.get("values", {})}
-    for name in rest.get("texts", []):
-        parts[name] = _parsed(parts[name], name)
-    meta, metadata = parts["meta"], plain["meta"]
-    if metadata:
-        parts["meta"] = {**meta, **metadata} if "meta" in rest.get("texts", []) and isinstance(meta, dict) else metadata
-    return parts
-
-
-def _parsed(text: Any, name: str) -> Any:
-    """Return the value that `run_record` kept as text; or the current value, if it was replaced since."""
-    if not isinstance(text, str) or not _is_json(text):
-        return text
-    value = json.loads(text)
-    return text if name in _ARTIFACTS and _can_be_kept(Run(value, None)) else value
+def _updated(value: Any, run: Run, metadata: dict[str, Any]) -> Any:
+    """Return a value that was kept as text, with what was changed in its run since."""
+    if not isinstance(value, dict):
+        return value
+    now, then = run.to_record(), run_record(value).to_record()
+    changed = {name: getattr(run, name) for name in _ARTIFACTS if getattr(now, name) != getattr(then, name)}
+    if now.metadata != then.metadata:
+        meta = value.get("meta")
+        changed["meta"] = {**meta, **metadata} if isinstance(meta, dict) else metadata
+    return {**value, **changed}
 
 
 def loadable_run_json(run: Run) -> dict[str, Any]:
@@ -147,12 +130,12 @@ def loadable_run_json(run: Run) -> dict[str, Any]:
     The result differs from `run_json` only if Griptape could not load that: a string or an artifact of an older release, an
     unknown class, an unknown key. One such run makes Griptape fail to load the whole conversation.
     """
-    metadata, rest = _split(run)
-    parts = _with_rest(_plain(replace(run, metadata=metadata)), rest)
-    meta = parts["meta"] if isinstance(parts["meta"], dict) else None
-    if rest.keys() & {"text", "run"} or rest.get("values", {}).keys() - {"meta", "type"}:
-        meta = {**(meta or {}), KEY: rest}  # Griptape does not interpret `meta`
-    artifacts = {name: _loadable(parts[name], getattr(run, name), f"{run.id}-{name}") for name in _ARTIFACTS}
+    value = run_json(run)
+    parts = value if isinstance(value, dict) else {}
+    meta = parts["meta"] if isinstance(parts.get("meta"), dict) else None
+    if parts is not value or parts.keys() - _KEYS or parts.get("id", run.id) != run.id:
+        meta = {**(meta or {}), KEY: _split(run)[1]}  # Griptape does not interpret `meta`
+    artifacts = {name: _loadable(parts.get(name), getattr(run, name), f"{run.id}-{name}") for name in _ARTIFACTS}
     return {"type": "Run", "id": run.id, "meta": meta, **artifacts}
 
 
@@ -172,14 +155,15 @@ def _split(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _is_rest(run: Run, metadata: dict[str, Any], rest: dict[str, Any]) -> bool:
-    if rest.keys() & {"text", "run"}:
-        is_whole = len(rest) == 1 and run.input is None and run.output is None and not metadata
-        return is_whole and ("run" in rest or _is_json(rest["text"]))
-    keys, values, texts = rest.get("keys"), rest.get("values", {}), rest.get("texts", [])
-    if not isinstance(keys, list) or not isinstance(values, dict) or not isinstance(texts, list):
+    if "run" in rest:
+        return len(rest) == 1 and run.input is None and run.output is None and not metadata
+    if "text" in rest:
+        return len(rest) == 1 and _is_json(rest["text"])
+    keys, values = rest.get("keys"), rest.get("values", {})
+    if not isinstance(keys, list) or not isinstance(values, dict):
         return False
     known = {*values, *_KEYS}
-    return all(isinstance(name, str) and name in known for name in [*keys, *texts])
+    return all(isinstance(name, str) and name in known for name in keys)
 
 
 def _is_json(text: object) -> bool:

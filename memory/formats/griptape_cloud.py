@@ -5,8 +5,7 @@ from functools import partial
 from typing import Final
 
 from memory.adapters.cloud import GriptapeCloudRepository
-from memory.adapters.cloud.aliases import DEFAULT_NAMESPACE
-from memory.adapters.cloud.records import Thread
+from memory.adapters.cloud.records import DEFAULT_NAMESPACE, Thread
 from memory.domain.entities import Run
 from memory.domain.records import decode_metadata
 from memory.errors import ConfigurationError
@@ -15,7 +14,7 @@ from memory.formats.envelopes import metadata_of
 from memory.formats.registry import Source
 from memory.port.changes import Change
 from memory.port.urls import redact
-from memory.transfer import ParsedConversation, RejectedConversation, arrive
+from memory.transfer import ParsedConversation, RejectedConversation, try_parse
 
 _MEMORIES: Final = frozenset(["ConversationMemory", "SummaryConversationMemory"])
 _MEMORY_FIELDS: Final = frozenset(["type", "max_runs", "autoload", "autoprune", "summary", "summary_index", "offset"])
@@ -38,7 +37,7 @@ def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
             id = thread.id if place is None or place[1] in ids else place[1]
             ids.add(id)
             size = sum(len(run.to_record().input) + len(run.to_record().output) for run in runs)
-            yield arrive(number, size, partial(_read, id, thread, runs))
+            yield try_parse(number, size, partial(_read, id, thread, runs))
     finally:
         repository.close()
 

@@ -22,11 +22,11 @@ from memory.transfer import (
     Limits,
     ParsedConversation,
     RejectedConversation,
-    arrive,
     broken_off,
     parse,
     read_json,
     split_lines,
+    try_parse,
 )
 
 KEY: Final = "openai"
@@ -92,7 +92,7 @@ def _parse_text(number: int, text: bytes, source: Source) -> Iterator[ParsedConv
     if not several:
         yield parsed
     for index, value in enumerate(several, 1):
-        parsed = arrive(number, len(text) // len(several), partial(read_messages, f"{id}-{index}", value, source.at))
+        parsed = try_parse(number, len(text) // len(several), partial(read_messages, f"{id}-{index}", value, source.at))
         if isinstance(parsed, RejectedConversation):
             parsed = RejectedConversation(number, f"element {index}: {parsed.reason}")
         yield parsed

@@ -98,6 +98,8 @@ class Repository(ABC):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities()
+    iterate_page: ClassVar[int] = 200
+    """Conversations that an iteration reads at a time; all of them where each page would read the whole namespace again."""
     clock: Callable[[], int] = staticmethod(now)
     """The time in microseconds since 1970, for expiry; a test may set another."""
     timeout: float = DEFAULT_TIMEOUT

@@ -28,10 +28,10 @@ from memory.transfer.parsing import (
     BROKEN_STREAM,
     ParsedConversation,
     RejectedConversation,
-    arrive,
     broken_off,
     parse,
     read_json,
+    try_parse,
 )
 from memory.transfer.reading import read_whole
 from memory.transfer.unpacking import uncompressed
@@ -50,7 +50,6 @@ __all__ = [
     "ParsedConversation",
     "RejectedConversation",
     "Totals",
-    "arrive",
     "broken_off",
     "copy",
     "copy_conversation",
@@ -61,6 +60,7 @@ __all__ = [
     "read_whole",
     "restore",
     "split_lines",
+    "try_parse",
     "uncompressed",
     "verify",
     "write_head",

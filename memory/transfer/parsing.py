@@ -46,7 +46,7 @@ def read_json(
     """Return the conversation that ``read`` finds in a JSON text, or the reason why there is none."""
     if limits.has_too_many_values(text):
         return RejectedConversation(number, limits.too_many())
-    return arrive(number, len(text), lambda: read(parse(text.decode())))
+    return try_parse(number, len(text), lambda: read(parse(text.decode())))
 
 
 def parse(text: str | bytes) -> Any:
@@ -71,7 +71,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def arrive(number: int, size: int, make: Callable[[], Change]) -> ParsedConversation | RejectedConversation:
+def try_parse(number: int, size: int, make: Callable[[], Change]) -> ParsedConversation | RejectedConversation:
     """Return the conversation that a function creates; if the JSON is invalid or is no conversation, return the reason."""
     try:
         return ParsedConversation(number, make(), size)

@@ -18,7 +18,7 @@ from tests.benchmarks.measuring import in_turns, report
 
 KEY = "key-of-org-a"
 TEXT = "x" * 400  # input and output: a run of 800 bytes
-BODY = message_body(Run(TEXT, TEXT).to_record(1000), "0" * 32, 0, 0, "plain")  # what the adapter sends for such a run
+BODY = message_body(Run(TEXT, TEXT).to_record(1000), "0" * 32, 0)  # what the adapter sends for such a run
 
 
 class Bare:

@@ -60,7 +60,7 @@ def _compare(name: str, source: str, fresh: Callable[[], str], conversations: in
         here = f"--store={source}"
         for what, commands in {
             "copy": [["copy", source, target]],
-            "export | import": [[here, "export"], [f"--store={piped}", "import", "-"]],
+            "export | import": [["export", here], ["import", f"--store={piped}", "-"]],
             "copy again": [["copy", source, target]],
             "compare": [["copy", source, target, "--verify-only"]],
         }.items():

@@ -167,7 +167,7 @@ def test_an_artifact_with_a_number_that_is_no_json_is_kept_as_its_text_with_a_wa
     memory = memory_on(local_store)
     output = JsonArtifact({"score": odd, "t": "important answer"})
     memory.add_run(Run(id="r1", input=TextArtifact("important question"), output=output, meta={"user": "ada"}))
-    assert "no store can keep output of Griptape's run 'r1' exactly" in caplog.text
+    assert "no store can keep Griptape's run 'r1' exactly" in caplog.text
     caplog.clear()
     with local_store.begin() as uow:
         (stored,) = uow.runs.list("c")
@@ -188,6 +188,6 @@ def test_a_meta_that_no_store_can_keep_is_kept_with_a_warning(
     local_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     memory_on(local_store).add_run(said(1, meta={"cost": math.inf, "user": "ada"}))
-    assert "no store can keep meta of Griptape's run 'r1' exactly" in caplog.text
+    assert "no store can keep Griptape's run 'r1' exactly" in caplog.text
     (run,) = memory_on(local_store).runs
     assert (run.id, run.input.value, run.meta) == ("r1", "question 1", {"cost": math.inf, "user": "ada"})

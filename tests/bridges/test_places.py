@@ -285,10 +285,10 @@ def test_what_was_removed_here_comes_from_the_old_place_again_unless_that_is_rem
     LocalConversationMemoryDriver(persist_file=str(file)).store(OLD, {})
     with closing(Driver.local(str(file))) as driver:
         driver.load()
-        with driver.memory_store.begin() as uow:
+        with driver._store.begin() as uow:
             uow.conversations.remove("chat")
         assert len(driver.load()[0]) == 3
-        with driver.memory_store.begin() as uow:
+        with driver._store.begin() as uow:
             uow.conversations.remove("chat")
             uow.conversations.add(Conversation("chat"))
         assert driver.load() == ([], {})

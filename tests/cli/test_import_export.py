@@ -158,9 +158,9 @@ def test_hostile_ids_and_keys_are_only_text(cli: Cli) -> None:
     assert cli("delete", "--yes", "--", *odd).out == "deleted 8 conversations\n"
 
 
-@pytest.mark.parametrize("format", ["memory", "griptape-local"])
+@pytest.mark.parametrize(("format", "name"), [("memory", "out/a.json"), ("griptape-local", "out")])
 def test_an_export_that_is_interrupted_leaves_the_file_that_was_there(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, format: str
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, format: str, name: str
 ) -> None:
     with memory.connect("sqlite:///conversations.db") as store:
         put(store, "a", None, run(1))
@@ -171,10 +171,11 @@ def test_an_export_that_is_interrupted_leaves_the_file_that_was_there(
 
     monkeypatch.setattr(transferring, "write_envelope", interrupted)
     monkeypatch.setattr(jsonl, "write_line", interrupted)
-    Path("out.json").write_text("before")
-    assert cli("export", "out.json", "--to", format).code == 130
-    assert Path("out.json").read_text() == "before"
-    assert sorted(file.name for file in Path().iterdir()) == ["conversations.db", "out.json"]
+    Path("out").mkdir()
+    Path("out/a.json").write_text("before")
+    assert cli("export", name, "--to", format).code == 130
+    assert Path("out/a.json").read_text() == "before"
+    assert [file.name for file in Path("out").iterdir()] == ["a.json"]
 
 
 def fill_tenants(*names: str) -> None:

@@ -17,7 +17,7 @@ class Assumptions:
     # A3: an alias that is taken answers 409; else there are two threads of it
     unique_alias: bool = True
     # A4: the order of lists
-    message_order: Literal["ascending", "descending", "shuffled"] = "ascending"
+    message_order: Literal["ascending", "descending"] = "ascending"
     thread_order: Literal["newest", "oldest"] = "newest"
     # A5: how pages are counted, cut and linked
     first_page: int = 1

@@ -197,8 +197,6 @@ class Service:
         messages = list(thread.messages)
         if self.assumptions.message_order == "descending":
             messages.reverse()
-        elif self.assumptions.message_order == "shuffled":
-            messages.sort(key=lambda message: message.message_id)
         shown, pagination = self._page(messages, query)
         return {"messages": [self._show_message(thread, message) for message in shown], "pagination": pagination}
 

@@ -8,21 +8,25 @@ continues with the first one that is not done.
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
-from memory.adapters.cloud.aliases import alias_of, is_digest
-from memory.adapters.cloud.envelopes import ThreadEnvelope
-from memory.adapters.cloud.errors import MissingError, doubting
-from memory.adapters.cloud.http import Http
-from memory.adapters.cloud.messages import Placed
-from memory.adapters.cloud.reading import Threads
-from memory.adapters.cloud.records import Message, Texts, Thread, message_body, run_of, thread_metadata
+from memory.adapters.cloud.http import Http, MissingError, doubting
+from memory.adapters.cloud.records import (
+    Message,
+    MessageEnvelope,
+    Thread,
+    ThreadEnvelope,
+    alias_of,
+    message_body,
+    run_of,
+    thread_metadata,
+)
+from memory.adapters.cloud.service import Placed, Service
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
     CommitTooLargeError,
-    CorruptRecordError,
     InvalidValueError,
     NotFoundError,
     PartialCommitError,
@@ -48,28 +52,27 @@ _MARGIN: Final = 100  # ranks before the expected one where a look begins: other
 class Commit:
     """The writes of one change set, which changes one conversation. Making one reads and checks; `run` writes."""
 
-    def __init__(self, http: Http, threads: Threads, namespace: str, changes: ChangeSet, texts: Texts) -> None:
+    def __init__(self, http: Http, service: Service, namespace: str, changes: ChangeSet) -> None:
         if (size := len(changes.changes)) != 1:
             text = f"this commit changes {size} conversations, and Griptape Cloud has no transactions: use a commit for each"
             raise CommitTooLargeError(text, limit=1, size=size)
         (self._change,) = changes.changes
         self._changes = changes
-        self._http, self._threads, self._messages = http, threads, threads.messages
+        self._http, self._service = http, service
         self._place, self._what = (namespace, self._change.id), f"conversation {self._change.id!r}"
-        self._texts: Texts = texts
         self._todo: list[tuple[Step, Callable[[], object]]] = []
         self._done: list[Step] = []
         self._is_doubtful = False  # whether the first write to do may be done
         self._is_again = False  # whether the write that is being made may have been made before
         self._runs = self._change.append
         self._thread: Thread  # once it is found or created
-        # Before the next append: the last position given, the number of messages, and the index expected for the next one.
-        self._last = self._count = self._index = 0
-        self._is_last_sure = True
+        # Before the next append: the last position given, the number of messages, and the index expected for the next one;
+        # None if it does not follow, because runs are missing, or others have appended or deleted something meanwhile.
+        self._last = self._count = 0
+        self._index: int | None = 0
         try:
             self._prepare()
         except MissingError:  # somebody deleted the thread after it was found
-            self._todo.clear()
             self._prepare()
 
     @property
@@ -87,42 +90,41 @@ class Commit:
             except PersistenceError as error:
                 is_taken = isinstance(error, AlreadyExistsError)  # then nothing of this commit is left
                 self._is_doubtful = isinstance(error, CommitInDoubtError) or (self._is_again and not is_taken)
-                if not (self.is_begun or isinstance(error, MissingError)):
-                    raise
-                raise self._explained(error, step) from error
+                self._raise(error, step)
             self._is_doubtful = False
             self._done.append(self._todo.pop(0)[0])
         return Receipt(self._changes.token, {self._change.id: self._written()})
 
-    def _explained(self, error: PersistenceError, step: Step) -> PersistenceError:
-        """Return an error that says what is removed, and how much is written."""
-        text, done, left = str(error), tuple(self._done), tuple([step for step, _ in self._todo])
+    def _raise(self, error: PersistenceError, step: Step) -> NoReturn:
+        """Raise an error that says what is removed, and how much is written."""
+        text = str(error)
         if isinstance(error, MissingError):
             text = f"{self._what}, or its run, was removed meanwhile ({step.what!r})"
-        if not self.is_begun:
-            return NotFoundError(text)
-        if done:
-            text = f"{text}. Of {len(done) + len(left)} steps {len(done)} are written, up to {done[-1].what!r}"
+        if self._done:
+            count = len(self._done) + len(self._todo)
+            text = f"{text}. Of {count} steps {len(self._done)} are written, up to {self._done[-1].what!r}"
         if self._is_doubtful:
-            return CommitInDoubtError(text)
-        text = f"{text}; store.commit(error.changes) continues from there, in this process"
-        return PartialCommitError(text, written=done, unwritten=left, changes=self._changes)
+            raise CommitInDoubtError(text) from error
+        if self._done:
+            text = f"{text}; store.commit(error.changes) continues from there, in this process"
+            left = tuple([step for step, _ in self._todo])
+            raise PartialCommitError(text, written=tuple(self._done), unwritten=left, changes=self._changes) from error
+        raise NotFoundError(text) if isinstance(error, MissingError) else error
 
     def _surely(self, send: Callable[[], T], look: Callable[[], T | None], what: str) -> T:
         """Send a write, or find what an earlier attempt has written."""
         found = look() if self._is_again else None
         return self._http.surely(send, look, what) if found is None else found
 
-    # reading and checking
-
     def _prepare(self) -> None:
         change = self._change
-        threads = self._threads.find(*self._place)
-        thread = threads[0] if threads and not self._threads.is_expired(threads[0]) else None
+        self._todo.clear()
+        threads = self._service.find(*self._place)
+        thread = threads[0] if threads and not self._service.is_expired(threads[0]) else None
         record = None if thread is None else thread.record(change.id)
         check_preconditions(change, record)
         if threads and (change.remove or change.create):
-            self._plan("removed", partial(self._threads.delete, threads))
+            self._plan("removed", partial(self._service.delete, threads))
         if change.create is not None:
             for position in (*change.remove_runs, *[run.position for run in change.replace_runs]):
                 raise missing_runs(change, position)  # a new conversation has none
@@ -134,7 +136,8 @@ class Commit:
 
     def _prepare_edits(self, thread: Thread, record: ConversationRecord) -> None:
         change, state = self._change, thread.state
-        self._thread, self._last, self._count, self._index = thread, record.last_position, thread.count, thread.count
+        self._thread, self._last, self._count = thread, record.last_position, thread.count
+        self._index = None if thread.missing else thread.count
         placed = self._read_runs(thread)
         there = {one.position: one for one in placed if one.position >= change.remove_before}
         replacing = {run.position: run for run in change.replace_runs}
@@ -157,18 +160,16 @@ class Commit:
             after = change.applied(record, count, last, self._changes.at)
             self._plan("changed", partial(self._keep, thread, ThreadEnvelope(after, state.token, state.place)))
         for one in removed:
-            self._plan(f"run at {one.position} removed", partial(self._messages.delete, one.message))
+            self._plan(f"run at {one.position} removed", partial(self._http.delete, "messages", one.message.id))
         self._plan_appends(0)
 
     def _read_runs(self, thread: Thread) -> list[Placed]:
         """Return the messages of runs that are edited; all of them if runs are removed."""
         change, positions = self._change, [run.position for run in self._change.replace_runs]
         if change.remove_before or change.remove_runs:
-            placed, total = self._messages.read(thread)
+            placed, total = self._service.messages(thread)
         elif positions:
-            placed, total = self._messages.window(thread, Window(after=min(positions) - 1, before=max(positions) + 1))
-        elif change.append and thread.missing:  # the index of the next message does not follow from the count
-            placed, total = self._messages.read(thread, max(1, thread.count))
+            placed, total = self._service.window(thread, Window(after=min(positions) - 1, before=max(positions) + 1))
         else:
             return []
         if placed and placed[-1].rank == total:
@@ -193,34 +194,29 @@ class Commit:
         thread counts and the others are deleted by their writers.
         """
         token, alias = self._changes.token, alias_of(*self._place)
-        metadata = thread_metadata(ThreadEnvelope(record, token, self._place if is_digest(alias) else None))
-        bodies = [message_body(run, token, n, 0, self._texts) for n, run in enumerate(self._runs[:_INLINE])]
-        create = partial(self._threads.create, alias, metadata)
+        metadata = thread_metadata(ThreadEnvelope(record, token, self._place))
+        bodies = [message_body(run, token, n) for n, run in enumerate(self._runs[:_INLINE])]
+        create = partial(self._service.create, alias, metadata)
         try:
-            thread = self._surely(lambda: create(bodies), self._created, self._what)
+            thread = self._surely(partial(create, bodies), self._created, self._what)
         except InvalidValueError:
             if not bodies:
                 raise
             bodies = []  # too many or too large for one request (A15)
-            thread = self._surely(lambda: create(bodies), self._created, self._what)
+            thread = self._surely(partial(create, bodies), self._created, self._what)
         with doubting(f"{self._what} is created; whether another writer did the same could not be found out"):
-            found = self._threads.find(*self._place)
-            self._threads.delete([one for one in found[1:] if self._is_created(one)])
-            if found and not self._is_created(found[0]):
-                raise AlreadyExistsError(f"{self._what} exists already")
-        self._thread = thread = found[0] if found else thread
-        made = min(thread.count, len(bodies))
-        self._count = self._index = made
+            self._thread = self._created() or thread
+        self._count = self._index = min(self._thread.count, len(bodies))
         self._last = record.last_position
-        self._plan_appends(made)
+        self._plan_appends(self._count)
 
     def _created(self) -> Thread | None:
-        """Return the thread that this commit has created; None if the conversation has none."""
-        found = self._threads.find(*self._place)
-        mine = next(filter(self._is_created, found), None)
-        if found and mine is None:
+        """Return the thread that this commit has created, None if the conversation has none; delete what does not count."""
+        found = self._service.find(*self._place)
+        self._service.delete([one for one in found[1:] if self._is_created(one)])
+        if found and not self._is_created(found[0]):
             raise AlreadyExistsError(f"{self._what} exists already")
-        return mine
+        return found[0] if found else None
 
     def _is_created(self, thread: Thread) -> bool:
         return thread.envelope is not None and thread.envelope.token == self._changes.token
@@ -229,49 +225,41 @@ class Commit:
         """Write the envelope, in place of the one that was read."""
 
         def look() -> Thread | None:
-            now = self._threads.get(thread.id)
-            if now is None:
-                raise MissingError(f"{self._what} was removed meanwhile")
+            now = self._service.get(thread.id)
             if now.envelope not in (envelope, thread.envelope):
                 raise CommitInDoubtError(f"{self._what} was changed by somebody else before or after this commit")
             return now if now.envelope == envelope else None
 
-        update = partial(self._threads.update, thread.id, thread.metadata_with(envelope))
+        update = partial(self._service.update, thread.id, thread.metadata_with(envelope))
         self._thread = self._surely(update, look, f"the envelope of {self._what}")
-        if self._thread.envelope != envelope:
-            raise CorruptRecordError(f"the service did not keep the metadata of {self._what} as it was sent")
 
     # runs
 
     def _replace(self, message: Message, run: RunRecord) -> None:
-        envelope = message.envelope
-        token, number = (envelope.token, envelope.number) if envelope else (self._changes.token, -run.position)
-        self._messages.replace(message, message_body(run, token, number, 0, self._texts))
+        sent = message.envelope or MessageEnvelope(self._changes.token, -run.position, run)
+        self._service.replace_message(message, message_body(run, sent.token, sent.number))
 
     def _append(self, number: int) -> None:
         run = self._runs[number]
         shift = 0 if run.position else self._last - self._count
         run = run._replace(position=run.position or self._last + 1)
-        body = message_body(run, self._changes.token, number, shift, self._texts)
-        look: Callable[[], Message | None] = lambda: (found := self._appended(number)) and found.message  # noqa: E731
-        message = self._surely(partial(self._messages.add, self._thread.id, body), look, f"run {run.id!r}")
-        # Another index than expected: others appended or deleted something meanwhile, or the service counts otherwise (A10).
-        self._is_last_sure = self._is_last_sure and message.index == self._index
-        self._last, self._count, self._index = max(self._last, run.position), self._count + 1, message.index + 1
+        body = message_body(run, self._changes.token, number, shift)
+        add = partial(self._service.add_message, self._thread.id, body)
+        message = self._surely(add, lambda: (found := self._appended(number)) and found.message, f"run {run.id!r}")
+        self._index = message.index + 1 if message.index == self._index else None
+        self._last, self._count = max(self._last, run.position), self._count + 1
 
     def _appended(self, number: int) -> Placed | None:
         """Return the message of a run that this commit has appended."""
-        for one in reversed(self._messages.read(self._thread, max(1, self._count - _MARGIN))[0]):
-            envelope = one.message.envelope
-            if envelope and (envelope.token, envelope.number) == (self._changes.token, number):
-                return one
-        return None
+        placed, _ = self._service.messages(self._thread, max(1, self._count - _MARGIN))
+        written = self._changes.token, number
+        return next((one for one in reversed(placed) if (it := one.message.envelope) and it[:2] == written), None)
 
     def _written(self) -> Written | None:
         """Return what became of the conversation, up to the last of this commit's own runs."""
         if self._change.remove and self._change.create is None:
             return None
-        if not self._is_last_sure:  # the commit is done: if the look fails, the receipt says less
+        if self._change.append and self._index is None:  # the commit is done: if the look fails, the receipt says less
             last = None
             with suppress(PersistenceError):
                 last = self._appended(len(self._runs) - 1)

@@ -1,36 +1,61 @@
 """Requests: bounded retries that cannot write twice, lists page by page, and what each answer, or none, means."""
 
 import random
+import socket
+import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from math import ceil
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import requests
-from urllib3.exceptions import HTTPError
-from urllib3.util import Retry
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util import Timeout
 
-from memory.adapters.cloud.errors import MissingError, UnansweredError, doubting, refusal
-from memory.adapters.cloud.session import Session
 from memory.errors import (
     CommitInDoubtError,
     ConfigurationError,
     CorruptRecordError,
     InvalidValueError,
+    NotFoundError,
+    PersistenceError,
     StoreUnavailableError,
 )
 from memory.port.deadlines import remaining
+from memory.port.forking import ForkAware, watch
 
+KEY_VARIABLE: Final = "GT_CLOUD_API_KEY"
 T = TypeVar("T")
 Fields: TypeAlias = dict[str, Any]
-Filters: TypeAlias = Mapping[str, str | int]
 Path: TypeAlias = tuple[str, ...]  # the parts after /api
 
+_HEADERS: Final = {"User-Agent": f"conversation-memory ({requests.utils.default_user_agent()})"}
 _LEAST: Final = 0.02  # seconds: with less, a request is not worth sending
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # seconds
-_PAGE_SIZES: Final = (100, 50, 20, 10)  # the largest first: a service may refuse a size beyond its maximum
+
+
+class MissingError(NotFoundError):
+    """The service has no such thread or message."""
+
+
+class UnansweredError(CommitInDoubtError):
+    """A request got no answer, or one that does not show what was done; ``wait``: for so long the service asked to wait."""
+
+    def __init__(self, message: str, wait: float = 0.0, *, may_be_done: bool = True) -> None:
+        super().__init__(message)
+        self.wait = wait
+        self.may_be_done = may_be_done
+
+
+@contextmanager
+def doubting(message: str) -> Iterator[None]:
+    """Raise `CommitInDoubtError` where a look for a write fails: that does not show that nothing was written."""
+    try:
+        yield
+    except (StoreUnavailableError, ConfigurationError, CorruptRecordError, InvalidValueError) as error:
+        raise CommitInDoubtError(f"{message}: {error}") from error
 
 
 class Page(NamedTuple):
@@ -38,28 +63,44 @@ class Page(NamedTuple):
 
     items: list[Any]
     number: int
-    size: int
     begin: int
     end: int
     total: int
 
 
-class Http:
+class Http(ForkAware):
     """Sends requests to one host, each in at most half of the time that its operation has left: the rest is for a retry.
 
-    Safe to use from several threads. ``timeout`` is for what no operation limits; ``attempts`` is how often a request is sent.
+    Safe to use from several threads. ``timeout`` is for what no operation limits.
     """
 
-    def __init__(self, host: str, session: Session, *, timeout: float, attempts: int) -> None:
-        self.host = host  # with scheme and port, and the path before /api if there is one
-        self.session = session
+    def __init__(self, host: str, key: str, session: requests.Session | None, timeout: float) -> None:
+        self.host = host
         self.sleep: Callable[[float], object] = time.sleep
-        self.page_size = _PAGE_SIZES[0]
+        self.attempts = 5  # how often a request is sent at most
+        self.page_size = 100  # the service may give less (A5)
         self._first_page: int | None = None  # learned from the first list
+        self._key = key
+        self._is_owned = session is None
+        self._session = session or requests.Session()
+        self._inherited: list[requests.Session] = []  # kept: its collection takes locks that a fork leaves locked
         self._timeout = timeout
-        self._attempts = attempts
+        watch(self)
 
-    def send(self, method: str, path: Path, body: Fields | None = None, parameters: Filters | None = None) -> Fields:
+    def after_fork_in_child(self) -> None:
+        self._inherited.append(self._session)
+        self._session = requests.Session()
+
+    def close(self) -> None:
+        if self._is_owned:
+            self._session.close()
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the key, as an ``auth``: ``~/.netrc`` would replace a header, and a header of the session would stay in it."""
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+    def send(self, method: str, path: Path, body: Fields | None = None, parameters: Fields | None = None) -> Fields:
         """Send a request and return the answer. A write is sent again only if it certainly was not done.
 
         A write may be done after `UnansweredError` or `CorruptRecordError`; every other error means that it was not.
@@ -72,43 +113,38 @@ class Http:
             if seconds < _LEAST:
                 raise StoreUnavailableError(f"{what} to {self.host}: the time-out of {self._timeout:g} s is over")
             try:
-                response = self.session.request(seconds, method, self.host, url, json=body, params=parameters)
-                return self._read(response, what)
+                return self._request(seconds, method, url, json=body, params=parameters)
             except UnansweredError as error:
                 if error.may_be_done and method != "GET":
                     raise
                 wait = error.wait or _delay(attempt)
-                if attempt >= self._attempts or wait >= remaining(self._timeout):
+                if attempt >= self.attempts or wait >= remaining(self._timeout):
                     raise StoreUnavailableError(f"{error} ({attempt} attempts)") from error.__cause__
             self.sleep(wait)
 
-    def pages(self, path: Path, parameters: Filters, skip: int = 0) -> Iterator[Page]:
+    def pages(self, path: Path, parameters: Fields, skip: int = 0) -> Iterator[Page]:
         """Yield the pages of a list, after skipping some: at most, if their size is not known yet.
 
-        Where items are deleted meanwhile, later items move to pages that were read before; such pages come again.
+        Where items are deleted meanwhile, later items move to pages that were read before: all pages come again.
         """
-        page = self._page(path, parameters, None if self._first_page is None else self._first_page + skip)
+        begin = None if self._first_page is None else self._first_page + skip
+        page = self._page(path, parameters, begin)
         yield page
         while page.end < page.total:
-            total, number = page.total, page.number + 1
-            page = self._page(path, parameters, number)
-            while page.total < total:
-                number = max(self._first_page or 0, number - ceil((total - page.total) / page.size))
-                total = page.total
-                page = self._page(path, parameters, number)
+            total = page.total
+            page = self._page(path, parameters, page.number + 1)
+            if page.total < total:
+                page = self._page(path, parameters, begin)
             yield page
 
-    def _page(self, path: Path, parameters: Filters, number: int | None) -> Page:
+    def _page(self, path: Path, parameters: Fields, number: int | None) -> Page:
         """Return the page with this number, or the first one; learn how pages are numbered and how large they may be (A5)."""
-        asked = {**parameters, "page_size": self.page_size} | ({} if number is None else {"page": number})
+        asked = parameters if number is None else {**parameters, "page": number}
         what = f"the list of {'/'.join(path)}"
         try:
+            fields = self.send("GET", path, parameters={**asked, "page_size": self.page_size})
+        except InvalidValueError:  # the size is beyond the service's maximum
             fields = self.send("GET", path, parameters=asked)
-        except InvalidValueError:
-            if number is not None or self.page_size == _PAGE_SIZES[-1]:
-                raise
-            self.page_size = next(size for size in _PAGE_SIZES if size < self.page_size)
-            return self._page(path, parameters, number)
         items, pagination = member(fields, path[-1], list, what), member(fields, "pagination", dict, what)
         at, size, total = [whole(pagination, key, what) for key in ("page_number", "page_size", "total_count")]
         first = at if number is None or self._first_page is None else self._first_page
@@ -123,7 +159,7 @@ class Http:
         ):
             raise CorruptRecordError(f"{what} contradicts itself: {len(items)} items, and {pagination}"[:300])
         self._first_page, self.page_size = first, min(size, self.page_size)
-        return Page(items, at, size, begin, end, total)
+        return Page(items, at, begin, end, total)
 
     def delete(self, *path: str) -> None:
         with suppress(MissingError):
@@ -147,53 +183,95 @@ class Http:
                     found = None if look is None else look()
                 if found is not None:
                     return found
-                if attempt >= self._attempts:
+                if attempt >= self.attempts:
                     raise CommitInDoubtError(f"{doubt} ({attempt} times); {what} may be or become written") from error
             except (StoreUnavailableError, ConfigurationError, InvalidValueError) as error:
                 if not doubt:
                     raise
                 raise CommitInDoubtError(f"{doubt}; then {error}. {what} may be written all the same") from error
 
-    def _read(self, response: requests.Response, what: str) -> Fields:
-        status = response.status_code
+    def _request(self, seconds: float, method: str, url: str, **options: Any) -> Fields:
+        """Send one request; return the object that answers it."""
+        if self._inherited and not self._is_owned:
+            raise ConfigurationError(
+                "the process was forked since the repository got its session: open it after the fork"
+            )
+        # Redirects are not followed: a POST would arrive as a GET, and the key at another host.
+        options |= {"auth": self, "headers": _HEADERS, "allow_redirects": False, "timeout": Timeout(total=seconds)}
+        what = f"{method} {url}"
+        try:
+            response = self._session.request(method, self.host + url, **options)
+        except Exception as error:
+            _forget_key(error)
+            raise _meaning_of(error, self.host, what) from error
+        response.request.headers.pop("Authorization", None)
+        status, said = response.status_code, self._said(response)
         if (is_refused := status == requests.codes.too_many_requests) or status >= requests.codes.internal_server_error:
-            wait = _retry_after(response)
+            asked = response.headers.get("Retry-After", "")
+            wait = float(asked) if asked.isdecimal() else 0.0
             text = f"{self.host} answered {what} with {status}{f', and asks to wait {wait:.0f} s' if wait else ''}"
             raise UnansweredError(text, wait, may_be_done=not is_refused)
         if status >= requests.codes.multiple_choices:
-            raise refusal(status, self._words(response), self.host, what)
+            raise _refusal(status, said, self.host, what)
         if status == requests.codes.no_content:
             return {}
         try:
-            fields = response.json()
+            fields = response.json(parse_constant=str)  # NaN, which is no JSON, becomes a text
         except requests.JSONDecodeError as error:
-            kind = self.session.masked(response.headers.get("Content-Type", "no type"))
-            raise UnansweredError(f"the answer of {self.host} to {what}, {kind}, is not JSON") from error
+            raise UnansweredError(f"{self.host} answered {what} with what is not JSON{said}") from error
         except (ValueError, RecursionError) as error:  # a number with too many digits, or nested too deep
             raise CorruptRecordError(f"the answer of {self.host} to {what} cannot be read: {error}") from error
         if not isinstance(fields, dict):
             raise UnansweredError(f"{self.host} answered {what} with JSON that is not an object")
         return fields
 
-    def _words(self, response: requests.Response) -> str:
-        try:
-            messages = [str(error["message"]) for error in response.json()["errors"]]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            return ""
-        return f" ({self.session.masked('; '.join(messages))})" if messages else ""
+    def _said(self, response: requests.Response) -> str:
+        """Return the service's words without the key, and not too many of them."""
+        return f": {response.text.replace(self._key, '***')[:300]}" if response.text else ""
+
+
+def _meaning_of(error: Exception, host: str, what: str) -> PersistenceError:
+    """Return what an exception of requests means."""
+    if isinstance(error, ValueError) or type(error) is OSError:  # an address, a proxy or a file of certificates
+        return ConfigurationError(f"requests cannot send to {host}: {type(error).__name__}")
+    reason = getattr(error.args[0], "reason", None) if error.args else None  # what urllib3 says of a connection
+    if _can_never_be_reached(reason):
+        return ConfigurationError(f"{host} cannot be reached: {reason}"[:300])
+    was_sent = not isinstance(reason, NewConnectionError | ConnectTimeoutError)
+    return UnansweredError(f"{host} did not answer {what}: {reason or type(error).__name__}", may_be_done=was_sent)
+
+
+def _can_never_be_reached(reason: object) -> bool:
+    """Return whether a connection failed for a permanent reason: an unknown host, or a certificate that is not trusted."""
+    cause = reason.__cause__ if isinstance(reason, NameResolutionError) else getattr(reason, "args", (None,))[0]
+    is_unknown = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
+    return is_unknown or isinstance(cause, ssl.SSLCertVerificationError)
+
+
+def _refusal(status: int, said: str, host: str, what: str) -> PersistenceError:
+    """Return the error for an answer with a status of 3xx or 4xx."""
+    text = f"{host} answered {what} with {status}{said}"
+    if status < requests.codes.bad_request or status in (401, 403, 407):
+        return ConfigurationError(f"{text}; check the address of the service, and the key in {KEY_VARIABLE}")
+    if status in (404, 410):
+        return MissingError(text)
+    if status == requests.codes.conflict:  # an alias that is taken: perhaps by the same write, sent before
+        return UnansweredError(text)
+    return InvalidValueError(f"{text}; nothing was written")
+
+
+def _forget_key(error: BaseException) -> None:
+    """Remove the key from what an exception refers to, which reports of errors include: requests, and local variables."""
+    link: BaseException | None = error
+    while link is not None:
+        if (request := getattr(link, "request", None)) is not None:
+            request.headers.pop("Authorization", None)
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
 
 
 def _delay(attempt: int) -> float:
-    longest: float = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (attempt - 1))
-    return random.uniform(0.5, 1.0) * longest  # noqa: S311  # jitter is no secret
-
-
-def _retry_after(response: requests.Response) -> float:
-    """Return the seconds that the service asks to wait; 0 if it does not."""
-    try:
-        return float(Retry().parse_retry_after(response.headers.get("Retry-After", "0")))
-    except (HTTPError, ValueError, OverflowError):
-        return 0.0
+    return random.uniform(0.5, 1.0) * min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (attempt - 1))  # noqa: S311  # no secret
 
 
 def member(fields: object, name: str, kind: Any, what: str) -> Any:
@@ -207,6 +285,6 @@ def member(fields: object, name: str, kind: Any, what: str) -> Any:
 def whole(fields: object, name: str, what: str) -> int:
     """Return a count of an answer, which may be written as 3.0; raise `CorruptRecordError` if there is none."""
     found = member(fields, name, int | float, what)
-    if isinstance(found, bool) or not 0 <= found < 2**53 or found != int(found):
+    if not 0 <= found < 2**53 or found % 1:
         raise CorruptRecordError(f"{what} has no {name} that is a whole number")
     return int(found)

@@ -1,31 +1,141 @@
-"""What conversations and runs become in the service, and what the service's threads and messages are here."""
+"""What conversations and runs become in the service, and what the service's threads and messages are here.
 
+What we keep beside a thread's and a message's own fields, its envelope, is JSON as one *text* under one key of their metadata:
+a service changes no number in a text, sorts no keys in it and merges it with nothing, so what we read is what we wrote.
+"""
+
+import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, cast
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, Self
+from urllib.parse import quote, unquote
 
-from memory.adapters.cloud.aliases import is_digest, place_of
-from memory.adapters.cloud.envelopes import (
-    ARTIFACT,
-    JSON_TEXT,
-    RESERVED,
-    RUN_ID,
-    UNREADABLE,
-    MessageEnvelope,
-    ThreadEnvelope,
-    dump,
-    is_plain,
-    plain,
-)
 from memory.adapters.cloud.http import Fields, member, whole
 from memory.domain.entities import Run
-from memory.domain.records import ConversationRecord, RunRecord, decode_metadata
-from memory.domain.values import Json, compact, decode, encode, first_id, to_datetime, to_microseconds
-from memory.errors import CorruptRecordError, InvalidValueError
+from memory.domain.records import ConversationRecord, RunRecord, check_record, check_run, decode_metadata, decode_object
+from memory.domain.values import Json, check_id, compact, decode, encode, first_id, to_datetime, to_microseconds
+from memory.errors import CorruptRecordError, InvalidValueError, PersistenceError
 
-Texts: TypeAlias = Literal["plain", "artifact"]
-"""How a run's string is written: as it is, or as the TextArtifact that Griptape's own driver can load."""
+LONGEST: Final = 200
+"""How many characters an alias, and a name, may have."""
+
+DEFAULT_NAMESPACE: Final = "default"
+"""Its aliases are the bare ids, so a thread that Griptape made under an alias is a conversation in this namespace."""
+
+_DIGEST: Final = re.compile(r"(^|/)\*[0-9a-f]{64}$")
+
+RESERVED: Final = "conversation_memory"  # our key in the metadata of threads and messages
+RUN_ID: Final = "run_id"  # the key in a message's metadata under which Griptape keeps the run's id
+# Raised by a damaged envelope:
+UNREADABLE: Final = (LookupError, TypeError, ValueError, RecursionError, PersistenceError)
+_FORMAT: Final = 1
+_NOT_PLAIN: Final = re.compile(r"[0-9]{19}|\\u0000")
+
+
+def alias_of(namespace: str, conversation_id: str) -> str:
+    """Return the alias under which this package creates the thread of a conversation.
+
+    >>> alias_of("default", "support-42"), alias_of("tenant a", "50%/x")
+    ('support-42', 'tenant%20a/50%25%2Fx')
+    """
+    prefix = "" if namespace == DEFAULT_NAMESPACE else f"{quote(namespace, safe=':@')}/"
+    alias = prefix + quote(conversation_id, safe=":@")
+    if len(alias) <= LONGEST:
+        return alias
+    # Only a digest begins with "*", which is encoded elsewhere; ids hold no line end, so each pair has its own digest.
+    digest = "*" + sha256(f"{namespace}\n{conversation_id}".encode()).hexdigest()
+    return (prefix if len(prefix + digest) <= LONGEST else "") + digest
+
+
+def place_of(alias: str) -> tuple[str, str] | None:
+    """Return the namespace and id of an alias; None if it is only their digest, or no conversation can have it."""
+    if _DIGEST.search(alias) or len(alias) > LONGEST:
+        return None
+    namespace, slash, conversation_id = alias.rpartition("/")
+    place = unquote(namespace) if slash else DEFAULT_NAMESPACE, unquote(conversation_id)
+    try:
+        if alias_of(*place) != alias:  # not encoded as we do it: another program's alias, which is the id
+            place = DEFAULT_NAMESPACE, alias
+        return check_id(place[0], "namespace"), check_id(place[1], "id")
+    except (InvalidValueError, UnicodeEncodeError):
+        return None
+
+
+class ThreadEnvelope(NamedTuple):
+    """The exact state of a conversation, in its thread.
+
+    ``record`` is as it is once the commit that wrote it is complete. While the thread has ``run_count`` messages, its
+    ``updated_at`` is the conversation's; otherwise runs were appended since, and the thread's own time is. ``token`` is of the
+    change set that created the thread; ``place`` is the namespace and id, of which the alias may only be a digest.
+    """
+
+    record: ConversationRecord
+    token: str | None = None
+    place: tuple[str, str] | None = None
+
+    @classmethod
+    def load(cls, metadata: Fields) -> Self:
+        """Return the envelope in a thread's metadata."""
+        record, token, place = _load(metadata)
+        check_record(record := ConversationRecord(*record))
+        return cls(record, token, place and (str(place[0]), str(place[1])))
+
+
+class MessageEnvelope(NamedTuple):
+    """The exact state of a run, in its message.
+
+    ``token`` and ``number`` find a run whose answer was lost: the change set that appended it, and which of its runs it is.
+    ``run`` is the record without input and output, at the position that the writer expected, which is ``shift`` positions after
+    the message's rank in the thread. If other writers' runs came in between, the rank plus ``shift`` is the true position.
+    """
+
+    token: str
+    number: int
+    run: RunRecord
+    shift: int = 0
+    input_is_json: bool = True
+    output_is_json: bool = True
+
+    @classmethod
+    def load(cls, metadata: Fields) -> Self:
+        """Return the envelope in a message's metadata."""
+        one = cls(*_load(metadata))
+        one = one._replace(run=RunRecord(*one.run))
+        for position in (one.run.position, one.shift):
+            check_run(one.run._replace(position=position), "the run")
+        return one
+
+
+def dump(envelope: ThreadEnvelope | MessageEnvelope) -> str:
+    """Return the text that is kept of an envelope."""
+    return compact([_FORMAT, *envelope])
+
+
+def _load(metadata: Fields) -> list[Any]:
+    fields: list[Any]
+    format, *fields = json.loads(metadata[RESERVED])
+    if format != _FORMAT:
+        raise ValueError(f"format {format!r}")
+    return fields
+
+
+def plain(metadata: dict[str, Json], *taken: str) -> Fields:
+    """Return the part of a metadata dict that any service keeps, for other programs; ``taken`` keys have another meaning."""
+    taken = RESERVED, *taken
+    return {key: value for key, value in metadata.items() if key not in taken and is_plain({key: value})}
+
+
+def is_plain(value: Json) -> bool:
+    """Return whether every service takes this value: no NUL, no lone surrogate, no integer beyond 64 bits."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return _NOT_PLAIN.search(text) is None
 
 
 @dataclass(frozen=True)
@@ -44,7 +154,7 @@ class Thread:
     def envelope(self) -> ThreadEnvelope | None:
         """Our envelope, None if another program made the thread. Damage is an error only for whoever reads this thread."""
         try:
-            return ThreadEnvelope.load(self.metadata)
+            return ThreadEnvelope.load(self.metadata) if RESERVED in self.metadata else None
         except UNREADABLE as error:
             raise CorruptRecordError(f"our envelope in thread {self.id} ({self.alias!r}) cannot be read") from error
 
@@ -53,13 +163,15 @@ class Thread:
         """The namespace and id of the thread's conversation; None if it cannot be one."""
         if self.alias == self.id:  # how the service may show that there is no alias (A8)
             return None
-        envelope = self.envelope if is_digest(self.alias) else None
-        return place_of(self.alias, envelope and envelope.place)
+        if (place := place_of(self.alias)) is not None:
+            return place
+        written = self.envelope and self.envelope.place
+        return written if written and alias_of(*written) == self.alias else None
 
     @cached_property
     def state(self) -> ThreadEnvelope:
         """Our envelope; for a thread of another program, what it would be."""
-        text = encode(only_json(self.metadata), "metadata") if self.envelope is None else ""
+        text = encode(self.metadata, "metadata") if self.envelope is None else ""
         times = self.created_at, self.updated_at, None
         return self.envelope or ThreadEnvelope(ConversationRecord("", text, 1, "", -1, -1, *times))
 
@@ -94,19 +206,11 @@ class Message:
     created_at: int
     envelope: MessageEnvelope | None
 
-    def position(self, rank: int, missing: int) -> int:
-        """Return the run's position; ``rank`` counts the thread's messages from 1, ``missing`` the positions without a run."""
-        if self.envelope is None:
-            return rank + missing
-        return max(self.envelope.run.position, rank + self.envelope.shift)
 
-
-def read_thread(fields: object, asked: str | None = None) -> Thread:
-    """Return the thread in an answer; raise `CorruptRecordError` if there is none, or not the one that was asked for."""
+def read_thread(fields: object) -> Thread:
+    """Return the thread in an answer; raise `CorruptRecordError` if there is none."""
     id_ = member(fields, "thread_id", str, "a thread of the service")
     what = f"thread {id_}"
-    if asked not in (None, id_):
-        raise CorruptRecordError(f"the service answered for thread {asked} with {what}")
     return Thread(
         id_,
         member(fields, "alias", str | None, what) or "",
@@ -118,15 +222,15 @@ def read_thread(fields: object, asked: str | None = None) -> Thread:
     )
 
 
-def read_message(fields: object, thread_id: str, asked: str | None = None) -> Message:
-    """Return the message of a thread in an answer; raise `CorruptRecordError` if there is none, or not the one asked for."""
+def read_message(fields: object, thread_id: str) -> Message:
+    """Return the message of a thread in an answer; raise `CorruptRecordError` if there is none."""
     id_ = member(fields, "message_id", str, f"a message of thread {thread_id}")
     what = f"message {id_} of thread {thread_id}"
     metadata = member(fields, "metadata", dict | None, what) or {}
-    if member(fields, "thread_id", str, what) != thread_id or asked not in (None, id_):
-        raise CorruptRecordError(f"the service answered for message {asked} of thread {thread_id} with another message")
+    if member(fields, "thread_id", str, what) != thread_id:
+        raise CorruptRecordError(f"the service answered for thread {thread_id} with a message of another thread")
     try:
-        envelope = MessageEnvelope.load(metadata)
+        envelope = MessageEnvelope.load(metadata) if RESERVED in metadata else None
     except UNREADABLE as error:
         raise CorruptRecordError(f"our envelope in {what} cannot be read") from error
     texts = member(fields, "input", str, what), member(fields, "output", str, what)
@@ -148,13 +252,19 @@ def thread_metadata(envelope: ThreadEnvelope) -> Fields:
     return {**plain(decode_metadata(envelope.record.metadata, "the metadata to be written")), RESERVED: dump(envelope)}
 
 
-def message_body(run: RunRecord, token: str, number: int, shift: int, texts: Texts) -> Fields:
+def message_body(run: RunRecord, token: str, number: int, shift: int = 0) -> Fields:
     """Return the message that a run at its position becomes; see `MessageEnvelope`."""
-    input_, input_form = _written_text(run.input, f"{run.id}-input", texts)
-    output, output_form = _written_text(run.output, f"{run.id}-output", texts)
-    envelope = MessageEnvelope(token, number, run._replace(input="", output=""), input_form, output_form, shift)
-    beside = plain(cast("dict[str, Json]", decode(run.metadata)), RUN_ID)
-    return {"input": input_, "output": output, "metadata": {**beside, RUN_ID: run.id, RESERVED: dump(envelope)}}
+    input, output = _plain_string(run.input), _plain_string(run.output)
+    envelope = MessageEnvelope(token, number, run._replace(input="", output=""), shift, input is None, output is None)
+    texts = {"input": run.input if input is None else input, "output": run.output if output is None else output}
+    metadata = {**plain(decode_object(run.metadata), RUN_ID), RUN_ID: run.id, RESERVED: dump(envelope)}
+    return {**texts, "metadata": metadata}
+
+
+def _plain_string(text: str) -> str | None:
+    """Return the string that a JSON text is; None if it is none, or none that every service keeps."""
+    value = decode(text) if text.startswith('"') else None
+    return value if isinstance(value, str) and is_plain(value) else None
 
 
 def run_of(message: Message, position: int) -> Run:
@@ -164,30 +274,12 @@ def run_of(message: Message, position: int) -> Run:
     if envelope is None:
         others = {key: value for key, value in message.metadata.items() if key != RUN_ID}
         values = _foreign_value(message.input), _foreign_value(message.output)
-        return Run(*values, only_json(others), id_, to_datetime(message.created_at), position)
-    values = _read_value(message.input, envelope.input), _read_value(message.output, envelope.output)
+        return Run(*values, others, id_, to_datetime(message.created_at), position)
+    input = _decoded(message.input) if envelope.input_is_json else message.input
+    output = _decoded(message.output) if envelope.output_is_json else message.output
     what = f"the run's metadata in message {message.id} of thread {message.thread_id}"
     metadata = decode_metadata(envelope.run.metadata, what)
-    return Run(*values, metadata, id_, to_datetime(envelope.run.created_at), position)
-
-
-def _written_text(text: str, name: str, texts: Texts) -> tuple[str, str | None]:
-    """Return what a message holds for a value's text, and in which form."""
-    value = decode(text) if text.startswith('"') else None
-    if not isinstance(value, str) or not is_plain(value):
-        return text, JSON_TEXT
-    if texts == "plain":
-        return value, None
-    artifact: Fields = {"type": "TextArtifact", "id": name, "reference": None, "meta": {}, "name": name, "value": value}
-    return compact(artifact), ARTIFACT
-
-
-def _read_value(text: str, form: str | None) -> Json:
-    """Return the value in a message; a text that another program has edited is returned as it is."""
-    value = text if form is None else _decoded(text)
-    if form != ARTIFACT:
-        return value
-    return value["value"] if isinstance(value, dict) and isinstance(value.get("value"), str) else text
+    return Run(input, output, metadata, id_, to_datetime(envelope.run.created_at), position)
 
 
 def _foreign_value(text: str) -> Json:
@@ -200,19 +292,7 @@ def _decoded(text: str) -> Json:
     """Return the value of a JSON text; the text itself if it has none that can be written again."""
     try:
         value = decode(text)
+        encode(value, "value")
     except (ValueError, RecursionError):
         return text
-    return value if _is_json(value) else text
-
-
-def only_json(metadata: Fields) -> dict[str, Json]:
-    """Return metadata of another program without what is not JSON (NaN, for example), and without a damaged envelope."""
-    return {key: value for key, value in metadata.items() if key != RESERVED and _is_json({key: value})}
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        encode(value, "value")
-    except InvalidValueError:
-        return False
-    return True
+    return value

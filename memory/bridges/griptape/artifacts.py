@@ -5,10 +5,10 @@ The JSON is that of Griptape's own ``to_dict``, hundreds of times faster. No mod
 
 import base64
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import cache
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, NamedTuple, cast
 
 import attrs
 import griptape.artifacts as theirs
@@ -20,7 +20,6 @@ from pydantic import BaseModel, RootModel
 from memory.domain.values import Json
 
 _EXACT: Final = frozenset([str, bool, int, float, type(None)])
-_EMPTY: Final = ("{}",)
 
 
 @attrs.define
@@ -99,44 +98,6 @@ def _key(key: object) -> str:
     return key if isinstance(key, str) else json.dumps(key)
 
 
-def leaves(value: Any) -> tuple[Hashable, ...]:
-    """Return the JSON of an artifact as a hashable value: a string or None as it is, other values as their JSON text.
-
-    >>> from griptape.artifacts import TextArtifact
-    >>> leaves(TextArtifact("Hello", id="1", meta={"a": [1]}))[1:]
-    ('1', None, ('{"a": [1]}',), '1', 'Hello')
-    """
-    if columns := _columns(cast(Hashable, type(value))):
-        head, get, writes = columns
-        pairs = zip(get(value), writes, strict=True)
-        return head, *[each if type(each) is str or each is None else leaf(each, write) for each, write in pairs]
-    value = to_json(value)
-    if not isinstance(value, dict):
-        return (leaf(value),)
-    return (leaf(value.get("type")), *value), *[leaf(each) for key, each in value.items() if key != "type"]
-
-
-def leaf(value: object, write: Callable[[Any], Json] = to_json) -> Hashable:
-    """Return one value for `leaves`."""
-    if type(value) is str or value is None:
-        return value
-    return _EMPTY if type(value) is dict and not value else (json.dumps(write(value)),)
-
-
-_Columns: TypeAlias = tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], list[Callable[[Any], Json]]]
-
-
-@cache
-def _columns(cls: Any) -> _Columns | None:
-    """Return a Griptape class's keys in JSON, a getter of all its values at once, and a function that writes each value."""
-    if not issubclass(cls, SerializableMixin) or issubclass(cls, RawArtifact):
-        return None
-    fields = fields_of(cls)
-    others = [field for field in fields if field.key != "type"]
-    get = cast("Callable[[Any], tuple[Any, ...]]", attrgetter(*[field.name for field in others]))
-    return (cls.__name__, *[field.key for field in fields]), get, [field.write for field in others]
-
-
 @cache
 def fields_of(cls: type) -> tuple[_Field, ...]:
     """Return the fields of a Griptape class that its JSON contains."""
@@ -147,12 +108,10 @@ def _field(cls: type, attribute: "attrs.Attribute[Any]") -> _Field:
     argument = attribute.metadata.get("deserialization_key") or attribute.alias or attribute.name
     name = attribute.metadata.get("serialization_key") or attribute.name
     key = attribute.alias or attribute.name
-    read: Callable[[Any], Any] | None = _same
-    write: Callable[[Any], Json] = to_json
-    holds: type | None = None
     declared = attribute.type if isinstance(attribute.type, str) else getattr(attribute.type, "__name__", "")
-    if declared in _DECLARED:
-        read, write = _DECLARED[declared]
+    read: Callable[[Any], Any] | None = _DECLARED.get(declared, _same)
+    write: Callable[[Any], Json] = _string if declared == "str" else to_json
+    holds: type | None = None
     if key == "reference":
         read, holds = None, Reference
     elif key == "value" and issubclass(cls, theirs.ListArtifact):
@@ -170,48 +129,29 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _string(value: Any) -> Json:
+    return None if value is None else str(value)
+
+
 def _for_json_artifact(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, str) else value  # the class's converter parses strings as JSON
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return value
+def _exactly(kind: type) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(value)
+        return value
+
+    return read
 
 
-def _number(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(value)
-    return value
-
-
-def _bytes(value: Any) -> bytes:
-    return base64.b64decode(_text(value), validate=True)
-
-
-def _flag(value: Any) -> bool:
-    if type(value) is not bool:
-        raise TypeError(value)
-    return value
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(value)
-    return value
-
-
-def _optional(convert: Callable[[Any], Json]) -> Callable[[Any], Json]:
-    return lambda value: None if value is None else convert(value)
-
-
-# By the declared type of a field: how its JSON is read and written.
-_DECLARED: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any], Json]]]] = {
-    "str": (_text, _optional(lambda value: value if type(value) is str else str(value))),
-    "int": (_number, _optional(lambda value: value if type(value) is int else int(value))),
-    "bool": (_flag, _optional(bool)),
-    "bytes": (_bytes, to_json),
-    "dict": (_object, to_json),
-    "dict[str, Any]": (_object, to_json),
+# By the declared type of a field: how its JSON is read.
+_DECLARED: Final[dict[str, Callable[[Any], Any]]] = {
+    "str": _exactly(str),
+    "int": _exactly(int),
+    "bool": _exactly(bool),
+    "bytes": lambda value: base64.b64decode(_exactly(str)(value), validate=True),
+    "dict": _exactly(dict),
+    "dict[str, Any]": _exactly(dict),
 }

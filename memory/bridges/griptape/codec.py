@@ -1,5 +1,6 @@
 """Convert Griptape's runs to ours and back, and recognise runs by their content."""
 
+import json
 import logging
 from collections.abc import Iterable
 from typing import Any, cast
@@ -8,11 +9,11 @@ import griptape.artifacts as theirs
 from griptape.artifacts import BaseArtifact, TextArtifact
 from griptape.memory.structure import Run as GriptapeRun
 
-from memory.bridges.griptape.artifacts import RawArtifact, fields_of, leaf, leaves, to_json
+from memory.bridges.griptape.artifacts import RawArtifact, fields_of, to_json
 from memory.bridges.griptape.state import KnownRun
 from memory.domain.entities import Run
 from memory.domain.values import Json
-from memory.formats.griptape import KEY, run_json, run_record, texts_of
+from memory.formats.griptape import KEY, is_kept_as_text, run_json, run_record
 
 _log = logging.getLogger("memory")
 
@@ -27,23 +28,13 @@ class Codec:
     def to_ours(self, run: GriptapeRun) -> Run:
         """Return the run to store. A part that no store can keep exactly becomes text, with a warning in the log."""
         ours = run_record(_json(run))
-        if texts := texts_of(ours):
-            _log.warning(
-                "no store can keep %s of Griptape's run %r exactly: stored as text", " and ".join(texts), run.id
-            )
+        if is_kept_as_text(ours):
+            _log.warning("no store can keep Griptape's run %r exactly: parts of it are stored as text", run.id)
         return ours
 
     def digest(self, run: GriptapeRun) -> int:
-        """Return a digest of the run's JSON: two runs with the same JSON have the same digest.
-
-        It is a hash of the JSON's leaves, for use in this process only. Python caches the hash of a string, so that a turn
-        in a conversation of 5,000 runs does not read each text again.
-        """
-        try:
-            return hash((leaf(run.id), leaf(run.meta), leaves(run.input), leaves(run.output)))
-        except Exception:  # noqa: BLE001  # classes of the application may raise anything; `_json` falls back to text
-            value = _json(run)
-            return hash((leaf(value["id"]), leaf(value["meta"]), leaves(value["input"]), leaves(value["output"])))
+        """Return a digest of the run's JSON, for use in this process only."""
+        return hash(json.dumps(_json(run)))
 
     def known(self, run: Run) -> KnownRun:
         """Return the `KnownRun` of a driver that loads this stored run."""

@@ -48,19 +48,7 @@ class _Item:
 
 def compare(state: MemoryState, snapshot: Sequence[GriptapeRun], digests: Sequence[int]) -> Diff:
     """Return the changes in a snapshot, with the digests of its runs, since the driver's last load or store."""
-    return _appended(state, snapshot, digests) or _Comparison(state, _items(snapshot, digests, state)).diff
-
-
-def _appended(state: MemoryState, snapshot: Sequence[GriptapeRun], digests: Sequence[int]) -> Diff | None:
-    """Fast path for an append: all known runs are unchanged, and new ones follow. Return None in any other case."""
-    count = len(state.runs)
-    if count == 0 or [known.digest for known in state.runs] != digests[:count]:
-        return None
-    new = [KnownRun(NEW, run.id, digest) for run, digest in zip(snapshot[count:], digests[count:], strict=True)]
-    known = {*digests[:count], *[each.digest for each in state.detached], *[each.id for each in state.detached]}
-    if any(each.digest in known or each.id in known for each in new):
-        return None
-    return Diff([*state.runs, *new], list(snapshot[count:]), detached=list(state.detached))
+    return _Comparison(state, _items(snapshot, digests, state)).diff
 
 
 def _items(snapshot: Sequence[GriptapeRun], digests: Sequence[int], state: MemoryState) -> list[_Item]:

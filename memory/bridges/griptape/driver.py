@@ -49,7 +49,7 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         url: used instead of ``store``, as ``to_dict`` writes it: without a password, which is read from ``MEMORY_URL``.
         migrate: migrate the store's schema to the version that this code needs, as ``memory migrate`` does.
         owned: let `close` also close a given `Store`.
-        bring: called if the conversation does not exist yet; returns the `Change` that imports it, or None.
+        load_legacy: called if the conversation does not exist yet; returns the `Change` that imports it, or None.
 
     Raises:
         ConfigurationError: no store was given, or its URL is invalid.
@@ -75,7 +75,7 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
     url: str | None = field(default=None, converter=optional(redact), metadata={"serializable": True})
     # Griptape finds the class by its module: without this, `DriversConfig.from_dict` would look among its own drivers.
     module_name: str = field(default="memory.bridges.griptape", repr=False, metadata={"serializable": True})
-    _bring: Callable[[], Any] = field(default=places.nothing, alias="bring", repr=False)
+    _load_legacy: Callable[[], Any] = field(default=places.nothing, alias="load_legacy", repr=False)
     _store: Store = field(init=False, repr=False)
     migrate: bool = field(default=False, repr=False)
     _owned: bool = field(default=False, alias="owned", repr=False)
@@ -97,7 +97,12 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
             raise
         codec = Codec(self.artifacts)
         self._recorder = Recorder(
-            self._store, self.conversation_id, codec, last=self.last, trimmed=self.trimmed, bring=self._bring
+            self._store,
+            self.conversation_id,
+            codec,
+            last=self.last,
+            trimmed=self.trimmed,
+            load_legacy=self._load_legacy,
         )
 
     def _open(self) -> Store:
@@ -107,10 +112,6 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         store = connect(url, namespace=self.namespace or "default")
         self._owned, self._given, self.url = True, None, url
         return store
-
-    @property
-    def memory_store(self) -> Store:
-        return self._store
 
     def load(self) -> tuple[list[GriptapeRun], dict[str, Any]]:
         """Return the runs and the conversation's metadata. Griptape calls this when it creates a memory."""

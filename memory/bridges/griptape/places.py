@@ -19,7 +19,7 @@ from memory.transfer import parse
 if TYPE_CHECKING:
     import boto3
 
-Bring: TypeAlias = Callable[[], Change | None]
+LegacyLoader: TypeAlias = Callable[[], Change | None]
 """Returns the change that imports the old conversation; None if there is none. Called if the store has none either."""
 
 _Options: TypeAlias = dict[str, Any]
@@ -38,7 +38,7 @@ def local(persist_file: str | None) -> _Options:
     return {
         "store": sqlite_url(Path(f"{path}.sqlite")),
         "conversation_id": id,
-        "bring": lambda: _envelope(id, _read_file(path), f"the file {path}"),
+        "load_legacy": lambda: _envelope(id, _read_file(path), f"the file {path}"),
     }
 
 
@@ -63,7 +63,7 @@ def redis(url: str, index: str, db: int, conversation_id: str | None, client: An
     if conversation_id is None:
         return options  # a new id, so there is no old conversation
 
-    def bring() -> Change | None:
+    def load_legacy() -> Change | None:
         import redis as driver
 
         from memory.adapters.redis.errors import translate
@@ -79,7 +79,7 @@ def redis(url: str, index: str, db: int, conversation_id: str | None, client: An
                 made.close()
         return _envelope(conversation_id, found, where)
 
-    return {**options, "conversation_id": conversation_id, "bring": bring}
+    return {**options, "conversation_id": conversation_id, "load_legacy": load_legacy}
 
 
 def dynamodb(
@@ -108,7 +108,7 @@ def dynamodb(
     id = id_of_keys(list(map(str, key.values())))
     where = f"the item {key} of the table {table_name}"
 
-    def bring() -> Change | None:
+    def load_legacy() -> Change | None:
         resource = session.resource("dynamodb")
         checked(resource.meta.client)  # an answer that is cut off would say that there is no old conversation
         try:
@@ -126,7 +126,7 @@ def dynamodb(
         "owned": True,
         "namespace": f"{table_name}:{value_attribute_key}",
         "conversation_id": id,
-        "bring": bring,
+        "load_legacy": load_legacy,
     }
 
 

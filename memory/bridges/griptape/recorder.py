@@ -14,7 +14,7 @@ from memory.bridges.griptape.diff import Diff, compare
 from memory.bridges.griptape.editing import Edit, Editing, StaleStateError, Trimmed, create
 from memory.bridges.griptape.marks import shown_from, visible
 from memory.bridges.griptape.metadata import metadata_of
-from memory.bridges.griptape.places import Bring
+from memory.bridges.griptape.places import LegacyLoader
 from memory.bridges.griptape.state import GONE, NEW, KnownRun, MemoryState
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
@@ -43,18 +43,25 @@ _BEHIND: Final = 16  # how many runs of others may follow the runs of a memory t
 class Recorder(ForkAware):
     """One conversation, for the memory of one driver. Safe to use from several threads.
 
-    ``bring`` returns the change that imports the conversation from the storage of Griptape's own driver.
+    ``load_legacy`` returns the change that imports the conversation from the storage of Griptape's own driver.
     """
 
     def __init__(
-        self, store: Store, conversation_id: str, codec: Codec, *, last: int | None, trimmed: Trimmed, bring: Bring
+        self,
+        store: Store,
+        conversation_id: str,
+        codec: Codec,
+        *,
+        last: int | None,
+        trimmed: Trimmed,
+        load_legacy: LegacyLoader,
     ) -> None:
         self._store = store
         self._id = conversation_id
         self._codec = codec
         self._last = last
         self._trimmed: Trimmed = trimmed
-        self._bring = bring
+        self._load_legacy = load_legacy
         self._lock = RLock()
         self._state = MemoryState()
         self._pending: tuple[ChangeSet, Callable[[Receipt], None]] | None = None
@@ -100,7 +107,7 @@ class Recorder(ForkAware):
     def _look(self, uow: UnitOfWork) -> Conversation | None:
         """Return the conversation, or None. If it is missing, import it from the storage of Griptape's own driver."""
         conversation = self._get(uow)
-        if conversation is None and (change := self._bring()) is not None:
+        if conversation is None and (change := self._load_legacy()) is not None:
             with suppress(AlreadyExistsError):  # another process imported it
                 self._store.commit(ChangeSet.of([change], self._store.repository.clock()))
             conversation = self._get(uow)

@@ -8,7 +8,8 @@ from memory.adapters.cloud import GriptapeCloudRepository
 
 def main() -> None:
     host, name, times = sys.argv[1:]
-    repository = GriptapeCloudRepository(host, "key-of-org-a", attempts=30)
+    repository = GriptapeCloudRepository(host, "key-of-org-a")
+    repository._http.attempts = 30
     repository._http.sleep = lambda _: None  # the faults are the test's, not a busy service's
     with Store(repository) as store:
         for n in range(int(times)):

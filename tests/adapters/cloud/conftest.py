@@ -14,9 +14,9 @@ def connect(cloud_server: CloudServer) -> Iterator[Callable[..., GriptapeCloudRe
     """Opens repositories on the server that do not wait between two attempts; what they would have waited is in `waited`."""
     opened: list[GriptapeCloudRepository] = []
 
-    def open_one(**options: object) -> GriptapeCloudRepository:
+    def open_one(attempts: int = 5, **options: object) -> GriptapeCloudRepository:
         repository = GriptapeCloudRepository(cloud_server.host, "key-of-org-a", **{"timeout": 3.0, **options})  # type: ignore[arg-type]
-        repository._http.sleep = lambda _: None
+        repository._http.sleep, repository._http.attempts = lambda _: None, attempts
         opened.append(repository)
         return repository
 

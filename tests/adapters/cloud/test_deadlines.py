@@ -2,7 +2,6 @@
 
 import gc
 import signal
-import socket
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -67,63 +66,6 @@ def test_a_service_that_misbehaves(
     with bounded(), pytest.raises((StoreUnavailableError, CommitInDoubtError)):
         OPERATIONS[operation](limited)
     cloud_server.plan = no_faults
-
-
-@pytest.fixture
-def trickle() -> Iterator[Callable[[bytes], str]]:
-    """Serves bytes that come slowly: each read of the socket is quick, all of them never end."""
-    ended = Event()
-    listeners: list[socket.socket] = []
-
-    def answer(client: socket.socket, begin: bytes) -> None:
-        with client:
-            client.recv(65536)
-            client.sendall(begin)
-            while not ended.wait(0.02):
-                try:
-                    client.sendall(b" ")
-                except OSError:
-                    return
-
-    def accept(listener: socket.socket, begin: bytes) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            Thread(target=answer, args=(client, begin), daemon=True).start()
-
-    def serve(begin: bytes) -> str:
-        listener = socket.create_server(("127.0.0.1", 0))
-        listeners.append(listener)
-        Thread(target=accept, args=(listener, begin), daemon=True).start()
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-    yield serve
-    ended.set()
-    for listener in listeners:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-
-
-@pytest.mark.parametrize(
-    "begin", [b"HTTP/1.1 200 OK\r\nX-Header: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{"]
-)
-def test_an_answer_that_comes_byte_by_byte(trickle: Callable[[bytes], str], begin: bytes) -> None:
-    repository = GriptapeCloudRepository(trickle(begin), "key", timeout=LIMIT)
-    with bounded(), pytest.raises(StoreUnavailableError):
-        repository.get("default", "a")
-    repository.close()
-
-
-def test_a_name_that_is_not_resolved_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ended.wait(10) and [])
-    repository = GriptapeCloudRepository("http://cloud.example", "key", timeout=LIMIT)
-    with bounded(), pytest.raises(StoreUnavailableError):
-        repository.get("default", "a")
-    ended.set()
-    repository.close()
 
 
 def test_an_interrupt_leaves_as_itself_and_no_connection_half_read(

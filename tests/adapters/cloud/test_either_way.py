@@ -19,7 +19,6 @@ OTHER_WAYS: tuple[dict[str, Any], ...] = (
     {"replaces_metadata": False},
     {"unique_alias": False},
     {"message_order": "descending"},
-    {"message_order": "shuffled"},
     {"thread_order": "oldest"},
     {"first_page": 0},
     {"page_size": 3, "largest_page": 7},

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -221,7 +220,7 @@ def test_a_run_that_comes_late_after_all(store: Store, cloud_server: CloudServer
 def test_a_service_that_is_away(store: Store, cloud_server: CloudServer) -> None:
     put(store, "a", {"n": 1}, run("1"))
     host = cloud_server.host
-    nowhere = GriptapeCloudRepository("http://127.0.0.1:9", "key", attempts=2)
+    nowhere = GriptapeCloudRepository("http://127.0.0.1:9", "key")
     nowhere._http.sleep = lambda _: None
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:9"):
         nowhere.get("default", "a")
@@ -278,18 +277,16 @@ def test_waiting_as_long_as_asked(connect: Connect, cloud_server: CloudServer) -
     waited: list[float] = []
     repository._http.sleep = waited.append
     put(Store(repository), "a")
-    later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
     cloud_server.plan = in_turn(
-        [Fault(kind="status", status=429, retry_after=text) for text in ("7", later, "soon")], "GET", ""
+        [Fault(kind="status", status=429, retry_after=text) for text in ("7", "soon")], "GET", ""
     )
     read(Store(repository), "a")
     assert waited[0] == 7
-    assert 20 < waited[1] <= 30
-    assert waited[2] < 1
+    assert waited[1] < 1
     cloud_server.plan = always(Fault(kind="status", status=429, retry_after="3600"))
     with pytest.raises(StoreUnavailableError, match="3600 s"):
         read(Store(repository), "a")
-    assert len(waited) == 3
+    assert len(waited) == 2
 
 
 def test_a_key_that_is_not_valid(cloud_server: CloudServer) -> None:
@@ -300,7 +297,7 @@ def test_a_key_that_is_not_valid(cloud_server: CloudServer) -> None:
     with pytest.raises(ConfigurationError, match="GT_CLOUD_API_KEY"):
         repository.get("default", "a")
     cloud_server.plan = always(Fault(kind="status", status=307))
-    with pytest.raises(ConfigurationError, match="redirects"):
+    with pytest.raises(ConfigurationError, match=r"307.*address of the service"):
         repository.get("default", "a")
     repository.close()
     with pytest.raises(ConfigurationError):

@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Callable
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from memory import ConfigurationError, Store
 from memory.adapters.cloud import GriptapeCloudRepository
@@ -36,31 +35,24 @@ def in_child(work: Callable[[], object]) -> str:
     return text or (f"ended with {status}" if status else "")
 
 
-def test_a_session_of_the_applications_is_used_by_both_processes(connect: Connect, cloud_server: CloudServer) -> None:
+def test_each_process_has_connections_of_its_own(connect: Connect, cloud_server: CloudServer) -> None:
+    store = Store(connect())
+    put(store, "a", {"n": 1}, run("1"))
+
+    def work() -> None:
+        append(store, "2")
+        assert read(store, "a").metadata == {"n": 1}
+
+    ports = cloud_server.connections
+    assert in_child(work) == ""
+    assert cloud_server.connections == ports + 1  # the child's
+    append(store, "3")
+    assert cloud_server.connections == ports + 1  # the parent's is open still
+    assert [one.input for one in read_runs(store, "a")] == ["1", "2", "3"]
+
+
+def test_a_session_of_the_application_is_refused_in_the_child_only(connect: Connect) -> None:
     with requests.Session() as session:
-        session.headers["X-Ours"] = "yes"
-        store = Store(connect(session=session))
-        put(store, "a", {"n": 1}, run("1"))
-
-        def work() -> None:
-            append(store, "2")
-            assert read(store, "a").metadata == {"n": 1}
-
-        ports = cloud_server.connections
-        assert in_child(work) == ""
-        assert cloud_server.connections == ports + 1  # the child's
-        append(store, "3")
-        assert cloud_server.connections == ports + 1  # the parent's is open still
-        assert [one.input for one in read_runs(store, "a")] == ["1", "2", "3"]
-        assert cloud_server.requests[-1].headers["X-Ours"] == "yes"
-
-
-def test_a_session_that_cannot_be_copied_is_refused_in_the_child_only(connect: Connect) -> None:
-    class Own(HTTPAdapter):
-        """Nobody knows what it shares."""
-
-    with requests.Session() as session:
-        session.mount("http://", Own())
         store = Store(connect(session=session))
         put(store, "a", None, run("1"))
         said = in_child(lambda: read(store, "a"))

@@ -3,12 +3,10 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from memory import Run, Store
-from memory.adapters.cloud import GriptapeCloudRepository
 from memory.testing.base import put, read, read_runs
 from tests.cloud_server import CloudServer
 
@@ -64,12 +62,3 @@ def test_we_read_what_griptape_wrote_and_go_on(cloud_server: CloudServer, store:
     loaded = griptape(cloud_server, "theirs", "load")
     assert [run[1:] for run in loaded["runs"]] == [["two", "TWO"], ["one", "TWO"]]
     assert loaded["metadata"]["seen"] is True
-
-
-def test_griptape_reads_plain_strings_where_they_are_written_as_artifacts(
-    cloud_server: CloudServer, connect: Callable[..., GriptapeCloudRepository]
-) -> None:
-    store = Store(connect(texts="artifact"))
-    put(store, "plain", None, Run("Where is it?", "On its way.", id="r1"))
-    assert griptape(cloud_server, "plain", "load")["runs"] == [["r1", "Where is it?", "On its way."]]
-    assert [(one.input, one.output) for one in read_runs(store, "plain")] == [("Where is it?", "On its way.")]

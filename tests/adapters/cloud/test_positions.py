@@ -1,13 +1,12 @@
 """A run's position is in its message; when writers meet, the order of the messages decides, and nothing moves afterwards."""
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
 
-from memory import Run, Store
+from memory import Store
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.port.changes import UNKNOWN
 from memory.testing.base import put, read, read_runs, run
@@ -182,35 +181,3 @@ def test_a_receipt_without_a_position_where_it_cannot_be_found_out(store: Store,
     assert written(store, changes)[2:] == (4, UNKNOWN)  # and it is written once
     assert cloud_server.texts == [["1", "2", "3", "4"]]
     assert written(store, appending("5"))[2:] == (5, 5)
-
-
-def test_threads_of_the_first_format_are_read(store: Store, cloud_server: CloudServer) -> None:
-    put(store, "a", {"n": 1}, *[run(n) for n in range(1, 5)])
-    with store.begin() as uow:
-        uow.runs.remove("a", 2)
-    expected = read(store, "a").record, read_runs(store, "a")
-    (thread,) = cloud_server.service.threads.values()
-    stored = read(store, "a").record
-    assert stored is not None
-    thread.metadata["conversation_memory"] = json.dumps(
-        {
-            "format": 1,
-            "version": 2,
-            "text": '{"n":1}',
-            "count": 3,
-            "gaps": [[2, 2]],
-            "hidden": [],
-            "created_at": stored.created_at,
-            "updated_at": stored.updated_at,
-            "outcomes": [["t", 2, 3, 4]],
-        }
-    )
-    for message in thread.messages:
-        new = json.loads(message.metadata["conversation_memory"])
-        position, *_, created_at = new["run"]
-        old = {"format": 1, "token": "t", "number": 1, "position": position, "created_at": created_at, "input": "json"}
-        message.metadata["conversation_memory"] = json.dumps(old)
-    assert (read(store, "a").record, read_runs(store, "a")) == expected
-    with store.begin() as uow:
-        uow.runs.append("a", Run(5, ""))
-    assert [one.position for one in read_runs(store, "a")] == [1, 3, 4, 5]

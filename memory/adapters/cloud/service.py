@@ -1,0 +1,138 @@
+"""Threads: the service's operations on them, and the conversations that they are."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+from memory.adapters.cloud.http import Fields, Http, Page
+from memory.adapters.cloud.records import Message, Thread, alias_of, place_of, read_message, read_thread
+from memory.errors import StoreUnavailableError
+from memory.port.repository import Window
+
+_READS: Final = 3  # of a list, if messages are deleted while it is read
+_AGE: Final = attrgetter("created_at", "id")  # of several threads of one conversation the oldest is used (A3)
+
+
+class Placed(NamedTuple):
+    """A message, its rank among the thread's messages (from 1), and the position of its run."""
+
+    rank: int
+    position: int
+    message: Message
+
+
+class Service:
+    """The threads and messages of an organization. It remembers nothing: every operation begins with the thread as it is now."""
+
+    def __init__(self, http: Http, clock: Callable[[], int]) -> None:
+        self._http = http
+        self._clock = clock
+
+    def find(self, namespace: str, conversation_id: str) -> list[Thread]:
+        """Return the threads of a conversation: several, if the service lets two have one alias. The first is used."""
+        aliases = [alias_of(namespace, conversation_id)]
+        if place_of(conversation_id) == (namespace, conversation_id):  # another program may have chosen the bare id
+            aliases.append(conversation_id)
+        for alias in dict.fromkeys(aliases):
+            found = [one for one in self.all(alias=alias) if one.alias == alias]  # the filter may find more (A7)
+            if found:
+                return sorted(found, key=_AGE)
+        return []
+
+    def present(self, namespace: str, conversation_id: str) -> Thread | None:
+        """Return the thread of a conversation; None if there is none or it has expired."""
+        found = self.find(namespace, conversation_id)
+        return found[0] if found and not self.is_expired(found[0]) else None
+
+    def is_expired(self, thread: Thread) -> bool:
+        return thread.state.record.is_expired(self._clock())
+
+    def all(self, **filters: str) -> Iterable[Thread]:
+        """Return every thread that passes the filters, once though new ones move others to the next page (100 a request)."""
+        pages = self._http.pages(("threads",), filters)
+        return {one.id: one for page in pages for one in map(read_thread, page.items)}.values()
+
+    def conversations(self, namespace: str) -> dict[str, Thread]:
+        """Return the threads of a namespace's conversations by their ids, expired ones too; of several, the one in use."""
+        found: dict[str, Thread] = {}
+        for thread in self.all():
+            if (place := thread.place) is not None and place[0] == namespace:
+                found[place[1]] = min(found.get(place[1], thread), thread, key=_AGE)
+        return found
+
+    def messages(self, thread: Thread, begin: int = 1, end: int | None = None) -> tuple[list[Placed], int]:
+        """Read the messages with the ranks from ``begin`` to before ``end``, and perhaps others; return them and the total.
+
+        Where the service lists messages in another order than by rising index (A4), that is the whole list.
+        """
+        skip = max(0, begin - 2) // self._http.page_size  # the message before the first one shows the order
+        for _ in range(_READS):
+            found: dict[str, Message] = {}
+            pages: list[Page] = []
+            for page in self._http.pages(("threads", thread.id, "messages"), {}, skip):
+                pages.append(page)
+                found |= {one.id: one for one in (read_message(item, thread.id) for item in page.items)}
+                if end is not None and page.end >= end - 1:
+                    break
+            offset, stop, total = pages[0].begin, pages[-1].end, pages[-1].total
+            ordered = sorted(found.values(), key=attrgetter("index"))
+            is_whole = offset == 0 and stop >= total
+            is_part = ordered == list(found.values()) and total >= thread.count
+            if offset + len(found) == stop and (is_whole or is_part):
+                return _place(ordered, offset, thread.missing), total
+            skip, end = 0, None  # messages were deleted meanwhile, or are not in order
+        raise StoreUnavailableError(f"the messages of thread {thread.id} are deleted faster than they are read")
+
+    def window(self, thread: Thread, window: Window) -> tuple[list[Placed], int]:
+        """Read the messages of a window of runs, and perhaps others: the caller takes those it wants."""
+        total, limit = thread.count, window.limit
+        if limit is not None and window.from_end and window.before is None:
+            return self.messages(thread, max(1, total + 1 - limit))
+        if total <= self._http.page_size or thread.missing:  # then positions do not show the page
+            return self.messages(thread)
+        begin, end = window.after + 1, total + 1 if window.before is None else min(window.before, total + 1)
+        if limit is not None:
+            begin, end = (max(begin, end - limit), end) if window.from_end else (begin, min(end, begin + limit))
+        placed, total = self.messages(thread, begin, end) if begin < end else ([], total)
+        if any(one.position != one.rank for one in placed):  # somebody else has deleted messages
+            return self.messages(thread)
+        return placed, total
+
+    def add_message(self, thread_id: str, body: Fields) -> Message:
+        return read_message(self._http.send("POST", ("threads", thread_id, "messages"), body), thread_id)
+
+    def replace_message(self, message: Message, body: Fields) -> None:
+        """Replace a message's content; raise `MissingError` if it is gone."""
+        send = partial(self._http.send, "PATCH", ("messages", message.id), body)
+        self._http.surely(send, None, f"the replacement of message {message.id}")
+
+    def get(self, thread_id: str) -> Thread:
+        """Return a thread; raise `MissingError` if there is none."""
+        return read_thread(self._http.send("GET", ("threads", thread_id)))
+
+    def create(self, alias: str, metadata: Fields, messages: list[Fields]) -> Thread:
+        body = {"name": alias, "alias": alias, "metadata": metadata} | ({"messages": messages} if messages else {})
+        return read_thread(self._http.send("POST", ("threads",), body))
+
+    def update(self, thread_id: str, metadata: Fields) -> Thread:
+        return read_thread(self._http.send("PATCH", ("threads", thread_id), {"metadata": metadata}))
+
+    def delete(self, threads: Sequence[Thread]) -> None:
+        """Delete threads of one conversation; the one in use goes last, so that no other ever takes its place."""
+        for thread in reversed(threads):
+            self._http.delete("threads", thread.id)
+
+
+def _place(ordered: list[Message], offset: int, missing: int) -> list[Placed]:
+    """Return messages with the positions of their runs, which rise: of two with one position, the later moves up.
+
+    ``offset`` messages come before them, and in the whole conversation ``missing`` positions have no run.
+    """
+    placed, last = list[Placed](), 0
+    for rank, message in enumerate(ordered, offset + 1):
+        envelope = message.envelope
+        position = max(envelope.run.position, rank + envelope.shift) if envelope else rank + missing
+        last = max(position, last + 1)
+        placed.append(Placed(rank, last, message))
+    return placed
