@@ -36,13 +36,11 @@ class TableOptions:
         if any(units is not None and units < 1 for units in (self.read_units, self.write_units)):
             raise ConfigurationError("read_units and write_units must be at least 1")
 
-    def creation(self, table: str, key_names: tuple[str, str]) -> dict[str, Any]:
-        """Return the arguments of ``CreateTable``."""
-        made: dict[str, Any] = {"TableName": table, **key_schema(key_names)}
-        if self.read_units is None:
-            made["BillingMode"] = "PAY_PER_REQUEST"
-        else:
-            made["BillingMode"] = "PROVISIONED"
+    def creation(self, key_names: tuple[str, str]) -> dict[str, Any]:
+        """Return the arguments of ``CreateTable``, but for the name."""
+        made: dict[str, Any] = key_schema(key_names)
+        made["BillingMode"] = "PAY_PER_REQUEST" if self.read_units is None else "PROVISIONED"
+        if self.read_units is not None:
             made["ProvisionedThroughput"] = {
                 "ReadCapacityUnits": self.read_units,
                 "WriteCapacityUnits": self.write_units,
@@ -58,7 +56,7 @@ class TableOptions:
 
 def cloudformation(table: str, key_names: tuple[str, str], options: TableOptions) -> str:
     """Return a CloudFormation template of the table, as JSON."""
-    properties = options.creation(table, key_names)
+    properties = {"TableName": table, **options.creation(key_names)}
     if (encryption := properties.get("SSESpecification")) is not None:
         encryption["SSEEnabled"] = encryption.pop("Enabled")
     properties["TimeToLiveSpecification"] = {"AttributeName": TTL, "Enabled": True}
@@ -74,23 +72,22 @@ def cloudformation(table: str, key_names: tuple[str, str], options: TableOptions
 
 def terraform(table: str, key_names: tuple[str, str], options: TableOptions) -> str:
     """Return a Terraform resource of the table."""
-    body: list[tuple[str, object]] = [("name", table), ("hash_key", key_names[0]), ("range_key", key_names[1])]
-    if options.read_units is None:
-        body += [("billing_mode", "PAY_PER_REQUEST")]
-    else:
-        body += [("billing_mode", "PROVISIONED")]
-        body += [("read_capacity", options.read_units), ("write_capacity", options.write_units)]
-    if options.deletion_protection:
-        body += [("deletion_protection_enabled", True)]
-    body += [("attribute", {"name": name, "type": "S"}) for name in key_names]
-    body += [("ttl", {"attribute_name": TTL, "enabled": True})]
-    if options.point_in_time_recovery:
-        body += [("point_in_time_recovery", {"enabled": True})]
-    if options.kms_key is not None:
-        body += [("server_side_encryption", {"enabled": True, "kms_key_arn": options.kms_key})]
-    if options.tags:
-        body += [("tags =", {json.dumps(name): value for name, value in options.tags.items()})]
-    lines = "\n".join(_hcl(name, value) for name, value in body)
+    made = options.creation(key_names)
+    body: dict[str, Any] = {
+        "name": table,
+        "hash_key": key_names[0],
+        "range_key": key_names[1],
+        "billing_mode": made["BillingMode"],
+        "read_capacity": options.read_units,
+        "write_capacity": options.write_units,
+        "deletion_protection_enabled": options.deletion_protection or None,
+        "attribute": [{"name": name, "type": "S"} for name in key_names],
+        "ttl": {"attribute_name": TTL, "enabled": True},
+        "point_in_time_recovery": {"enabled": True} if options.point_in_time_recovery else None,
+        "server_side_encryption": {"enabled": True, "kms_key_arn": options.kms_key} if options.kms_key else None,
+        "tags =": {json.dumps(name): value for name, value in options.tags.items()} or None,
+    }
+    lines = "\n".join(_hcl(name, value) for name, value in body.items() if value is not None)
     return f'resource "aws_dynamodb_table" "conversations" {{\n{lines}\n}}'
 
 
@@ -99,7 +96,9 @@ FORMATS: Final = {"cloudformation": cloudformation, "terraform": terraform}
 
 
 def _hcl(name: str, value: object, indent: str = "  ") -> str:
-    """Return an attribute or a block as Terraform reads it: values as in JSON, but ``${`` and ``%{`` begin an expression."""
+    """Return an attribute, or blocks, as Terraform reads them: values as in JSON, but ``${`` and ``%{`` begin an expression."""
+    if isinstance(value, list):
+        return "\n".join(_hcl(name, each, indent) for each in value)
     if isinstance(value, dict):
         lines = "\n".join(_hcl(each, inner, indent + "  ") for each, inner in value.items())
         return f"\n{indent}{name} {{\n{lines}\n{indent}}}"

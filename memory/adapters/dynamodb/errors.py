@@ -1,10 +1,11 @@
 """What DynamoDB's errors mean: the one place where they become errors of `memory.errors`, by their codes and types."""
 
 import random
+import re
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 from botocore import exceptions as aws
 from pynamodb.exceptions import PynamoDBException
@@ -20,65 +21,97 @@ from memory.errors import (
 )
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.025, 1.0  # seconds
+_SERVER_FAILED: Final = 500  # and above: the HTTP status
 
-CONDITION_FAILED: Final = "ConditionalCheckFailed"
+_BUSY: Final = re.compile(
+    "Throttl|ThroughputExceeded|RequestLimitExceeded|TooManyRequests|Transaction(Conflict|InProgress)|WriteConflict"
+)
+_REFUSED: Final = re.compile("AccessDenied|Signature|Token|UnrecognizedClient")
+_CREDENTIALS_SERVICE: Final = re.compile(
+    "AssumeRole|RoleCredentials|Token"
+)  # in the names of operations of STS and SSO
+_CREDENTIALS_REFUSED: Final = re.compile("AccessDenied|Invalid|Signature|Validation")
+_MEANINGS: Final[dict[str, tuple[type[PersistenceError], str]]] = {
+    "ResourceNotFoundException": (SchemaError, "there is no table: run `memory migrate`, or call store.migrate()"),
+    "ResourceInUseException": (StoreUnavailableError, "the table is being changed; nothing was written"),
+    "LimitExceededException": (StoreUnavailableError, "the account is at a limit; nothing was written"),
+    "ValidationException": (InvalidValueError, "DynamoDB refuses the request; nothing was written"),
+    "ValidationError": (InvalidValueError, "DynamoDB refuses the request; nothing was written"),
+    "UnknownOperationException": (UnsupportedError, "this server does not support the operation"),
+}
 
-Meaning: TypeAlias = tuple[type[PersistenceError], str]
-
-_THROTTLED: Final = (
-    "ProvisionedThroughputExceeded ProvisionedThroughputExceededException RequestLimitExceeded ThrottlingError "
-    "ThrottlingException Throttling TooManyRequestsException"
-)
-_BUSY: Final = "TransactionConflict TransactionConflictException TransactionInProgressException"
-_FAILED: Final = "InternalServerError InternalFailure ServiceUnavailable ServiceUnavailableException"
-_PASSING: Final = frozenset(f"{_THROTTLED} {_BUSY} {_FAILED}".split())
-
-_MEANINGS: Final[tuple[tuple[str, type[PersistenceError], str], ...]] = (
-    (_THROTTLED, StoreUnavailableError, "the table, or the account, is at its throughput; nothing was written"),
-    (_BUSY, StoreUnavailableError, "other transactions stood in the way; nothing was written"),
-    ("ResourceNotFoundException", SchemaError, "there is no table: run `memory migrate`, or call store.migrate()"),
-    ("ResourceInUseException", StoreUnavailableError, "the table is being changed; nothing was written"),
-    ("AccessDeniedException", ConfigurationError, "these credentials have no right to do this"),
-    ("ExpiredTokenException", ConfigurationError, "the credentials have expired"),
-    (
-        "IncompleteSignatureException InvalidClientTokenId InvalidSignatureException MissingAuthenticationTokenException "
-        "UnrecognizedClientException",
-        ConfigurationError,
-        "the credentials were refused",
-    ),
-    ("LimitExceededException", StoreUnavailableError, "the account is at a limit; nothing was written"),
-    ("ReplicatedWriteConflictException", StoreUnavailableError, "another region writes too; nothing was written"),
-    ("ValidationException ValidationError", InvalidValueError, "DynamoDB refuses the request; nothing was written"),
-    ("UnknownOperationException", UnsupportedError, "this server does not support the operation"),
-)
-_BY_CODE: Final[dict[str, Meaning]] = {code: (kind, what) for codes, kind, what in _MEANINGS for code in codes.split()}
-
-_CONFIGURATION: Final = (
-    aws.LoginError,
-    aws.NoCredentialsError,
-    aws.NoRegionError,
-    aws.PartialCredentialsError,
-    aws.ProfileNotFound,
-    aws.SSOError,
-    aws.TokenRetrievalError,
-)
-_CREDENTIALS_OPERATIONS: Final = frozenset(
-    ["AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity", "CreateToken", "GetRoleCredentials"]
-)
-_REFUSALS: Final = frozenset(
-    ["AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "ValidationError"]
-)
-_REFUSED: Final[Meaning] = ConfigurationError, "the credentials were refused; nothing was written"
-_AWAY: Final[Meaning] = StoreUnavailableError, "there are no credentials for now; nothing was written"
-_CREDENTIALS_AWAY: Final = (aws.CredentialRetrievalError, aws.MetadataRetrievalError)
-_NOT_REACHED: Final = (aws.ConnectTimeoutError, aws.EndpointConnectionError, aws.ProxyConnectionError)
+_AWAY: Final = (aws.CredentialRetrievalError, aws.MetadataRetrievalError, aws.WaiterError)
 _LOST: Final = (aws.HTTPClientError, aws.ConnectionError)
+_NOT_REACHED: Final = (aws.ConnectTimeoutError, aws.EndpointConnectionError, aws.ProxyConnectionError)
 _NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
 
 
-def cause_of(error: Exception) -> BaseException | None:
-    """Return the error of botocore in one of PynamoDB's, which it wraps: as the server's answer had it."""
+class Failure(NamedTuple):
+    """What an error of AWS or of the connection means.
+
+    Attributes:
+        kind: the error of ours, for what can be said for certain.
+        what: happened, in words.
+        details: what AWS said, or the connection.
+        passes: the same request may succeed a moment later.
+        in_doubt: if the request was a write, it may have been written.
+    """
+
+    kind: type[PersistenceError]
+    what: str
+    details: str
+    passes: bool = False
+    in_doubt: bool = False
+
+    def error(self, where: object, *, in_doubt: bool = False) -> PersistenceError:
+        """Return the error of ours; ``in_doubt`` for a write that this, or an earlier try, leaves in doubt."""
+        if in_doubt:
+            return CommitInDoubtError(
+                f"{where}: the commit may have been written, and was not confirmed ({self.details})"
+            )
+        return self.kind(f"{where}: {self.what} ({self.details})")
+
+
+def failure_of(error: Exception, *, repeats: bool = False) -> Failure | None:
+    """Return what an error of PynamoDB or botocore means; None for any other.
+
+    Args:
+        error: the error.
+        repeats: the client repeats requests by itself: of its tries, any but the last may have arrived.
+    """
+    cause = cause_of(error)
+    if isinstance(cause, aws.ClientError):
+        return _answered(cause)
+    return _unanswered(cause, repeats=repeats) if isinstance(cause, aws.BotoCoreError) else None
+
+
+def failure_by(code: str, message: object) -> Failure:
+    """Return what a code of AWS means: that of an error, or of a reason why a transaction was cancelled."""
+    details = f"{code}: {message}"
+    if code in _MEANINGS:
+        return Failure(*_MEANINGS[code], details)
+    if _BUSY.search(code):
+        what = "the table is at its throughput, or other transactions were in the way; nothing was written"
+        return Failure(StoreUnavailableError, what, details, passes=True)
+    if _REFUSED.search(code):
+        return Failure(ConfigurationError, "these credentials are refused, expired, or lack the right", details)
+    return Failure(StoreUnavailableError, "the server failed", details, in_doubt=True)
+
+
+def translate(error: Exception, where: object) -> PersistenceError | None:
+    """Return the error of ours that a driver's error means for a request that writes nothing; None for any other error.
+
+    Args:
+        error: what PynamoDB or botocore raised.
+        where: what failed: the repository.
+    """
+    failure = failure_of(error)
+    return None if failure is None else failure.error(where)
+
+
+def cause_of(error: BaseException | None) -> BaseException | None:
+    """Return the error of botocore in one of PynamoDB's, which wraps it: as the server's answer had it."""
     cause = error.cause if isinstance(error, PynamoDBException) else error
     inner = cause.__cause__ if isinstance(cause, aws.ClientError) else None
     return inner if isinstance(inner, aws.ClientError) else cause
@@ -90,94 +123,39 @@ def code_of(error: Exception) -> str | None:
     return str(cause.response.get("Error", {}).get("Code")) if isinstance(cause, aws.ClientError) else None
 
 
-def is_passing(code: str | None) -> bool:
-    """Return whether an error of this code is temporary: the same call may succeed a moment later."""
-    return code in _PASSING
+def _answered(cause: aws.ClientError) -> Failure:
+    answer, about = cause.response.get("Error", {}), cause.response.get("ResponseMetadata", {})
+    code, message = str(answer.get("Code")), answer.get("Message", "")
+    if _CREDENTIALS_SERVICE.search(cause.operation_name):  # the request itself was not sent
+        if _CREDENTIALS_REFUSED.search(code):
+            return Failure(ConfigurationError, "the credentials were refused; nothing was written", str(cause))
+        return Failure(StoreUnavailableError, "there are no credentials for now; nothing was written", str(cause))
+    if about.get("HTTPStatusCode", 0) >= _SERVER_FAILED:
+        return Failure(StoreUnavailableError, "the server failed", f"{code}: {message}", passes=True, in_doubt=True)
+    failure = failure_by(code, message)
+    # A client of the application's that repeats by itself only reports how its last try ended.
+    return failure._replace(in_doubt=failure.in_doubt or bool(about.get("RetryAttempts")))
 
 
-def leaves_doubt(error: Exception) -> bool:
-    """Return whether a write may have been written although the server answered with this error."""
-    cause = cause_of(error)
-    if not isinstance(cause, aws.ClientError) or _is_of_credentials(cause):
-        return False
-    # A client of the application's retries by itself, and only reports how its last try ended.
-    return code_of(cause) in _FAILED.split() or bool(cause.response.get("ResponseMetadata", {}).get("RetryAttempts"))
-
-
-def meaning_of(code: str, where: object, message: str = "", *, writing: bool = False) -> PersistenceError:
-    """Return the error of ours for a code of AWS.
-
-    Args:
-        code: of an error, or of a reason why a transaction was cancelled.
-        where: what failed: the repository.
-        message: what the server says.
-        writing: whether it was a write, of which a failure of the server leaves open what became of it.
-    """
-    details = f"({code}: {message})" if message else f"({code})"
-    if code in _BY_CODE:
-        kind, what = _BY_CODE[code]
-    elif writing:
-        kind, what = CommitInDoubtError, "the server failed at the commit"
-    else:
-        kind, what = StoreUnavailableError, "the server failed"
-    return kind(f"{where}: {what} {details}")
-
-
-def translate(
-    error: Exception, where: object, *, writing: bool = False, sent_once: bool = True
-) -> PersistenceError | None:
-    """Return the error of ours that a driver's error means; None for any other.
-
-    Args:
-        error: what PynamoDB or botocore raised.
-        where: what failed: the repository.
-        writing: whether it was a write, which a lost answer leaves in doubt.
-        sent_once: whether the client sends a request once. Of one that repeats by itself, any try but the last may have arrived.
-    """
-    cause = cause_of(error)
-    if isinstance(cause, aws.ClientError) and not _is_of_credentials(cause):
-        answer = cause.response.get("Error", {})
-        return meaning_of(str(answer.get("Code")), where, str(answer.get("Message", "")), writing=writing)
-    if isinstance(cause, aws.ClientError):
-        kind, what = _REFUSED if code_of(cause) in _REFUSALS else _AWAY
-    elif isinstance(cause, aws.BotoCoreError):
-        kind, what = _unanswered(cause, writing=writing, sent_once=sent_once)
-    else:
-        return None
-    return kind(f"{where}: {what} ({cause})")
-
-
-def _unanswered(cause: aws.BotoCoreError, *, writing: bool, sent_once: bool) -> Meaning:
-    """Return the error of ours where no answer came."""
-    if isinstance(cause, _CREDENTIALS_AWAY):
-        return _AWAY
-    if isinstance(cause, _CONFIGURATION):
-        return ConfigurationError, "the client is not configured"
-    if isinstance(cause, aws.ParamValidationError):
-        return InvalidValueError, "the request is invalid"
-    if isinstance(cause, aws.WaiterError):
-        return StoreUnavailableError, "the table is not active yet"
+def _unanswered(cause: aws.BotoCoreError, *, repeats: bool) -> Failure:
+    if isinstance(cause, _AWAY):
+        return Failure(StoreUnavailableError, "the credentials, or the table, are not there for now", str(cause))
+    if not isinstance(cause, _LOST):
+        return Failure(ConfigurationError, "the client is not configured", str(cause))
     # Only these prove that the request was not sent: TLS can fail at any later moment, too.
-    is_unsent = isinstance(cause, _NOT_REACHED) or any(
-        isinstance(error, ssl.SSLCertVerificationError) for error in _chain(cause)
-    )
-    if writing and not (is_unsent and sent_once):
-        return CommitInDoubtError, "the connection was lost at the commit"
-    if is_unsent and not _can_never_be(cause):
-        return StoreUnavailableError, "the server could not be reached; nothing was written"
-    if isinstance(cause, _LOST) and not _can_never_be(cause):
-        return StoreUnavailableError, "the connection was lost"
-    return ConfigurationError, "the server cannot be reached; nothing was written"
+    is_untrusted = any(isinstance(error, ssl.SSLCertVerificationError) for error in _chain(cause))
+    is_sent = not (is_untrusted or isinstance(cause, _NOT_REACHED))
+    if is_untrusted or any(map(_is_permanent, _chain(cause))):
+        return Failure(ConfigurationError, "the server cannot be reached", str(cause), in_doubt=is_sent or repeats)
+    what = "the connection was lost" if is_sent else "the server could not be reached; nothing was written"
+    return Failure(StoreUnavailableError, what, str(cause), passes=is_sent, in_doubt=is_sent or repeats)
 
 
-def _can_never_be(cause: BaseException) -> bool:
-    """Return whether a connection failed for a permanent reason: unknown host, untrusted certificate, no TLS."""
-    return any(
-        (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_HOST)
-        or isinstance(error, ssl.SSLCertVerificationError)
-        or (isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in _NO_TLS)
-        for error in _chain(cause)
-    )
+def _is_permanent(error: BaseException) -> bool:
+    """Whether a connection failed because there is no such host, or no TLS."""
+    if isinstance(error, socket.gaierror):
+        return error.errno in _NO_SUCH_HOST
+    return isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in _NO_TLS
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -185,17 +163,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _is_of_credentials(error: aws.ClientError) -> bool:
-    """Return whether the error is of the service that issues credentials: the request itself was not sent."""
-    return error.operation_name in _CREDENTIALS_OPERATIONS
-
-
-def is_lost(error: Exception) -> bool:
-    """Return whether the request may have arrived and no answer came."""
-    cause = cause_of(error)
-    return isinstance(cause, _LOST) and not isinstance(cause, _NOT_REACHED) and not _can_never_be(cause)
 
 
 def delays(times: int) -> Iterator[float]:

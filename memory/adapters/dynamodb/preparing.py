@@ -2,24 +2,23 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.keys import Key
 from memory.adapters.dynamodb.reading import Scope
 from memory.adapters.dynamodb.records import (
     INLINE_METADATA,
+    NO_HEAD,
     Head,
     Item,
-    Values,
     copy_values,
     part_items,
     parts_of,
     run_items,
     size_of,
     size_of_item,
-    text,
 )
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Action
 from memory.domain.entities import Conversation
@@ -44,15 +43,15 @@ class Prepared:
         actions: what the transaction does beside the head.
         contents: new runs, and parts of what is too large for an item. Nothing refers to them before the new head does, so
             they may be written before it.
-        marks: whether the conversation is to be named in the list of those that left something for `purge`.
+        leaves: the change leaves something for `purge`.
     """
 
     id: str
     before: Head
-    after: Head = field(default_factory=Head)
+    after: Head = NO_HEAD
     actions: list[Action] = field(default_factory=list)
     contents: list[Item] = field(default_factory=list)
-    marks: bool = False
+    leaves: bool = False
 
     @property
     def written(self) -> Written | None:
@@ -61,14 +60,8 @@ class Prepared:
             return None
         return Written(record.version, record.incarnation, record.run_count, record.last_position)
 
-    @property
-    def added(self) -> int:
-        """By how much the number of conversations changes."""
-        return (self.after.record is not None) - (self.before.record is not None)
 
-
-@dataclass(frozen=True, slots=True)
-class Preparer:
+class Preparer(NamedTuple):
     """Prepares changes of conversations in one namespace, at one moment of the repository's clock."""
 
     scope: Scope
@@ -86,22 +79,20 @@ class Preparer:
         prepared = Prepared(change.id, head)
         if change.create is not None:
             self._create(prepared, change, change.create)
-        elif not change.remove:
-            self._edit(prepared, change, at)
-        self._finish(prepared)
-        return prepared
+        elif present is not None and not change.remove:
+            self._edit(prepared, change, present, at)
+        return self._finish(prepared)
 
     def removal(self, conversation_id: str, head: Head) -> Prepared:
         """Return the removal of a conversation that has expired."""
-        prepared = Prepared(conversation_id, head)
-        self._finish(prepared)
-        return prepared
+        return self._finish(Prepared(conversation_id, head))
 
     def counts(self, prepared: Iterable[Prepared]) -> list[Action]:
         """Return the actions on the counters of the namespace's conversations."""
         added: Counter[Key] = Counter()
         for each in prepared:
-            added[keys.counter(self.scope.namespace, each.id)] += each.added
+            if change := (each.after.record is not None) - (each.before.record is not None):
+                added[keys.counter(self.scope.namespace, each.id)] += change
         beside = {"namespace": self.scope.namespace}
         return [self.scope.table.add(counter, "count", number, beside) for counter, number in added.items() if number]
 
@@ -110,21 +101,19 @@ class Preparer:
     def _create(self, prepared: Prepared, change: Change, record: ConversationRecord) -> None:
         runs, last_position = assign_positions(change, record.last_position)
         record = record._replace(incarnation=new_id(), run_count=len(runs), last_position=last_position)
-        shard = keys.shard_of(change.id, self.scope.shards)
+        shard = keys.spread(change.id, self.scope.shards)
         prepared.after = self._with_metadata(prepared, Head(new_id(), record, shard=shard))
         self._append(prepared, record, runs)
 
-    def _edit(self, prepared: Prepared, change: Change, at: int) -> None:
-        before, record = prepared.before, prepared.before.record
-        assert record is not None  # noqa: S101  # the preconditions hold
+    def _edit(self, prepared: Prepared, change: Change, record: ConversationRecord, at: int) -> None:
+        before = prepared.before
         removed = self._edit_runs(prepared, change, record)
         runs, last_position = assign_positions(change, record.last_position)
         first = max(before.first, min(change.remove_before, record.last_position + 1))
         record = change.applied(record, record.run_count - removed + len(runs), last_position, at)
-        staged = before.staged if before.staged > last_position else 0
-        after = replace(before, stamp=new_id(), record=record, first=first, staged=staged)
+        after = before._replace(stamp=new_id(), record=record, first=first)
         prepared.after = after if change.metadata is None else self._with_metadata(prepared, after)
-        prepared.marks = prepared.marks or (first > before.first and removed > 0)
+        prepared.leaves = prepared.leaves or (first > before.first and removed > 0)
         self._append(prepared, record, runs)
 
     def _append(self, prepared: Prepared, record: ConversationRecord, runs: tuple[RunRecord, ...]) -> None:
@@ -134,38 +123,31 @@ class Preparer:
 
     def _with_metadata(self, prepared: Prepared, after: Head) -> Head:
         """Return the head, its metadata divided into parts if they are too large for it."""
-        assert after.record is not None  # noqa: S101  # there is a conversation
-        whole = after.record.metadata
+        whole = after.record.metadata if after.record else ""
         if size_of(whole) <= INLINE_METADATA:
-            return replace(after, parts=None)
+            return after._replace(parts=None)
         parts, items = part_items(keys.conversation(self.scope.namespace, prepared.id), whole, keys.STATE)
         prepared.contents += items
-        return replace(after, parts=parts)
+        return after._replace(parts=parts)
 
     def _edit_runs(self, prepared: Prepared, change: Change, record: ConversationRecord) -> int:
         """Prepare what happens to stored runs; return how many are removed."""
-        head = prepared.before
+        head, table = prepared.before, self.scope.table
         removed = self._count_before(head, record, change.remove_before) + len(change.remove_runs)
         new = {run.position: run for run in change.replace_runs}
-        positions = [*change.remove_runs, *new]
-        if not positions:
-            return removed
-        partition = keys.conversation(self.scope.namespace, change.id)
-        low = max(head.first, change.remove_before)
-        places = {
-            n: (partition, keys.run(record.incarnation, n)) for n in positions if low <= n <= record.last_position
-        }
-        stored = self.scope.table.get_many(places.values())
-        if missing := [n for n in positions if places.get(n) not in stored]:
-            raise missing_runs(change, missing[0])
-        for n in positions:
-            prepared.marks = prepared.marks or parts_of(stored[places[n]]) is not None
+        partition, low = keys.conversation(self.scope.namespace, change.id), max(head.first, change.remove_before)
+        places = {n: (partition, keys.run(record.incarnation, n)) for n in (*change.remove_runs, *new)}
+        stored = table.get_many(place for n, place in places.items() if low <= n <= record.last_position)
+        for n, place in places.items():
+            if place not in stored:
+                raise missing_runs(change, n)
+            prepared.leaves = prepared.leaves or parts_of(stored[place]) is not None
             if n in new:
                 *parts, item = run_items(partition, record.incarnation, new[n])
                 prepared.contents += parts
-                prepared.actions.append(self.scope.table.put(item))
+                prepared.actions.append(table.put(item))
             else:
-                prepared.actions.append(self.scope.table.delete(places[n], size=size_of_item(stored[places[n]])))
+                prepared.actions.append(table.delete(place, size=size_of_item(stored[place])))
         return removed
 
     def _count_before(self, head: Head, record: ConversationRecord, before: int) -> int:
@@ -178,61 +160,63 @@ class Preparer:
             return before - head.first  # there are no gaps
         partition = keys.conversation(self.scope.namespace, record.id)
         low, high = keys.run(record.incarnation, head.first), keys.run(record.incarnation, before - 1)
-        return self.scope.table.count(partition, low, high)
+        return sum(1 for _ in self.scope.table.query(partition, low, high))
 
     # everything that follows from the head
 
-    def _finish(self, prepared: Prepared) -> None:
+    def _finish(self, prepared: Prepared) -> Prepared:
         """Add the actions on lists, index entries, and the list of unswept conversations."""
         before, after = prepared.before, prepared.after
         prepared.actions += self._moves(prepared.id, before, after)
-        prepared.marks = (prepared.marks or _leaves_items(before, after)) and not before.unswept
-        prepared.after = replace(after, unswept=before.unswept or prepared.marks)
-        if prepared.marks:
+        if not before.unswept and (prepared.leaves or _leaves_items(before, after)):
             prepared.actions.append(self.mark(prepared.id))
+            prepared.leaves = True
+        if before.unswept or prepared.leaves:  # a head without a conversation stays until it is swept
+            prepared.after = after._replace(stamp=after.stamp or new_id(), unswept=True)
+        return prepared
 
     def mark(self, conversation_id: str) -> Action:
         """Return the action that names a conversation in the list of those that left something for `purge`."""
-        key = keys.unswept_place(self.scope.namespace, conversation_id)
-        return self.scope.table.put(Item(key, {"id": text(conversation_id), "stamp": text(new_id())}))
+        return self.scope.table.put(Item((keys.unswept(self.scope.namespace), conversation_id), {}))
 
     def _moves(self, conversation_id: str, before: Head, after: Head) -> Iterator[Action]:
-        old, new = self._places(before), self._places(after)
+        """Yield the actions that move a conversation in the lists and the index."""
+        table, old_copy, new_copy = self.scope.table, self.copy_place(before), self.copy_place(after)
+        if new_copy is not None:
+            yield table.put(Item(new_copy, copy_values(after)))
+        if old_copy is not None and old_copy != new_copy:
+            yield table.delete(old_copy)
+        old, new = self.pointers(before), self.pointers(after)
         if _differ_in_entries(before, after):
             # If the metadata were replaced meanwhile, so was the head's stamp, and the transaction will be refused.
             heads = self.scope.reader.with_metadata(self.scope.namespace, {conversation_id: before})
-            old |= self._entries(heads.get(conversation_id, Head()))
-            new |= self._entries(after)
-        for key, values in new.items():
-            if values != old.get(key):
-                yield self.scope.table.put(Item(key, values))
-        for key in old:
-            if key not in new:
-                yield self.scope.table.delete(key)
+            old |= self.entries(heads.get(conversation_id, NO_HEAD))
+            new |= self.entries(after)
+        for key in sorted(new - old):
+            yield table.put(Item(key, {"id": {"S": conversation_id}}))
+        for key in sorted(old - new):
+            yield table.delete(key)
 
-    def _places(self, head: Head) -> dict[Key, Values]:
-        """Return what the lists contain of a conversation."""
+    def copy_place(self, head: Head) -> Key | None:
+        """Return where the copy of a head is, in the list by ``updated_at``."""
         if (record := head.record) is None:
-            return {}
-        pointer = {"id": text(record.id)}
+            return None
+        return keys.listing("updated_at", self.scope.namespace, head.shard), keys.listed(record.updated_at, record.id)
 
-        def listing(field: str) -> str:
-            return keys.listing(field, self.scope.namespace, head.shard)
-
-        found = {
-            (listing("updated_at"), keys.listed(record.updated_at, record.id)): copy_values(head),
-            (listing("created_at"), keys.listed(record.created_at, record.id)): pointer,
-            (listing("id"), keys.listed_by_id(record.id)): pointer,
-        }
-        if (at := record.expires_at) is not None:
-            place = listing("expires_at"), keys.expiring(at, record.id, record.incarnation)
-            found[place] = pointer | {"incarnation": text(record.incarnation)}
+    def pointers(self, head: Head) -> set[Key]:
+        """Return where the other lists contain the id of a conversation."""
+        if (record := head.record) is None:
+            return set()
+        found = {(keys.listing("id", self.scope.namespace, head.shard), record.id)}
+        for name in ("created_at", "expires_at"):
+            if (at := getattr(record, name)) is not None:
+                found.add((keys.listing(name, self.scope.namespace, head.shard), keys.listed(at, record.id)))
         return found
 
-    def _entries(self, head: Head) -> dict[Key, Values]:
+    def entries(self, head: Head) -> set[Key]:
+        """Return where the index contains the id of a conversation."""
         if (record := head.record) is None:
-            return {}
-        values = {"id": text(record.id)}
+            return set()
         found = entries(Conversation.from_record(record).metadata)
         if len(found) > MOST_ENTRIES:
             raise CommitTooLargeError(
@@ -241,7 +225,8 @@ class Preparer:
                 limit=MOST_ACTIONS,
                 size=len(found) + MOST_ACTIONS - MOST_ENTRIES,
             )
-        return {keys.entry(self.scope.namespace, each, record.id, head.shard): values for each in found}
+        namespace, shard = self.scope.namespace, head.shard
+        return {(keys.entries(namespace, each.path, shard), keys.entry(each.key, record.id)) for each in found}
 
 
 def _differ_in_entries(before: Head, after: Head) -> bool:

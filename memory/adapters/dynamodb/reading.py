@@ -1,21 +1,27 @@
 """Reading heads, metadata and runs."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.records import Head, Item, head_values, parts_of, read_head, read_run, text_of
-from memory.adapters.dynamodb.table import Action, Requests, Table
+from memory.adapters.dynamodb.records import (
+    NO_HEAD,
+    Head,
+    Item,
+    head_values,
+    parts_of,
+    position_of,
+    read_head,
+    read_run,
+    text_of,
+)
+from memory.adapters.dynamodb.table import Action, Table
 from memory.domain.records import RunRecord
 from memory.errors import CorruptRecordError, StoreUnavailableError
 from memory.port.repository import Window
-
-if TYPE_CHECKING:
-    from memory.adapters.dynamodb.keys import Key
 
 _HEADS_KEPT: Final = 4_096
 _READS: Final = 5  # of what is being changed meanwhile
@@ -30,7 +36,7 @@ class LastSeen:
     """The heads that this store wrote or read last: guesses, of a bounded number."""
 
     def __init__(self) -> None:
-        self._heads: OrderedDict[Key, Head] = OrderedDict()  # each of its operations is atomic
+        self._heads: OrderedDict[tuple[str, str], Head] = OrderedDict()  # each of its operations is atomic
 
     def get(self, namespace: str, conversation_id: str) -> Head | None:
         """Return what a head said when it was seen last; None if it was not."""
@@ -45,8 +51,7 @@ class LastSeen:
             self._heads.popitem(last=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """One namespace of a table: where the other modules work.
 
     Attributes:
@@ -84,21 +89,16 @@ class Reader:
 
     def heads(self, namespace: str, ids: Iterable[str]) -> dict[str, Head]:
         """Return the heads of conversations, also of those that are not there."""
-        places = {keys.head(namespace, conversation_id): conversation_id for conversation_id in ids}
+        places = {id: keys.head(namespace, id) for id in ids}
         if len(places) == 1:
-            (key,) = places
-            found = self._table.get(key)
-            items = {} if found is None else {key: found}
+            items = {key: self._table.get(key) for key in places.values()}
         else:
-            items = self._table.get_many(places)
-        return {
-            conversation_id: self.read(namespace, conversation_id, items.get(key))
-            for key, conversation_id in places.items()
-        }
+            items = {**self._table.get_many(places.values())}
+        return {id: self.read(namespace, id, items.get(key)) for id, key in places.items()}
 
     def read(self, namespace: str, conversation_id: str, item: Item | None) -> Head:
         """Return the head that an item contains (None: there is no item), and remember it."""
-        head = Head() if item is None else read_head(item)
+        head = NO_HEAD if item is None else read_head(item)
         if item is not None and (found := text_of(item, "id")) != conversation_id:
             raise CorruptRecordError(f"the head of conversation {conversation_id!r} is stored as that of {found!r}")
         if item is not None and head.stamp is None:
@@ -120,7 +120,7 @@ class Reader:
             places = {
                 id: head.parts.places(keys.conversation(namespace, id))
                 for id, head in heads.items()
-                if head.parts is not None and not head.has_metadata
+                if head.parts and head.record and not head.record.metadata
             }
             if not places:
                 return heads
@@ -150,15 +150,10 @@ class Reader:
         is_all = window.after == 0 and limit == _ALL
         if limit and window.before is None and (window.from_end or is_all):
             return self._last_runs(namespace, conversation_id, window.after, limit, now)
-        if self._is_short(namespace, conversation_id, limit) and window.after == 0 and window.before is None:
-            head, items = self._last_runs(namespace, conversation_id, 0, limit + 1, now)
-            if len(items) <= limit:
-                return head, items
         head = self.heads(namespace, [conversation_id])[conversation_id]
-        if head.is_hidden(now):
-            return Head(), []
-        low, high = _visible(head)
-        low = max(low, window.after + 1)
+        if head.is_hidden(now) or head.record is None:
+            return NO_HEAD, []
+        low, high = max(head.first, window.after + 1), head.record.last_position
         high = high if window.before is None else min(high, window.before - 1)
         if low > high or not limit:
             return head, []
@@ -167,67 +162,35 @@ class Reader:
         self._check_still(namespace, head, items, wanted[-limit:] if window.from_end else wanted[:limit])
         return head, items
 
-    def _is_short(self, namespace: str, conversation_id: str, limit: int) -> bool:
-        """Return whether a conversation probably has no more runs than that: then one query brings all of them."""
-        head = self.seen.get(namespace, conversation_id)
-        return head is not None and head.record is not None and 0 < head.record.run_count <= limit < _ALL
-
     def _last_runs(
         self, namespace: str, conversation_id: str, after: int, limit: int, now: int
     ) -> tuple[Head, list[Item]]:
-        """Read the head and the last runs by one query, backwards from the head."""
+        """Read the head and the last runs by one query, backwards from the head, and by more if that does not bring all."""
         partition = keys.conversation(namespace, conversation_id)
-        first = None if limit == _ALL else limit + 1
-        requests = Requests()
-        items = self._table.query(
-            partition, keys.RUNS, keys.STATE, backwards=True, limit=first, then=first, requests=requests
-        )
-        item = next(items, None)
-        if item is None or item.key[1] != keys.STATE:
-            return Head(), []
-        head = self.read(namespace, conversation_id, item)
-        if head.is_hidden(now):
-            return Head(), []
-        low, high = _visible(head)
-        low = max(low, after + 1)
-        runs = self._visible_runs(items, head, low, high, limit)
-        if runs is None:  # others lie before them, of unknown number
-            runs = self._between(namespace, head, low, high, limit, backwards=True)
-            requests.count += 1
-        if requests.count > 1:
-            self._check_still(namespace, head, runs, range(low, high + 1)[-limit:])
-        return head, runs
-
-    def _visible_runs(self, items: Iterator[Item], head: Head, low: int, high: int, limit: int) -> list[Item] | None:
-        """Return the last of the runs that are part of the conversation; None if others come first, reading backwards."""
-        assert head.record is not None  # noqa: S101  # it is not hidden
+        pages = self._table.pages(partition, keys.RUNS, keys.STATE, backwards=True, limit=limit + 1)
+        items, is_last = next(pages)
+        if not items or items[0].key[1] != keys.STATE:
+            return NO_HEAD, []
+        head = self.read(namespace, conversation_id, items[0])
+        if head.is_hidden(now) or head.record is None:
+            return NO_HEAD, []
+        low, high = max(head.first, after + 1), head.record.last_position
         first, last = keys.run(head.record.incarnation, low), keys.run(head.record.incarnation, high)
-        runs: list[Item] = []
-        for item in items:
-            if first <= item.key[1] <= last:
-                runs.append(item)
-                if len(runs) == limit:
-                    break
-            elif item.key[1] > last and low <= high:
-                return None
-            else:
-                break
-        runs.reverse()
-        return runs
+        runs = [item for item in reversed(items) if first <= item.key[1] <= last]
+        if is_last or len(runs) == limit or items[-1].key[1] < first:
+            return head, runs
+        before = position_of(runs[0]) if runs else high + 1
+        runs[:0] = self._between(namespace, head, low, before - 1, limit - len(runs), backwards=True)
+        self._check_still(namespace, head, runs, range(low, high + 1)[-limit:])
+        return head, runs
 
     def _between(self, namespace: str, head: Head, low: int, high: int, limit: int, *, backwards: bool) -> list[Item]:
         if low > high or head.record is None:
             return []
-        asked = None if limit >= _ALL or limit > high - low else limit
-        items = self._table.query(
-            keys.conversation(namespace, head.record.id),
-            keys.run(head.record.incarnation, low),
-            keys.run(head.record.incarnation, high),
-            backwards=backwards,
-            limit=asked,
-            then=asked,
-        )
-        runs = list(islice(items, limit))
+        partition, incarnation = keys.conversation(namespace, head.record.id), head.record.incarnation
+        first, last = keys.run(incarnation, low), keys.run(incarnation, high)
+        asked = None if limit > high - low else limit
+        runs = list(islice(self._table.query(partition, first, last, backwards=backwards, limit=asked), limit))
         return runs[::-1] if backwards else runs
 
     def _check_still(self, namespace: str, head: Head, runs: list[Item], wanted: range) -> None:
@@ -256,14 +219,9 @@ class Reader:
         partition = keys.conversation(namespace, conversation_id)
         large = [parts for item in items if "parts" in item.values and (parts := parts_of(item))]
         wanted = [place for parts in large for place in parts.places(partition)]
-        texts = {key: text_of(item, "text") for key, item in self._table.get_many(wanted).items()} if wanted else {}
+        texts = {key: text_of(item, "text") for key, item in self._table.get_many(wanted).items()}
         if len(texts) < len(wanted):
             if self.heads(namespace, [conversation_id])[conversation_id].stamp != head.stamp:
                 raise ChangedError
             raise CorruptRecordError(f"runs of conversation {conversation_id!r} are stored, but parts are missing")
         return [read_run(item, texts) for item in items]
-
-
-def _visible(head: Head) -> tuple[int, int]:
-    """Return the first and the last position at which a run may be part of the conversation."""
-    return head.first, 0 if head.record is None else head.record.last_position

@@ -15,9 +15,9 @@ from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.definition import FORMATS, TableOptions
-from memory.adapters.dynamodb.purging import ABANDONED_AFTER, purge
+from memory.adapters.dynamodb.purging import purge
 from memory.adapters.dynamodb.reading import Reader, Scope
-from memory.adapters.dynamodb.records import ATTRIBUTES, number_of, text_of
+from memory.adapters.dynamodb.records import TTL, number_of, text_of
 from memory.adapters.dynamodb.schema import MOST_SHARDS, Schema
 from memory.adapters.dynamodb.searching import DynamoDbSearch
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _CONNECTED_WITHIN: Final = 5  # seconds; a server that can be reached takes none
 _ANSWERED_WITHIN: Final = 10  # seconds; a read is then sent again, on another connection
+_OTHER_ATTRIBUTES: Final = ("text", "of", "receipt", TTL, "count", "namespace")  # beside those of the models
 _YES_NO: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
@@ -102,9 +103,6 @@ class DynamoDbRepository(Repository):
 
     capabilities: ClassVar[Capabilities] = Capabilities(largest_commit=MOST_ACTIONS)
 
-    abandoned_after: int = ABANDONED_AFTER
-    """Microseconds for which `purge_expired` leaves a large commit alone that was begun and not finished."""
-
     def __init__(
         self,
         table: str,
@@ -122,12 +120,8 @@ class DynamoDbRepository(Repository):
     ) -> None:
         if not 1 <= shards <= MOST_SHARDS:
             raise ConfigurationError(f"shards must be 1 to {MOST_SHARDS}, not {shards}")
-        if partition_key == sort_key:
-            raise ConfigurationError(f"partition_key and sort_key cannot both be {sort_key!r}")
-        if taken := ATTRIBUTES & {partition_key, sort_key}:
-            raise ConfigurationError(
-                f"a key of the table cannot be called {min(taken)!r}, which is an attribute of the items: use another table"
-            )
+        if (partition_key, sort_key) != ("pk", "sk"):
+            _check_key_names(partition_key, sort_key)
         if not timeout > 0:
             raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout:g}")
         config = Config(
@@ -143,8 +137,8 @@ class DynamoDbRepository(Repository):
         self._name, self._region = table, self.client.meta.region_name
         self._options = table_options or TableOptions()
         attempts = cast(Any, self.client.meta.config).retries or {}
-        key_names, sent_once = (partition_key, sort_key), attempts.get("total_max_attempts") == 1
-        self._table = Table(table, key_names, self, self._clients, sent_once=sent_once)
+        repeats = attempts.get("total_max_attempts") != 1
+        self._table = Table(table, (partition_key, sort_key), self, self._clients, repeats=repeats)
         self._reader = Reader(self._table)
         self._schema = Schema(self._table, self._clients, self, shards, self._options)
 
@@ -189,13 +183,13 @@ class DynamoDbRepository(Repository):
     def purge_expired(self, namespace: str) -> int:
         """Remove expired conversations, and all that removals and broken commits have left; return how many had expired."""
         scope = Scope(self._table, self._reader, namespace, self._schema.shards().reading)
-        return purge(scope, self.clock, self.abandoned_after)
+        return purge(scope, self.clock)
 
     def schema_status(self) -> SchemaStatus:
         return self._schema.status()
 
     def migration_steps(self) -> list[str]:
-        return self._schema.steps()
+        return [words for words, _ in self._schema.steps()]
 
     def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
         """Make the table if there is none, and what it lacks; wait until it can be used.
@@ -220,6 +214,19 @@ class DynamoDbRepository(Repository):
 
     def __repr__(self) -> str:
         return f"DynamoDbRepository({self._name!r}, region={self._region!r})"
+
+
+def _check_key_names(partition_key: str, sort_key: str) -> None:
+    """Refuse keys that are called alike, or as an attribute of the items."""
+    from memory.adapters.dynamodb.models import ConversationItem, RunItem
+
+    if partition_key == sort_key:
+        raise ConfigurationError(f"partition_key and sort_key cannot both be {sort_key!r}")
+    taken = {*ConversationItem.get_attributes(), *RunItem.get_attributes(), *_OTHER_ATTRIBUTES} - {"pk", "sk"}
+    if taken := taken & {partition_key, sort_key}:
+        raise ConfigurationError(
+            f"a key of the table cannot be called {min(taken)!r}, which is an attribute of the items: use another table"
+        )
 
 
 def _make_client(

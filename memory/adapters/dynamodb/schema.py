@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from pynamodb.expressions.condition import Condition
@@ -13,16 +13,14 @@ from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.definition import TableOptions
 from memory.adapters.dynamodb.errors import code_of
-from memory.adapters.dynamodb.records import TTL, Item, number, number_of, text, text_of
+from memory.adapters.dynamodb.records import TTL, Item, number_of, text_of
 from memory.adapters.dynamodb.table import RefusedError, Table
 from memory.domain.values import now
-from memory.errors import CorruptRecordError, InvalidValueError, SchemaError
+from memory.errors import CorruptRecordError, InvalidValueError, SchemaError, StoreUnavailableError
 from memory.port.repository import Progress, SchemaStatus
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
-
-T = TypeVar("T")
 
 HEAD: Final = "0002"
 """The version of the layout that this code writes: docs/dynamodb.md. Version 0001 had binary keys."""
@@ -64,7 +62,7 @@ class Schema:
         except SchemaError:
             return SchemaStatus(None, HEAD)  # there is no table
         except InvalidValueError:  # the table has other keys
-            self._check(self._call(self._describe))
+            self._check(self._describe() or {})
             raise
         if item is None:
             return SchemaStatus(None, HEAD)
@@ -87,13 +85,34 @@ class Schema:
             raise CorruptRecordError(f"the item {keys.SCHEMA} is stored but cannot be read: {largest} shards")
         return Shards(largest if number_of(item, "shards_since") <= now() else before, largest)
 
-    def steps(self) -> list[str]:
-        """Return in words what `migrate` would do.
+    def steps(self) -> list[tuple[str, Callable[[], object]]]:
+        """Return what `migrate` would do, in words, and the functions that do it.
 
         Raises:
             SchemaError: there is a table that cannot be used; the message says what is wrong with it.
         """
-        return [words for words, _ in self._call(self._plan)]
+        name, description = self._table.name, self._describe()
+        steps: list[tuple[str, Callable[[], object]]] = []
+        if description is None:
+            billed = "billed on demand" if self._options.read_units is None else "with provisioned capacity"
+            steps.append((f"create the table {name}, {billed}, and wait for it", self._create))
+        else:
+            self._check(description)
+            if (state := description.get("TableStatus")) != _ACTIVE:
+                steps.append((f"wait for the table {name}: it is {state}", self._wait))
+        if description is None or not self._has_ttl():
+            steps.append((f"let DynamoDB delete old receipts, by the attribute {TTL}", self._enable_ttl))
+        if self._options.point_in_time_recovery and (description is None or not self._has_recovery()):
+            steps.append(("turn on point-in-time recovery", self._enable_recovery))
+        status = SchemaStatus(None, HEAD) if description is None else self.status()
+        if status.current is not None and status.current > HEAD:
+            raise SchemaError(f"{self._where}: {status.advice()}")
+        if status.current is None:
+            steps.append((f"write the schema's version, {HEAD}, into the table", self._write_version))
+        elif self._wanted > (reading := self.shards().reading):
+            words = f"spread new conversations over {self._wanted} partitions instead of {reading}"
+            steps.append((words, self._add_shards))
+        return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
         """Make the table, or what it lacks; report each step before it is done.
@@ -101,50 +120,30 @@ class Schema:
         Raises:
             SchemaError: there is a table that cannot be used, or it has a newer version.
         """
-        steps = self._call(self._plan)
-        for number_, (words, step) in enumerate(steps):
-            progress(words, number_ / len(steps))
-            self._call(step)
+        steps = self.steps()
+        for number, (words, step) in enumerate(steps):
+            progress(words, number / len(steps))
+            step()
         return self.status()
-
-    def _plan(self) -> list[tuple[str, Callable[[], object]]]:
-        name = self._table.name
-        description = self._describe()
-        steps: list[tuple[str, Callable[[], object]]] = []
-        if description is None:
-            billed = "billed on demand" if self._options.read_units is None else "with provisioned capacity"
-            steps.append((f"create the table {name}, {billed}, and wait for it", self._create))
-        else:
-            self._check(description)
-            if description.get("TableStatus") != _ACTIVE:
-                steps.append((f"wait for the table {name}: it is {description.get('TableStatus')}", self._wait))
-        if description is None or not self._has_ttl():
-            steps.append((f"let DynamoDB delete old receipts, by the attribute {TTL}", self._enable_ttl))
-        if self._options.point_in_time_recovery and (description is None or not self._has_recovery()):
-            steps.append(("turn on point-in-time recovery", self._enable_recovery))
-        current = None if description is None else self.status().current
-        if current is not None and current > HEAD:
-            raise SchemaError(f"{self._where}: {SchemaStatus(current, HEAD).advice()}")
-        if current is None:
-            steps.append((f"write the schema's version, {HEAD}, into the table", self._write_version))
-        elif self._wanted > (reading := self.shards().reading):
-            words = f"spread new conversations over {self._wanted} partitions instead of {reading}"
-            steps.append((words, self._add_shards))
-        return steps
 
     # the table
 
-    def _describe(self) -> "TableDescriptionTypeDef | None":
+    def _ask(self, operation: str, *, unless: str = "", **options: object) -> Any:
+        """Return DynamoDB's answer to an operation on the table; None if it is an error of one code that is expected."""
         client = self._clients.get()
         try:
-            return client.describe_table(TableName=self._table.name)["Table"]
-        except client.exceptions.ResourceNotFoundException:
-            return None
+            return getattr(client, operation)(TableName=self._table.name, **options)
+        except (ClientError, BotoCoreError) as error:
+            if code_of(error) == unless:
+                return None
+            raise self._table.translated(error) from error
 
-    def _check(self, description: "TableDescriptionTypeDef | None") -> None:
+    def _describe(self) -> "TableDescriptionTypeDef | None":
+        answer = self._ask("describe_table", unless="ResourceNotFoundException")
+        return None if answer is None else cast("TableDescriptionTypeDef", answer["Table"])
+
+    def _check(self, description: "TableDescriptionTypeDef") -> None:
         """Refuse a table with other keys, and say what is wrong with them."""
-        if description is None:
-            return
         types = {each["AttributeName"]: each["AttributeType"] for each in description.get("AttributeDefinitions", ())}
         found: dict[str, str] = {each["KeyType"]: each["AttributeName"] for each in description.get("KeySchema", ())}
         wrong = []
@@ -162,54 +161,49 @@ class Schema:
                 "tables with binary keys were made by an older release: export them with that release (`memory export`), and "
                 "import the file into a new table with this one"
             )
+        self._refuse_if("; ".join(wrong))
+
+    def _refuse_if(self, wrong: str) -> None:
         if wrong:
-            raise SchemaError(f"{self._where}: the table {self._table.name} cannot be used: {'; '.join(wrong)}")
+            raise SchemaError(f"{self._where}: the table {self._table.name} cannot be used: {wrong}")
 
     def _create(self) -> None:
-        client = self._clients.get()
-        with suppress(client.exceptions.ResourceInUseException):  # somebody else creates it at the same moment
-            client.create_table(**self._options.creation(self._table.name, self._table.key_names))
+        # Refused if somebody else creates it at the same moment.
+        self._ask("create_table", unless="ResourceInUseException", **self._options.creation(self._table.key_names))
         self._wait()
 
     def _wait(self) -> None:
         waiter = self._clients.get().get_waiter("table_exists")
-        waiter.wait(TableName=self._table.name, WaiterConfig={"Delay": 1, "MaxAttempts": _PATIENCE})
+        try:
+            waiter.wait(TableName=self._table.name, WaiterConfig={"Delay": 1, "MaxAttempts": _PATIENCE})
+        except BotoCoreError as error:
+            raise self._table.translated(error) from error
 
     def _has_ttl(self) -> bool:
-        response = self._clients.get().describe_time_to_live(TableName=self._table.name)
-        description = response.get("TimeToLiveDescription", {})
+        description = self._ask("describe_time_to_live").get("TimeToLiveDescription", {})
         if description.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
             return False
         if (name := description.get("AttributeName")) != TTL:
-            raise SchemaError(
-                f"{self._where}: the table {self._table.name} cannot be used: its time to live is the attribute {name!r}, "
-                f"not {TTL!r}"
-            )
+            self._refuse_if(f"its time to live is the attribute {name!r}, not {TTL!r}")
         return True
 
     def _enable_ttl(self) -> None:
-        try:
-            self._clients.get().update_time_to_live(
-                TableName=self._table.name, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL}
-            )
-        except ClientError as error:  # a second time is refused: somebody else migrates at the same moment
-            if code_of(error) != "ValidationException" or not self._has_ttl():
-                raise
+        specification = {"Enabled": True, "AttributeName": TTL}
+        answer = self._ask("update_time_to_live", unless="ValidationException", TimeToLiveSpecification=specification)
+        if (
+            answer is None and not self._has_ttl()
+        ):  # a second time is refused: somebody else migrates at the same moment
+            raise StoreUnavailableError(f"{self._where}: the time to live of the table is being changed; migrate again")
 
     def _has_recovery(self) -> bool:
-        try:
-            response = self._clients.get().describe_continuous_backups(TableName=self._table.name)
-        except ClientError as error:
-            if code_of(error) == "UnknownOperationException":  # DynamoDB Local has no backups
-                return False
-            raise
-        recovery = response["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
-        return recovery.get("PointInTimeRecoveryStatus") == "ENABLED"
+        # DynamoDB Local has no backups.
+        answer = self._ask("describe_continuous_backups", unless="UnknownOperationException") or {}
+        recovery = answer.get("ContinuousBackupsDescription", {}).get("PointInTimeRecoveryDescription", {})
+        return bool(recovery.get("PointInTimeRecoveryStatus") == "ENABLED")
 
     def _enable_recovery(self) -> None:
-        self._clients.get().update_continuous_backups(
-            TableName=self._table.name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
-        )
+        specification = {"PointInTimeRecoveryEnabled": True}
+        self._ask("update_continuous_backups", PointInTimeRecoverySpecification=specification)
 
     def _write_version(self) -> None:
         self._put(self._wanted, self._wanted, 0, self._table.is_absent())
@@ -219,17 +213,7 @@ class Schema:
         self._put(self._wanted, before, now() + _GRACE * 1_000_000, Path("shards") == before)
 
     def _put(self, shards: int, before: int, since: int, condition: Condition) -> None:
-        values = {
-            "version": text(HEAD),
-            "shards": number(shards),
-            "shards_before": number(before),
-            "shards_since": number(since),
-        }
+        numbers = {"shards": shards, "shards_before": before, "shards_since": since}
+        values = {"version": {"S": HEAD}, **{name: {"N": str(number)} for name, number in numbers.items()}}
         with suppress(RefusedError):  # somebody else migrates at the same moment
             self._table.write([self._table.put(Item(keys.SCHEMA, values), condition)])
-
-    def _call(self, step: Callable[[], T]) -> T:
-        try:
-            return step()
-        except (ClientError, BotoCoreError) as error:
-            raise self._table.translated(error) from error

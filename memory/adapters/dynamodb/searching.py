@@ -15,6 +15,8 @@ from memory.adapters.dynamodb.records import Head, Item, number_of, read_head, t
 from memory.adapters.dynamodb.table import in_batches
 from memory.domain.criteria import FieldCompares
 from memory.domain.records import ConversationRecord
+from memory.domain.values import check_id
+from memory.errors import InvalidValueError
 from memory.port.index import Every, KeyBetween, Lookup, Plan, named_ids
 from memory.port.paging import Order, Place
 from memory.port.planner import Drive, Search, nearest
@@ -22,8 +24,7 @@ from memory.port.planner import Drive, Search, nearest
 _FEW: Final = 20  # entries; a look-up that finds no more is taken without a look at the others
 _QUERIES_AT_MOST: Final = 32  # of one look-up that is only estimated
 _HEADS_AT_ONCE: Final = 100
-_WALKED_AT_ONCE: Final = 500
-_LONGEST_BOUND: Final = 900  # bytes of an id that a bound is made of
+_WALKED_AT_ONCE: Final = 1_000
 
 _Range: TypeAlias = tuple[str, str, str]
 """A partition, and the lowest and highest sort key in it."""
@@ -48,10 +49,11 @@ class DynamoDbSearch(Search):
     def total(self) -> int:
         """Return the sum of the namespace's counters, without the conversations that have expired and are not purged."""
         counters = self._table.query(keys.COUNTS, *keys.counters(self._namespace))
-        until = keys.beyond(keys.time(self._now))
+        until = keys.end_of(self._now)
         expired = (
-            self._table.count(keys.listing("expires_at", self._namespace, shard), keys.LOWEST, until)
+            1
             for shard in range(self._shards)
+            for _ in self._table.query(keys.listing("expires_at", self._namespace, shard), keys.LOWEST, until)
         )
         return max(0, sum(number_of(item, "count") for item in counters) - sum(expired))
 
@@ -88,10 +90,11 @@ class DynamoDbSearch(Search):
         for lookup in lookups:
             for shard in range(self._shards):
                 partition = keys.entries(self._namespace, lookup.path, shard)
-                if not isinstance(lookup, KeyBetween):
-                    yield from ((partition, *keys.entries_of(key)) for key in lookup.keys)
-                elif lookup.low < lookup.high:
-                    yield partition, *keys.entries_between(lookup.low, lookup.high)
+                if isinstance(lookup, KeyBetween):
+                    bounds = [(lookup.low, lookup.high)] if lookup.low < lookup.high else []
+                else:
+                    bounds = [(key, key + b"\0") for key in lookup.keys]
+                yield from ((partition, *keys.entries_between(low, high)) for low, high in bounds)
 
     # walked
 
@@ -135,7 +138,6 @@ class DynamoDbSearch(Search):
                 high,
                 backwards=order.descending,
                 limit=first if is_all else max(first, _WALKED_AT_ONCE),
-                then=wanted if is_all else None,
             )
             for shard in range(self._shards)
         ]
@@ -163,9 +165,9 @@ class DynamoDbSearch(Search):
         low, high = keys.LOWEST, keys.HIGHEST
         for part in self.plan.parts if isinstance(self.plan, Every) else (self.plan,):
             if isinstance(part, FieldCompares) and part.field == order.field:
-                at = _bound_of(part)
-                low = max(low, at) if part.operator in ("==", ">", ">=") else low
-                high = min(high, keys.beyond(at)) if part.operator in ("==", "<", "<=") else high
+                begin, end = _bounds_of(part)
+                low = max(low, begin) if part.operator in ("==", ">", ">=") else low
+                high = min(high, end) if part.operator in ("==", "<", "<=") else high
             elif isinstance(part, KeyBetween) and order.path and part.path == order.index_path:
                 below, above = keys.entries_between(part.low, part.high)
                 low, high = max(low, below), min(high, above)
@@ -183,18 +185,19 @@ def _is_range(drive: Drive) -> bool:
 def _sort_key(order: Order, place: Place) -> str:
     first, conversation_id = place[0], str(place[-1])
     if order.field == "id":
-        return keys.listed_by_id(conversation_id)
+        return conversation_id
     return (
-        keys.entry_place(bytes.fromhex(str(first)), conversation_id)
+        keys.entry(bytes.fromhex(str(first)), conversation_id)
         if order.path
         else keys.listed(int(first), conversation_id)
     )
 
 
-def _bound_of(part: FieldCompares) -> str:
-    """Return a beginning of the sort keys at the value of a comparison."""
+def _bounds_of(part: FieldCompares) -> tuple[str, str]:
+    """Return the first and the last sort key that a conversation with the value of a comparison may have."""
     if part.field != "id":
-        return keys.time(int(part.value))
-    encoded = str(part.value).encode("utf-8", "surrogatepass")[:_LONGEST_BOUND]
-    whole = encoded.decode("utf-8", "replace").partition("\ufffd")[0]
-    return whole or keys.LOWEST
+        return keys.time(int(part.value)), keys.end_of(int(part.value))
+    try:
+        return (id := check_id(part.value, "id")), id
+    except InvalidValueError:  # no conversation has such an id; `matches` decides on which side of it one is
+        return keys.LOWEST, keys.HIGHEST

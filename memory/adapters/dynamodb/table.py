@@ -6,12 +6,10 @@ wait, so these loops are here.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
 from operator import attrgetter
-from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from pynamodb.connection import Connection
@@ -21,28 +19,16 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 
 from memory.adapters.dynamodb.clients import BadAnswerError, Clients
-from memory.adapters.dynamodb.errors import (
-    CONDITION_FAILED,
-    cause_of,
-    code_of,
-    delays,
-    is_lost,
-    is_passing,
-    leaves_doubt,
-    meaning_of,
-    translate,
-)
+from memory.adapters.dynamodb.errors import Failure, cause_of, delays, failure_by, failure_of
 from memory.adapters.dynamodb.keys import Key
 from memory.adapters.dynamodb.records import Item, size_of_item
 from memory.domain.values import new_id
-from memory.errors import CommitInDoubtError, StoreUnavailableError
+from memory.errors import StoreUnavailableError
 from memory.port.deadlines import remaining
 from memory.port.repository import Repository
 
 T = TypeVar("T")
 Kind: TypeAlias = Literal["check", "delete", "put", "update"]
-
-DRIVER_ERRORS: Final = (PynamoDBException, BotoCoreError, ClientError)
 
 MOST_ACTIONS: Final = 100
 """Of one transaction."""
@@ -57,24 +43,15 @@ _UNCOUNTED: Final = "NONE"  # PynamoDB asks for the capacity consumed, if nothin
 _READ_AT_ONCE: Final = 100  # DynamoDB's limit of a batch
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """One action of a transaction."""
 
     kind: Kind
     key: Key
     request: dict[str, Any]
-    size: int = 0
+    size: int
 
 
-@dataclass(slots=True)
-class Requests:
-    """How many requests were made so far."""
-
-    count: int = 0
-
-
-@dataclass
 class RefusedError(Exception):
     """A transaction whose conditions did not all hold: nothing of it was written.
 
@@ -82,7 +59,9 @@ class RefusedError(Exception):
         found: the items whose condition failed (None: there is no item).
     """
 
-    found: dict[Key, Item | None] = field(default_factory=dict)
+    def __init__(self, found: dict[Key, Item | None]) -> None:
+        super().__init__(found)
+        self.found = found
 
 
 class _Connection(Connection):
@@ -98,16 +77,24 @@ class _Connection(Connection):
 
 
 class Table:
-    """One table. Safe to use from several threads."""
+    """One table. Safe to use from several threads.
+
+    Args:
+        name: its name.
+        key_names: the names of its partition key and its sort key.
+        where: the repository, which errors name.
+        clients: the client that each process uses.
+        repeats: the client repeats requests by itself.
+    """
 
     def __init__(
-        self, name: str, key_names: tuple[str, str], where: Repository, clients: Clients, *, sent_once: bool
+        self, name: str, key_names: tuple[str, str], where: Repository, clients: Clients, *, repeats: bool
     ) -> None:
         self.name = name
         self.key_names = key_names
         self._where = where
         self._clients = clients
-        self._sent_once = sent_once
+        self._repeats = repeats
         self._connection = _Connection(clients)
         self._connection.add_meta_table(MetaTable({"TableName": name, **key_schema(key_names)}))
 
@@ -115,11 +102,11 @@ class Table:
 
     def get(self, key: Key) -> Item | None:
         """Return an item, None if there is none."""
-        response = self._read(
-            lambda: self._connection.get_item(self.name, key[0], key[1], consistent_read=True),
-            lambda response: "Item" not in response or self._key(response["Item"]) == key,
+        items = self._read(
+            lambda: self._connection.get_item(self.name, *key, consistent_read=True),
+            lambda answer: self._items([answer["Item"]] if "Item" in answer else [], key.__eq__),
         )
-        return self._item(response["Item"]) if "Item" in response else None
+        return items[0] if items else None
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Item]:
         """Return those of the items that exist, a hundred with each request."""
@@ -129,111 +116,97 @@ class Table:
             while wanted:
                 items, wanted = self._get_batch(wanted)
                 found |= {item.key: item for item in items}
-                if wanted and not items and not _waited(waits):
-                    raise meaning_of("ThrottlingException", self._where, "nothing of a batch was read")
+                if wanted and not items and not waited(waits):
+                    raise failure_by("ThrottlingException", "nothing of a batch was read").error(self._where)
         return found
 
     def _get_batch(self, wanted: list[Key]) -> tuple[list[Item], list[Key]]:
         """Return the items of one request, and the keys that it left unprocessed."""
-        asked: list[Any] = [dict(zip(self.key_names, key, strict=True)) for key in wanted]
-        response = self._read(
-            lambda: self._connection.batch_get_item(self.name, asked, consistent_read=True),
-            lambda response: {*map(self._key, response["Responses"].get(self.name, ()))} <= set(wanted),
-        )
-        items = list(map(self._item, response["Responses"].get(self.name, ())))
-        unread = response.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", ())
-        return items, list(map(self._key, unread))
+        asked: list[Any] = [self._place(key) for key in wanted]
 
-    def _key(self, raw: dict[str, Any]) -> Key:
-        """Return the key of an item as DynamoDB's answer has it."""
-        partition, sort = self.key_names
-        return raw[partition]["S"], raw[sort]["S"]
+        def parse(answer: dict[str, Any]) -> tuple[list[Item], list[Key]]:
+            unread = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", ())
+            items = self._items(answer["Responses"].get(self.name, ()), set(wanted).__contains__)
+            return items, [item.key for item in self._items(unread, set(wanted).__contains__)]
 
-    def _item(self, raw: dict[str, Any]) -> Item:
-        return Item(self._key(raw), raw)
+        def call() -> dict[str, Any]:
+            return self._connection.batch_get_item(self.name, asked, consistent_read=True)
+
+        return self._read(call, parse)
 
     def query(
-        self,
-        partition: str,
-        low: str,
-        high: str,
-        *,
-        backwards: bool = False,
-        limit: int | None = None,
-        then: int | None = None,
-        requests: Requests | None = None,
+        self, partition: str, low: str, high: str, *, backwards: bool = False, limit: int | None = None
     ) -> Iterator[Item]:
-        """Yield the items of a partition with ``low <= sort key <= high``, in order; each request is made when it is needed.
+        """Yield the items of a partition with ``low <= sort key <= high``, in order; arguments as `pages`."""
+        for items, _ in self.pages(partition, low, high, backwards=backwards, limit=limit):
+            yield from items
+
+    def pages(
+        self, partition: str, low: str, high: str, *, backwards: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[list[Item], bool]]:
+        """Yield what `query` yields as the lists that the requests bring, and whether that was the last request.
 
         Args:
             partition: the partition key.
             low: the lowest sort key.
             high: the highest sort key.
             backwards: from the highest to the lowest.
-            limit: how many items the first request asks for; if None, or too many, all that fit a megabyte.
-            then: how many items each further request asks for.
-            requests: counts the requests.
+            limit: how many items each request asks for; if None, or too many, all that fit a megabyte.
         """
-        for response in self._pages(partition, low, high, limit, then, backwards=backwards):
-            if requests is not None:
-                requests.count += 1
-            yield from map(self._item, response["Items"])
-
-    def count(self, partition: str, low: str, high: str) -> int:
-        """Return how many items `query` would yield."""
-        return sum(response["Count"] for response in self._pages(partition, low, high, select="COUNT"))
-
-    def _pages(
-        self,
-        partition: str,
-        low: str,
-        high: str,
-        limit: int | None = None,
-        then: int | None = None,
-        *,
-        backwards: bool = False,
-        select: str | None = None,
-    ) -> Iterator[dict[str, Any]]:
         within = Path([self.key_names[1]]).between(low, high)
         start: dict[str, Any] | None = None
-        while True:
-            response = self._read(
-                lambda start=start, limit=limit: self._connection.query(  # type: ignore[misc]
-                    self.name,
-                    partition,
-                    within,
-                    consistent_read=True,
-                    exclusive_start_key=start,
-                    limit=limit if limit and limit <= _QUERIED_AT_MOST else None,
-                    scan_index_forward=not backwards,
-                    select=select,
-                    return_consumed_capacity=_UNCOUNTED,
-                ),
-                lambda response: (
-                    type(response["Count"]) is int
-                    if select
-                    else all(key[0] == partition and low <= key[1] <= high for key in map(self._key, response["Items"]))
-                ),
-            )
-            yield response
-            if (start := response.get("LastEvaluatedKey")) is None:
-                return
-            limit = then
 
-    def _read(self, call: Callable[[], dict[str, Any]], answers: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Return the answer to a request that may be sent again; ``answers`` checks that it belongs to the request."""
+        def call() -> dict[str, Any]:
+            return self._connection.query(
+                self.name,
+                partition,
+                within,
+                consistent_read=True,
+                exclusive_start_key=start,
+                limit=limit if limit and limit <= _QUERIED_AT_MOST else None,
+                scan_index_forward=not backwards,
+                return_consumed_capacity=_UNCOUNTED,
+            )
+
+        def parse(answer: dict[str, Any]) -> tuple[list[Item], dict[str, Any] | None]:
+            items = self._items(answer["Items"], lambda key: key[0] == partition and low <= key[1] <= high)
+            return items, answer.get("LastEvaluatedKey")
+
+        while True:
+            items, start = self._read(call, parse)
+            yield items, start is None
+            if start is None:
+                return
+
+    def _place(self, key: Key) -> dict[str, Any]:
+        partition, sort = self.key_names
+        return {partition: {"S": key[0]}, sort: {"S": key[1]}}
+
+    def _items(self, raw: Iterable[dict[str, Any]], are_asked_for: Callable[[Key], bool]) -> list[Item]:
+        """Return the items of an answer; raise `LookupError` if it is not an answer to the request."""
+        partition, sort = self.key_names
+        items = [Item((each[partition]["S"], each[sort]["S"]), each) for each in raw]
+        if not all(are_asked_for(item.key) for item in items):
+            raise LookupError
+        return items
+
+    def _read(self, call: Callable[[], dict[str, Any]], parse: Callable[[dict[str, Any]], T]) -> T:
+        """Return what ``parse`` makes of the answer to a request; it is sent again if that fails, or seems temporary."""
         waits = delays(_TRIES)
         while True:
             self._check_time()
             try:
-                response = call()
-                with suppress(KeyError, TypeError, AttributeError):
-                    if answers(response):
-                        return response
-                raise BadAnswerError(what="what was asked for is not in it")
-            except DRIVER_ERRORS as error:
-                if not ((is_passing(code_of(error)) or is_lost(error)) and _waited(waits)):
+                return self._parsed(call(), parse)
+            except (PynamoDBException, BotoCoreError, ClientError) as error:
+                failure = failure_of(error)
+                if not (failure and failure.passes and waited(waits)):
                     raise self.translated(error) from error
+
+    def _parsed(self, answer: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> T:
+        try:
+            return parse(answer)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise BadAnswerError(what="what was asked for is not in it") from error
 
     def _check_time(self) -> None:
         """Refuse to begin a request when the operation has taken too long."""
@@ -246,30 +219,21 @@ class Table:
 
     def put(self, item: Item, condition: Condition | None = None) -> Action:
         """Return the action that stores an item."""
-        return self._action("put", item.key, condition, size_of_item(item), key="Item", attributes=item.values)
+        request = {"TableName": self.name, "Item": self._place(item.key) | item.values}
+        return Action("put", item.key, _on(condition, request), size_of_item(item))
 
     def delete(self, key: Key, condition: Condition | None = None, *, size: int = 0) -> Action:
         """Return the action that deletes the item at a key."""
-        return self._action("delete", key, condition, size)
+        return Action("delete", key, _on(condition, {"TableName": self.name, "Key": self._place(key)}), size)
 
     def check(self, key: Key, condition: Condition) -> Action:
         """Return the action that checks a condition."""
-        return self._action("check", key, condition)
+        return self.delete(key, condition)._replace(kind="check")
 
     def add(self, key: Key, name: str, value: int, beside: dict[str, str]) -> Action:
         """Return the action that adds to a number, and sets the other attributes of the item."""
-        sets = [Path([other]).set(text) for other, text in beside.items()]
-        return self._action("update", key, actions=[Path([name]).add(value), *sets])
-
-    def _action(
-        self, kind: Kind, place: Key, condition: Condition | None = None, size: int = 0, **options: Any
-    ) -> Action:
-        """Return an action; with a condition, it asks for the item that is found if that does not hold."""
-        found = None if condition is None else "ALL_OLD"
-        request = self._connection.get_operation_kwargs(
-            self.name, *place, condition=condition, return_values_on_condition_failure=found, **options
-        )
-        return Action(kind, place, request, size)
+        actions = [Path([name]).add(value), *(Path([other]).set(text) for other, text in beside.items())]
+        return Action("update", key, self._connection.get_operation_kwargs(self.name, *key, actions=actions), 0)
 
     def is_absent(self) -> Condition:
         """Return the condition that there is no item."""
@@ -290,9 +254,8 @@ class Table:
             StoreUnavailableError: nothing was written.
             CommitInDoubtError: a try may have been written, and no later one was answered.
         """
-        ordered = sorted(actions, key=attrgetter("kind"))  # as PynamoDB sends them: reasons come in this order
         checks, deletes, puts, updates = (
-            [action.request for action in ordered if action.kind == kind] for kind in get_args(Kind)
+            [action.request for action in actions if action.kind == kind] for kind in get_args(Kind)
         )
         waits, in_doubt, token = delays(_TRIES_TO_WRITE), False, new_id()
         self._check_time()
@@ -300,43 +263,50 @@ class Table:
             try:
                 self._connection.transact_write_items(checks, deletes, puts, updates, token, _UNCOUNTED)
             except TransactWriteError as error:
-                reason = self._reason(error, ordered)
-                is_in_doubt = is_lost(error)
-                in_doubt = in_doubt or is_in_doubt or leaves_doubt(error)
-                if not ((is_in_doubt or is_passing(reason)) and _waited(waits)):
-                    raise self._given_up(error, reason, in_doubt=in_doubt) from error
+                failure = self._failure_of(error, actions)
+                in_doubt = in_doubt or failure.in_doubt
+                if not (failure.passes and waited(waits)):
+                    raise failure.error(self._where, in_doubt=in_doubt) from error
             else:
                 return
 
-    def _given_up(self, error: TransactWriteError, reason: str | None, *, in_doubt: bool) -> Exception:
-        """Return the error that ends a transaction's tries; in doubt, if one of them may have been written."""
-        is_whole = reason is None or reason == code_of(error)
-        last = self.translated(error, writing=True) if is_whole else meaning_of(str(reason), self._where)
-        if in_doubt and not isinstance(last, CommitInDoubtError):
-            return CommitInDoubtError(
-                f"{self._where}: a try of the commit was not answered, and the last failed ({reason})"
-            )
-        return last
-
-    def _reason(self, error: TransactWriteError, actions: Sequence[Action]) -> str | None:
-        """Return the code that says why a transaction failed; raise `RefusedError` if that is a condition."""
-        reasons = error.cancellation_reasons
-        if not reasons:
-            return code_of(error)
-        refused = {
-            action.key: self._item(reason.raw_item) if reason.raw_item else None
-            for action, reason in zip(actions, reasons, strict=False)
-            if reason is not None and reason.code == CONDITION_FAILED
-        }
+    def _failure_of(self, error: TransactWriteError, actions: Sequence[Action]) -> Failure:
+        """Return what made a transaction fail; raise `RefusedError` if that is a condition."""
+        in_order = sorted(actions, key=attrgetter("kind"))  # as PynamoDB sends them
+        reasons = [
+            (action.key, reason)
+            for action, reason in zip(in_order, error.cancellation_reasons, strict=False)
+            if reason is not None
+        ]
+        refused = [(key, reason.raw_item) for key, reason in reasons if reason.code == "ConditionalCheckFailed"]
         if refused:
-            raise RefusedError(refused)
-        return next(reason.code for reason in reasons if reason is not None)
+            raise RefusedError({key: Item(key, raw) if raw else None for key, raw in refused})
+        if reasons:
+            return failure_by(reasons[0][1].code, reasons[0][1].message)
+        failure = failure_of(error, repeats=self._repeats)
+        if failure is None:
+            raise error
+        return failure
 
-    def translated(self, error: Exception, *, writing: bool = False) -> Exception:
-        """Return the error of ours for one of the driver's."""
+    def translated(self, error: Exception) -> Exception:
+        """Return the error of ours for one of the driver's, at a request that writes nothing."""
         if isinstance(cause_of(error), NoCredentialsError):
             self._clients.renew()
-        return translate(error, self._where, writing=writing, sent_once=self._sent_once) or error
+        failure = failure_of(error)
+        return error if failure is None else failure.error(self._where)
+
+
+def _on(condition: Condition | None, request: dict[str, Any]) -> dict[str, Any]:
+    """Return a request with its condition; it asks for the item that is found if that does not hold."""
+    if condition is not None:
+        names: dict[str, str] = {}
+        values: dict[str, Any] = {}
+        request["ConditionExpression"] = condition.serialize(names, values)
+        request["ExpressionAttributeNames"] = {placeholder: name for name, placeholder in names.items()}
+        request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        if values:
+            request["ExpressionAttributeValues"] = values
+    return request
 
 
 def key_schema(key_names: tuple[str, str]) -> dict[str, Any]:
@@ -349,7 +319,7 @@ def key_schema(key_names: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-def _waited(waits: Iterator[float]) -> bool:
+def waited(waits: Iterator[float]) -> bool:
     """Wait before another try; return False if there is none, or no time for it."""
     if (wait := next(waits, None)) is None or remaining(inf) <= wait:
         return False

@@ -105,7 +105,6 @@ class Raw:
     def __init__(self, repository: DynamoDbRepository) -> None:
         self._client: Any = repository.client
         self._name = repository._table.name
-        repository.abandoned_after = 0
         self.items: list[Item] = [item for item in self._scan() if item["pk"]["S"] != "schema"]
 
     def _scan(self) -> Iterator[Item]:

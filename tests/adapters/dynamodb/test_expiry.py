@@ -48,7 +48,7 @@ def test_a_receipt_older_than_a_day_counts_as_deleted(
     done = committed(store, lambda uow: uow.runs.append("a", run("once")))
     for days, count in ((0.99, 1), (1.01, 2), (1.5, 2), (2.5, 3)):
         monkeypatch.setattr(
-            "memory.adapters.dynamodb.receipts.now", lambda days=days: now() + int(days * DAY * 1_000_000)
+            "memory.adapters.dynamodb.committing.now", lambda days=days: now() + int(days * DAY * 1_000_000)
         )
         assert other_store.commit(done.changes).written["a"].run_count == count  # type: ignore[union-attr]
     assert len(read_runs(store, "a")) == 3

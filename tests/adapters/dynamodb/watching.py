@@ -12,7 +12,7 @@ import boto3
 from memory.adapters.dynamodb import DynamoDbRepository, keys
 from memory.adapters.dynamodb.preparing import Preparer
 from memory.adapters.dynamodb.reading import Scope
-from memory.adapters.dynamodb.records import Head, Item, Values, parts_of, read_head
+from memory.adapters.dynamodb.records import Head, Item, Values, copy_values, parts_of, read_head
 from memory.domain.criteria import EVERYTHING
 
 Reply = tuple[Any, dict[str, Any]]
@@ -132,8 +132,9 @@ def items_of(repository: DynamoDbRepository, namespace: str) -> dict[keys.Key, I
     table = repository._table
     found = {}
     for page in repository.client.get_paginator("scan").paginate(TableName=table.name, ConsistentRead=True):
+        raw: Any
         for raw in page["Items"]:
-            item = table._item(raw)
+            item = Item((raw[table.key_names[0]]["S"], raw[table.key_names[1]]["S"]), raw)
             if namespace in item.key[0] and not item.key[0].startswith("receipt#"):
                 found[item.key] = item
     return found
@@ -147,9 +148,11 @@ def check_tidy(repository: DynamoDbRepository, namespace: str) -> None:
     heads = [read_head(item) for key, item in items.items() if key[1] == keys.STATE]
     for head in heads:
         assert head.record is not None, "a commit that broke off has left a head"
-        assert (head.staged, head.unswept) == (0, False)
+        assert not head.unswept
         (whole,) = reader.with_metadata(namespace, {head.record.id: head}).values()
-        expected |= preparer._places(head) | preparer._entries(whole)
+        pointers = preparer.pointers(head) | preparer.entries(whole)
+        expected |= {key: {"id": {"S": head.record.id}} for key in pointers}
+        expected |= {preparer.copy_place(head) or keys.SCHEMA: copy_values(head)}
         partition, state = keys.head(namespace, head.record.id)
         alive = [item for key, item in items.items() if key[0] == partition and _is_alive(key[1], head)]
         assert len(alive) == head.record.run_count
