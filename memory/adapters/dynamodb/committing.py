@@ -12,17 +12,16 @@ A change set that is committed a second time writes nothing, and returns its rec
 condition that there is none. DynamoDB deletes it by its time to live; until it does, one older than a day counts as deleted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
-
-from pynamodb.expressions.operand import Path
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.errors import delays
-from memory.adapters.dynamodb.preparing import Prepared, Preparer
+from memory.adapters.dynamodb.keys import Key
+from memory.adapters.dynamodb.preparing import Prepared, counts, mark
 from memory.adapters.dynamodb.purging import sweep
-from memory.adapters.dynamodb.reading import ChangedError, Scope
-from memory.adapters.dynamodb.records import NO_HEAD, TTL, Head, Item, number_of, text_of
+from memory.adapters.dynamodb.reading import ChangedError, Space
+from memory.adapters.dynamodb.records import NO_HEAD, TTL, Head, Item
 from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, Action, RefusedError, in_transactions, waited
 from memory.domain.values import new_id, now
 from memory.errors import (
@@ -34,7 +33,7 @@ from memory.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
-from memory.port.changes import Change, ChangeSet, Receipt
+from memory.port.changes import Change, ChangeSet, Receipt, Written
 
 _REFUSALS: Final = (AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError)
 _RECEIPT_KEPT: Final = 24 * 3600  # seconds
@@ -44,22 +43,20 @@ _TRIES: Final = 10_000  # the time of the operation ends first
 class Commit:
     """One commit: what is known of each head, and what is made of it."""
 
-    def __init__(self, scope: Scope, changes: ChangeSet, clock: Callable[[], int]) -> None:
-        self._scope = scope
-        self._table = scope.table
-        self._reader = scope.reader
-        self._namespace = scope.namespace
+    def __init__(self, space: Space, changes: ChangeSet, clock: Callable[[], int]) -> None:
+        self._space = space
+        self._table = space.table
         self._changes = changes
         self._clock = clock
-        self._receipt_key = keys.receipt(scope.namespace, changes.token)
+        self._receipt_key = keys.partition("receipt", space.namespace, changes.token), "receipt"
         self._heads: dict[str, Head] = {}
-        self._read: set[str] = set()  # those that are no guesses
         for change in changes.changes:
-            head = self._reader.seen.get(self._namespace, change.id)
+            head = space.seen.get((space.namespace, change.id))
             if head is None and change.create is not None and not change.remove:
                 head = NO_HEAD  # most probably there is none
             if head is not None:
                 self._heads[change.id] = head
+        self._guesses = set(self._heads)
 
     def run(self) -> Receipt:
         """Write everything, and return the receipt.
@@ -72,17 +69,18 @@ class Commit:
             try:
                 return self._write()
             except RefusedError as error:
-                if (known := self._learn(error)) is not None:
-                    return known
+                if (item := error.found.get(self._receipt_key)) is not None:
+                    return self._read_receipt(item)
+                self._learn(error.found)
             except ChangedError:
-                self._forget()
+                self._heads.clear()
             except _REFUSALS:
                 # The heads may be outdated guesses; and what is refused may be written already. Both are looked up only here.
-                if self._read.issuperset(self._heads):
+                if not self._guesses:
                     if (known := self._find_receipt()) is not None:
                         return known
                     raise
-                self._forget()
+                self._heads.clear()
             if not is_first and not waited(waits):  # the first time a guess was wrong, most probably
                 raise StoreUnavailableError(
                     "other commits of the same conversations stood in the way; nothing was written"
@@ -90,89 +88,90 @@ class Commit:
             is_first = False
 
     def _write(self) -> Receipt:
-        preparer = Preparer(self._scope, self._clock())
-        prepared = self._prepare(preparer)
-        receipt = Receipt(self._changes.token, {each.id: each.written for each in prepared})
+        prepared = self._prepare()
+        receipt = Receipt(self._changes.token, {each.id: _written(each.after) for each in prepared})
         fixed = [action for each in prepared for action in each.actions]
-        fixed += [*preparer.counts(prepared), self._receipt_action(receipt)]
+        fixed += [*counts(self._space, prepared), self._receipt_action(receipt)]
         contents = [self._table.put(item) for each in prepared for item in each.contents]
         if _fits(prepared, fixed + contents):
             fixed += contents
+        elif not _fits(prepared, fixed):
+            raise _too_large(prepared, fixed)
+        elif (known := self._find_receipt()) is not None:
+            return known  # it would be refused after all has been staged
         else:
-            _check_size(prepared, fixed)
-            if (known := self._find_receipt()) is not None:
-                return known  # it would be refused after all has been staged
-            self._stage(preparer, [each for each in prepared if each.contents])
-        heads = [self._scope.write_head(each.id, each.before, each.after) for each in prepared]
+            self._stage([each for each in prepared if each.contents])
+        heads = [self._space.write_head(each.id, each.before, each.after) for each in prepared]
         self._table.write([*heads, *fixed])
         for each in prepared:
-            self._reader.seen.put(self._namespace, each.id, each.after)
+            self._space.remember(each.id, each.after)
         return receipt
 
-    def _prepare(self, preparer: Preparer) -> list[Prepared]:
+    def _prepare(self) -> list[Prepared]:
         """Work out every change, from heads that are read where none is known."""
         unknown = [change.id for change in self._changes.changes if change.id not in self._heads]
         if unknown:
-            self._heads |= self._reader.heads(self._namespace, unknown)
-            self._read.update(unknown)
+            self._heads |= self._space.heads(unknown)
+            self._guesses.difference_update(unknown)
         for change in self._changes.changes:
             if _could_uncover(change, self._heads[change.id]):
-                sweep(self._scope, change.id)
+                sweep(self._space, change.id)
                 raise ChangedError
-        return [preparer.prepare(change, self._heads[change.id], self._changes.at) for change in self._changes.changes]
+        moment, at = self._clock(), self._changes.at
+        return [
+            Prepared(self._space, change.id, self._heads[change.id]).apply(change, now=moment, at=at)
+            for change in self._changes.changes
+        ]
 
-    def _stage(self, preparer: Preparer, prepared: list[Prepared]) -> None:
+    def _stage(self, prepared: list[Prepared]) -> None:
         """Write contents before the transaction whose heads refer to them."""
         actions: list[Action] = []
         for each in prepared:
             claim = each.before._replace(stamp=new_id(), unswept=True)
-            actions.append(self._scope.write_head(each.id, each.before, claim))
+            actions.append(self._space.write_head(each.id, each.before, claim))
             if not each.before.unswept:
-                actions.append(preparer.mark(each.id))
+                actions.append(mark(self._space, each.id))
             each.before, each.after = claim, each.after._replace(unswept=True)
         try:
             self._table.write(actions)
             for each in prepared:
-                check = self._scope.check_head(each.id, each.before)
+                check = self._space.check_head(each.id, each.before)
                 for some in in_transactions(map(self._table.put, each.contents)):
                     self._table.write([check, *some])
         except CommitInDoubtError as error:
             raise StoreUnavailableError(f"{error}; nothing of the commit is visible: it may be repeated") from error
 
-    def _learn(self, refused: RefusedError) -> Receipt | None:
-        """Take in what a refused transaction found; return the receipt if that is what it found."""
-        if (item := refused.found.get(self._receipt_key)) is not None:
-            return self._receipt_in(item)
+    def _learn(self, found: Mapping[Key, Item | None]) -> None:
+        """Take in the heads that a refused transaction found."""
         for change in self._changes.changes:
-            key = keys.head(self._namespace, change.id)
-            if key in refused.found:
-                self._heads[change.id] = self._reader.read(self._namespace, change.id, refused.found[key])
-                self._read.add(change.id)
-        return None
-
-    def _forget(self) -> None:
-        """Read every head again, at the next try."""
-        self._heads.clear()
-        self._read.clear()
+            key = self._space.partition(change.id), keys.STATE
+            if key in found:
+                self._heads[change.id] = self._space.read(change.id, found[key])
+                self._guesses.discard(change.id)
 
     # receipts
 
     def _receipt_action(self, receipt: Receipt) -> Action:
         """Return the action that stores the receipt, and refuses a change set that was written before."""
         seconds = now() // 1_000_000
-        unwritten = self._table.is_absent() | (Path(TTL) <= seconds)
         values = {"receipt": {"S": receipt.dump()}, TTL: {"N": str(seconds + _RECEIPT_KEPT)}}
-        return self._table.put(Item(self._receipt_key, values), unwritten)
+        return self._table.put(Item(self._receipt_key, values), self._table.is_absent(or_expired_by=seconds))
 
     def _find_receipt(self) -> Receipt | None:
         """Return the receipt of the change set; None if it was not written, or more than a day ago."""
         item = self._table.get(self._receipt_key)
-        if item is None or number_of(item, TTL) <= now() // 1_000_000:
-            return None
-        return self._receipt_in(item)
+        is_known = item is not None and item.number(TTL) > now() // 1_000_000
+        return self._read_receipt(item) if item is not None and is_known else None
 
-    def _receipt_in(self, item: Item) -> Receipt:
-        return Receipt.load(self._changes.token, text_of(item, "receipt"))
+    def _read_receipt(self, item: Item) -> Receipt:
+        return Receipt.load(self._changes.token, item.text("receipt"))
+
+
+def _written(after: Head) -> Written | None:
+    """Return what the receipt says of a conversation."""
+    if (record := after.record) is None:
+        return None
+    return Written(record.version, record.incarnation, record.run_count, record.last_position)
 
 
 def _could_uncover(change: Change, head: Head) -> bool:
@@ -184,17 +183,14 @@ def _could_uncover(change: Change, head: Head) -> bool:
 
 def _fits(prepared: list[Prepared], actions: list[Action]) -> bool:
     """Return whether the actions, and those on the heads, fit one transaction."""
-    return len(prepared) + len(actions) <= MOST_ACTIONS and sum(action.size for action in actions) <= MOST_BYTES
+    return len(prepared) + len(actions) <= MOST_ACTIONS and sum([action.size for action in actions]) <= MOST_BYTES
 
 
-def _check_size(prepared: list[Prepared], actions: list[Action]) -> None:
-    """Refuse what is too large for one transaction, before anything is written."""
-    if _fits(prepared, actions):
-        return
+def _too_large(prepared: list[Prepared], actions: list[Action]) -> CommitTooLargeError:
     limit, size, unit = MOST_ACTIONS, len(prepared) + len(actions), "writes"
     if size <= limit:
-        limit, size, unit = MOST_BYTES, sum(action.size for action in actions), "bytes"
-    raise CommitTooLargeError(
+        limit, size, unit = MOST_BYTES, sum([action.size for action in actions]), "bytes"
+    return CommitTooLargeError(
         f"the commit consists of {size:,} {unit}, and DynamoDB takes {limit:,} in one transaction; nothing was written. "
         "Commit fewer conversations at once, or change fewer runs or less metadata of one",
         limit=limit,

@@ -8,38 +8,33 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from botocore import exceptions as aws
-from pynamodb.exceptions import PynamoDBException
+from botocore.exceptions import BotoCoreError, ClientError
 
-from memory.errors import (
-    CommitInDoubtError,
-    ConfigurationError,
-    InvalidValueError,
-    PersistenceError,
-    SchemaError,
-    StoreUnavailableError,
-    UnsupportedError,
-)
+from memory import errors as ours
+from memory.errors import PersistenceError
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.025, 1.0  # seconds
 _SERVER_FAILED: Final = 500  # and above: the HTTP status
 
-_BUSY: Final = re.compile(
-    "Throttl|ThroughputExceeded|RequestLimitExceeded|TooManyRequests|Transaction(Conflict|InProgress)|WriteConflict"
+_BUSY: Final = "Throttl|ThroughputExceeded|RequestLimit|TooManyRequests|WriteConflict|Transaction(Conflict|InProgress)"
+_MEANINGS: Final[tuple[tuple[str, type[PersistenceError], str], ...]] = (
+    (_BUSY, ours.StoreUnavailableError, "the table is at its throughput, or other transactions were in the way"),
+    (
+        "ResourceInUse|LimitExceeded",
+        ours.StoreUnavailableError,
+        "the table is being changed, or the account at a limit",
+    ),
+    ("ResourceNotFound", ours.SchemaError, "there is no table: run `memory migrate`, or call store.migrate()"),
+    ("Validation", ours.InvalidValueError, "DynamoDB refuses the request"),
+    ("UnknownOperation", ours.UnsupportedError, "this server does not support the operation"),
+    ("AccessDenied|Signature|Token|UnrecognizedClient", ours.ConfigurationError, "the credentials were refused"),
 )
-_REFUSED: Final = re.compile("AccessDenied|Signature|Token|UnrecognizedClient")
+"""What the codes mean by which DynamoDB refuses a request: the first pattern that is found in a code counts."""
+
 _CREDENTIALS_SERVICE: Final = re.compile(
     "AssumeRole|RoleCredentials|Token"
 )  # in the names of operations of STS and SSO
 _CREDENTIALS_REFUSED: Final = re.compile("AccessDenied|Invalid|Signature|Validation")
-_MEANINGS: Final[dict[str, tuple[type[PersistenceError], str]]] = {
-    "ResourceNotFoundException": (SchemaError, "there is no table: run `memory migrate`, or call store.migrate()"),
-    "ResourceInUseException": (StoreUnavailableError, "the table is being changed; nothing was written"),
-    "LimitExceededException": (StoreUnavailableError, "the account is at a limit; nothing was written"),
-    "ValidationException": (InvalidValueError, "DynamoDB refuses the request; nothing was written"),
-    "ValidationError": (InvalidValueError, "DynamoDB refuses the request; nothing was written"),
-    "UnknownOperationException": (UnsupportedError, "this server does not support the operation"),
-}
-
 _AWAY: Final = (aws.CredentialRetrievalError, aws.MetadataRetrievalError, aws.WaiterError)
 _LOST: Final = (aws.HTTPClientError, aws.ConnectionError)
 _NOT_REACHED: Final = (aws.ConnectTimeoutError, aws.EndpointConnectionError, aws.ProxyConnectionError)
@@ -51,11 +46,11 @@ class Failure(NamedTuple):
     """What an error of AWS or of the connection means.
 
     Attributes:
-        kind: the error of ours, for what can be said for certain.
+        kind: the error of ours, unless the request was a write that is in doubt.
         what: happened, in words.
         details: what AWS said, or the connection.
         passes: the same request may succeed a moment later.
-        in_doubt: if the request was a write, it may have been written.
+        in_doubt: if the request was a write, it may have been written; if not, nothing was.
     """
 
     kind: type[PersistenceError]
@@ -67,88 +62,70 @@ class Failure(NamedTuple):
     def error(self, where: object, *, in_doubt: bool = False) -> PersistenceError:
         """Return the error of ours; ``in_doubt`` for a write that this, or an earlier try, leaves in doubt."""
         if in_doubt:
-            return CommitInDoubtError(
-                f"{where}: the commit may have been written, and was not confirmed ({self.details})"
+            return ours.CommitInDoubtError(
+                f"{where}: the commit was not confirmed, and may be written ({self.details})"
             )
-        return self.kind(f"{where}: {self.what} ({self.details})")
+        return self.kind(f"{where}: {self.what}{'' if self.in_doubt else '; nothing was written'} ({self.details})")
 
 
-def failure_of(error: Exception, *, repeats: bool = False) -> Failure | None:
-    """Return what an error of PynamoDB or botocore means; None for any other.
-
-    Args:
-        error: the error.
-        repeats: the client repeats requests by itself: of its tries, any but the last may have arrived.
-    """
-    cause = cause_of(error)
-    if isinstance(cause, aws.ClientError):
-        return _answered(cause)
-    return _unanswered(cause, repeats=repeats) if isinstance(cause, aws.BotoCoreError) else None
+def failure_of(error: BotoCoreError | ClientError, *, repeats: bool = False) -> Failure:
+    """Return what an error of botocore means; of a client that ``repeats`` requests by itself any try may have arrived."""
+    return _answered(error) if isinstance(error, ClientError) else _unanswered(error, repeats=repeats)
 
 
 def failure_by(code: str, message: object) -> Failure:
     """Return what a code of AWS means: that of an error, or of a reason why a transaction was cancelled."""
-    details = f"{code}: {message}"
-    if code in _MEANINGS:
-        return Failure(*_MEANINGS[code], details)
-    if _BUSY.search(code):
-        what = "the table is at its throughput, or other transactions were in the way; nothing was written"
-        return Failure(StoreUnavailableError, what, details, passes=True)
-    if _REFUSED.search(code):
-        return Failure(ConfigurationError, "these credentials are refused, expired, or lack the right", details)
-    return Failure(StoreUnavailableError, "the server failed", details, in_doubt=True)
+    for pattern, kind, what in _MEANINGS:
+        if re.search(pattern, code):
+            return Failure(kind, what, f"{code}: {message}", passes=pattern is _BUSY)
+    return Failure(ours.StoreUnavailableError, "the server failed", f"{code}: {message}", in_doubt=True)
 
 
 def translate(error: Exception, where: object) -> PersistenceError | None:
     """Return the error of ours that a driver's error means for a request that writes nothing; None for any other error.
 
     Args:
-        error: what PynamoDB or botocore raised.
+        error: what botocore raised.
         where: what failed: the repository.
     """
-    failure = failure_of(error)
-    return None if failure is None else failure.error(where)
-
-
-def cause_of(error: BaseException | None) -> BaseException | None:
-    """Return the error of botocore in one of PynamoDB's, which wraps it: as the server's answer had it."""
-    cause = error.cause if isinstance(error, PynamoDBException) else error
-    inner = cause.__cause__ if isinstance(cause, aws.ClientError) else None
-    return inner if isinstance(inner, aws.ClientError) else cause
+    return failure_of(error).error(where) if isinstance(error, BotoCoreError | ClientError) else None
 
 
 def code_of(error: Exception) -> str | None:
     """Return the code that AWS gave an error; None where no answer came."""
-    cause = cause_of(error)
-    return str(cause.response.get("Error", {}).get("Code")) if isinstance(cause, aws.ClientError) else None
+    return str(error.response.get("Error", {}).get("Code")) if isinstance(error, ClientError) else None
 
 
-def _answered(cause: aws.ClientError) -> Failure:
+def _answered(cause: ClientError) -> Failure:
     answer, about = cause.response.get("Error", {}), cause.response.get("ResponseMetadata", {})
     code, message = str(answer.get("Code")), answer.get("Message", "")
     if _CREDENTIALS_SERVICE.search(cause.operation_name):  # the request itself was not sent
         if _CREDENTIALS_REFUSED.search(code):
-            return Failure(ConfigurationError, "the credentials were refused; nothing was written", str(cause))
-        return Failure(StoreUnavailableError, "there are no credentials for now; nothing was written", str(cause))
+            return Failure(ours.ConfigurationError, "the credentials were refused", str(cause))
+        return Failure(ours.StoreUnavailableError, "there are no credentials for now", str(cause))
     if about.get("HTTPStatusCode", 0) >= _SERVER_FAILED:
-        return Failure(StoreUnavailableError, "the server failed", f"{code}: {message}", passes=True, in_doubt=True)
+        return Failure(
+            ours.StoreUnavailableError, "the server failed", f"{code}: {message}", passes=True, in_doubt=True
+        )
     failure = failure_by(code, message)
     # A client of the application's that repeats by itself only reports how its last try ended.
     return failure._replace(in_doubt=failure.in_doubt or bool(about.get("RetryAttempts")))
 
 
-def _unanswered(cause: aws.BotoCoreError, *, repeats: bool) -> Failure:
+def _unanswered(cause: BotoCoreError, *, repeats: bool) -> Failure:
     if isinstance(cause, _AWAY):
-        return Failure(StoreUnavailableError, "the credentials, or the table, are not there for now", str(cause))
+        return Failure(ours.StoreUnavailableError, "the credentials, or the table, are not there for now", str(cause))
     if not isinstance(cause, _LOST):
-        return Failure(ConfigurationError, "the client is not configured", str(cause))
+        return Failure(ours.ConfigurationError, "the client is not configured", str(cause))
+    chain = list(_chain(cause))
     # Only these prove that the request was not sent: TLS can fail at any later moment, too.
-    is_untrusted = any(isinstance(error, ssl.SSLCertVerificationError) for error in _chain(cause))
+    is_untrusted = any(isinstance(error, ssl.SSLCertVerificationError) for error in chain)
     is_sent = not (is_untrusted or isinstance(cause, _NOT_REACHED))
-    if is_untrusted or any(map(_is_permanent, _chain(cause))):
-        return Failure(ConfigurationError, "the server cannot be reached", str(cause), in_doubt=is_sent or repeats)
-    what = "the connection was lost" if is_sent else "the server could not be reached; nothing was written"
-    return Failure(StoreUnavailableError, what, str(cause), passes=is_sent, in_doubt=is_sent or repeats)
+    if is_untrusted or any(map(_is_permanent, chain)):
+        what = "the server is not there, or not to be trusted, or without TLS"
+        return Failure(ours.ConfigurationError, what, str(cause), in_doubt=is_sent or repeats)
+    what = "the connection was lost, or not made"
+    return Failure(ours.StoreUnavailableError, what, str(cause), passes=is_sent, in_doubt=is_sent or repeats)
 
 
 def _is_permanent(error: BaseException) -> bool:

@@ -20,8 +20,8 @@ Key: TypeAlias = tuple[str, str]
 STATE: Final = "state"
 """The sort key of a conversation's head. It follows all runs, so one query backwards brings the head and the last runs."""
 
-RUNS: Final = "run#"
-PARTS: Final = "part#"
+PARTS, RUNS = "part#", "run#"
+"""How the sort keys begin of runs, and of parts of what is too large for one item."""
 
 COUNTS: Final = "counts"
 """The partition of all counters; it shows which namespaces there are."""
@@ -29,11 +29,8 @@ COUNTS: Final = "counts"
 SCHEMA: Final = ("schema", "schema")
 """Where the version of the layout and the number of shards are stored."""
 
-LOWEST: Final = " "
-"""Sorts before every name."""
-
-HIGHEST: Final = "\U0010ffff" * 256
-"""Sorts behind every name."""
+LOWEST, HIGHEST = " ", "\U0010ffff" * 256
+"""Sort before and behind every name."""
 
 _COUNTERS: Final = 16  # of a namespace: conversations created at the same moment seldom update the same one
 _LONGEST_PARTITION, _LONGEST_SORT = 2048, 1024  # bytes: DynamoDB's limits
@@ -44,18 +41,14 @@ _UNSAFE_IN_PATH: Final = re.compile("[%#.\\[\\]\x00-\x1f\x7f\ud800-\udfff]")
 _LOW_BYTES: Final = {byte: f"\n{chr(0x41 + byte)}" for byte in range(0x0B)}
 
 
-def conversation(namespace: str, conversation_id: str) -> str:
-    """Return the partition of a conversation: its head, its runs, and parts of what is too large for one item.
+@lru_cache(maxsize=4096)  # a namespace's lists, and the conversations in use
+def partition(*names: str | int) -> str:
+    """Return a partition key: a kind of items, the namespace, and more names.
 
-    >>> conversation("default", "support-42"), conversation("a#b", "50%")
-    ('conversation#default#support-42', 'conversation#a%23b#50%25')
+    >>> partition("conversation", "default", "support-42"), partition("list", "id", "a#b", 0)
+    ('conversation#default#support-42', 'list#id#a%23b#0')
     """
-    return _partition("conversation", namespace, conversation_id)
-
-
-def head(namespace: str, conversation_id: str) -> Key:
-    """Return the key of a conversation's head."""
-    return conversation(namespace, conversation_id), STATE
+    return _fitted("#".join([_UNSAFE.sub(_escape, str(name)) for name in names]), _LONGEST_PARTITION)
 
 
 def run(incarnation: str, position: int) -> str:
@@ -68,27 +61,9 @@ def position_of(sort_key: str) -> int:
     return int(sort_key[-16:])
 
 
-def part(name: str, number: int) -> str:
-    """Return the sort key of a part of a text."""
-    return f"{PARTS}{name}#{number:04d}"
-
-
-def part_name(sort_key: str) -> str:
-    """Return the name in the sort key of a part."""
-    return sort_key.removeprefix(PARTS).partition("#")[0]
-
-
-def listing(field: str, namespace: str, shard: int) -> str:
-    """Return the partition of a list of conversations: by ``updated_at``, ``created_at``, ``expires_at`` or ``id``.
-
-    In the list by id the sort key is the id, which always fits.
-    """
-    return _partition("list", field, namespace, str(shard))
-
-
-def listed(at: int, conversation_id: str) -> str:
-    """Return the sort key of a conversation in a list by time."""
-    return _fitted(f"{time(at)}#{conversation_id}", _LONGEST_SORT)
+def listed(microseconds: int, conversation_id: str) -> str:
+    """Return the sort key of a conversation in a list by time; in the one by id the id itself is the key."""
+    return _fitted(f"{time(microseconds)}#{conversation_id}", _LONGEST_SORT)
 
 
 def time(microseconds: int) -> str:
@@ -109,7 +84,7 @@ def entries(namespace: str, path: bytes, shard: int) -> str:
     """
     text = _UNSAFE_IN_PATH.sub(_escape, path.decode("utf-8", "surrogateescape"))
     text = text.replace("%00%01", ".").replace("%00%02", "[]")
-    return _fitted(f"{_partition('entry', namespace, str(shard))}#{text}", _LONGEST_PARTITION)
+    return _fitted(f"{partition('entry', namespace, shard)}#{text}", _LONGEST_PARTITION)
 
 
 def entry(key: bytes, conversation_id: str) -> str:
@@ -134,39 +109,20 @@ def _index_key(key: bytes) -> str:
     return f"{min(key[0], 9)}{key[1:].decode('latin-1').translate(_LOW_BYTES)}" if key else ""
 
 
+def counters(namespace: str) -> tuple[str, str]:
+    """Return the bounds of the sort keys of a namespace's counters."""
+    name = _fitted(_UNSAFE.sub(_escape, namespace), _LONGEST_SORT - 3)
+    return f"{name}#", f"{name}#~"
+
+
 def counter(namespace: str, conversation_id: str) -> Key:
     """Return the key of the counter that counts a conversation."""
     return COUNTS, f"{counters(namespace)[0]}{spread(conversation_id, _COUNTERS):02d}"
 
 
-def counters(namespace: str) -> tuple[str, str]:
-    """Return the bounds of the sort keys of a namespace's counters."""
-    name = _fitted(_escaped(namespace), _LONGEST_SORT - 3)
-    return f"{name}#", f"{name}#~"
-
-
-def receipt(namespace: str, token: str) -> Key:
-    """Return the key of a change set's receipt."""
-    return _partition("receipt", namespace, token), "receipt"
-
-
-def unswept(namespace: str) -> str:
-    """Return the partition that names, by the sort key, the conversations which left something for `purge` to delete."""
-    return _partition("unswept", namespace)
-
-
 def spread(conversation_id: str, over: int) -> int:
     """Return which of so many shards, or counters, a new conversation belongs to."""
     return zlib.crc32(conversation_id.encode()) % over
-
-
-@lru_cache(maxsize=4096)  # a namespace's lists, and the conversations in use
-def _partition(*names: str) -> str:
-    return _fitted("#".join(map(_escaped, names)), _LONGEST_PARTITION)
-
-
-def _escaped(name: str) -> str:
-    return _UNSAFE.sub(_escape, name)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -26,7 +26,7 @@ def conversation_key(namespace: str, conversation_id: str) -> str:
     >>> conversation_key("default", "support-42")
     'conversation#default#support-42'
     """
-    return keys.conversation(namespace, conversation_id)
+    return keys.partition("conversation", namespace, conversation_id)
 
 
 class ConversationItem(Model):

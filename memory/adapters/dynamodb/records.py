@@ -1,8 +1,7 @@
 """How conversations and runs become items, and how items are read. `models` describes the same items for PynamoDB's users."""
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
-from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.keys import Key
@@ -10,9 +9,6 @@ from memory.domain.records import ConversationRecord, RunRecord, check_record
 from memory.domain.values import new_id
 from memory.errors import CorruptRecordError
 from memory.port.changes import ALL_RUNS
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 Values: TypeAlias = dict[str, dict[str, Any]]
 """Attributes as DynamoDB's requests and answers have them."""
@@ -29,14 +25,41 @@ TTL: Final = "ttl"
 
 _NUMBERS: Final = ("version", "run_count", "last_position", "created_at", "updated_at", "expires_at")
 _MOST_PARTS: Final = 9_999  # 3.8 GB
-_UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+_TEXTS: Final = 3  # of a run: input, output and metadata
+_LARGE: Final = ("input", "output", "metadata", "text")
 
 
 class Item(NamedTuple):
-    """An item as it was read."""
+    """An item as it was read. What cannot be read raises `CorruptRecordError`."""
 
     key: Key
     values: Values
+
+    def text(self, name: str) -> str:
+        """Return an attribute that is a text."""
+        try:
+            return str(self.values[name]["S"])
+        except LookupError as error:
+            raise self.corrupt(f"it has no text {error}") from error
+
+    def number(self, name: str) -> int:
+        """Return an attribute that is an integer."""
+        try:
+            return int(self.values[name]["N"])
+        except (LookupError, ValueError) as error:
+            raise self.corrupt(f"its {name} is no integer") from error
+
+    @property
+    def position(self) -> int:
+        """The position of a run."""
+        try:
+            return keys.position_of(self.key[1])
+        except ValueError as error:
+            raise self.corrupt("its key has no position") from error
+
+    def corrupt(self, why: str) -> CorruptRecordError:
+        """Return the error that says that the item cannot be read."""
+        return CorruptRecordError(f"the item {self.key!r} is stored but cannot be read: {why}")
 
 
 class Parts(NamedTuple):
@@ -47,7 +70,7 @@ class Parts(NamedTuple):
 
     def places(self, partition: str) -> list[Key]:
         """Return the keys of the parts."""
-        return [(partition, keys.part(self.name, number)) for number in range(self.total)]
+        return [(partition, f"{keys.PARTS}{self.name}#{number:04d}") for number in range(self.total)]
 
 
 class Head(NamedTuple):
@@ -82,19 +105,6 @@ NO_HEAD: Final = Head()
 """What is known of a conversation that has no item."""
 
 
-def _readable(read: Callable[Concatenate[Item, P], T]) -> Callable[Concatenate[Item, P], T]:
-    """Let a function of an item raise `CorruptRecordError` if the item cannot be read."""
-
-    @wraps(read)
-    def reading(item: Item, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return read(item, *args, **kwargs)
-        except _UNREADABLE as error:
-            raise CorruptRecordError(f"the item {item.key!r} is stored but cannot be read: {error}") from error
-
-    return reading
-
-
 def head_values(head: Head, conversation_id: str) -> Values:
     """Return the attributes of a head."""
     values: Values = {} if head.record is None else copy_values(head)
@@ -121,23 +131,21 @@ def copy_values(head: Head) -> Values:
     return values | (_parts_values(head.parts) if head.parts else {"metadata": {"S": record.metadata}})
 
 
-@_readable
 def read_head(item: Item) -> Head:
     """Return what a head, or its copy in a list, says."""
     values = item.values
-    stamp = values["stamp"]["S"] if "stamp" in values else None
+    stamp, unswept = item.text("stamp") if "stamp" in values else None, "unswept" in values
     if "version" not in values and stamp is not None:
-        return Head(stamp, unswept="unswept" in values)
-    parts = _read_parts(values)
-    fields: dict[str, Any] = {name: int(values[name]["N"]) for name in _NUMBERS if name in values}
-    fields |= {name: values[name]["S"] for name in ("id", "incarnation")}
-    fields["metadata"] = "" if parts else values["metadata"]["S"]
-    record = ConversationRecord(**{"expires_at": None, **fields})
+        return Head(stamp, unswept=unswept)
+    parts = parts_of(item)
+    fields: dict[str, Any] = {name: item.number(name) for name in _NUMBERS if name in values or name != "expires_at"}
+    fields |= {name: item.text(name) for name in ("id", "incarnation")}
+    record = ConversationRecord(**{"expires_at": None, "metadata": "" if parts else item.text("metadata"), **fields})
     check_record(record)
-    first = int(values["first_position"]["N"]) if "first_position" in values else 1
+    first = item.number("first_position") if "first_position" in values else 1
     if not (1 <= first <= ALL_RUNS + 1 and (parts or record.metadata)):
-        raise ValueError("its metadata are empty, or its first position is none")
-    return Head(stamp, record, first, int(values["shard"]["N"]), parts, "unswept" in values)
+        raise item.corrupt("its metadata are empty, or its first position is none")
+    return Head(stamp, record, first, item.number("shard"), parts, unswept)
 
 
 def run_items(partition: str, incarnation: str, run: RunRecord) -> Iterator[Item]:
@@ -165,44 +173,28 @@ def part_items(partition: str, whole: str, owner: str) -> tuple[Parts, list[Item
     ]
 
 
-@_readable
 def read_run(item: Item, texts: Mapping[Key, str]) -> RunRecord:
     """Return the run of an item, whose parts are among the texts."""
-    values = item.values
-    if (parts := _read_parts(values)) is None:
-        input, output, metadata = values["input"]["S"], values["output"]["S"], values["metadata"]["S"]
+    if (parts := parts_of(item)) is None:
+        input, output, metadata = item.text("input"), item.text("output"), item.text("metadata")
     else:
         whole = "".join([texts[place] for place in parts.places(item.key[0])])
-        first, second, third = map(int, values["sizes"]["S"].split(","))
-        if first + second + third != len(whole):
-            raise ValueError("its parts have another size")
-        input, output, metadata = whole[:first], whole[first : first + second], whole[first + second :]
-    position = keys.position_of(item.key[1])
-    return RunRecord(position, values["id"]["S"], input, output, metadata, int(values["created_at"]["N"]))
+        sizes = [int(size) for size in item.text("sizes").split(",") if size.isdecimal()]
+        if len(sizes) != _TEXTS or sum(sizes) != len(whole):
+            raise item.corrupt("its parts have another size")
+        ends = sizes[0], sizes[0] + sizes[1]
+        input, output, metadata = whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] :]
+    return RunRecord(item.position, item.text("id"), input, output, metadata, item.number("created_at"))
 
 
-@_readable
 def parts_of(item: Item) -> Parts | None:
     """Return the parts that an item says its text is in."""
-    return _read_parts(item.values)
-
-
-@_readable
-def position_of(item: Item) -> int:
-    """Return the position of a run's item."""
-    return keys.position_of(item.key[1])
-
-
-@_readable
-def text_of(item: Item, name: str) -> str:
-    """Return an attribute that is a text."""
-    return str(item.values[name]["S"])
-
-
-@_readable
-def number_of(item: Item, name: str) -> int:
-    """Return an attribute that is a number."""
-    return int(item.values[name]["N"])
+    if "parts" not in item.values:
+        return None
+    parts = Parts(item.text("parts"), item.number("part_count"))
+    if not 1 <= parts.total <= _MOST_PARTS:
+        raise item.corrupt(f"it has {parts.total} parts")
+    return parts
 
 
 def size_of(value: str) -> int:
@@ -211,19 +203,9 @@ def size_of(value: str) -> int:
 
 
 def size_of_item(item: Item) -> int:
-    """Return about how many bytes DynamoDB counts for an item."""
-    contents = [content for value in item.values.values() for content in value.values() if isinstance(content, str)]
-    return sum(map(size_of, [*item.key, *item.values, *contents])) + 100
+    """Return about how many bytes DynamoDB counts for an item: its texts, and a kilobyte for all that is small."""
+    return 1_000 + sum([size_of(item.values[name]["S"]) for name in _LARGE if name in item.values])
 
 
 def _parts_values(parts: Parts) -> Values:
     return {"parts": {"S": parts.name}, "part_count": {"N": str(parts.total)}}
-
-
-def _read_parts(values: Values) -> Parts | None:
-    if "parts" not in values:
-        return None
-    parts = Parts(values["parts"]["S"], int(values["part_count"]["N"]))
-    if not 1 <= parts.total <= _MOST_PARTS:
-        raise ValueError(f"it has {parts.total} parts")
-    return parts

@@ -1,7 +1,7 @@
 """`DynamoDbRepository`: conversations in one table of Amazon DynamoDB."""
 
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
@@ -14,11 +14,10 @@ from botocore.exceptions import BotoCoreError, NoRegionError
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.committing import Commit
-from memory.adapters.dynamodb.definition import FORMATS, TableOptions
 from memory.adapters.dynamodb.purging import purge
-from memory.adapters.dynamodb.reading import Reader, Scope
-from memory.adapters.dynamodb.records import TTL, number_of, text_of
-from memory.adapters.dynamodb.schema import MOST_SHARDS, Schema
+from memory.adapters.dynamodb.reading import Space
+from memory.adapters.dynamodb.records import TTL, Head
+from memory.adapters.dynamodb.schema import FORMATS, MOST_SHARDS, Schema, TableOptions
 from memory.adapters.dynamodb.searching import DynamoDbSearch
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
 from memory.domain.criteria import Criterion
@@ -139,7 +138,7 @@ class DynamoDbRepository(Repository):
         attempts = cast(Any, self.client.meta.config).retries or {}
         repeats = attempts.get("total_max_attempts") != 1
         self._table = Table(table, (partition_key, sort_key), self, self._clients, repeats=repeats)
-        self._reader = Reader(self._table)
+        self._seen: OrderedDict[tuple[str, str], Head] = OrderedDict()
         self._schema = Schema(self._table, self._clients, self, shards, self._options)
 
     @property
@@ -147,22 +146,24 @@ class DynamoDbRepository(Repository):
         """The boto3 client that this process uses."""
         return self._clients.get()
 
+    def _space(self, namespace: str, shards: int = 0) -> Space:
+        return Space(self._table, self._seen, namespace, shards)
+
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
-        head = self._reader.complete(namespace, [conversation_id]).get(conversation_id)
-        if head is None or head.record is None or head.is_hidden(self.clock()):
-            return None
-        return Conversation.from_record(head.record)
+        space = self._space(namespace)
+        record = space.records(space.heads([conversation_id]), self.clock()).get(conversation_id)
+        return None if record is None else Conversation.from_record(record)
 
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[DynamoDbSearch]:
         planned, _ = plan(criterion)
-        scope = Scope(self._table, self._reader, namespace, self._schema.shards().reading)
-        yield DynamoDbSearch(scope, planned, self.clock())
+        space = self._space(namespace, self._schema.shards().reading)
+        yield DynamoDbSearch(space, planned, self.clock())
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        head, records = self._reader.runs(namespace, conversation_id, window, self.clock())
+        head, records = self._space(namespace).runs(conversation_id, window, self.clock())
         if head.record is None:
             return RunsRead(None, ())
         seen = ExpectedVersion(head.record.incarnation, head.record.version)
@@ -171,19 +172,17 @@ class DynamoDbRepository(Repository):
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        scope = Scope(self._table, self._reader, namespace, self._schema.shards().writing)
-        return Commit(scope, changes, self.clock).run()
+        return Commit(self._space(namespace, self._schema.shards().writing), changes, self.clock).run()
 
     def namespaces(self) -> set[str]:
         counts: Counter[str] = Counter()
         for item in self._table.query(keys.COUNTS, keys.LOWEST, keys.HIGHEST):
-            counts[text_of(item, "namespace")] += number_of(item, "count")
+            counts[item.text("namespace")] += item.number("count")
         return {namespace for namespace, count in counts.items() if count > 0}
 
     def purge_expired(self, namespace: str) -> int:
         """Remove expired conversations, and all that removals and broken commits have left; return how many had expired."""
-        scope = Scope(self._table, self._reader, namespace, self._schema.shards().reading)
-        return purge(scope, self.clock)
+        return purge(self._space(namespace, self._schema.shards().reading), self.clock)
 
     def schema_status(self) -> SchemaStatus:
         return self._schema.status()

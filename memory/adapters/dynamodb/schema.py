@@ -1,36 +1,122 @@
-"""The table: how it is made, what must be true of an existing one, and the version of its layout."""
+"""The table: how it is made, or printed for other tools; what must be true of an existing one; the version of its layout."""
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
-from pynamodb.expressions.condition import Condition
-from pynamodb.expressions.operand import Path
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
-from memory.adapters.dynamodb.definition import TableOptions
 from memory.adapters.dynamodb.errors import code_of
-from memory.adapters.dynamodb.records import TTL, Item, number_of, text_of
+from memory.adapters.dynamodb.records import TTL, Item
 from memory.adapters.dynamodb.table import RefusedError, Table
 from memory.domain.values import now
-from memory.errors import CorruptRecordError, InvalidValueError, SchemaError, StoreUnavailableError
+from memory.errors import ConfigurationError, InvalidValueError, SchemaError, StoreUnavailableError
 from memory.port.repository import Progress, SchemaStatus
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
 
 HEAD: Final = "0002"
 """The version of the layout that this code writes: docs/dynamodb.md. Version 0001 had binary keys."""
 
 MOST_SHARDS: Final = 100
 
-_ACTIVE: Final = "ACTIVE"
 _PATIENCE: Final = 600  # seconds
 _READ_AGAIN_AFTER: Final = 60.0  # seconds that a process relies on the number of shards it has read
 _GRACE: Final = 120  # seconds before new shards are written to, so that every process has read that there are more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """How a table is to be made.
+
+    Attributes:
+        point_in_time_recovery: keep continuous backups.
+        deletion_protection: refuse to delete the table.
+        kms_key: the ARN, id or alias of a customer-managed key; None for a key that DynamoDB owns.
+        read_units: provisioned read units; with ``write_units``. None for billing on demand.
+        write_units: provisioned write units.
+        tags: names and values.
+    """
+
+    point_in_time_recovery: bool = False
+    deletion_protection: bool = False
+    kms_key: str | None = None
+    read_units: int | None = None
+    write_units: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse half of the provisioned capacity."""
+        if (self.read_units is None) != (self.write_units is None):
+            raise ConfigurationError("provisioned capacity needs both read_units and write_units")
+        if any(units is not None and units < 1 for units in (self.read_units, self.write_units)):
+            raise ConfigurationError("read_units and write_units must be at least 1")
+
+    def creation(self, key_names: tuple[str, str]) -> dict[str, Any]:
+        """Return the arguments of ``CreateTable``, but for the table's name."""
+        kinds = zip(key_names, ("HASH", "RANGE"), strict=True)
+        encryption = {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": self.kms_key}
+        made = {
+            "KeySchema": [{"AttributeName": name, "KeyType": kind} for name, kind in kinds],
+            "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in key_names],
+            "BillingMode": "PROVISIONED" if self.read_units else "PAY_PER_REQUEST",
+            "ProvisionedThroughput": self.read_units
+            and {"ReadCapacityUnits": self.read_units, "WriteCapacityUnits": self.write_units},
+            "SSESpecification": self.kms_key and encryption,
+            "DeletionProtectionEnabled": self.deletion_protection,
+            "Tags": [{"Key": name, "Value": value} for name, value in self.tags.items()],
+        }
+        return {name: value for name, value in made.items() if value}
+
+
+def cloudformation(table: str, key_names: tuple[str, str], options: TableOptions) -> str:
+    """Return a CloudFormation template of the table, as JSON."""
+    properties = {"TableName": table, **options.creation(key_names)}
+    if (encryption := properties.get("SSESpecification")) is not None:
+        encryption["SSEEnabled"] = encryption.pop("Enabled")
+    properties["TimeToLiveSpecification"] = {"AttributeName": TTL, "Enabled": True}
+    if options.point_in_time_recovery:
+        properties["PointInTimeRecoverySpecification"] = {"PointInTimeRecoveryEnabled": True}
+    resource = {"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    conversations = {"Conversations": resource | {"Properties": properties}}
+    return json.dumps({"AWSTemplateFormatVersion": "2010-09-09", "Resources": conversations}, indent=2)
+
+
+def terraform(table: str, key_names: tuple[str, str], options: TableOptions) -> str:
+    """Return a Terraform resource of the table."""
+    body: dict[str, Any] = {
+        "name": table,
+        "hash_key": key_names[0],
+        "range_key": key_names[1],
+        "billing_mode": options.creation(key_names)["BillingMode"],
+        "read_capacity": options.read_units,
+        "write_capacity": options.write_units,
+        "deletion_protection_enabled": options.deletion_protection,
+        "attribute": [{"name": name, "type": "S"} for name in key_names],
+        "ttl": {"attribute_name": TTL, "enabled": True},
+        "point_in_time_recovery": options.point_in_time_recovery and {"enabled": True},
+        "server_side_encryption": options.kms_key and {"enabled": True, "kms_key_arn": options.kms_key},
+        "tags =": {json.dumps(name): value for name, value in options.tags.items()},
+    }
+    lines = "\n".join(_hcl(name, value) for name, value in body.items() if value)
+    return f'resource "aws_dynamodb_table" "conversations" {{\n{lines}\n}}'
+
+
+def _hcl(name: str, value: object, indent: str = "  ") -> str:
+    """Return an attribute, or blocks, as Terraform reads them: values as in JSON, but ``${`` and ``%{`` begin an expression."""
+    if isinstance(value, list):
+        return "\n".join(_hcl(name, each, indent) for each in value)
+    if isinstance(value, dict):
+        lines = "\n".join(_hcl(each, inner, indent + "  ") for each, inner in value.items())
+        return f"\n{indent}{name} {{\n{lines}\n{indent}}}"
+    return f"{indent}{name} = {json.dumps(value).replace('${', '$${').replace('%{', '%%{')}"
+
+
+FORMATS: Final = {"cloudformation": cloudformation, "terraform": terraform}
+"""How a table can be printed."""
 
 
 class Shards(NamedTuple):
@@ -62,12 +148,12 @@ class Schema:
         except SchemaError:
             return SchemaStatus(None, HEAD)  # there is no table
         except InvalidValueError:  # the table has other keys
-            self._check(self._describe() or {})
+            self._check_keys(self._describe() or {})
             raise
         if item is None:
             return SchemaStatus(None, HEAD)
         self._shards = time.monotonic(), item
-        return SchemaStatus(text_of(item, "version"), HEAD)
+        return SchemaStatus(item.text("version"), HEAD)
 
     def shards(self) -> Shards:
         """Return the numbers of shards that apply now.
@@ -80,10 +166,10 @@ class Schema:
             if self._shards is None or status.current is None:
                 raise SchemaError(f"{self._where}: {status.advice()}")
         item = self._shards[1]
-        largest, before = number_of(item, "shards"), number_of(item, "shards_before")
+        largest, before = item.number("shards"), item.number("shards_before")
         if not 1 <= before <= largest <= MOST_SHARDS:
-            raise CorruptRecordError(f"the item {keys.SCHEMA} is stored but cannot be read: {largest} shards")
-        return Shards(largest if number_of(item, "shards_since") <= now() else before, largest)
+            raise item.corrupt(f"{largest} shards")
+        return Shards(largest if item.number("shards_since") <= now() else before, largest)
 
     def steps(self) -> list[tuple[str, Callable[[], object]]]:
         """Return what `migrate` would do, in words, and the functions that do it.
@@ -91,18 +177,18 @@ class Schema:
         Raises:
             SchemaError: there is a table that cannot be used; the message says what is wrong with it.
         """
-        name, description = self._table.name, self._describe()
+        name, description, options = self._table.name, self._describe(), self._options
         steps: list[tuple[str, Callable[[], object]]] = []
         if description is None:
-            billed = "billed on demand" if self._options.read_units is None else "with provisioned capacity"
+            billed = "billed on demand" if options.read_units is None else "with provisioned capacity"
             steps.append((f"create the table {name}, {billed}, and wait for it", self._create))
         else:
-            self._check(description)
-            if (state := description.get("TableStatus")) != _ACTIVE:
+            self._check_keys(description)
+            if (state := description["TableStatus"]) != "ACTIVE":
                 steps.append((f"wait for the table {name}: it is {state}", self._wait))
         if description is None or not self._has_ttl():
             steps.append((f"let DynamoDB delete old receipts, by the attribute {TTL}", self._enable_ttl))
-        if self._options.point_in_time_recovery and (description is None or not self._has_recovery()):
+        if options.point_in_time_recovery and (description is None or not self._has_recovery()):
             steps.append(("turn on point-in-time recovery", self._enable_recovery))
         status = SchemaStatus(None, HEAD) if description is None else self.status()
         if status.current is not None and status.current > HEAD:
@@ -126,10 +212,8 @@ class Schema:
             step()
         return self.status()
 
-    # the table
-
     def _ask(self, operation: str, *, unless: str = "", **options: object) -> Any:
-        """Return DynamoDB's answer to an operation on the table; None if it is an error of one code that is expected."""
+        """Return DynamoDB's answer to an operation on the table; None if it is an error of a code that is expected."""
         client = self._clients.get()
         try:
             return getattr(client, operation)(TableName=self._table.name, **options)
@@ -138,19 +222,18 @@ class Schema:
                 return None
             raise self._table.translated(error) from error
 
-    def _describe(self) -> "TableDescriptionTypeDef | None":
+    def _describe(self) -> dict[str, Any] | None:
         answer = self._ask("describe_table", unless="ResourceNotFoundException")
-        return None if answer is None else cast("TableDescriptionTypeDef", answer["Table"])
+        return None if answer is None else dict(answer["Table"])
 
-    def _check(self, description: "TableDescriptionTypeDef") -> None:
+    def _check_keys(self, description: dict[str, Any]) -> None:
         """Refuse a table with other keys, and say what is wrong with them."""
         types = {each["AttributeName"]: each["AttributeType"] for each in description.get("AttributeDefinitions", ())}
-        found: dict[str, str] = {each["KeyType"]: each["AttributeName"] for each in description.get("KeySchema", ())}
+        found = {each["KeyType"]: each["AttributeName"] for each in description.get("KeySchema", ())}
         wrong = []
         whats = ("HASH", "partition key"), ("RANGE", "sort key")
         for (kind, what), name in zip(whats, self._table.key_names, strict=True):
-            has = found.get(kind)
-            if has is None:
+            if (has := found.get(kind)) is None:
                 wrong.append(f"it has no {what}")
             elif has != name:
                 wrong.append(f"its {what} is {has!r}, not {name!r}: open it with {what.replace(' ', '_')}={has}")
@@ -161,11 +244,11 @@ class Schema:
                 "tables with binary keys were made by an older release: export them with that release (`memory export`), and "
                 "import the file into a new table with this one"
             )
-        self._refuse_if("; ".join(wrong))
-
-    def _refuse_if(self, wrong: str) -> None:
         if wrong:
-            raise SchemaError(f"{self._where}: the table {self._table.name} cannot be used: {wrong}")
+            raise self._unusable("; ".join(wrong))
+
+    def _unusable(self, why: str) -> SchemaError:
+        return SchemaError(f"{self._where}: the table {self._table.name} cannot be used: {why}")
 
     def _create(self) -> None:
         # Refused if somebody else creates it at the same moment.
@@ -184,36 +267,35 @@ class Schema:
         if description.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
             return False
         if (name := description.get("AttributeName")) != TTL:
-            self._refuse_if(f"its time to live is the attribute {name!r}, not {TTL!r}")
+            raise self._unusable(f"its time to live is the attribute {name!r}, not {TTL!r}")
         return True
 
     def _enable_ttl(self) -> None:
-        specification = {"Enabled": True, "AttributeName": TTL}
-        answer = self._ask("update_time_to_live", unless="ValidationException", TimeToLiveSpecification=specification)
+        wanted = {"Enabled": True, "AttributeName": TTL}
+        answer = self._ask("update_time_to_live", unless="ValidationException", TimeToLiveSpecification=wanted)
         if (
             answer is None and not self._has_ttl()
         ):  # a second time is refused: somebody else migrates at the same moment
             raise StoreUnavailableError(f"{self._where}: the time to live of the table is being changed; migrate again")
 
     def _has_recovery(self) -> bool:
-        # DynamoDB Local has no backups.
-        answer = self._ask("describe_continuous_backups", unless="UnknownOperationException") or {}
-        recovery = answer.get("ContinuousBackupsDescription", {}).get("PointInTimeRecoveryDescription", {})
+        answer = self._ask("describe_continuous_backups", unless="UnknownOperationException")  # DynamoDB Local's
+        recovery = (answer or {}).get("ContinuousBackupsDescription", {}).get("PointInTimeRecoveryDescription", {})
         return bool(recovery.get("PointInTimeRecoveryStatus") == "ENABLED")
 
     def _enable_recovery(self) -> None:
-        specification = {"PointInTimeRecoveryEnabled": True}
-        self._ask("update_continuous_backups", PointInTimeRecoverySpecification=specification)
+        wanted = {"PointInTimeRecoveryEnabled": True}
+        self._ask("update_continuous_backups", PointInTimeRecoverySpecification=wanted)
 
     def _write_version(self) -> None:
-        self._put(self._wanted, self._wanted, 0, self._table.is_absent())
+        self._put(self._table.is_absent(), shards=self._wanted, shards_before=self._wanted, shards_since=0)
 
     def _add_shards(self) -> None:
-        before = self.shards().reading
-        self._put(self._wanted, before, now() + _GRACE * 1_000_000, Path("shards") == before)
+        before, since = self.shards().reading, now() + _GRACE * 1_000_000
+        condition = self._table.has("shards", {"N": str(before)})
+        self._put(condition, shards=self._wanted, shards_before=before, shards_since=since)
 
-    def _put(self, shards: int, before: int, since: int, condition: Condition) -> None:
-        numbers = {"shards": shards, "shards_before": before, "shards_since": since}
-        values = {"version": {"S": HEAD}, **{name: {"N": str(number)} for name, number in numbers.items()}}
+    def _put(self, condition: dict[str, Any], **numbers: int) -> None:
+        values: dict[str, dict[str, Any]] = {name: {"N": str(number)} for name, number in numbers.items()}
         with suppress(RefusedError):  # somebody else migrates at the same moment
-            self._table.write([self._table.put(Item(keys.SCHEMA, values), condition)])
+            self._table.write([self._table.put(Item(keys.SCHEMA, {"version": {"S": HEAD}, **values}), condition)])

@@ -7,11 +7,11 @@ one read unit each. The list by ``updated_at`` contains copies of the heads, abo
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import chain, islice
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.reading import Scope
-from memory.adapters.dynamodb.records import Head, Item, number_of, read_head, text_of
+from memory.adapters.dynamodb.reading import Space
+from memory.adapters.dynamodb.records import Item, read_head
 from memory.adapters.dynamodb.table import in_batches
 from memory.domain.criteria import FieldCompares
 from memory.domain.records import ConversationRecord
@@ -24,7 +24,7 @@ from memory.port.planner import Drive, Search, nearest
 _FEW: Final = 20  # entries; a look-up that finds no more is taken without a look at the others
 _QUERIES_AT_MOST: Final = 32  # of one look-up that is only estimated
 _HEADS_AT_ONCE: Final = 100
-_WALKED_AT_ONCE: Final = 1_000
+_WALKED_AT_ONCE: Final = 500
 
 _Range: TypeAlias = tuple[str, str, str]
 """A partition, and the lowest and highest sort key in it."""
@@ -37,12 +37,12 @@ class DynamoDbSearch(Search):
     walk_limit = 2_000
     counts_by = Order("updated_at", descending=False)
 
-    def __init__(self, scope: Scope, plan: Plan, now: int) -> None:
+    def __init__(self, space: Space, plan: Plan, now: int) -> None:
         self.plan = plan
-        self._table = scope.table
-        self._reader = scope.reader
-        self._namespace = scope.namespace
-        self._shards = scope.shards
+        self._space = space
+        self._table = space.table
+        self._namespace = space.namespace
+        self._shards = range(space.shards)
         self._now = now
         self._estimated: dict[Drive, Iterator[str]] = {}
 
@@ -52,10 +52,10 @@ class DynamoDbSearch(Search):
         until = keys.end_of(self._now)
         expired = (
             1
-            for shard in range(self._shards)
-            for _ in self._table.query(keys.listing("expires_at", self._namespace, shard), keys.LOWEST, until)
+            for shard in self._shards
+            for _ in self._table.query(self._space.listing("expires_at", shard), keys.LOWEST, until)
         )
-        return max(0, sum(number_of(item, "count") for item in counters) - sum(expired))
+        return max(0, sum(item.number("count") for item in counters) - sum(expired))
 
     # driven
 
@@ -76,19 +76,18 @@ class DynamoDbSearch(Search):
         ids = self._estimated.pop(drive, None) or self._found(self._ranges(drive.lookups), None)
         seen: set[str] = set()
         for some in in_batches(ids, _HEADS_AT_ONCE):
-            heads = self._reader.complete(self._namespace, {id for id in some if id not in seen})
+            yield from self._records({id for id in some if id not in seen}).values()
             seen.update(some)
-            yield from (_record(head) for head in heads.values() if not head.is_hidden(self._now))
 
     def _found(self, ranges: Iterable[_Range], limit: int | None) -> Iterator[str]:
         """Yield the ids of all entries in some ranges."""
         for partition, low, high in ranges:
             items = self._table.query(partition, low, high, limit=limit)
-            yield from (text_of(item, "id") for item in items)
+            yield from (item.text("id") for item in items)
 
     def _ranges(self, lookups: Iterable[Lookup]) -> Iterator[_Range]:
         for lookup in lookups:
-            for shard in range(self._shards):
+            for shard in self._shards:
                 partition = keys.entries(self._namespace, lookup.path, shard)
                 if isinstance(lookup, KeyBetween):
                     bounds = [(lookup.low, lookup.high)] if lookup.low < lookup.high else []
@@ -103,8 +102,7 @@ class DynamoDbSearch(Search):
     ) -> Iterator[ConversationRecord | None]:
         """As `Search.walk`. A plan that allows for a few ids only needs no walk: their heads are read."""
         if (ids := named_ids(self.plan)) is not None:
-            heads = self._reader.complete(self._namespace, ids).values()
-            records = [_record(head) for head in heads if not head.is_hidden(self._now)]
+            records = self._records(ids).values()
             yield from nearest(records, order.place, order, after, len(records))
             return
         items = self._listed(order, after, wanted)
@@ -133,32 +131,33 @@ class DynamoDbSearch(Search):
             self._table.query(
                 keys.entries(self._namespace, order.index_path, shard)
                 if order.path
-                else keys.listing(order.field, self._namespace, shard),
+                else self._space.listing(order.field, shard),
                 low,
                 high,
                 backwards=order.descending,
                 limit=first if is_all else max(first, _WALKED_AT_ONCE),
             )
-            for shard in range(self._shards)
+            for shard in self._shards
         ]
         items = merge(*shards, key=lambda item: item.key[1], reverse=order.descending)
         yield from (item for item in items if item.key[1] != start)
 
     def _read(self, order: Order, items: list[Item]) -> Iterator[ConversationRecord]:
         """Yield the records that items of a list refer to: from their copies of the head, or from the heads."""
+        ids = [item.text("id") for item in items]
         if order.field == "updated_at":
-            copies = [read_head(item) for item in items]
-            heads = {_record(head).id: head for head in copies}
-            heads = self._reader.with_metadata(self._namespace, heads)
+            copies = dict(zip(ids, map(read_head, items), strict=True))
+            records = self._space.records(copies, self._now)
         else:
-            heads = self._reader.complete(self._namespace, [text_of(item, "id") for item in items])
-        for item in items:
-            head = heads.get(text_of(item, "id"))
-            if head is None or head.is_hidden(self._now):
-                continue
-            place = order.place(_record(head))
-            if order.has(place) and _sort_key(order, place) == item.key[1]:  # else it has moved meanwhile
-                yield _record(head)
+            records = self._records(ids)
+        for id, item in zip(ids, items, strict=True):
+            if (record := records.get(id)) is not None:
+                place = order.place(record)
+                if order.has(place) and _sort_key(order, place) == item.key[1]:  # else it has moved meanwhile
+                    yield record
+
+    def _records(self, ids: Iterable[str]) -> dict[str, ConversationRecord]:
+        return self._space.records(self._space.heads(ids), self._now)
 
     def _bounds(self, order: Order) -> tuple[str, str]:
         """Return between which sort keys of a list every match is."""
@@ -172,10 +171,6 @@ class DynamoDbSearch(Search):
                 below, above = keys.entries_between(part.low, part.high)
                 low, high = max(low, below), min(high, above)
         return low, high
-
-
-def _record(head: Head) -> ConversationRecord:
-    return cast(ConversationRecord, head.record)
 
 
 def _is_range(drive: Drive) -> bool:

@@ -272,7 +272,7 @@ def test_a_read_that_finds_nothing_removes_nothing(
         uow.conversations.add(Conversation("expiring", {"text": "x" * 2_000}, EXPIRY))
         uow.runs.append("expiring", run(1))
     for name in ("a", "expiring"):
-        repository._table.write([repository._table.put(Item((keys.unswept(namespace), name), {}))])
+        repository._table.write([repository._table.put(Item((keys.partition("unswept", namespace), name), {}))])
     repository.clock = lambda: 5_000_000_000_000_000
     with before_each(repository.client, "GetItem", lambda _: EMPTY):
         repository.purge_expired(namespace)

@@ -160,7 +160,7 @@ def test_damaged_items_are_reported_or_read(
             check_use(chance.choice([store, other_store]), use)
         check_use(store, lambda store: store.namespaces())
         raw.reset()
-        repository._reader.seen._heads.clear()
+        repository._seen.clear()
 
 
 def test_every_attribute_of_every_kind_of_item(raw: Raw, store: Store, other_store: Store) -> None:
@@ -182,7 +182,7 @@ def test_every_attribute_of_every_kind_of_item(raw: Raw, store: Store, other_sto
 
 def test_the_head_of_another_conversation_is_corrupt(raw: Raw, store: Store, namespace: str) -> None:
     """As a copy of items by hand could leave it."""
-    place = keys.head(namespace, "a")
+    place = (keys.partition("conversation", namespace, "a"), keys.STATE)
     head = next(item for item in raw.items if (item["pk"]["S"], item["sk"]["S"]) == place)
     raw.put({**head, "id": {"S": "b"}})
     with pytest.raises(CorruptRecordError, match="'b'"):

@@ -33,7 +33,7 @@ def test_only_receipts_have_a_time_to_live(repository: DynamoDbRepository, store
     put_expiring(store)
     assert not [item for item in items_of(repository, namespace).values() if "ttl" in item.values]
     done = committed(store, lambda uow: uow.runs.append("a", run("new")))
-    item = repository._table.get(keys.receipt(namespace, done.changes.token))
+    item = repository._table.get((keys.partition("receipt", namespace, done.changes.token), "receipt"))
     assert item is not None
     assert abs(int(item.values["ttl"]["N"]) - now() // 1_000_000 - DAY) < 60
     description = repository.client.describe_time_to_live(TableName=repository._table.name)["TimeToLiveDescription"]

@@ -52,15 +52,15 @@ def test_bounds_find_just_what_lies_between(low: bytes, high: bytes, found: byte
 @example([("a", "b#c"), ("a#b", "c")])
 @example([("a", "%23"), ("a", "#")])
 def test_no_two_conversations_share_a_partition(pairs: list[tuple[str, str]]) -> None:
-    first, second = (keys.conversation(*pair) for pair in pairs)
+    first, second = (keys.partition("conversation", *pair) for pair in pairs)
     assert first != second
     assert max(size(first), size(second)) <= 2048
 
 
 def test_the_longest_keys_fit() -> None:
-    assert size(keys.conversation(WIDEST, WIDEST)) <= 2048
+    assert size(keys.partition("conversation", WIDEST, WIDEST)) <= 2048
     assert size(keys.entries(WIDEST, b"\xff" * LONGEST_PATH, 99)) <= 2048
-    assert size(keys.receipt(WIDEST, "x" * 100_000)[0]) <= 2048
+    assert size(keys.partition("receipt", WIDEST, "x" * 100_000)) <= 2048
     assert size(keys.counter("#" * 255, "a")[1]) <= 1024
     assert size(keys.counters(WIDEST)[1]) <= 1024
 
@@ -68,11 +68,11 @@ def test_the_longest_keys_fit() -> None:
 @given(st.text(min_size=2_000, max_size=2_100), st.text())
 def test_a_key_with_a_digest_is_never_another(long: str, other: str) -> None:
     """The digest comes after a tab, which is escaped in every name: nobody can choose a name that gives the same key."""
-    place, _ = keys.receipt("n", long)
+    place = keys.partition("receipt", "n", long)
     assume(long != other)
     if "\t" in place:
-        assert place != keys.receipt("n", place.removeprefix("receipt#n#"))[0]
-    assert place != keys.receipt("n", other)[0]
+        assert place != keys.partition("receipt", "n", place.removeprefix("receipt#n#"))
+    assert place != keys.partition("receipt", "n", other)
 
 
 @given(st.binary(max_size=LONGEST_PATH), st.binary(max_size=LONGEST_PATH))

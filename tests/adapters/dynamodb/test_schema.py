@@ -163,7 +163,7 @@ def test_shards_grow_on_a_live_table(name: str, dynamodb_server: Server, monkeyp
 
 
 def head_of(repository: DynamoDbRepository, conversation_id: str) -> Any:
-    return repository._reader.heads("default", [conversation_id])[conversation_id]
+    return repository._space("default").head(conversation_id)
 
 
 OPTIONS = TableOptions(
@@ -340,7 +340,7 @@ def test_opening_it_loads_its_own_drivers_only(dynamodb_server: Server) -> None:
     code = f"{opening}\nimport sys\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     drivers = {"alembic", "boto3", "botocore", "psycopg", "pynamodb", "redis", "sqlalchemy", "typer"}
-    assert drivers & set(loaded) == {"boto3", "botocore", "pynamodb"}
+    assert drivers & set(loaded) == {"boto3", "botocore"}
 
 
 def test_no_region(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

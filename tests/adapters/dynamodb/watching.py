@@ -9,9 +9,7 @@ from typing import Any
 
 import boto3
 
-from memory.adapters.dynamodb import DynamoDbRepository, keys
-from memory.adapters.dynamodb.preparing import Preparer
-from memory.adapters.dynamodb.reading import Scope
+from memory.adapters.dynamodb import DynamoDbRepository, keys, preparing
 from memory.adapters.dynamodb.records import Head, Item, Values, copy_values, parts_of, read_head
 from memory.domain.criteria import EVERYTHING
 
@@ -142,18 +140,17 @@ def items_of(repository: DynamoDbRepository, namespace: str) -> dict[keys.Key, I
 
 def check_tidy(repository: DynamoDbRepository, namespace: str) -> None:
     """Assert that in a namespace there is nothing but what the heads say there is, and all of that."""
-    items, reader = items_of(repository, namespace), repository._reader
-    preparer = Preparer(Scope(repository._table, reader, namespace, 1), 0)
+    items, space = items_of(repository, namespace), repository._space(namespace)
     expected: dict[keys.Key, Values] = {}
     heads = [read_head(item) for key, item in items.items() if key[1] == keys.STATE]
     for head in heads:
         assert head.record is not None, "a commit that broke off has left a head"
         assert not head.unswept
-        (whole,) = reader.with_metadata(namespace, {head.record.id: head}).values()
-        pointers = preparer.pointers(head) | preparer.entries(whole)
+        (whole,) = space.with_metadata({head.record.id: head}).values()
+        pointers = preparing.pointers(space, head) | preparing.index_places(space, whole)
         expected |= {key: {"id": {"S": head.record.id}} for key in pointers}
-        expected |= {preparer.copy_place(head) or keys.SCHEMA: copy_values(head)}
-        partition, state = keys.head(namespace, head.record.id)
+        expected |= {preparing.copy_place(space, head) or keys.SCHEMA: copy_values(head)}
+        partition, state = keys.partition("conversation", namespace, head.record.id), keys.STATE
         alive = [item for key, item in items.items() if key[0] == partition and _is_alive(key[1], head)]
         assert len(alive) == head.record.run_count
         texts = [parts for item in alive if (parts := parts_of(item))] + ([head.parts] if head.parts else [])
