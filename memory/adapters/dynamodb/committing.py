@@ -9,7 +9,7 @@ checks these. Whoever writes to a conversation meanwhile changes its stamp, so a
 more, and begins again. Nobody waits for it. What a commit that broke off has staged is overwritten or purged.
 
 A change set that is committed a second time writes nothing, and returns its receipt: an item that the transaction stores on
-condition that there is none. DynamoDB deletes it by its time to live; until it does, one older than a day counts as deleted.
+condition that there is none. DynamoDB deletes it by its time to live, a day later or more.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,7 +70,7 @@ class Commit:
                 return self._write()
             except RefusedError as error:
                 if (item := error.found.get(self._receipt_key)) is not None:
-                    return self._read_receipt(item)
+                    return Receipt.load(self._changes.token, item.text("receipt"))
                 self._learn(error.found)
             except ChangedError:
                 self._heads.clear()
@@ -143,28 +143,21 @@ class Commit:
 
     def _learn(self, found: Mapping[Key, Item | None]) -> None:
         """Take in the heads that a refused transaction found."""
-        for change in self._changes.changes:
-            key = self._space.partition(change.id), keys.STATE
-            if key in found:
-                self._heads[change.id] = self._space.read(change.id, found[key])
-                self._guesses.discard(change.id)
-
-    # receipts
+        for id in self._heads:
+            if (key := (self._space.partition(id), keys.STATE)) in found:
+                self._heads[id] = self._space.read(id, found[key])
+                self._guesses.discard(id)
 
     def _receipt_action(self, receipt: Receipt) -> Action:
         """Return the action that stores the receipt, and refuses a change set that was written before."""
-        seconds = now() // 1_000_000
-        values = {"receipt": {"S": receipt.dump()}, TTL: {"N": str(seconds + _RECEIPT_KEPT)}}
-        return self._table.put(Item(self._receipt_key, values), self._table.is_absent(or_expired_by=seconds))
+        until = now() // 1_000_000 + _RECEIPT_KEPT
+        values = {"receipt": {"S": receipt.dump()}, TTL: {"N": str(until)}}
+        return self._table.put(Item(self._receipt_key, values), self._table.is_absent())
 
     def _find_receipt(self) -> Receipt | None:
-        """Return the receipt of the change set; None if it was not written, or more than a day ago."""
+        """Return the receipt of the change set, if it was written before."""
         item = self._table.get(self._receipt_key)
-        is_known = item is not None and item.number(TTL) > now() // 1_000_000
-        return self._read_receipt(item) if item is not None and is_known else None
-
-    def _read_receipt(self, item: Item) -> Receipt:
-        return Receipt.load(self._changes.token, item.text("receipt"))
+        return None if item is None else Receipt.load(self._changes.token, item.text("receipt"))
 
 
 def _written(after: Head) -> Written | None:

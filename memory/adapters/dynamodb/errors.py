@@ -43,21 +43,13 @@ _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTO
 
 
 class Failure(NamedTuple):
-    """What an error of AWS or of the connection means.
+    """What an error of AWS or of the connection means."""
 
-    Attributes:
-        kind: the error of ours, unless the request was a write that is in doubt.
-        what: happened, in words.
-        details: what AWS said, or the connection.
-        passes: the same request may succeed a moment later.
-        in_doubt: if the request was a write, it may have been written; if not, nothing was.
-    """
-
-    kind: type[PersistenceError]
+    kind: type[PersistenceError]  # unless the request was a write that is in doubt
     what: str
-    details: str
-    passes: bool = False
-    in_doubt: bool = False
+    details: str  # as AWS or the connection said
+    passes: bool = False  # the same request may succeed a moment later
+    in_doubt: bool = False  # if the request was a write, it may have been written; if not, nothing was
 
     def error(self, where: object, *, in_doubt: bool = False) -> PersistenceError:
         """Return the error of ours; ``in_doubt`` for a write that this, or an earlier try, leaves in doubt."""

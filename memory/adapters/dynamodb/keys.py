@@ -61,9 +61,21 @@ def position_of(sort_key: str) -> int:
     return int(sort_key[-16:])
 
 
+@lru_cache(maxsize=4096)  # the last changes
 def listed(microseconds: int, conversation_id: str) -> str:
     """Return the sort key of a conversation in a list by time; in the one by id the id itself is the key."""
     return _fitted(f"{time(microseconds)}#{conversation_id}", _LONGEST_SORT)
+
+
+@lru_cache(maxsize=4096)  # an append leaves them as they are
+def pointers(
+    namespace: str, shard: int, conversation_id: str, created_at: int, expires_at: int | None
+) -> frozenset[Key]:
+    """Return where the lists by ``id``, ``created_at`` and ``expires_at`` contain the id of a conversation."""
+    sort_keys = {"id": conversation_id, "created_at": listed(created_at, conversation_id)}
+    if expires_at is not None:
+        sort_keys["expires_at"] = listed(expires_at, conversation_id)
+    return frozenset((partition("list", field, namespace, shard), key) for field, key in sort_keys.items())
 
 
 def time(microseconds: int) -> str:

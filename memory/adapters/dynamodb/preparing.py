@@ -1,6 +1,5 @@
 """What a change makes of a conversation, worked out before anything is written: the new head, and the actions beside it."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,26 +23,16 @@ MOST_ENTRIES: Final = 90
 
 @dataclass(slots=True)
 class Prepared:
-    """One change of a conversation, worked out against the head that was read or guessed. As it is made, it is a removal.
-
-    Attributes:
-        space: the conversation's namespace.
-        id: the conversation's.
-        before: the head that must still be there when the change is written.
-        after: the head then; its record is None if there is no conversation then.
-        actions: what the transaction does beside the head.
-        contents: new runs, and parts of what is too large for an item. Nothing refers to them before the new head does, so
-            they may be written before it.
-        leaves: the change leaves something for `purge`.
-    """
+    """One change of a conversation, worked out against the head that was read or guessed. As it is made, it is a removal."""
 
     space: Space
     id: str
-    before: Head
-    after: Head = NO_HEAD
-    actions: list[Action] = field(default_factory=list)
+    before: Head  # must still be there when the change is written
+    after: Head = NO_HEAD  # without a record, if there is no conversation then
+    actions: list[Action] = field(default_factory=list)  # of the transaction, beside the head
+    # New runs, and parts of what is too large for an item: the new head refers to them first, so they may be written before it.
     contents: list[Item] = field(default_factory=list)
-    leaves: bool = False
+    leaves: bool = False  # something for a purge
 
     def apply(self, change: Change, *, now: int, at: int) -> "Prepared":
         """Let it be a change of the conversation.
@@ -65,7 +54,7 @@ class Prepared:
             shard = keys.spread(self.id, self.space.shards)
             self._set_head(Head(new_id(), record, shard=shard), record.metadata, runs)
         elif present is not None and not change.remove:
-            removed = self._edit_runs(change, present)
+            removed = self._edit_runs(change, present) if change.edits_runs else 0
             runs, last_position = assign_positions(change, present.last_position)
             first = max(before.first, min(change.remove_before, present.last_position + 1))
             self.leaves = self.leaves or (first > before.first and removed > 0)
@@ -149,10 +138,11 @@ class Prepared:
 
 def counts(space: Space, prepared: Iterable[Prepared]) -> list[Action]:
     """Return the actions on the counters of the namespace's conversations."""
-    added: Counter[Key] = Counter()
+    added: dict[Key, int] = {}
     for each in prepared:
         if change := (each.after.record is not None) - (each.before.record is not None):
-            added[keys.counter(space.namespace, each.id)] += change
+            counter = keys.counter(space.namespace, each.id)
+            added[counter] = added.get(counter, 0) + change
     return [space.table.count(counter, number, space.namespace) for counter, number in added.items() if number]
 
 
@@ -168,15 +158,11 @@ def copy_place(space: Space, head: Head) -> Key | None:
     return space.listing("updated_at", head.shard), keys.listed(record.updated_at, record.id)
 
 
-def pointers(space: Space, head: Head) -> set[Key]:
+def pointers(space: Space, head: Head) -> frozenset[Key]:
     """Return where the other lists contain the id of a conversation."""
     if (record := head.record) is None:
-        return set()
-    found = {(space.listing("id", head.shard), record.id)}
-    for name in ("created_at", "expires_at"):
-        if (at := getattr(record, name)) is not None:
-            found.add((space.listing(name, head.shard), keys.listed(at, record.id)))
-    return found
+        return frozenset()
+    return keys.pointers(space.namespace, head.shard, record.id, record.created_at, record.expires_at)
 
 
 def index_places(space: Space, head: Head) -> set[Key]:

@@ -29,16 +29,15 @@ def purge(space: Space, clock: Callable[[], int]) -> int:
 
 
 def _remove(space: Space, clock: Callable[[], int], conversation_id: str) -> bool:
-    """Remove a conversation that has expired; return whether it was this call that did."""
-    for _ in range(_TRIES):
-        head = space.head(conversation_id)
-        if head.record is None or not head.is_hidden(clock()):
-            return False
-        with suppress(RefusedError):
-            removal = Prepared(space, conversation_id, head).finish()
-            action = space.write_head(conversation_id, head, removal.after)
-            space.table.write([action, *counts(space, [removal]), *removal.actions])
-            return True
+    """Remove a conversation if it has expired; return whether it was this call that did."""
+    head = space.head(conversation_id)
+    if head.record is None or not head.is_hidden(clock()):
+        return False
+    removal = Prepared(space, conversation_id, head).finish()
+    action = space.write_head(conversation_id, head, removal.after)
+    with suppress(RefusedError):  # it was changed at this moment: the next purge sees to it
+        space.table.write([action, *counts(space, [removal]), *removal.actions])
+        return True
     return False
 
 

@@ -26,19 +26,13 @@ class ChangedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The conversations of one namespace.
-
-    Attributes:
-        table: the table they are in.
-        seen: the heads that this store wrote or read last, of all namespaces: guesses, of a bounded number.
-        namespace: the namespace.
-        shards: over how many partitions each list is spread; 0 where no list is read or written.
-    """
+    """The conversations of one namespace."""
 
     table: Table
-    seen: OrderedDict[tuple[str, str], Head]  # each of its operations is atomic
+    # The heads that this store wrote or read last, of all namespaces: guesses. Each operation of the dict is atomic.
+    seen: OrderedDict[tuple[str, str], Head]
     namespace: str
-    shards: int = 0
+    shards: int = 0  # over how many partitions each list is spread; 0 where no list is read or written
 
     # heads
 
@@ -137,12 +131,7 @@ class Space:
             return NO_HEAD, []
         low, high = max(head.first, window.after + 1), head.record.last_position
         high = high if window.before is None else min(high, window.before - 1)
-        if low > high or not limit:
-            return head, []
-        items = self._between(head, low, high, limit, backwards=window.from_end)
-        wanted = range(low, high + 1)
-        self._check_still(head, items, wanted[-limit:] if window.from_end else wanted[:limit])
-        return head, items
+        return head, self._between(head, low, high, limit, backwards=window.from_end)
 
     def _last_runs(self, conversation_id: str, after: int, limit: int, now: int) -> tuple[Head, list[Item]]:
         """Read the head and the last runs by one query, backwards from the head, and by more if that does not bring all."""
@@ -159,35 +148,26 @@ class Space:
         if is_last or len(runs) == limit or items[-1].key[1] < first:
             return head, runs
         before = runs[0].position if runs else high + 1
-        runs[:0] = self._between(head, low, before - 1, limit - len(runs), backwards=True)
-        self._check_still(head, runs, range(low, high + 1)[-limit:])
-        return head, runs
+        return head, self._between(head, low, before - 1, limit - len(runs), backwards=True) + runs
 
     def _between(self, head: Head, low: int, high: int, limit: int, *, backwards: bool) -> list[Item]:
-        if low > high or head.record is None:
-            return []
-        first, last = keys.run(head.record.incarnation, low), keys.run(head.record.incarnation, high)
-        asked = None if limit > high - low else limit
-        items = self.table.query(self.partition(head.record.id), first, last, backwards=backwards, limit=asked)
-        runs = list(islice(items, limit))
-        return runs[::-1] if backwards else runs
+        """Return the first or the last runs between two positions.
 
-    def _check_still(self, head: Head, runs: list[Item], wanted: range) -> None:
-        """Raise `ChangedError` if runs that took several requests may be incomplete, because some were deleted between two.
-
-        Args:
-            head: the head that was read first.
-            runs: the items found.
-            wanted: the positions in the window, if none between the first and the last was removed.
+        Raises:
+            ChangedError: some were removed since the head was read, and a purge may have deleted them.
         """
-        record = head.record
-        assert record is not None  # noqa: S101  # it is not hidden
-        has_gaps = record.run_count != record.last_position - head.first + 1
-        if not has_gaps and [item.key[1] for item in runs] == [keys.run(record.incarnation, n) for n in wanted]:
-            return  # nothing is missing: seen without another request
-        still = self.head(record.id)
-        if still.record is None or (still.record.incarnation, still.first) != (record.incarnation, head.first):
-            raise ChangedError
+        record, most = head.record, min(limit, high - low + 1)
+        if record is None or most <= 0:
+            return []
+        first, last = keys.run(record.incarnation, low), keys.run(record.incarnation, high)
+        asked = most if most == limit else None
+        items = self.table.query(self.partition(record.id), first, last, backwards=backwards, limit=asked)
+        runs = list(islice(items, most))
+        if len(runs) < most:
+            still = self.head(record.id)
+            if still.record is None or (still.record.incarnation, still.first) != (record.incarnation, head.first):
+                raise ChangedError
+        return runs[::-1] if backwards else runs
 
     def _records(self, conversation_id: str, head: Head, items: list[Item]) -> list[RunRecord]:
         """Return the runs of items, with the parts of those that are too large for one item."""

@@ -24,6 +24,23 @@ TTL: Final = "ttl"
 """The attribute by which DynamoDB deletes receipts: seconds since 1970."""
 
 _NUMBERS: Final = ("version", "run_count", "last_position", "created_at", "updated_at", "expires_at")
+_OF_HEADS: Final = ("stamp", "first_position", "shard", "unswept", "parts", "part_count")
+_OF_OTHERS: Final = (
+    "sizes",
+    "text",
+    "of",
+    "receipt",
+    TTL,
+    "count",
+    "namespace",
+    "shards",
+    "shards_before",
+    "shards_since",
+)
+
+ATTRIBUTES: Final = {*ConversationRecord._fields, *RunRecord._fields, *_OF_HEADS, *_OF_OTHERS}
+"""The names of all attributes of our items, but for the keys."""
+
 _MOST_PARTS: Final = 9_999  # 3.8 GB
 _TEXTS: Final = 3  # of a run: input, output and metadata
 _LARGE: Final = ("input", "output", "metadata", "text")
@@ -74,23 +91,16 @@ class Parts(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The item of a conversation that decides what there is.
+    """The item of a conversation that decides what there is."""
 
-    Attributes:
-        stamp: changes with every write; None if there is no item.
-        record: the conversation, its ``metadata`` empty while they are in parts that were not read; None if there is none.
-        first: runs at lower positions are removed. Their items stay until the next purge.
-        shard: of the lists and index entries that the conversation is in.
-        parts: the parts of the metadata, if they are not in the head.
-        unswept: the partition may contain items that `purge` is to delete; the list of unswept conversations names it.
-    """
-
-    stamp: str | None = None
-    record: ConversationRecord | None = None
-    first: int = 1
-    shard: int = 0
-    parts: Parts | None = None
-    unswept: bool = False
+    stamp: str | None = None  # changes with every write; None if there is no item
+    record: ConversationRecord | None = (
+        None  # None if there is no conversation; no metadata, while they are in parts unread
+    )
+    first: int = 1  # runs at lower positions are removed; their items stay until the next purge
+    shard: int = 0  # of the lists and index entries that the conversation is in
+    parts: Parts | None = None  # of the metadata, if they are not in the head
+    unswept: bool = False  # a purge may have items to delete; the list of unswept conversations names this one
 
     def is_hidden(self, now: int) -> bool:
         """Whether there is no conversation, or it has expired."""
@@ -204,7 +214,7 @@ def size_of(value: str) -> int:
 
 def size_of_item(item: Item) -> int:
     """Return about how many bytes DynamoDB counts for an item: its texts, and a kilobyte for all that is small."""
-    return 1_000 + sum([size_of(item.values[name]["S"]) for name in _LARGE if name in item.values])
+    return 1_000 + sum([size_of(item.values[name].get("S", "")) for name in _LARGE if name in item.values])
 
 
 def _parts_values(parts: Parts) -> Values:

@@ -4,6 +4,7 @@ import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
@@ -16,7 +17,7 @@ from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.purging import purge
 from memory.adapters.dynamodb.reading import Space
-from memory.adapters.dynamodb.records import TTL, Head
+from memory.adapters.dynamodb.records import ATTRIBUTES, Head
 from memory.adapters.dynamodb.schema import FORMATS, MOST_SHARDS, Schema, TableOptions
 from memory.adapters.dynamodb.searching import DynamoDbSearch
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
@@ -34,12 +35,7 @@ if TYPE_CHECKING:
 
 _CONNECTED_WITHIN: Final = 5  # seconds; a server that can be reached takes none
 _ANSWERED_WITHIN: Final = 10  # seconds; a read is then sent again, on another connection
-_OTHER_ATTRIBUTES: Final = ("text", "of", "receipt", TTL, "count", "namespace")  # beside those of the models
 _YES_NO: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-
-
-def _yes_or_no(value: str) -> bool:
-    return _YES_NO[value.lower()]
 
 
 def _tags(value: str) -> dict[str, str]:
@@ -47,21 +43,11 @@ def _tags(value: str) -> dict[str, str]:
     return {name: tag for name, _, tag in (each.partition(":") for each in value.split(",")) if name or tag}
 
 
-_TABLE_OPTIONS: Final[dict[str, Callable[[str], object]]] = {
-    "point_in_time_recovery": _yes_or_no,
-    "deletion_protection": _yes_or_no,
-    "kms_key": str,
-    "read_units": int,
-    "write_units": int,
-    "tags": _tags,
-}
 _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
-    "region": str,
-    "endpoint": str,
-    "profile": str,
-    "partition_key": str,
-    "sort_key": str,
-    "shards": int,
+    **dict.fromkeys(("region", "endpoint", "profile", "partition_key", "sort_key", "kms_key"), str),
+    **dict.fromkeys(("shards", "read_units", "write_units"), int),
+    **dict.fromkeys(("point_in_time_recovery", "deletion_protection"), lambda value: _YES_NO[value.lower()]),
+    "tags": _tags,
     "timeout": seconds,
 }
 
@@ -71,12 +57,14 @@ def open_url(url: str) -> "DynamoDbRepository":
 
     Credentials come from where boto3 finds them: the environment, a profile, the machine's role.
     """
-    given = cast(dict[str, Any], options(url, _OPTIONS | _TABLE_OPTIONS))
+    given = cast(dict[str, Any], options(url, _OPTIONS))
     name = unquote(url.partition("://")[2].partition("?")[0].rstrip("/"))
     # An @ would mean credentials, which are never in the URL.
     if not name or "/" in name or "@" in f"{name}{given.get('endpoint', '')}":
         raise ConfigurationError("a DynamoDB store's URL looks like dynamodb://TABLE?region=eu-central-1")
-    table_options = TableOptions(**{option: given.pop(option) for option in _TABLE_OPTIONS if option in given})
+    table_options = TableOptions(
+        **{each.name: given.pop(each.name) for each in fields(TableOptions) if each.name in given}
+    )
     return DynamoDbRepository(name, table_options=table_options, **given)
 
 
@@ -119,8 +107,12 @@ class DynamoDbRepository(Repository):
     ) -> None:
         if not 1 <= shards <= MOST_SHARDS:
             raise ConfigurationError(f"shards must be 1 to {MOST_SHARDS}, not {shards}")
-        if (partition_key, sort_key) != ("pk", "sk"):
-            _check_key_names(partition_key, sort_key)
+        if partition_key == sort_key:
+            raise ConfigurationError(f"partition_key and sort_key cannot both be {sort_key!r}")
+        if taken := ATTRIBUTES & {partition_key, sort_key}:
+            raise ConfigurationError(
+                f"{min(taken)!r} is an attribute of the items: no key of the table can be called so"
+            )
         if not timeout > 0:
             raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout:g}")
         config = Config(
@@ -135,9 +127,7 @@ class DynamoDbRepository(Repository):
         self._clients = Clients(client, lambda: _make_client(session, region, endpoint, profile, config))
         self._name, self._region = table, self.client.meta.region_name
         self._options = table_options or TableOptions()
-        attempts = cast(Any, self.client.meta.config).retries or {}
-        repeats = attempts.get("total_max_attempts") != 1
-        self._table = Table(table, (partition_key, sort_key), self, self._clients, repeats=repeats)
+        self._table = Table(table, (partition_key, sort_key), self, self._clients, repeats=client is not None)
         self._seen: OrderedDict[tuple[str, str], Head] = OrderedDict()
         self._schema = Schema(self._table, self._clients, self, shards, self._options)
 
@@ -213,19 +203,6 @@ class DynamoDbRepository(Repository):
 
     def __repr__(self) -> str:
         return f"DynamoDbRepository({self._name!r}, region={self._region!r})"
-
-
-def _check_key_names(partition_key: str, sort_key: str) -> None:
-    """Refuse keys that are called alike, or as an attribute of the items."""
-    from memory.adapters.dynamodb.models import ConversationItem, RunItem
-
-    if partition_key == sort_key:
-        raise ConfigurationError(f"partition_key and sort_key cannot both be {sort_key!r}")
-    taken = {*ConversationItem.get_attributes(), *RunItem.get_attributes(), *_OTHER_ATTRIBUTES} - {"pk", "sk"}
-    if taken := taken & {partition_key, sort_key}:
-        raise ConfigurationError(
-            f"a key of the table cannot be called {min(taken)!r}, which is an attribute of the items: use another table"
-        )
 
 
 def _make_client(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -194,10 +195,12 @@ class Schema:
         if status.current is not None and status.current > HEAD:
             raise SchemaError(f"{self._where}: {status.advice()}")
         if status.current is None:
-            steps.append((f"write the schema's version, {HEAD}, into the table", self._write_version))
-        elif self._wanted > (reading := self.shards().reading):
-            words = f"spread new conversations over {self._wanted} partitions instead of {reading}"
-            steps.append((words, self._add_shards))
+            new = partial(self._put, self._table.is_absent(), before=self._wanted, since=0)
+            steps.append((f"write the schema's version, {HEAD}, into the table", new))
+        elif self._wanted > (before := self.shards().reading):
+            unchanged, since = self._table.has("shards", {"N": str(before)}), now() + _GRACE * 1_000_000
+            words = f"spread new conversations over {self._wanted} partitions instead of {before}"
+            steps.append((words, partial(self._put, unchanged, before=before, since=since)))
         return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
@@ -220,7 +223,7 @@ class Schema:
         except (ClientError, BotoCoreError) as error:
             if code_of(error) == unless:
                 return None
-            raise self._table.translated(error) from error
+            raise self._table.failure_of(error).error(self._where) from error
 
     def _describe(self) -> dict[str, Any] | None:
         answer = self._ask("describe_table", unless="ResourceNotFoundException")
@@ -229,23 +232,14 @@ class Schema:
     def _check_keys(self, description: dict[str, Any]) -> None:
         """Refuse a table with other keys, and say what is wrong with them."""
         types = {each["AttributeName"]: each["AttributeType"] for each in description.get("AttributeDefinitions", ())}
-        found = {each["KeyType"]: each["AttributeName"] for each in description.get("KeySchema", ())}
-        wrong = []
-        whats = ("HASH", "partition key"), ("RANGE", "sort key")
-        for (kind, what), name in zip(whats, self._table.key_names, strict=True):
-            if (has := found.get(kind)) is None:
-                wrong.append(f"it has no {what}")
-            elif has != name:
-                wrong.append(f"its {what} is {has!r}, not {name!r}: open it with {what.replace(' ', '_')}={has}")
-            elif types.get(has) != "S":
-                wrong.append(f"its {what} {has!r} has type {types.get(has)}, not S (string)")
-        if wrong and set(types.values()) == {"B"}:
-            wrong.append(
-                "tables with binary keys were made by an older release: export them with that release (`memory export`), and "
-                "import the file into a new table with this one"
+        found = [f"{(name := each['AttributeName'])} ({types[name]})" for each in description.get("KeySchema", ())]
+        wanted = [f"{name} (S)" for name in self._table.key_names]
+        if found != wanted:
+            raise self._unusable(
+                f"its keys are {', '.join(found)}, not {', '.join(wanted)}. If both are strings (S), open it "
+                "with partition_key=NAME and sort_key=NAME. A table with binary keys (B) was made by an older release: export it "
+                "with that release (`memory export`), and import the file into a new table with this one"
             )
-        if wrong:
-            raise self._unusable("; ".join(wrong))
 
     def _unusable(self, why: str) -> SchemaError:
         return SchemaError(f"{self._where}: the table {self._table.name} cannot be used: {why}")
@@ -260,7 +254,7 @@ class Schema:
         try:
             waiter.wait(TableName=self._table.name, WaiterConfig={"Delay": 1, "MaxAttempts": _PATIENCE})
         except BotoCoreError as error:
-            raise self._table.translated(error) from error
+            raise self._table.failure_of(error).error(self._where) from error
 
     def _has_ttl(self) -> bool:
         description = self._ask("describe_time_to_live").get("TimeToLiveDescription", {})
@@ -287,15 +281,8 @@ class Schema:
         wanted = {"PointInTimeRecoveryEnabled": True}
         self._ask("update_continuous_backups", PointInTimeRecoverySpecification=wanted)
 
-    def _write_version(self) -> None:
-        self._put(self._table.is_absent(), shards=self._wanted, shards_before=self._wanted, shards_since=0)
-
-    def _add_shards(self) -> None:
-        before, since = self.shards().reading, now() + _GRACE * 1_000_000
-        condition = self._table.has("shards", {"N": str(before)})
-        self._put(condition, shards=self._wanted, shards_before=before, shards_since=since)
-
-    def _put(self, condition: dict[str, Any], **numbers: int) -> None:
+    def _put(self, condition: dict[str, Any], *, before: int, since: int) -> None:
+        numbers = {"shards": self._wanted, "shards_before": before, "shards_since": since}
         values: dict[str, dict[str, Any]] = {name: {"N": str(number)} for name, number in numbers.items()}
         with suppress(RefusedError):  # somebody else migrates at the same moment
             self._table.write([self._table.put(Item(keys.SCHEMA, {"version": {"S": HEAD}, **values}), condition)])

@@ -62,7 +62,7 @@ class DynamoDbSearch(Search):
     def estimate(self, drives: Sequence[Drive], limit: int) -> Sequence[int]:
         """As `Search.estimate`; a look-up is not read further than the best one before it, equalities come first."""
         counts, best = dict.fromkeys(drives, limit + 1), limit
-        for drive in sorted(drives, key=_is_range):
+        for drive in sorted(drives, key=lambda drive: any(isinstance(lookup, KeyBetween) for lookup in drive.lookups)):
             if best > _FEW and len(ranges := list(self._ranges(drive.lookups))) <= _QUERIES_AT_MOST:
                 found = self._found(ranges, best + 1)
                 ids = list(islice(found, best + 1))
@@ -173,19 +173,11 @@ class DynamoDbSearch(Search):
         return low, high
 
 
-def _is_range(drive: Drive) -> bool:
-    return any(isinstance(lookup, KeyBetween) for lookup in drive.lookups)
-
-
 def _sort_key(order: Order, place: Place) -> str:
-    first, conversation_id = place[0], str(place[-1])
-    if order.field == "id":
-        return conversation_id
-    return (
-        keys.entry(bytes.fromhex(str(first)), conversation_id)
-        if order.path
-        else keys.listed(int(first), conversation_id)
-    )
+    conversation_id = str(place[-1])
+    if order.path:
+        return keys.entry(bytes.fromhex(str(place[0])), conversation_id)
+    return conversation_id if order.field == "id" else keys.listed(int(place[0]), conversation_id)
 
 
 def _bounds_of(part: FieldCompares) -> tuple[str, str]:

@@ -7,20 +7,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from math import inf
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from memory.adapters.dynamodb.clients import BadAnswerError, Clients
 from memory.adapters.dynamodb.errors import Failure, delays, failure_by, failure_of
 from memory.adapters.dynamodb.keys import Key
-from memory.adapters.dynamodb.records import TTL, Item, Values, size_of_item
+from memory.adapters.dynamodb.records import Item, Values, size_of_item
 from memory.domain.values import new_id
 from memory.errors import StoreUnavailableError
 from memory.port.deadlines import remaining
 from memory.port.repository import Repository
 
 T = TypeVar("T")
+Condition: TypeAlias = dict[str, Any]
 
 MOST_ACTIONS: Final = 100
 """Of one transaction."""
@@ -30,6 +31,7 @@ MOST_BYTES: Final = 3_900_000
 
 _TRIES: Final = 7  # over about two seconds
 _TRIES_TO_WRITE: Final = 12  # over about five: other transactions of the same items last that long only in a jam
+_BRINGS_ITEM: Final = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
 _QUERIED_AT_MOST: Final = 10_000
 _READ_AT_ONCE: Final = 100  # DynamoDB's limit of a batch
 
@@ -55,14 +57,9 @@ class RefusedError(Exception):
 
 
 class Table:
-    """One table. Safe to use from several threads.
+    """One table, by the client that each process uses. Safe to use from several threads.
 
-    Args:
-        name: its name.
-        key_names: the names of its partition key and its sort key.
-        where: the repository, which errors name.
-        clients: the client that each process uses.
-        repeats: the client repeats requests by itself.
+    Errors name the repository that is ``where``. A client that ``repeats`` requests by itself leaves more of them in doubt.
     """
 
     def __init__(
@@ -87,13 +84,14 @@ class Table:
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Item]:
         """Return those of the items that exist, a hundred with each request."""
         found: dict[Key, Item] = {}
-        for some in in_batches(dict.fromkeys(keys), _READ_AT_ONCE):
-            wanted, waits = some, delays(_TRIES)
-            while wanted:
-                items, wanted = self._get_batch(wanted)
-                found |= {item.key: item for item in items}
-                if wanted and not items and not waited(waits):
-                    raise failure_by("ThrottlingException", "nothing of a batch was read").error(self._where)
+        wanted, waits = list(dict.fromkeys(keys)), delays(_TRIES)
+        while wanted:
+            some, wanted = wanted[:_READ_AT_ONCE], wanted[_READ_AT_ONCE:]
+            items, unread = self._get_batch(some)
+            found |= {item.key: item for item in items}
+            wanted += unread
+            if unread and not items and not waited(waits):
+                raise failure_by("ThrottlingException", "nothing of a batch was read").error(self._where)
         return found
 
     def _get_batch(self, wanted: list[Key]) -> tuple[list[Item], list[Key]]:
@@ -166,10 +164,15 @@ class Table:
         while True:
             self._check_time()
             try:
-                return _parsed(parse, getattr(self._clients.get(), operation)(**asked))
+                answer = getattr(self._clients.get(), operation)(**asked)
+                try:
+                    return parse(answer)
+                except (LookupError, TypeError, AttributeError) as error:
+                    raise BadAnswerError(what="what was asked for is not in it") from error
             except (BotoCoreError, ClientError) as error:
-                if not (failure_of(error).passes and waited(waits)):
-                    raise self.translated(error) from error
+                failure = self.failure_of(error)
+                if not (failure.passes and waited(waits)):
+                    raise failure.error(self._where) from error
 
     def _check_time(self) -> None:
         """Refuse to begin a request when the operation has taken too long."""
@@ -180,43 +183,42 @@ class Table:
 
     # writing
 
-    def put(self, item: Item, condition: dict[str, Any] | None = None) -> Action:
+    def put(self, item: Item, condition: Condition | None = None) -> Action:
         """Return the action that stores an item."""
-        request = {"TableName": self.name, "Item": self._place(item.key) | item.values, **(condition or {})}
-        return Action(item.key, {"Put": request}, size_of_item(item))
+        return self._action("Put", item.key, condition, size_of_item(item), Item=self._place(item.key) | item.values)
 
-    def delete(self, key: Key, condition: dict[str, Any] | None = None, *, size: int = 0) -> Action:
+    def delete(self, key: Key, condition: Condition | None = None, *, size: int = 0) -> Action:
         """Return the action that deletes the item at a key."""
-        return Action(key, {"Delete": {"TableName": self.name, "Key": self._place(key), **(condition or {})}}, size)
+        return self._action("Delete", key, condition, size, Key=self._place(key))
 
-    def check(self, key: Key, condition: dict[str, Any]) -> Action:
+    def check(self, key: Key, condition: Condition) -> Action:
         """Return the action that checks a condition."""
-        return Action(key, {"ConditionCheck": {"TableName": self.name, "Key": self._place(key), **condition}}, 0)
+        return self._action("ConditionCheck", key, condition, Key=self._place(key))
 
     def count(self, key: Key, added: int, namespace: str) -> Action:
         """Return the action that adds to the number of a counter."""
-        request = {
-            "TableName": self.name,
-            "Key": self._place(key),
+        update: dict[str, Any] = {
             "UpdateExpression": "ADD #count :added SET #namespace = :namespace",
             "ExpressionAttributeNames": {"#count": "count", "#namespace": "namespace"},
             "ExpressionAttributeValues": {":added": {"N": str(added)}, ":namespace": {"S": namespace}},
         }
-        return Action(key, {"Update": request}, 0)
+        return self._action("Update", key, update, Key=self._place(key))
 
-    def is_absent(self, or_expired_by: int | None = None) -> dict[str, Any]:
-        """Return the condition that there is no item; or that its time to live ended by then, in seconds since 1970."""
+    def _action(self, kind: str, key: Key, more: Condition | None, size: int = 0, **request: Values) -> Action:
+        return Action(key, {kind: {"TableName": self.name, **request, **(more or {})}}, size)
+
+    def is_absent(self) -> Condition:
+        """Return the condition that there is no item."""
         names = {"#key": self.key_names[0]}
-        if or_expired_by is None:
-            return _condition("attribute_not_exists(#key)", names)
-        now = {":now": {"N": str(or_expired_by)}}
-        return _condition("attribute_not_exists(#key) OR #ttl <= :now", names | {"#ttl": TTL}, now)
+        return {"ConditionExpression": "attribute_not_exists(#key)", "ExpressionAttributeNames": names, **_BRINGS_ITEM}
 
-    def has(self, name: str, value: dict[str, str]) -> dict[str, Any]:
+    def has(self, name: str, value: dict[str, str]) -> Condition:
         """Return the condition that an attribute of an item has this value."""
-        return _condition("#name = :value", {"#name": name}, {":value": value})
+        names, values = {"#name": name}, {":value": value}
+        request = {"ExpressionAttributeNames": names, "ExpressionAttributeValues": values}
+        return {"ConditionExpression": "#name = :value", **request, **_BRINGS_ITEM}
 
-    def has_stamp(self, stamp: str | None) -> dict[str, Any]:
+    def has_stamp(self, stamp: str | None) -> Condition:
         """Return the condition that an item has this stamp; for None, that there is no item."""
         return self.is_absent() if stamp is None else self.has("stamp", {"S": stamp})
 
@@ -239,15 +241,21 @@ class Table:
             try:
                 self._clients.get().transact_write_items(TransactItems=items, ClientRequestToken=token)
             except (BotoCoreError, ClientError) as error:
-                failure = self._failure_of(error, actions)
+                failure = self.failure_of(error, actions)
                 in_doubt = in_doubt or failure.in_doubt
                 if not (failure.passes and waited(waits)):
                     raise failure.error(self._where, in_doubt=in_doubt) from error
             else:
                 return
 
-    def _failure_of(self, error: BotoCoreError | ClientError, actions: Sequence[Action]) -> Failure:
-        """Return what made a transaction fail; raise `RefusedError` if that is a condition."""
+    def failure_of(self, error: BotoCoreError | ClientError, actions: Sequence[Action] = ()) -> Failure:
+        """Return what an error means for a request, or a transaction of some actions.
+
+        Raises:
+            RefusedError: it means that a condition of the transaction does not hold.
+        """
+        if isinstance(error, NoCredentialsError):
+            self._clients.renew()
         reasons: list[Any] = error.response.get("CancellationReasons", []) if isinstance(error, ClientError) else []
         refused = {
             action.key: Item(action.key, reason["Item"]) if reason.get("Item") else None
@@ -258,31 +266,8 @@ class Table:
             raise RefusedError(refused)
         for reason in reasons:
             if reason["Code"] != "None":
-                return failure_by(reason["Code"], reason.get("Message"))
+                return failure_by(reason["Code"], reason.get("Message"))._replace(in_doubt=False)
         return failure_of(error, repeats=self._repeats)
-
-    def translated(self, error: BotoCoreError | ClientError) -> Exception:
-        """Return the error of ours for one of the driver's, at a request that writes nothing."""
-        if isinstance(error, NoCredentialsError):
-            self._clients.renew()
-        return failure_of(error).error(self._where)
-
-
-def _parsed(parse: Callable[[dict[str, Any]], T], answer: dict[str, Any]) -> T:
-    try:
-        return parse(answer)
-    except (LookupError, TypeError, AttributeError) as error:
-        raise BadAnswerError(what="what was asked for is not in it") from error
-
-
-def _condition(expression: str, names: dict[str, str], values: Values | None = None) -> dict[str, Any]:
-    """Return a condition as actions have it; the item that is found comes back if it does not hold."""
-    condition = {
-        "ConditionExpression": expression,
-        "ExpressionAttributeNames": names,
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
-    return {**condition, "ExpressionAttributeValues": values} if values else condition
 
 
 def waited(waits: Iterator[float]) -> bool:

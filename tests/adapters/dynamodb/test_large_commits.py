@@ -224,6 +224,29 @@ def test_a_purge_while_a_commit_is_staged(
     check_tidy(repository, namespace)
 
 
+@pytest.mark.parametrize("at", range(3))
+def test_a_purge_while_the_conversation_is_created_and_removed_again(
+    repository: DynamoDbRepository, store: Store, other_store: Store, namespace: str, at: int
+) -> None:
+    """What the second removal leaves is not forgotten, though there is no conversation before it nor after it."""
+
+    def put_and_remove(mine: Store) -> None:
+        put(mine, "a", {"n": 1}, run(1), run(2))
+        with mine.begin() as uow:
+            uow.conversations.remove("a")
+
+    def again(number: int) -> None:
+        if number == at:
+            put_and_remove(other_store)
+
+    put_and_remove(store)
+    with before_each(repository.client, COMMIT, again), watched(repository.client) as calls:
+        store.purge_expired()
+    assert calls.counted()[COMMIT] > at
+    store.purge_expired()
+    assert items_of(repository, namespace) == {}
+
+
 def die(repository: DynamoDbRepository, store: Store, at: int = 3) -> None:
     """Stage the append of many runs, and end."""
 
