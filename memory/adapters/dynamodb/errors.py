@@ -109,7 +109,7 @@ def _unanswered(cause: BotoCoreError, *, repeats: bool) -> Failure:
         return Failure(ours.StoreUnavailableError, "the credentials, or the table, are not there for now", str(cause))
     if not isinstance(cause, _LOST):
         return Failure(ours.ConfigurationError, "the client is not configured", str(cause))
-    chain = list(_chain(cause))
+    chain = _chain(cause)
     # Only these prove that the request was not sent: TLS can fail at any later moment, too.
     is_untrusted = any(isinstance(error, ssl.SSLCertVerificationError) for error in chain)
     is_sent = not (is_untrusted or isinstance(cause, _NOT_REACHED))
@@ -127,11 +127,13 @@ def _is_permanent(error: BaseException) -> bool:
     return isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in _NO_TLS
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and those from which, or while handling which, it was raised."""
-    while error is not None:
-        yield error
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """Return an error, and those from which, or while handling which, it was raised; one that is raised again may be its own."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
         error = error.__cause__ or error.__context__
+    return chain
 
 
 def delays(times: int) -> Iterator[float]:

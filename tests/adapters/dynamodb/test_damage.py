@@ -126,7 +126,10 @@ class Raw:
 
 def damaged(chance: random.Random, item: Item) -> Item:
     """Return an item with one attribute removed, replaced, or taken from elsewhere."""
-    name = chance.choice([name for name in item if name not in ("pk", "sk")])
+    names = [name for name in item if name not in ("pk", "sk")]
+    if not names:  # it only names a conversation that a purge is to sweep
+        return stray(chance, item)
+    name = chance.choice(names)
     changed = {key: value for key, value in item.items() if key != name}
     if chance.random() < 0.7:
         changed[name] = chance.choice(VALUES)
