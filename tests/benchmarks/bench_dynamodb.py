@@ -56,7 +56,7 @@ class ByHand:
         self._client = client
         self._table = table
         self._namespace = namespace
-        self._partition = keys.conversation(namespace, "floor")
+        self._partition = keys.partition("conversation", namespace, "floor")
         self._stamp, self._position, self._at = "", 0, 0
         self._run_set = new_id()
         self._create()
@@ -77,7 +77,7 @@ class ByHand:
         }
 
     def _place(self, at: int) -> dict[str, Any]:
-        partition = keys.listing("updated_at", self._namespace, 0)
+        partition = keys.partition("list", "updated_at", self._namespace, 0)
         return {"pk": {"S": partition}, "sk": {"S": keys.listed(at, "floor")}}
 
     def _create(self) -> None:
@@ -97,7 +97,7 @@ class ByHand:
             "output": {"S": json.dumps(TEXT)},
             "metadata": {"S": "{}"},
         }
-        partition, sort_key = keys.receipt(self._namespace, token := new_id())
+        partition, sort_key = keys.partition("receipt", self._namespace, token := new_id()), "receipt"
         receipt = {
             "pk": {"S": partition},
             "sk": {"S": sort_key},
@@ -157,7 +157,7 @@ def bench_times(store: Store, repository: DynamoDbRepository, namespace: str) ->
         by_hand = ByHand(client, repository._table.name, namespace)
         spent, floor = in_turns(1_000, lambda: append(store, "ours"), by_hand.append)
         report("append a run of 800 bytes", spent, floor, 1.15)
-        partition = keys.conversation(namespace, "ours")
+        partition = keys.partition("conversation", namespace, "ours")
         spent, floor = in_turns(500, lambda: last_twenty(store, "ours"), lambda: by_hand.last_twenty(partition))
         report("the last 20 runs", spent, floor, 1.15)
 

@@ -1,6 +1,6 @@
 """Conversations in Amazon DynamoDB."""
 
-from memory.adapters.dynamodb.definition import TableOptions
 from memory.adapters.dynamodb.repository import DynamoDbRepository, open_url
+from memory.adapters.dynamodb.schema import TableOptions
 
 __all__ = ["DynamoDbRepository", "TableOptions", "open_url"]

@@ -13,7 +13,6 @@ from typing import Final, TypeAlias
 
 from memory.domain.timestamps import format_timestamp
 from memory.domain.values import FIRST_TIME, LAST_TIME
-from memory.port.index import Entry
 
 Key: TypeAlias = tuple[str, str]
 """A partition key and a sort key: one item."""
@@ -21,10 +20,8 @@ Key: TypeAlias = tuple[str, str]
 STATE: Final = "state"
 """The sort key of a conversation's head. It follows all runs, so one query backwards brings the head and the last runs."""
 
-RUNS: Final = "run#"
-PARTS: Final = "part#"
-COUNTERS: Final = 16
-"""Items that count the conversations of a namespace: creations at the same moment seldom update the same one."""
+PARTS, RUNS = "part#", "run#"
+"""How the sort keys begin of runs, and of parts of what is too large for one item."""
 
 COUNTS: Final = "counts"
 """The partition of all counters; it shows which namespaces there are."""
@@ -32,33 +29,26 @@ COUNTS: Final = "counts"
 SCHEMA: Final = ("schema", "schema")
 """Where the version of the layout and the number of shards are stored."""
 
-LOWEST: Final = " "
-"""Sorts before every name."""
+LOWEST, HIGHEST = " ", "\U0010ffff" * 256
+"""Sort before and behind every name."""
 
-HIGHEST: Final = "\U0010ffff" * 256
-"""Sorts behind every name."""
-
+_COUNTERS: Final = 16  # of a namespace: conversations created at the same moment seldom update the same one
 _LONGEST_PARTITION, _LONGEST_SORT = 2048, 1024  # bytes: DynamoDB's limits
 _LONGEST_ID_IN_ENTRY = 440  # bytes, beside an index key of at most 578
 _DIGEST = 65  # bytes of a tab and a digest
 _UNSAFE: Final = re.compile("[%#\x00-\x1f\x7f\ud800-\udfff]")
-_UNSAFE_IN_PATH: Final = re.compile("[%#.\\[\\]\x00-\x1f\x7f\udc80-\udcff]")
-_END_OF_KEY: Final = "\t"  # of an index key; below all that a longer key goes on with
+_UNSAFE_IN_PATH: Final = re.compile("[%#.\\[\\]\x00-\x1f\x7f\ud800-\udfff]")
 _LOW_BYTES: Final = {byte: f"\n{chr(0x41 + byte)}" for byte in range(0x0B)}
 
 
-def conversation(namespace: str, conversation_id: str) -> str:
-    """Return the partition of a conversation: its head, its runs, and parts of what is too large for one item.
+@lru_cache(maxsize=4096)  # a namespace's lists, and the conversations in use
+def partition(*names: str | int) -> str:
+    """Return a partition key: a kind of items, the namespace, and more names.
 
-    >>> conversation("default", "support-42"), conversation("a#b", "50%")
-    ('conversation#default#support-42', 'conversation#a%23b#50%25')
+    >>> partition("conversation", "default", "support-42"), partition("list", "id", "a#b", 0)
+    ('conversation#default#support-42', 'list#id#a%23b#0')
     """
-    return _partition("conversation", namespace, conversation_id)
-
-
-def head(namespace: str, conversation_id: str) -> Key:
-    """Return the key of a conversation's head."""
-    return conversation(namespace, conversation_id), STATE
+    return _fitted("#".join([_UNSAFE.sub(_escape, str(name)) for name in names]), _LONGEST_PARTITION)
 
 
 def run(incarnation: str, position: int) -> str:
@@ -71,29 +61,21 @@ def position_of(sort_key: str) -> int:
     return int(sort_key[-16:])
 
 
-def part(name: str, number: int) -> str:
-    """Return the sort key of a part of a text."""
-    return f"{PARTS}{name}#{number:04d}"
+@lru_cache(maxsize=4096)  # the last changes
+def listed(microseconds: int, conversation_id: str) -> str:
+    """Return the sort key of a conversation in a list by time; in the one by id the id itself is the key."""
+    return _fitted(f"{time(microseconds)}#{conversation_id}", _LONGEST_SORT)
 
 
-def listing(field: str, namespace: str, shard: int) -> str:
-    """Return the partition of a list of conversations: by ``updated_at``, ``created_at``, ``expires_at`` or ``id``."""
-    return _partition("list", field, namespace, str(shard))
-
-
-def listed(at: int, conversation_id: str) -> str:
-    """Return the sort key of a conversation in a list by time."""
-    return _fitted(f"{time(at)}#{conversation_id}", _LONGEST_SORT)
-
-
-def listed_by_id(conversation_id: str) -> str:
-    """Return the sort key of a conversation in the list by id."""
-    return _fitted(conversation_id, _LONGEST_SORT)
-
-
-def expiring(at: int, conversation_id: str, incarnation: str) -> str:
-    """Return the sort key in the list by expiry: that of a conversation made later under the same id is another."""
-    return f"{_fitted(f'{time(at)}#{conversation_id}', _LONGEST_SORT - 40)}#{incarnation}"
+@lru_cache(maxsize=4096)  # an append leaves them as they are
+def pointers(
+    namespace: str, shard: int, conversation_id: str, created_at: int, expires_at: int | None
+) -> frozenset[Key]:
+    """Return where the lists by ``id``, ``created_at`` and ``expires_at`` contain the id of a conversation."""
+    sort_keys = {"id": conversation_id, "created_at": listed(created_at, conversation_id)}
+    if expires_at is not None:
+        sort_keys["expires_at"] = listed(expires_at, conversation_id)
+    return frozenset((partition("list", field, namespace, shard), key) for field, key in sort_keys.items())
 
 
 def time(microseconds: int) -> str:
@@ -101,9 +83,9 @@ def time(microseconds: int) -> str:
     return format_timestamp(max(FIRST_TIME, min(LAST_TIME, microseconds)))
 
 
-def beyond(prefix: str) -> str:
-    """Return a sort key behind all that begin with a prefix."""
-    return prefix + HIGHEST[: (_LONGEST_SORT - len(prefix.encode())) // 4]
+def end_of(microseconds: int) -> str:
+    """Return a sort key behind those of all conversations that a list has at a time."""
+    return f"{time(microseconds)}$"  # which comes after #
 
 
 def entries(namespace: str, path: bytes, shard: int) -> str:
@@ -112,88 +94,51 @@ def entries(namespace: str, path: bytes, shard: int) -> str:
     >>> entries("default", b"customer\x00\x01tier", 0), entries("default", b"tags\x00\x02", 1)
     ('entry#default#0#customer.tier', 'entry#default#1#tags[]')
     """
-    text = _UNSAFE_IN_PATH.sub(
-        lambda found: _escaped_character(found, "surrogateescape"), path.decode("utf-8", "surrogateescape")
-    )
+    text = _UNSAFE_IN_PATH.sub(_escape, path.decode("utf-8", "surrogateescape"))
     text = text.replace("%00%01", ".").replace("%00%02", "[]")
-    return _fitted(f"{_partition('entry', namespace, str(shard))}#{text}", _LONGEST_PARTITION)
+    return _fitted(f"{partition('entry', namespace, shard)}#{text}", _LONGEST_PARTITION)
 
 
-def entry(namespace: str, found: Entry, conversation_id: str, shard: int) -> Key:
-    """Return the key of a conversation's index entry: by path, then by value, then by id."""
-    return entries(namespace, found.path, shard), entry_place(found.key, conversation_id)
+def entry(key: bytes, conversation_id: str) -> str:
+    """Return the sort key of a conversation's index entry: by value, then by id."""
+    return f"{_index_key(key)}\t{_fitted(conversation_id, _LONGEST_ID_IN_ENTRY)}"
 
 
-def entry_place(key: bytes, conversation_id: str) -> str:
-    """Return the sort key of an index entry."""
-    return f"{entry_key(key)}{_END_OF_KEY}{_fitted(conversation_id, _LONGEST_ID_IN_ENTRY)}"
+def entries_between(low: bytes, high: bytes) -> tuple[str, str]:
+    r"""Return the bounds of the sort keys of all entries with ``low <= key < high``.
+
+    >>> entry(b"\x04gold", "support-42"), entries_between(b"\x04gold", b"\x04gold\x00")
+    ('4gold\tsupport-42', ('4gold', '4gold\nA'))
+    """
+    return _index_key(low) or LOWEST, _index_key(high) or LOWEST
 
 
-def entry_key(key: bytes) -> str:
-    r"""Return an index key as text that sorts as the key does: a digit for the type, then each byte as one character.
+def _index_key(key: bytes) -> str:
+    """Return an index key as text that sorts as the key does: a digit for the type, then each byte as one character.
 
-    >>> entry_key(b"\x04gold"), entry_key(b"\x04a") + "\t" < entry_key(b"\x04a\x00") + "\t" < entry_key(b"\x04a\x01") + "\t"
-    ('4gold', True)
+    Low bytes become two characters above the tab, so that a key sorts before all longer ones, whatever id follows it.
     """
     return f"{min(key[0], 9)}{key[1:].decode('latin-1').translate(_LOW_BYTES)}" if key else ""
 
 
-def entries_of(key: bytes) -> tuple[str, str]:
-    """Return the bounds of the sort keys of all entries with an index key."""
-    return entry_key(key) + _END_OF_KEY, entry_key(key) + "\n"
-
-
-def entries_between(low: bytes, high: bytes) -> tuple[str, str]:
-    """Return the bounds of the sort keys of all entries with ``low <= key < high``."""
-    return entry_key(low) or LOWEST, entry_key(high) or LOWEST
+def counters(namespace: str) -> tuple[str, str]:
+    """Return the bounds of the sort keys of a namespace's counters."""
+    name = _fitted(_UNSAFE.sub(_escape, namespace), _LONGEST_SORT - 3)
+    return f"{name}#", f"{name}#~"
 
 
 def counter(namespace: str, conversation_id: str) -> Key:
     """Return the key of the counter that counts a conversation."""
-    number = zlib.crc32(conversation_id.encode()) % COUNTERS
-    return COUNTS, f"{_counted(namespace)}#{number:02d}"
+    return COUNTS, f"{counters(namespace)[0]}{spread(conversation_id, _COUNTERS):02d}"
 
 
-def counters(namespace: str) -> tuple[str, str]:
-    """Return the bounds of the sort keys of a namespace's counters."""
-    return f"{_counted(namespace)}#", f"{_counted(namespace)}#~"
+def spread(conversation_id: str, over: int) -> int:
+    """Return which of so many shards, or counters, a new conversation belongs to."""
+    return zlib.crc32(conversation_id.encode()) % over
 
 
-def receipt(namespace: str, token: str) -> Key:
-    """Return the key of a change set's receipt."""
-    return _partition("receipt", namespace, token), "receipt"
-
-
-def unswept(namespace: str) -> str:
-    """Return the partition that names the conversations which left something for `purge` to delete."""
-    return _partition("unswept", namespace)
-
-
-def unswept_place(namespace: str, conversation_id: str) -> Key:
-    """Return the key of the item that names such a conversation."""
-    return unswept(namespace), _fitted(conversation_id, _LONGEST_SORT)
-
-
-def shard_of(conversation_id: str, shards: int) -> int:
-    """Return the shard of the lists and entries that a new conversation goes to."""
-    return zlib.crc32(conversation_id.encode()) % shards
-
-
-def _counted(namespace: str) -> str:
-    return _fitted(_escaped(namespace), _LONGEST_SORT - 3)
-
-
-@lru_cache(maxsize=4096)  # a namespace's lists, and the conversations in use
-def _partition(*names: str) -> str:
-    return _fitted("#".join(map(_escaped, names)), _LONGEST_PARTITION)
-
-
-def _escaped(name: str) -> str:
-    return _UNSAFE.sub(_escaped_character, name) if _UNSAFE.search(name) else name
-
-
-def _escaped_character(found: re.Match[str], errors: str = "surrogatepass") -> str:
-    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", errors))
+def _escape(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
 
 
 def _fitted(text: str, longest: int) -> str:

@@ -26,13 +26,13 @@ def conversation_key(namespace: str, conversation_id: str) -> str:
     >>> conversation_key("default", "support-42")
     'conversation#default#support-42'
     """
-    return keys.conversation(namespace, conversation_id)
+    return keys.partition("conversation", namespace, conversation_id)
 
 
 class ConversationItem(Model):
     """A conversation: the item at (`conversation_key`, `STATE`). Times are microseconds since 1970.
 
-    Without a ``version`` there is no conversation: a commit broke off while it made one.
+    Without a ``version`` there is no conversation: it was removed, or a commit broke off while it made one.
 
     Attributes:
         id: the conversation's id.
@@ -42,8 +42,7 @@ class ConversationItem(Model):
         metadata: JSON; None if it is longer than an item should be, and then in parts.
         parts, part_count: the name and number of its parts: the items at ``part#NAME#0000`` and so on.
         shard: of the lists that the conversation is in.
-        unswept: a purge has something to delete.
-        staged, staged_at: a large commit may be writing runs up to this position.
+        unswept: a purge has something to delete, or a large commit is writing runs.
     """
 
     pk = UnicodeAttribute(hash_key=True)
@@ -63,8 +62,6 @@ class ConversationItem(Model):
     part_count = NumberAttribute(null=True)
     shard = NumberAttribute(null=True)
     unswept = BooleanAttribute(null=True)
-    staged = NumberAttribute(null=True)
-    staged_at = NumberAttribute(null=True)
 
     def run_keys(self) -> tuple[str, str]:
         """Return the sort keys of the first and the last run, for ``RunItem.sk.between``: other runs are removed."""

@@ -2,108 +2,83 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.preparing import Preparer
-from memory.adapters.dynamodb.reading import Scope
-from memory.adapters.dynamodb.records import Head, Item, parts_of, size_of_item, text_of
+from memory.adapters.dynamodb.preparing import Prepared, counts
+from memory.adapters.dynamodb.reading import Space
+from memory.adapters.dynamodb.records import NO_HEAD, Head, parts_of, size_of_item
 from memory.adapters.dynamodb.table import Action, RefusedError, Table, in_transactions
-from memory.domain.values import new_id, now
-
-ABANDONED_AFTER: Final = 600_000_000
-"""Microseconds for which a purge leaves a commit alone that has staged something. To interrupt it sooner would only make it begin
-again; it takes no longer than the timeout of its store."""
+from memory.domain.values import new_id
 
 _TRIES: Final = 5
 
 
-def sweep(scope: Scope, conversation_id: str, abandoned_after: int = 0) -> None:
+def purge(space: Space, clock: Callable[[], int]) -> int:
+    """Remove expired conversations and all that belongs to nothing; return how many had expired."""
+    purged = 0
+    until = keys.end_of(clock())
+    for shard in range(space.shards):
+        partition = space.listing("expires_at", shard)
+        for item in list(space.table.query(partition, keys.LOWEST, until)):
+            purged += _remove(space, clock, item.text("id"))
+    for mark in list(space.table.query(keys.partition("unswept", space.namespace), keys.LOWEST, keys.HIGHEST)):
+        sweep(space, mark.key[1])
+    return purged
+
+
+def _remove(space: Space, clock: Callable[[], int], conversation_id: str) -> bool:
+    """Remove a conversation if it has expired; return whether it was this call that did."""
+    head = space.head(conversation_id)
+    if head.record is None or not head.is_hidden(clock()):
+        return False
+    removal = Prepared(space, conversation_id, head).finish()
+    action = space.write_head(conversation_id, head, removal.after)
+    with suppress(RefusedError):  # it was changed at this moment: the next purge sees to it
+        space.table.write([action, *counts(space, [removal]), *removal.actions])
+        return True
+    return False
+
+
+def sweep(space: Space, conversation_id: str) -> None:
     """Delete what belongs to nothing in a conversation's partition, unless others prevent it.
 
-    Every deletion has the stamp of the head as its condition, and the stamp is replaced first if a commit may be staging: nothing
-    is deleted because of a read that is outdated, and what is deleted cannot become visible.
-
-    Args:
-        scope: the namespace.
-        conversation_id: the conversation's.
-        abandoned_after: leave a commit alone that began to stage something so many microseconds ago, or less.
+    Every deletion has the stamp of the head as its condition, and the stamp is replaced before anything is read: a commit that
+    is staging runs begins again, and nothing is deleted because of a read that is outdated.
     """
-    place = keys.unswept_place(scope.namespace, conversation_id)
+    mark = keys.partition("unswept", space.namespace), conversation_id
     for _ in range(_TRIES):
-        mark = scope.table.get(place)
-        head = scope.reader.heads(scope.namespace, [conversation_id])[conversation_id]
-        if head.staged and 0 <= now() - head.staged_at < abandoned_after:
-            return
+        head = space.head(conversation_id)
         with suppress(RefusedError):
-            _sweep(scope, conversation_id, head, mark)
+            if head.stamp is not None:
+                before, head = head, head._replace(stamp=new_id())
+                space.table.write([space.write_head(conversation_id, before, head)])
+            check = space.check_head(conversation_id, head)
+            for some in in_transactions(_deletions(space.table, check.key[0], head)):
+                space.table.write([check, *some])
+            clean = NO_HEAD if head.record is None else head._replace(stamp=new_id(), unswept=False)
+            space.table.write([space.write_head(conversation_id, head, clean), space.table.delete(mark)])
+            space.remember(conversation_id, clean)
             return
-
-
-def _sweep(scope: Scope, conversation_id: str, head: Head, mark: Item | None) -> None:
-    if head.staged:
-        head, claimed = replace(head, stamp=new_id()), head
-        scope.table.write([scope.write_head(conversation_id, claimed, head)])
-    check = scope.check_head(conversation_id, head)
-    for some in in_transactions(_deletions(scope.table, check.key[0], head)):
-        scope.table.write([check, *some])
-    clean = head
-    if head.record is None:
-        clean = Head()
-    elif head.staged or head.unswept:
-        clean = replace(head, stamp=new_id(), staged=0, unswept=False)
-    actions = [check if clean is head else scope.write_head(conversation_id, head, clean)]
-    if mark is not None:
-        actions.append(scope.table.delete(mark.key, scope.table.has_stamp(text_of(mark, "stamp"))))
-    scope.table.write(actions)
-    scope.reader.seen.put(scope.namespace, conversation_id, clean)
 
 
 def _deletions(table: Table, partition: str, head: Head) -> Iterator[Action]:
     """Yield the deletions of all items but the head, its parts, and the runs of the conversation with theirs."""
-    first, last, dead = keys.RUNS, keys.RUNS, [(keys.RUNS, keys.STATE)]  # no run has such a key
+    first = last = keys.RUNS  # no run has this key
     if (record := head.record) is not None:
         first, last = keys.run(record.incarnation, head.first), keys.run(record.incarnation, record.last_position)
-        below, above = head.first - 1, record.last_position + 1
-        dead = [(keys.RUNS, keys.run(record.incarnation, below)), (keys.run(record.incarnation, above), keys.STATE)]
-    for low, high in dead:
-        for item in table.query(partition, low, high):
-            if item.key[1] != keys.STATE:
-                yield table.delete(item.key, size=size_of_item(item))
-    parts = list(table.query(partition, keys.PARTS, keys.RUNS))
-    owners = {(partition, owner) for part in parts if first <= (owner := text_of(part, "of")) <= last}
-    names = {key[1]: its.name for key, item in table.get_many(owners).items() if (its := parts_of(item))}
-    if head.parts is not None:
-        names[keys.STATE] = head.parts.name
+    parts = []
+    below = table.query(partition, keys.PARTS, min(first, last))
+    above = table.query(partition, max(first, last), keys.STATE)
+    for item in chain(below, above):
+        if item.key[1].startswith(keys.PARTS):
+            parts.append(item)
+        elif item.key[1] != keys.STATE and not first <= item.key[1] <= last:
+            yield table.delete(item.key, size=size_of_item(item))
+    owners = {owner for part in parts if first <= (owner := part.text("of")) <= last or owner == keys.STATE}
+    found = table.get_many((partition, owner) for owner in owners).values()
+    names = {its.name for item in found if (its := parts_of(item)) is not None}
     for part in parts:
-        if not part.key[1].startswith(f"{keys.PARTS}{names.get(text_of(part, 'of'))}#"):
+        if part.key[1].split("#")[1] not in names:
             yield table.delete(part.key, size=size_of_item(part))
-
-
-def purge(scope: Scope, clock: Callable[[], int], abandoned_after: int) -> int:
-    """Remove expired conversations and all that belongs to nothing; return how many had expired."""
-    purged = 0
-    until = keys.beyond(keys.time(clock()))
-    for shard in range(scope.shards):
-        partition = keys.listing("expires_at", scope.namespace, shard)
-        for item in list(scope.table.query(partition, keys.LOWEST, until)):
-            purged += _remove(scope, clock, text_of(item, "id"), text_of(item, "incarnation"))
-    for mark in list(scope.table.query(keys.unswept(scope.namespace), keys.LOWEST, keys.HIGHEST)):
-        sweep(scope, text_of(mark, "id"), abandoned_after)
-    return purged
-
-
-def _remove(scope: Scope, clock: Callable[[], int], conversation_id: str, incarnation: str) -> bool:
-    """Remove a conversation that has expired; return whether it was this call that did."""
-    for _ in range(_TRIES):
-        head = scope.reader.heads(scope.namespace, [conversation_id])[conversation_id]
-        if head.record is None or head.record.incarnation != incarnation or not head.is_hidden(clock()):
-            return False
-        with suppress(RefusedError):
-            preparer = Preparer(scope, clock())
-            prepared = preparer.removal(conversation_id, head)
-            action = scope.write_head(conversation_id, head, prepared.after)
-            scope.table.write([action, *preparer.counts([prepared]), *prepared.actions])
-            return True
-    return False

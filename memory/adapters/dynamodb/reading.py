@@ -1,21 +1,19 @@
 """Reading heads, metadata and runs."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.records import Head, Item, head_values, parts_of, read_head, read_run, text_of
-from memory.adapters.dynamodb.table import Action, Requests, Table
-from memory.domain.records import RunRecord
+from memory.adapters.dynamodb import records as its
+from memory.adapters.dynamodb.records import NO_HEAD, Head, Item
+from memory.adapters.dynamodb.table import Action, Table
+from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import CorruptRecordError, StoreUnavailableError
 from memory.port.repository import Window
-
-if TYPE_CHECKING:
-    from memory.adapters.dynamodb.keys import Key
 
 _HEADS_KEPT: Final = 4_096
 _READS: Final = 5  # of what is being changed meanwhile
@@ -26,244 +24,159 @@ class ChangedError(Exception):
     """What was read does not fit together, because it was changed meanwhile: read it again."""
 
 
-class LastSeen:
-    """The heads that this store wrote or read last: guesses, of a bounded number."""
-
-    def __init__(self) -> None:
-        self._heads: OrderedDict[Key, Head] = OrderedDict()  # each of its operations is atomic
-
-    def get(self, namespace: str, conversation_id: str) -> Head | None:
-        """Return what a head said when it was seen last; None if it was not."""
-        return self._heads.get((namespace, conversation_id))
-
-    def put(self, namespace: str, conversation_id: str, head: Head) -> None:
-        """Remember what a head says."""
-        self._heads.pop((namespace, conversation_id), None)
-        if head.stamp is not None:
-            self._heads[namespace, conversation_id] = head.with_metadata("") if head.parts else head
-        if len(self._heads) > _HEADS_KEPT:
-            self._heads.popitem(last=False)
-
-
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """One namespace of a table: where the other modules work.
-
-    Attributes:
-        table: the table.
-        reader: reads its conversations.
-        namespace: the namespace.
-        shards: over how many partitions each list is spread.
-    """
+class Space:
+    """The conversations of one namespace."""
 
     table: Table
-    reader: "Reader"
+    # The heads that this store wrote or read last, of all namespaces: guesses. Each operation of the dict is atomic.
+    seen: OrderedDict[tuple[str, str], Head]
     namespace: str
-    shards: int
-
-    def write_head(self, conversation_id: str, before: Head, after: Head) -> Action:
-        """Return the action that replaces a head, or deletes it, if the old one is still there."""
-        key, condition = keys.head(self.namespace, conversation_id), self.table.has_stamp(before.stamp)
-        if after.stamp is None:
-            return self.table.delete(key, condition)
-        return self.table.put(Item(key, head_values(after, conversation_id)), condition)
-
-    def check_head(self, conversation_id: str, head: Head) -> Action:
-        """Return the action that checks that a head is still there."""
-        return self.table.check(keys.head(self.namespace, conversation_id), self.table.has_stamp(head.stamp))
-
-
-class Reader:
-    """Reads the conversations of one table, and remembers what their heads said."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-        self.seen = LastSeen()
+    shards: int = 0  # over how many partitions each list is spread; 0 where no list is read or written
 
     # heads
 
-    def heads(self, namespace: str, ids: Iterable[str]) -> dict[str, Head]:
-        """Return the heads of conversations, also of those that are not there."""
-        places = {keys.head(namespace, conversation_id): conversation_id for conversation_id in ids}
-        if len(places) == 1:
-            (key,) = places
-            found = self._table.get(key)
-            items = {} if found is None else {key: found}
-        else:
-            items = self._table.get_many(places)
-        return {
-            conversation_id: self.read(namespace, conversation_id, items.get(key))
-            for key, conversation_id in places.items()
-        }
+    def remember(self, conversation_id: str, head: Head) -> None:
+        """Remember what a head says."""
+        self.seen.pop((self.namespace, conversation_id), None)
+        if head.stamp is not None:
+            self.seen[self.namespace, conversation_id] = head.with_metadata("") if head.parts else head
+        if len(self.seen) > _HEADS_KEPT:
+            self.seen.popitem(last=False)
 
-    def read(self, namespace: str, conversation_id: str, item: Item | None) -> Head:
+    def partition(self, conversation_id: str) -> str:
+        """Return the partition of a conversation."""
+        return keys.partition("conversation", self.namespace, conversation_id)
+
+    def listing(self, field: str, shard: int) -> str:
+        """Return the partition of a list of conversations: by ``updated_at``, ``created_at``, ``expires_at`` or ``id``."""
+        return keys.partition("list", field, self.namespace, shard)
+
+    def head(self, conversation_id: str) -> Head:
+        """Return the head of a conversation."""
+        return self.read(conversation_id, self.table.get((self.partition(conversation_id), keys.STATE)))
+
+    def heads(self, ids: Iterable[str]) -> dict[str, Head]:
+        """Return the heads of conversations, also of those that are not there."""
+        places = {id: (self.partition(id), keys.STATE) for id in ids}
+        if len(places) == 1:
+            return {id: self.head(id) for id in places}
+        items = self.table.get_many(places.values())
+        return {id: self.read(id, items.get(key)) for id, key in places.items()}
+
+    def read(self, conversation_id: str, item: Item | None) -> Head:
         """Return the head that an item contains (None: there is no item), and remember it."""
-        head = Head() if item is None else read_head(item)
-        if item is not None and (found := text_of(item, "id")) != conversation_id:
+        head = NO_HEAD if item is None else its.read_head(item)
+        if item is not None and (found := item.text("id")) != conversation_id:
             raise CorruptRecordError(f"the head of conversation {conversation_id!r} is stored as that of {found!r}")
         if item is not None and head.stamp is None:
             raise CorruptRecordError(f"the head of conversation {conversation_id!r} is stored without its stamp")
-        self.seen.put(namespace, conversation_id, head)
+        self.remember(conversation_id, head)
         return head
+
+    def write_head(self, conversation_id: str, before: Head, after: Head) -> Action:
+        """Return the action that replaces a head, or deletes it, if the old one is still there."""
+        key, condition = (self.partition(conversation_id), keys.STATE), self.table.has_stamp(before.stamp)
+        if after.stamp is None:
+            return self.table.delete(key, condition)
+        return self.table.put(Item(key, its.head_values(after, conversation_id)), condition)
+
+    def check_head(self, conversation_id: str, head: Head) -> Action:
+        """Return the action that checks that a head is still there."""
+        return self.table.check((self.partition(conversation_id), keys.STATE), self.table.has_stamp(head.stamp))
 
     # metadata
 
-    def complete(self, namespace: str, ids: Iterable[str]) -> dict[str, Head]:
-        """Return the heads of those conversations that are there, with their metadata."""
-        heads = {id: head for id, head in self.heads(namespace, ids).items() if head.record is not None}
-        return self.with_metadata(namespace, heads)
+    def records(self, heads: dict[str, Head], now: int) -> dict[str, ConversationRecord]:
+        """Return the conversations of those heads that are not hidden, with their metadata."""
+        complete = self.with_metadata(heads)
+        return {id: head.record for id, head in complete.items() if head.record and not head.is_hidden(now)}
 
-    def with_metadata(self, namespace: str, heads: dict[str, Head]) -> dict[str, Head]:
+    def with_metadata(self, heads: dict[str, Head]) -> dict[str, Head]:
         """Return these heads with their metadata; where they were replaced meanwhile, what the head says then."""
         missing: list[str] = []
         for _ in range(_READS):
             places = {
-                id: head.parts.places(keys.conversation(namespace, id))
+                id: head.parts.places(self.partition(id))
                 for id, head in heads.items()
-                if head.parts is not None and not head.has_metadata
+                if head.parts and head.record and not head.record.metadata
             }
             if not places:
                 return heads
-            items = self._table.get_many([place for each in places.values() for place in each])
+            items = self.table.get_many([place for each in places.values() for place in each])
             missing = [id for id, each in places.items() if not all(place in items for place in each)]
             for id in places.keys() - missing:
-                heads[id] = heads[id].with_metadata("".join([text_of(items[place], "text") for place in places[id]]))
-            if missing:
-                heads = {id: head for id, head in heads.items() if id not in missing}
-                heads |= {id: head for id, head in self.heads(namespace, missing).items() if head.record is not None}
+                heads[id] = heads[id].with_metadata("".join([items[place].text("text") for place in places[id]]))
+            heads |= self.heads(missing)
         raise CorruptRecordError(f"the metadata of {missing[:3]} are stored, but parts of them are missing")
 
     # runs
 
-    def runs(self, namespace: str, conversation_id: str, window: Window, now: int) -> tuple[Head, list[RunRecord]]:
+    def runs(self, conversation_id: str, window: Window, now: int) -> tuple[Head, list[RunRecord]]:
         """Return a head and those of the conversation's runs that are in the window: none if it has expired."""
         for _ in range(_READS):
             with suppress(ChangedError):
-                head, items = self._runs(namespace, conversation_id, window, now)
-                return head, self._records(namespace, conversation_id, head, items)
+                head, items = self._runs(conversation_id, window, now)
+                return head, self._records(conversation_id, head, items)
         raise StoreUnavailableError(
             f"conversation {conversation_id!r} was changed each time its runs were read: read them again"
         )
 
-    def _runs(self, namespace: str, conversation_id: str, window: Window, now: int) -> tuple[Head, list[Item]]:
+    def _runs(self, conversation_id: str, window: Window, now: int) -> tuple[Head, list[Item]]:
         limit = _ALL if window.limit is None else min(window.limit, _ALL)
-        is_all = window.after == 0 and limit == _ALL
-        if limit and window.before is None and (window.from_end or is_all):
-            return self._last_runs(namespace, conversation_id, window.after, limit, now)
-        if self._is_short(namespace, conversation_id, limit) and window.after == 0 and window.before is None:
-            head, items = self._last_runs(namespace, conversation_id, 0, limit + 1, now)
-            if len(items) <= limit:
-                return head, items
-        head = self.heads(namespace, [conversation_id])[conversation_id]
-        if head.is_hidden(now):
-            return Head(), []
-        low, high = _visible(head)
-        low = max(low, window.after + 1)
+        if limit and window.before is None and (window.from_end or (window.after == 0 and limit == _ALL)):
+            return self._last_runs(conversation_id, window.after, limit, now)
+        head = self.head(conversation_id)
+        if head.is_hidden(now) or head.record is None:
+            return NO_HEAD, []
+        low, high = max(head.first, window.after + 1), head.record.last_position
         high = high if window.before is None else min(high, window.before - 1)
-        if low > high or not limit:
-            return head, []
-        items = self._between(namespace, head, low, high, limit, backwards=window.from_end)
-        wanted = range(low, high + 1)
-        self._check_still(namespace, head, items, wanted[-limit:] if window.from_end else wanted[:limit])
-        return head, items
+        return head, self._between(head, low, high, limit, backwards=window.from_end)
 
-    def _is_short(self, namespace: str, conversation_id: str, limit: int) -> bool:
-        """Return whether a conversation probably has no more runs than that: then one query brings all of them."""
-        head = self.seen.get(namespace, conversation_id)
-        return head is not None and head.record is not None and 0 < head.record.run_count <= limit < _ALL
-
-    def _last_runs(
-        self, namespace: str, conversation_id: str, after: int, limit: int, now: int
-    ) -> tuple[Head, list[Item]]:
-        """Read the head and the last runs by one query, backwards from the head."""
-        partition = keys.conversation(namespace, conversation_id)
-        first = None if limit == _ALL else limit + 1
-        requests = Requests()
-        items = self._table.query(
-            partition, keys.RUNS, keys.STATE, backwards=True, limit=first, then=first, requests=requests
-        )
-        item = next(items, None)
-        if item is None or item.key[1] != keys.STATE:
-            return Head(), []
-        head = self.read(namespace, conversation_id, item)
-        if head.is_hidden(now):
-            return Head(), []
-        low, high = _visible(head)
-        low = max(low, after + 1)
-        runs = self._visible_runs(items, head, low, high, limit)
-        if runs is None:  # others lie before them, of unknown number
-            runs = self._between(namespace, head, low, high, limit, backwards=True)
-            requests.count += 1
-        if requests.count > 1:
-            self._check_still(namespace, head, runs, range(low, high + 1)[-limit:])
-        return head, runs
-
-    def _visible_runs(self, items: Iterator[Item], head: Head, low: int, high: int, limit: int) -> list[Item] | None:
-        """Return the last of the runs that are part of the conversation; None if others come first, reading backwards."""
-        assert head.record is not None  # noqa: S101  # it is not hidden
+    def _last_runs(self, conversation_id: str, after: int, limit: int, now: int) -> tuple[Head, list[Item]]:
+        """Read the head and the last runs by one query, backwards from the head, and by more if that does not bring all."""
+        partition = self.partition(conversation_id)
+        items, is_last = next(self.table.pages(partition, keys.RUNS, keys.STATE, backwards=True, limit=limit + 1))
+        if not items or items[0].key[1] != keys.STATE:
+            return NO_HEAD, []
+        head = self.read(conversation_id, items[0])
+        if head.is_hidden(now) or head.record is None:
+            return NO_HEAD, []
+        low, high = max(head.first, after + 1), head.record.last_position
         first, last = keys.run(head.record.incarnation, low), keys.run(head.record.incarnation, high)
-        runs: list[Item] = []
-        for item in items:
-            if first <= item.key[1] <= last:
-                runs.append(item)
-                if len(runs) == limit:
-                    break
-            elif item.key[1] > last and low <= high:
-                return None
-            else:
-                break
-        runs.reverse()
-        return runs
+        runs = [item for item in reversed(items) if first <= item.key[1] <= last]
+        if is_last or len(runs) == limit or items[-1].key[1] < first:
+            return head, runs
+        before = runs[0].position if runs else high + 1
+        return head, self._between(head, low, before - 1, limit - len(runs), backwards=True) + runs
 
-    def _between(self, namespace: str, head: Head, low: int, high: int, limit: int, *, backwards: bool) -> list[Item]:
-        if low > high or head.record is None:
-            return []
-        asked = None if limit >= _ALL or limit > high - low else limit
-        items = self._table.query(
-            keys.conversation(namespace, head.record.id),
-            keys.run(head.record.incarnation, low),
-            keys.run(head.record.incarnation, high),
-            backwards=backwards,
-            limit=asked,
-            then=asked,
-        )
-        runs = list(islice(items, limit))
-        return runs[::-1] if backwards else runs
-
-    def _check_still(self, namespace: str, head: Head, runs: list[Item], wanted: range) -> None:
-        """Make sure that runs which took several requests are all there were: none was deleted between two of them.
-
-        Args:
-            namespace: the conversation's.
-            head: the head that was read first.
-            runs: the items found.
-            wanted: the positions in the window, if none between the first and the last was removed.
+    def _between(self, head: Head, low: int, high: int, limit: int, *, backwards: bool) -> list[Item]:
+        """Return the first or the last runs between two positions.
 
         Raises:
-            ChangedError: some may have been deleted.
+            ChangedError: some were removed since the head was read, and a purge may have deleted them.
         """
-        record = head.record
-        assert record is not None  # noqa: S101  # it is not hidden
-        has_gaps = record.run_count != record.last_position - head.first + 1
-        if not has_gaps and [item.key[1] for item in runs] == [keys.run(record.incarnation, n) for n in wanted]:
-            return  # nothing is missing: seen without another request
-        still = self.heads(namespace, [record.id])[record.id]
-        if still.record is None or (still.record.incarnation, still.first) != (record.incarnation, head.first):
-            raise ChangedError
+        record, most = head.record, min(limit, high - low + 1)
+        if record is None or most <= 0:
+            return []
+        first, last = keys.run(record.incarnation, low), keys.run(record.incarnation, high)
+        asked = most if most == limit else None
+        items = self.table.query(self.partition(record.id), first, last, backwards=backwards, limit=asked)
+        runs = list(islice(items, most))
+        if len(runs) < most:
+            still = self.head(record.id)
+            if still.record is None or (still.record.incarnation, still.first) != (record.incarnation, head.first):
+                raise ChangedError
+        return runs[::-1] if backwards else runs
 
-    def _records(self, namespace: str, conversation_id: str, head: Head, items: list[Item]) -> list[RunRecord]:
+    def _records(self, conversation_id: str, head: Head, items: list[Item]) -> list[RunRecord]:
         """Return the runs of items, with the parts of those that are too large for one item."""
-        partition = keys.conversation(namespace, conversation_id)
-        large = [parts for item in items if "parts" in item.values and (parts := parts_of(item))]
+        partition = self.partition(conversation_id)
+        large = [parts for item in items if "parts" in item.values and (parts := its.parts_of(item))]
         wanted = [place for parts in large for place in parts.places(partition)]
-        texts = {key: text_of(item, "text") for key, item in self._table.get_many(wanted).items()} if wanted else {}
+        texts = {key: item.text("text") for key, item in self.table.get_many(wanted).items()}
         if len(texts) < len(wanted):
-            if self.heads(namespace, [conversation_id])[conversation_id].stamp != head.stamp:
+            if self.head(conversation_id).stamp != head.stamp:
                 raise ChangedError
             raise CorruptRecordError(f"runs of conversation {conversation_id!r} are stored, but parts are missing")
-        return [read_run(item, texts) for item in items]
-
-
-def _visible(head: Head) -> tuple[int, int]:
-    """Return the first and the last position at which a run may be part of the conversation."""
-    return head.first, 0 if head.record is None else head.record.last_position
+        return [its.read_run(item, texts) for item in items]

@@ -1,19 +1,14 @@
 """How conversations and runs become items, and how items are read. `models` describes the same items for PynamoDB's users."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import wraps
-from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.keys import Key
-from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.records import ConversationRecord, RunRecord, check_record
 from memory.domain.values import new_id
 from memory.errors import CorruptRecordError
 from memory.port.changes import ALL_RUNS
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 Values: TypeAlias = dict[str, dict[str, Any]]
 """Attributes as DynamoDB's requests and answers have them."""
@@ -28,16 +23,60 @@ PART: Final = 380_000
 TTL: Final = "ttl"
 """The attribute by which DynamoDB deletes receipts: seconds since 1970."""
 
+_NUMBERS: Final = ("version", "run_count", "last_position", "created_at", "updated_at", "expires_at")
+_OF_HEADS: Final = ("stamp", "first_position", "shard", "unswept", "parts", "part_count")
+_OF_OTHERS: Final = (
+    "sizes",
+    "text",
+    "of",
+    "receipt",
+    TTL,
+    "count",
+    "namespace",
+    "shards",
+    "shards_before",
+    "shards_since",
+)
+
+ATTRIBUTES: Final = {*ConversationRecord._fields, *RunRecord._fields, *_OF_HEADS, *_OF_OTHERS}
+"""The names of all attributes of our items, but for the keys."""
+
 _MOST_PARTS: Final = 9_999  # 3.8 GB
-_ID_LENGTH: Final = 32
-_UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_TEXTS: Final = 3  # of a run: input, output and metadata
+_LARGE: Final = ("input", "output", "metadata", "text")
 
 
 class Item(NamedTuple):
-    """An item as it was read."""
+    """An item as it was read. What cannot be read raises `CorruptRecordError`."""
 
     key: Key
     values: Values
+
+    def text(self, name: str) -> str:
+        """Return an attribute that is a text."""
+        try:
+            return str(self.values[name]["S"])
+        except LookupError as error:
+            raise self.corrupt(f"it has no text {error}") from error
+
+    def number(self, name: str) -> int:
+        """Return an attribute that is an integer."""
+        try:
+            return int(self.values[name]["N"])
+        except (LookupError, ValueError) as error:
+            raise self.corrupt(f"its {name} is no integer") from error
+
+    @property
+    def position(self) -> int:
+        """The position of a run."""
+        try:
+            return keys.position_of(self.key[1])
+        except ValueError as error:
+            raise self.corrupt("its key has no position") from error
+
+    def corrupt(self, why: str) -> CorruptRecordError:
+        """Return the error that says that the item cannot be read."""
+        return CorruptRecordError(f"the item {self.key!r} is stored but cannot be read: {why}")
 
 
 class Parts(NamedTuple):
@@ -48,37 +87,20 @@ class Parts(NamedTuple):
 
     def places(self, partition: str) -> list[Key]:
         """Return the keys of the parts."""
-        return [(partition, keys.part(self.name, number)) for number in range(self.total)]
+        return [(partition, f"{keys.PARTS}{self.name}#{number:04d}") for number in range(self.total)]
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The item of a conversation that decides what there is.
+class Head(NamedTuple):
+    """The item of a conversation that decides what there is."""
 
-    Attributes:
-        stamp: changes with every write; None if there is no item.
-        record: the conversation, its ``metadata`` empty while they are in parts that were not read; None if there is none.
-        first: runs at lower positions are removed. Their items stay until the next purge.
-        shard: of the lists and index entries that the conversation is in.
-        parts: the parts of the metadata, if they are not in the head.
-        unswept: the partition contains items that `purge` is to delete; the list of unswept conversations names it.
-        staged: a large commit may have written runs up to this position that are not part of the conversation (yet).
-        staged_at: when that commit began.
-    """
-
-    stamp: str | None = None
-    record: ConversationRecord | None = None
-    first: int = 1
-    shard: int = 0
-    parts: Parts | None = None
-    unswept: bool = False
-    staged: int = 0
-    staged_at: int = 0
-
-    @property
-    def has_metadata(self) -> bool:
-        """Whether the metadata were read."""
-        return self.record is None or self.record.metadata != ""
+    stamp: str | None = None  # changes with every write; None if there is no item
+    record: ConversationRecord | None = (
+        None  # None if there is no conversation; no metadata, while they are in parts unread
+    )
+    first: int = 1  # runs at lower positions are removed; their items stay until the next purge
+    shard: int = 0  # of the lists and index entries that the conversation is in
+    parts: Parts | None = None  # of the metadata, if they are not in the head
+    unswept: bool = False  # a purge may have items to delete; the list of unswept conversations names this one
 
     def is_hidden(self, now: int) -> bool:
         """Whether there is no conversation, or it has expired."""
@@ -86,73 +108,21 @@ class Head:
 
     def with_metadata(self, text: str) -> "Head":
         """Return the head with another text of the metadata."""
-        return self if self.record is None else replace(self, record=self.record._replace(metadata=text))
+        return self if self.record is None else self._replace(record=self.record._replace(metadata=text))
 
 
-def _readable(read: Callable[Concatenate[Item, P], T]) -> Callable[Concatenate[Item, P], T]:
-    """Let a function of an item raise `CorruptRecordError` if the item cannot be read."""
-
-    @wraps(read)
-    def reading(item: Item, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return read(item, *args, **kwargs)
-        except _UNREADABLE as error:
-            raise CorruptRecordError(f"the item {item.key!r} is stored but cannot be read: {error}") from error
-
-    return reading
-
-
-ATTRIBUTES: Final = frozenset(
-    [
-        "id",
-        "stamp",
-        "version",
-        "incarnation",
-        "run_count",
-        "first_position",
-        "last_position",
-        "created_at",
-        "updated_at",
-        "expires_at",
-        "metadata",
-        "parts",
-        "part_count",
-        "shard",
-        "unswept",
-        "staged",
-        "staged_at",
-        "input",
-        "output",
-        "sizes",
-        "text",
-        "of",
-        "receipt",
-        "count",
-        "namespace",
-    ]
-) | {TTL}
-"""The names of all attributes of our items, but for the keys."""
-
-
-def text(value: str) -> dict[str, str]:
-    """Return a text as DynamoDB has it."""
-    return {"S": value}
-
-
-def number(value: int) -> dict[str, str]:
-    """Return a number as DynamoDB has it."""
-    return {"N": str(value)}
+NO_HEAD: Final = Head()
+"""What is known of a conversation that has no item."""
 
 
 def head_values(head: Head, conversation_id: str) -> Values:
     """Return the attributes of a head."""
-    values: Values = {"id": text(conversation_id), "stamp": text(head.stamp or "")}
+    values: Values = {} if head.record is None else copy_values(head)
+    values |= {"id": {"S": conversation_id}, "stamp": {"S": head.stamp or ""}}
     if head.record is not None:
-        values |= copy_values(head) | {"first_position": number(head.first)}
+        values["first_position"] = {"N": str(head.first)}
     if head.unswept:
         values["unswept"] = {"BOOL": True}
-    if head.staged:
-        values |= {"staged": number(head.staged), "staged_at": number(head.staged_at)}
     return values
 
 
@@ -161,54 +131,44 @@ def copy_values(head: Head) -> Values:
     record = head.record
     assert record is not None  # noqa: S101  # only conversations are listed
     values: Values = {
-        "id": text(record.id),
-        "incarnation": text(record.incarnation),
-        "shard": number(head.shard),
+        "id": {"S": record.id},
+        "incarnation": {"S": record.incarnation},
+        "shard": {"N": str(head.shard)},
     }
-    for name in ("version", "run_count", "last_position", "created_at", "updated_at", "expires_at"):
+    for name in _NUMBERS:
         if (value := getattr(record, name)) is not None:
-            values[name] = number(value)
-    return values | (_parts_values(head.parts) if head.parts else {"metadata": text(record.metadata)})
+            values[name] = {"N": str(value)}
+    return values | (_parts_values(head.parts) if head.parts else {"metadata": {"S": record.metadata}})
 
 
-@_readable
 def read_head(item: Item) -> Head:
     """Return what a head, or its copy in a list, says."""
     values = item.values
-    stamp = _text(values, "stamp") if "stamp" in values else None
-    unswept, staged, staged_at = "unswept" in values, _number(values, "staged", 0), _number(values, "staged_at", 0)
+    stamp, unswept = item.text("stamp") if "stamp" in values else None, "unswept" in values
     if "version" not in values and stamp is not None:
-        _text(values, "id")
-        return Head(stamp, None, 1, 0, None, unswept, staged, staged_at)
-    parts = _read_parts(values)
-    record = ConversationRecord(
-        _text(values, "id"),
-        "" if parts else _text(values, "metadata"),
-        _number(values, "version"),
-        _name(_text(values, "incarnation")),
-        _number(values, "run_count"),
-        _number(values, "last_position"),
-        _time(values, "created_at"),
-        _time(values, "updated_at"),
-        _time(values, "expires_at") if "expires_at" in values else None,
-    )
-    if not (parts or record.metadata):
-        raise ValueError("its metadata are empty")
-    first = _number(values, "first_position", 1)
-    return Head(stamp, record, first, _number(values, "shard"), parts, unswept, staged, staged_at)
+        return Head(stamp, unswept=unswept)
+    parts = parts_of(item)
+    fields: dict[str, Any] = {name: item.number(name) for name in _NUMBERS if name in values or name != "expires_at"}
+    fields |= {name: item.text(name) for name in ("id", "incarnation")}
+    record = ConversationRecord(**{"expires_at": None, "metadata": "" if parts else item.text("metadata"), **fields})
+    check_record(record)
+    first = item.number("first_position") if "first_position" in values else 1
+    if not (1 <= first <= ALL_RUNS + 1 and (parts or record.metadata)):
+        raise item.corrupt("its metadata are empty, or its first position is none")
+    return Head(stamp, record, first, item.number("shard"), parts, unswept)
 
 
 def run_items(partition: str, incarnation: str, run: RunRecord) -> Iterator[Item]:
     """Yield the item of a run, after the items of its parts if it is too large for one."""
     key = partition, keys.run(incarnation, run.position)
-    values: Values = {"id": text(run.id), "created_at": number(run.created_at)}
+    values: Values = {"id": {"S": run.id}, "created_at": {"N": str(run.created_at)}}
     texts = run.input, run.output, run.metadata
     if sum(map(size_of, texts)) <= PART:
-        values |= {"input": text(run.input), "output": text(run.output), "metadata": text(run.metadata)}
+        values |= {"input": {"S": run.input}, "output": {"S": run.output}, "metadata": {"S": run.metadata}}
     else:
         parts, items = part_items(partition, "".join(texts), key[1])
         yield from items
-        values |= {**_parts_values(parts), "sizes": text(",".join(str(len(each)) for each in texts))}
+        values |= {**_parts_values(parts), "sizes": {"S": ",".join(str(len(each)) for each in texts)}}
     yield Item(key, values)
 
 
@@ -216,9 +176,9 @@ def part_items(partition: str, whole: str, owner: str) -> tuple[Parts, list[Item
     """Return the parts of a text, and their items, which say by its sort key to which item they belong."""
     texts = list(_pieces(whole.encode()))
     parts = Parts(new_id(), len(texts))
+    places = parts.places(partition)
     return parts, [
-        Item(key, {"text": text(each), "of": text(owner)})
-        for key, each in zip(parts.places(partition), texts, strict=True)
+        Item(key, {"text": {"S": each}, "of": {"S": owner}}) for key, each in zip(places, texts, strict=True)
     ]
 
 
@@ -230,38 +190,28 @@ def _pieces(whole: bytes) -> Iterator[str]:
         begin += len(piece.encode())
 
 
-@_readable
 def read_run(item: Item, texts: Mapping[Key, str]) -> RunRecord:
     """Return the run of an item, whose parts are among the texts."""
-    values = item.values
-    if (parts := _read_parts(values)) is None:
-        input, output, metadata = _text(values, "input"), _text(values, "output"), _text(values, "metadata")
+    if (parts := parts_of(item)) is None:
+        input, output, metadata = item.text("input"), item.text("output"), item.text("metadata")
     else:
         whole = "".join([texts[place] for place in parts.places(item.key[0])])
-        first, second, third = map(int, _text(values, "sizes").split(","))
-        if first + second + third != len(whole):
-            raise ValueError("its parts have another size")
-        input, output, metadata = whole[:first], whole[first : first + second], whole[first + second :]
-    position = keys.position_of(item.key[1])
-    return RunRecord(position, _text(values, "id"), input, output, metadata, _time(values, "created_at"))
+        sizes = [int(size) for size in item.text("sizes").split(",") if size.isdecimal()]
+        if len(sizes) != _TEXTS or sum(sizes) != len(whole):
+            raise item.corrupt("its parts have another size")
+        ends = sizes[0], sizes[0] + sizes[1]
+        input, output, metadata = whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] :]
+    return RunRecord(item.position, item.text("id"), input, output, metadata, item.number("created_at"))
 
 
-@_readable
 def parts_of(item: Item) -> Parts | None:
     """Return the parts that an item says its text is in."""
-    return _read_parts(item.values)
-
-
-@_readable
-def text_of(item: Item, name: str) -> str:
-    """Return an attribute that is a text."""
-    return _text(item.values, name)
-
-
-@_readable
-def number_of(item: Item, name: str) -> int:
-    """Return an attribute that is a number."""
-    return _time(item.values, name)
+    if "parts" not in item.values:
+        return None
+    parts = Parts(item.text("parts"), item.number("part_count"))
+    if not 1 <= parts.total <= _MOST_PARTS:
+        raise item.corrupt(f"it has {parts.total} parts")
+    return parts
 
 
 def size_of(value: str) -> int:
@@ -270,48 +220,9 @@ def size_of(value: str) -> int:
 
 
 def size_of_item(item: Item) -> int:
-    """Return about how many bytes DynamoDB counts for an item."""
-    texts = [content for value in item.values.values() for content in value.values() if isinstance(content, str)]
-    return sum(map(size_of, texts)) + sum(map(len, item.values)) + sum(map(size_of, item.key)) + 100
+    """Return about how many bytes DynamoDB counts for an item: its texts, and a kilobyte for all that is small."""
+    return 1_000 + sum([size_of(item.values[name].get("S", "")) for name in _LARGE if name in item.values])
 
 
 def _parts_values(parts: Parts) -> Values:
-    return {"parts": text(parts.name), "part_count": number(parts.total)}
-
-
-def _read_parts(values: Values) -> Parts | None:
-    if "parts" not in values:
-        return None
-    parts = Parts(_name(_text(values, "parts")), _number(values, "part_count"))
-    if not 1 <= parts.total <= _MOST_PARTS:
-        raise ValueError(f"it has {parts.total} parts")
-    return parts
-
-
-def _text(values: Values, name: str) -> str:
-    value = values[name]["S"]
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is no text")
-    return value
-
-
-def _name(value: str) -> str:
-    """Return a text that keys can be made of."""
-    if len(value) != _ID_LENGTH or len(bytes.fromhex(value)) != _ID_LENGTH // 2:
-        raise ValueError(f"{value!r} is no name of ours")
-    return value
-
-
-def _number(values: Values, name: str, otherwise: int | None = None) -> int:
-    """Return a number of ours: none is negative."""
-    value = otherwise if otherwise is not None and name not in values else int(values[name]["N"])
-    if not 0 <= value <= ALL_RUNS + 1:
-        raise ValueError(f"{name} is out of range")
-    return value
-
-
-def _time(values: Values, name: str) -> int:
-    value = int(values[name]["N"])
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name} is out of range")
-    return value
+    return {"parts": {"S": parts.name}, "part_count": {"N": str(parts.total)}}

@@ -1,9 +1,10 @@
 """`DynamoDbRepository`: conversations in one table of Amazon DynamoDB."""
 
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
@@ -14,11 +15,10 @@ from botocore.exceptions import BotoCoreError, NoRegionError
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.committing import Commit
-from memory.adapters.dynamodb.definition import FORMATS, TableOptions
-from memory.adapters.dynamodb.purging import ABANDONED_AFTER, purge
-from memory.adapters.dynamodb.reading import Reader, Scope
-from memory.adapters.dynamodb.records import ATTRIBUTES, number_of, text_of
-from memory.adapters.dynamodb.schema import MOST_SHARDS, Schema
+from memory.adapters.dynamodb.purging import purge
+from memory.adapters.dynamodb.reading import Space
+from memory.adapters.dynamodb.records import ATTRIBUTES, Head
+from memory.adapters.dynamodb.schema import FORMATS, MOST_SHARDS, Schema, TableOptions
 from memory.adapters.dynamodb.searching import DynamoDbSearch
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
 from memory.domain.criteria import Criterion
@@ -38,30 +38,16 @@ _ANSWERED_WITHIN: Final = 10  # seconds; a read is then sent again, on another c
 _YES_NO: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
-def _yes_or_no(value: str) -> bool:
-    return _YES_NO[value.lower()]
-
-
 def _tags(value: str) -> dict[str, str]:
     """Return the tags written as ``team:chat,stage:live``."""
     return {name: tag for name, _, tag in (each.partition(":") for each in value.split(",")) if name or tag}
 
 
-_TABLE_OPTIONS: Final[dict[str, Callable[[str], object]]] = {
-    "point_in_time_recovery": _yes_or_no,
-    "deletion_protection": _yes_or_no,
-    "kms_key": str,
-    "read_units": int,
-    "write_units": int,
-    "tags": _tags,
-}
 _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
-    "region": str,
-    "endpoint": str,
-    "profile": str,
-    "partition_key": str,
-    "sort_key": str,
-    "shards": int,
+    **dict.fromkeys(("region", "endpoint", "profile", "partition_key", "sort_key", "kms_key"), str),
+    **dict.fromkeys(("shards", "read_units", "write_units"), int),
+    **dict.fromkeys(("point_in_time_recovery", "deletion_protection"), lambda value: _YES_NO[value.lower()]),
+    "tags": _tags,
     "timeout": seconds,
 }
 
@@ -71,12 +57,14 @@ def open_url(url: str) -> "DynamoDbRepository":
 
     Credentials come from where boto3 finds them: the environment, a profile, the machine's role.
     """
-    given = cast(dict[str, Any], options(url, _OPTIONS | _TABLE_OPTIONS))
+    given = cast(dict[str, Any], options(url, _OPTIONS))
     name = unquote(url.partition("://")[2].partition("?")[0].rstrip("/"))
     # An @ would mean credentials, which are never in the URL.
     if not name or "/" in name or "@" in f"{name}{given.get('endpoint', '')}":
         raise ConfigurationError("a DynamoDB store's URL looks like dynamodb://TABLE?region=eu-central-1")
-    table_options = TableOptions(**{option: given.pop(option) for option in _TABLE_OPTIONS if option in given})
+    table_options = TableOptions(
+        **{each.name: given.pop(each.name) for each in fields(TableOptions) if each.name in given}
+    )
     return DynamoDbRepository(name, table_options=table_options, **given)
 
 
@@ -102,9 +90,6 @@ class DynamoDbRepository(Repository):
 
     capabilities: ClassVar[Capabilities] = Capabilities(largest_commit=MOST_ACTIONS)
 
-    abandoned_after: int = ABANDONED_AFTER
-    """Microseconds for which `purge_expired` leaves a large commit alone that was begun and not finished."""
-
     def __init__(
         self,
         table: str,
@@ -126,7 +111,7 @@ class DynamoDbRepository(Repository):
             raise ConfigurationError(f"partition_key and sort_key cannot both be {sort_key!r}")
         if taken := ATTRIBUTES & {partition_key, sort_key}:
             raise ConfigurationError(
-                f"a key of the table cannot be called {min(taken)!r}, which is an attribute of the items: use another table"
+                f"{min(taken)!r} is an attribute of the items: no key of the table can be called so"
             )
         if not timeout > 0:
             raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout:g}")
@@ -142,10 +127,8 @@ class DynamoDbRepository(Repository):
         self._clients = Clients(client, lambda: _make_client(session, region, endpoint, profile, config))
         self._name, self._region = table, self.client.meta.region_name
         self._options = table_options or TableOptions()
-        attempts = cast(Any, self.client.meta.config).retries or {}
-        key_names, sent_once = (partition_key, sort_key), attempts.get("total_max_attempts") == 1
-        self._table = Table(table, key_names, self, self._clients, sent_once=sent_once)
-        self._reader = Reader(self._table)
+        self._table = Table(table, (partition_key, sort_key), self, self._clients, repeats=client is not None)
+        self._seen: OrderedDict[tuple[str, str], Head] = OrderedDict()
         self._schema = Schema(self._table, self._clients, self, shards, self._options)
 
     @property
@@ -153,22 +136,24 @@ class DynamoDbRepository(Repository):
         """The boto3 client that this process uses."""
         return self._clients.get()
 
+    def _space(self, namespace: str, shards: int = 0) -> Space:
+        return Space(self._table, self._seen, namespace, shards)
+
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
-        head = self._reader.complete(namespace, [conversation_id]).get(conversation_id)
-        if head is None or head.record is None or head.is_hidden(self.clock()):
-            return None
-        return Conversation.from_record(head.record)
+        space = self._space(namespace)
+        record = space.records(space.heads([conversation_id]), self.clock()).get(conversation_id)
+        return None if record is None else Conversation.from_record(record)
 
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[DynamoDbSearch]:
         planned, _ = plan(criterion)
-        scope = Scope(self._table, self._reader, namespace, self._schema.shards().reading)
-        yield DynamoDbSearch(scope, planned, self.clock())
+        space = self._space(namespace, self._schema.shards().reading)
+        yield DynamoDbSearch(space, planned, self.clock())
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        head, records = self._reader.runs(namespace, conversation_id, window, self.clock())
+        head, records = self._space(namespace).runs(conversation_id, window, self.clock())
         if head.record is None:
             return RunsRead(None, ())
         seen = ExpectedVersion(head.record.incarnation, head.record.version)
@@ -177,25 +162,23 @@ class DynamoDbRepository(Repository):
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        scope = Scope(self._table, self._reader, namespace, self._schema.shards().writing)
-        return Commit(scope, changes, self.clock).run()
+        return Commit(self._space(namespace, self._schema.shards().writing), changes, self.clock).run()
 
     def namespaces(self) -> set[str]:
         counts: Counter[str] = Counter()
         for item in self._table.query(keys.COUNTS, keys.LOWEST, keys.HIGHEST):
-            counts[text_of(item, "namespace")] += number_of(item, "count")
+            counts[item.text("namespace")] += item.number("count")
         return {namespace for namespace, count in counts.items() if count > 0}
 
     def purge_expired(self, namespace: str) -> int:
         """Remove expired conversations, and all that removals and broken commits have left; return how many had expired."""
-        scope = Scope(self._table, self._reader, namespace, self._schema.shards().reading)
-        return purge(scope, self.clock, self.abandoned_after)
+        return purge(self._space(namespace, self._schema.shards().reading), self.clock)
 
     def schema_status(self) -> SchemaStatus:
         return self._schema.status()
 
     def migration_steps(self) -> list[str]:
-        return self._schema.steps()
+        return [words for words, _ in self._schema.steps()]
 
     def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
         """Make the table if there is none, and what it lacks; wait until it can be used.

@@ -1,38 +1,123 @@
-"""The table: how it is made, what must be true of an existing one, and the version of its layout."""
+"""The table: how it is made, or printed for other tools; what must be true of an existing one; the version of its layout."""
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
-from pynamodb.expressions.condition import Condition
-from pynamodb.expressions.operand import Path
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.clients import Clients
-from memory.adapters.dynamodb.definition import TableOptions
 from memory.adapters.dynamodb.errors import code_of
-from memory.adapters.dynamodb.records import TTL, Item, number, number_of, text, text_of
+from memory.adapters.dynamodb.records import TTL, Item
 from memory.adapters.dynamodb.table import RefusedError, Table
 from memory.domain.values import now
-from memory.errors import CorruptRecordError, InvalidValueError, SchemaError
+from memory.errors import ConfigurationError, InvalidValueError, SchemaError, StoreUnavailableError
 from memory.port.repository import Progress, SchemaStatus
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
-
-T = TypeVar("T")
 
 HEAD: Final = "0002"
 """The version of the layout that this code writes: docs/dynamodb.md. Version 0001 had binary keys."""
 
 MOST_SHARDS: Final = 100
 
-_ACTIVE: Final = "ACTIVE"
 _PATIENCE: Final = 600  # seconds
 _READ_AGAIN_AFTER: Final = 60.0  # seconds that a process relies on the number of shards it has read
 _GRACE: Final = 120  # seconds before new shards are written to, so that every process has read that there are more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """How a table is to be made.
+
+    Attributes:
+        point_in_time_recovery: keep continuous backups.
+        deletion_protection: refuse to delete the table.
+        kms_key: the ARN, id or alias of a customer-managed key; None for a key that DynamoDB owns.
+        read_units: provisioned read units; with ``write_units``. None for billing on demand.
+        write_units: provisioned write units.
+        tags: names and values.
+    """
+
+    point_in_time_recovery: bool = False
+    deletion_protection: bool = False
+    kms_key: str | None = None
+    read_units: int | None = None
+    write_units: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse half of the provisioned capacity."""
+        if (self.read_units is None) != (self.write_units is None):
+            raise ConfigurationError("provisioned capacity needs both read_units and write_units")
+        if any(units is not None and units < 1 for units in (self.read_units, self.write_units)):
+            raise ConfigurationError("read_units and write_units must be at least 1")
+
+    def creation(self, key_names: tuple[str, str]) -> dict[str, Any]:
+        """Return the arguments of ``CreateTable``, but for the table's name."""
+        kinds = zip(key_names, ("HASH", "RANGE"), strict=True)
+        encryption = {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": self.kms_key}
+        made = {
+            "KeySchema": [{"AttributeName": name, "KeyType": kind} for name, kind in kinds],
+            "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in key_names],
+            "BillingMode": "PROVISIONED" if self.read_units else "PAY_PER_REQUEST",
+            "ProvisionedThroughput": self.read_units
+            and {"ReadCapacityUnits": self.read_units, "WriteCapacityUnits": self.write_units},
+            "SSESpecification": self.kms_key and encryption,
+            "DeletionProtectionEnabled": self.deletion_protection,
+            "Tags": [{"Key": name, "Value": value} for name, value in self.tags.items()],
+        }
+        return {name: value for name, value in made.items() if value}
+
+
+def cloudformation(table: str, key_names: tuple[str, str], options: TableOptions) -> str:
+    """Return a CloudFormation template of the table, as JSON."""
+    properties = {"TableName": table, **options.creation(key_names)}
+    if (encryption := properties.get("SSESpecification")) is not None:
+        encryption["SSEEnabled"] = encryption.pop("Enabled")
+    properties["TimeToLiveSpecification"] = {"AttributeName": TTL, "Enabled": True}
+    if options.point_in_time_recovery:
+        properties["PointInTimeRecoverySpecification"] = {"PointInTimeRecoveryEnabled": True}
+    resource = {"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    conversations = {"Conversations": resource | {"Properties": properties}}
+    return json.dumps({"AWSTemplateFormatVersion": "2010-09-09", "Resources": conversations}, indent=2)
+
+
+def terraform(table: str, key_names: tuple[str, str], options: TableOptions) -> str:
+    """Return a Terraform resource of the table."""
+    body: dict[str, Any] = {
+        "name": table,
+        "hash_key": key_names[0],
+        "range_key": key_names[1],
+        "billing_mode": options.creation(key_names)["BillingMode"],
+        "read_capacity": options.read_units,
+        "write_capacity": options.write_units,
+        "deletion_protection_enabled": options.deletion_protection,
+        "attribute": [{"name": name, "type": "S"} for name in key_names],
+        "ttl": {"attribute_name": TTL, "enabled": True},
+        "point_in_time_recovery": options.point_in_time_recovery and {"enabled": True},
+        "server_side_encryption": options.kms_key and {"enabled": True, "kms_key_arn": options.kms_key},
+        "tags =": {json.dumps(name): value for name, value in options.tags.items()},
+    }
+    lines = "\n".join(_hcl(name, value) for name, value in body.items() if value)
+    return f'resource "aws_dynamodb_table" "conversations" {{\n{lines}\n}}'
+
+
+def _hcl(name: str, value: object, indent: str = "  ") -> str:
+    """Return an attribute, or blocks, as Terraform reads them: values as in JSON, but ``${`` and ``%{`` begin an expression."""
+    if isinstance(value, list):
+        return "\n".join(_hcl(name, each, indent) for each in value)
+    if isinstance(value, dict):
+        lines = "\n".join(_hcl(each, inner, indent + "  ") for each, inner in value.items())
+        return f"\n{indent}{name} {{\n{lines}\n{indent}}}"
+    return f"{indent}{name} = {json.dumps(value).replace('${', '$${').replace('%{', '%%{')}"
+
+
+FORMATS: Final = {"cloudformation": cloudformation, "terraform": terraform}
+"""How a table can be printed."""
 
 
 class Shards(NamedTuple):
@@ -64,12 +149,12 @@ class Schema:
         except SchemaError:
             return SchemaStatus(None, HEAD)  # there is no table
         except InvalidValueError:  # the table has other keys
-            self._check(self._call(self._describe))
+            self._check_keys(self._describe() or {})
             raise
         if item is None:
             return SchemaStatus(None, HEAD)
         self._shards = time.monotonic(), item
-        return SchemaStatus(text_of(item, "version"), HEAD)
+        return SchemaStatus(item.text("version"), HEAD)
 
     def shards(self) -> Shards:
         """Return the numbers of shards that apply now.
@@ -82,18 +167,41 @@ class Schema:
             if self._shards is None or status.current is None:
                 raise SchemaError(f"{self._where}: {status.advice()}")
         item = self._shards[1]
-        largest, before = number_of(item, "shards"), number_of(item, "shards_before")
+        largest, before = item.number("shards"), item.number("shards_before")
         if not 1 <= before <= largest <= MOST_SHARDS:
-            raise CorruptRecordError(f"the item {keys.SCHEMA} is stored but cannot be read: {largest} shards")
-        return Shards(largest if number_of(item, "shards_since") <= now() else before, largest)
+            raise item.corrupt(f"{largest} shards")
+        return Shards(largest if item.number("shards_since") <= now() else before, largest)
 
-    def steps(self) -> list[str]:
-        """Return in words what `migrate` would do.
+    def steps(self) -> list[tuple[str, Callable[[], object]]]:
+        """Return what `migrate` would do, in words, and the functions that do it.
 
         Raises:
             SchemaError: there is a table that cannot be used; the message says what is wrong with it.
         """
-        return [words for words, _ in self._call(self._plan)]
+        name, description, options = self._table.name, self._describe(), self._options
+        steps: list[tuple[str, Callable[[], object]]] = []
+        if description is None:
+            billed = "billed on demand" if options.read_units is None else "with provisioned capacity"
+            steps.append((f"create the table {name}, {billed}, and wait for it", self._create))
+        else:
+            self._check_keys(description)
+            if (state := description["TableStatus"]) != "ACTIVE":
+                steps.append((f"wait for the table {name}: it is {state}", self._wait))
+        if description is None or not self._has_ttl():
+            steps.append((f"let DynamoDB delete old receipts, by the attribute {TTL}", self._enable_ttl))
+        if options.point_in_time_recovery and (description is None or not self._has_recovery()):
+            steps.append(("turn on point-in-time recovery", self._enable_recovery))
+        status = SchemaStatus(None, HEAD) if description is None else self.status()
+        if status.current is not None and status.current > HEAD:
+            raise SchemaError(f"{self._where}: {status.advice()}")
+        if status.current is None:
+            new = partial(self._put, self._table.is_absent(), before=self._wanted, since=0)
+            steps.append((f"write the schema's version, {HEAD}, into the table", new))
+        elif self._wanted > (before := self.shards().reading):
+            unchanged, since = self._table.has("shards", {"N": str(before)}), now() + _GRACE * 1_000_000
+            words = f"spread new conversations over {self._wanted} partitions instead of {before}"
+            steps.append((words, partial(self._put, unchanged, before=before, since=since)))
+        return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
         """Make the table, or what it lacks; report each step before it is done.
@@ -101,135 +209,80 @@ class Schema:
         Raises:
             SchemaError: there is a table that cannot be used, or it has a newer version.
         """
-        steps = self._call(self._plan)
-        for number_, (words, step) in enumerate(steps):
-            progress(words, number_ / len(steps))
-            self._call(step)
+        steps = self.steps()
+        for number, (words, step) in enumerate(steps):
+            progress(words, number / len(steps))
+            step()
         return self.status()
 
-    def _plan(self) -> list[tuple[str, Callable[[], object]]]:
-        name = self._table.name
-        description = self._describe()
-        steps: list[tuple[str, Callable[[], object]]] = []
-        if description is None:
-            billed = "billed on demand" if self._options.read_units is None else "with provisioned capacity"
-            steps.append((f"create the table {name}, {billed}, and wait for it", self._create))
-        else:
-            self._check(description)
-            if description.get("TableStatus") != _ACTIVE:
-                steps.append((f"wait for the table {name}: it is {description.get('TableStatus')}", self._wait))
-        if description is None or not self._has_ttl():
-            steps.append((f"let DynamoDB delete old receipts, by the attribute {TTL}", self._enable_ttl))
-        if self._options.point_in_time_recovery and (description is None or not self._has_recovery()):
-            steps.append(("turn on point-in-time recovery", self._enable_recovery))
-        current = None if description is None else self.status().current
-        if current is not None and current > HEAD:
-            raise SchemaError(f"{self._where}: {SchemaStatus(current, HEAD).advice()}")
-        if current is None:
-            steps.append((f"write the schema's version, {HEAD}, into the table", self._write_version))
-        elif self._wanted > (reading := self.shards().reading):
-            words = f"spread new conversations over {self._wanted} partitions instead of {reading}"
-            steps.append((words, self._add_shards))
-        return steps
-
-    # the table
-
-    def _describe(self) -> "TableDescriptionTypeDef | None":
+    def _ask(self, operation: str, *, unless: str = "", **options: object) -> Any:
+        """Return DynamoDB's answer to an operation on the table; None if it is an error of a code that is expected."""
         client = self._clients.get()
         try:
-            return client.describe_table(TableName=self._table.name)["Table"]
-        except client.exceptions.ResourceNotFoundException:
-            return None
+            return getattr(client, operation)(TableName=self._table.name, **options)
+        except (ClientError, BotoCoreError) as error:
+            if code_of(error) == unless:
+                return None
+            raise self._table.failure_of(error).error(self._where) from error
 
-    def _check(self, description: "TableDescriptionTypeDef | None") -> None:
+    def _describe(self) -> dict[str, Any] | None:
+        answer = self._ask("describe_table", unless="ResourceNotFoundException")
+        return None if answer is None else dict(answer["Table"])
+
+    def _check_keys(self, description: dict[str, Any]) -> None:
         """Refuse a table with other keys, and say what is wrong with them."""
-        if description is None:
-            return
         types = {each["AttributeName"]: each["AttributeType"] for each in description.get("AttributeDefinitions", ())}
-        found: dict[str, str] = {each["KeyType"]: each["AttributeName"] for each in description.get("KeySchema", ())}
-        wrong = []
-        whats = ("HASH", "partition key"), ("RANGE", "sort key")
-        for (kind, what), name in zip(whats, self._table.key_names, strict=True):
-            has = found.get(kind)
-            if has is None:
-                wrong.append(f"it has no {what}")
-            elif has != name:
-                wrong.append(f"its {what} is {has!r}, not {name!r}: open it with {what.replace(' ', '_')}={has}")
-            elif types.get(has) != "S":
-                wrong.append(f"its {what} {has!r} has type {types.get(has)}, not S (string)")
-        if wrong and set(types.values()) == {"B"}:
-            wrong.append(
-                "tables with binary keys were made by an older release: export them with that release (`memory export`), and "
-                "import the file into a new table with this one"
+        found = [f"{(name := each['AttributeName'])} ({types[name]})" for each in description.get("KeySchema", ())]
+        wanted = [f"{name} (S)" for name in self._table.key_names]
+        if found != wanted:
+            raise self._unusable(
+                f"its keys are {', '.join(found)}, not {', '.join(wanted)}. If both are strings (S), open it "
+                "with partition_key=NAME and sort_key=NAME. A table with binary keys (B) was made by an older release: export it "
+                "with that release (`memory export`), and import the file into a new table with this one"
             )
-        if wrong:
-            raise SchemaError(f"{self._where}: the table {self._table.name} cannot be used: {'; '.join(wrong)}")
+
+    def _unusable(self, why: str) -> SchemaError:
+        return SchemaError(f"{self._where}: the table {self._table.name} cannot be used: {why}")
 
     def _create(self) -> None:
-        client = self._clients.get()
-        with suppress(client.exceptions.ResourceInUseException):  # somebody else creates it at the same moment
-            client.create_table(**self._options.creation(self._table.name, self._table.key_names))
+        # Refused if somebody else creates it at the same moment.
+        self._ask("create_table", unless="ResourceInUseException", **self._options.creation(self._table.key_names))
         self._wait()
 
     def _wait(self) -> None:
         waiter = self._clients.get().get_waiter("table_exists")
-        waiter.wait(TableName=self._table.name, WaiterConfig={"Delay": 1, "MaxAttempts": _PATIENCE})
+        try:
+            waiter.wait(TableName=self._table.name, WaiterConfig={"Delay": 1, "MaxAttempts": _PATIENCE})
+        except BotoCoreError as error:
+            raise self._table.failure_of(error).error(self._where) from error
 
     def _has_ttl(self) -> bool:
-        response = self._clients.get().describe_time_to_live(TableName=self._table.name)
-        description = response.get("TimeToLiveDescription", {})
+        description = self._ask("describe_time_to_live").get("TimeToLiveDescription", {})
         if description.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
             return False
         if (name := description.get("AttributeName")) != TTL:
-            raise SchemaError(
-                f"{self._where}: the table {self._table.name} cannot be used: its time to live is the attribute {name!r}, "
-                f"not {TTL!r}"
-            )
+            raise self._unusable(f"its time to live is the attribute {name!r}, not {TTL!r}")
         return True
 
     def _enable_ttl(self) -> None:
-        try:
-            self._clients.get().update_time_to_live(
-                TableName=self._table.name, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL}
-            )
-        except ClientError as error:  # a second time is refused: somebody else migrates at the same moment
-            if code_of(error) != "ValidationException" or not self._has_ttl():
-                raise
+        wanted = {"Enabled": True, "AttributeName": TTL}
+        answer = self._ask("update_time_to_live", unless="ValidationException", TimeToLiveSpecification=wanted)
+        if (
+            answer is None and not self._has_ttl()
+        ):  # a second time is refused: somebody else migrates at the same moment
+            raise StoreUnavailableError(f"{self._where}: the time to live of the table is being changed; migrate again")
 
     def _has_recovery(self) -> bool:
-        try:
-            response = self._clients.get().describe_continuous_backups(TableName=self._table.name)
-        except ClientError as error:
-            if code_of(error) == "UnknownOperationException":  # DynamoDB Local has no backups
-                return False
-            raise
-        recovery = response["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
-        return recovery.get("PointInTimeRecoveryStatus") == "ENABLED"
+        answer = self._ask("describe_continuous_backups", unless="UnknownOperationException")  # DynamoDB Local's
+        recovery = (answer or {}).get("ContinuousBackupsDescription", {}).get("PointInTimeRecoveryDescription", {})
+        return bool(recovery.get("PointInTimeRecoveryStatus") == "ENABLED")
 
     def _enable_recovery(self) -> None:
-        self._clients.get().update_continuous_backups(
-            TableName=self._table.name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
-        )
+        wanted = {"PointInTimeRecoveryEnabled": True}
+        self._ask("update_continuous_backups", PointInTimeRecoverySpecification=wanted)
 
-    def _write_version(self) -> None:
-        self._put(self._wanted, self._wanted, 0, self._table.is_absent())
-
-    def _add_shards(self) -> None:
-        before = self.shards().reading
-        self._put(self._wanted, before, now() + _GRACE * 1_000_000, Path("shards") == before)
-
-    def _put(self, shards: int, before: int, since: int, condition: Condition) -> None:
-        values = {
-            "version": text(HEAD),
-            "shards": number(shards),
-            "shards_before": number(before),
-            "shards_since": number(since),
-        }
+    def _put(self, condition: dict[str, Any], *, before: int, since: int) -> None:
+        numbers = {"shards": self._wanted, "shards_before": before, "shards_since": since}
+        values: dict[str, dict[str, Any]] = {name: {"N": str(number)} for name, number in numbers.items()}
         with suppress(RefusedError):  # somebody else migrates at the same moment
-            self._table.write([self._table.put(Item(keys.SCHEMA, values), condition)])
-
-    def _call(self, step: Callable[[], T]) -> T:
-        try:
-            return step()
-        except (ClientError, BotoCoreError) as error:
-            raise self._table.translated(error) from error
+            self._table.write([self._table.put(Item(keys.SCHEMA, {"version": {"S": HEAD}, **values}), condition)])

@@ -7,14 +7,16 @@ one read unit each. The list by ``updated_at`` contains copies of the heads, abo
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import chain, islice
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb.reading import Scope
-from memory.adapters.dynamodb.records import Head, Item, number_of, read_head, text_of
+from memory.adapters.dynamodb.reading import Space
+from memory.adapters.dynamodb.records import Item, read_head
 from memory.adapters.dynamodb.table import in_batches
 from memory.domain.criteria import FieldCompares
 from memory.domain.records import ConversationRecord
+from memory.domain.values import check_id
+from memory.errors import InvalidValueError
 from memory.port.index import Every, KeyBetween, Lookup, Plan, named_ids
 from memory.port.paging import Order, Place
 from memory.port.planner import Drive, Search, nearest
@@ -23,7 +25,6 @@ _FEW: Final = 20  # entries; a look-up that finds no more is taken without a loo
 _QUERIES_AT_MOST: Final = 32  # of one look-up that is only estimated
 _HEADS_AT_ONCE: Final = 100
 _WALKED_AT_ONCE: Final = 500
-_LONGEST_BOUND: Final = 900  # bytes of an id that a bound is made of
 
 _Range: TypeAlias = tuple[str, str, str]
 """A partition, and the lowest and highest sort key in it."""
@@ -36,31 +37,32 @@ class DynamoDbSearch(Search):
     walk_limit = 2_000
     counts_by = Order("updated_at", descending=False)
 
-    def __init__(self, scope: Scope, plan: Plan, now: int) -> None:
+    def __init__(self, space: Space, plan: Plan, now: int) -> None:
         self.plan = plan
-        self._table = scope.table
-        self._reader = scope.reader
-        self._namespace = scope.namespace
-        self._shards = scope.shards
+        self._space = space
+        self._table = space.table
+        self._namespace = space.namespace
+        self._shards = range(space.shards)
         self._now = now
         self._estimated: dict[Drive, Iterator[str]] = {}
 
     def total(self) -> int:
         """Return the sum of the namespace's counters, without the conversations that have expired and are not purged."""
         counters = self._table.query(keys.COUNTS, *keys.counters(self._namespace))
-        until = keys.beyond(keys.time(self._now))
+        until = keys.end_of(self._now)
         expired = (
-            self._table.count(keys.listing("expires_at", self._namespace, shard), keys.LOWEST, until)
-            for shard in range(self._shards)
+            1
+            for shard in self._shards
+            for _ in self._table.query(self._space.listing("expires_at", shard), keys.LOWEST, until)
         )
-        return max(0, sum(number_of(item, "count") for item in counters) - sum(expired))
+        return max(0, sum(item.number("count") for item in counters) - sum(expired))
 
     # driven
 
     def estimate(self, drives: Sequence[Drive], limit: int) -> Sequence[int]:
         """As `Search.estimate`; a look-up is not read further than the best one before it, equalities come first."""
         counts, best = dict.fromkeys(drives, limit + 1), limit
-        for drive in sorted(drives, key=_is_range):
+        for drive in sorted(drives, key=lambda drive: any(isinstance(lookup, KeyBetween) for lookup in drive.lookups)):
             if best > _FEW and len(ranges := list(self._ranges(drive.lookups))) <= _QUERIES_AT_MOST:
                 found = self._found(ranges, best + 1)
                 ids = list(islice(found, best + 1))
@@ -74,24 +76,24 @@ class DynamoDbSearch(Search):
         ids = self._estimated.pop(drive, None) or self._found(self._ranges(drive.lookups), None)
         seen: set[str] = set()
         for some in in_batches(ids, _HEADS_AT_ONCE):
-            heads = self._reader.complete(self._namespace, {id for id in some if id not in seen})
+            yield from self._records({id for id in some if id not in seen}).values()
             seen.update(some)
-            yield from (_record(head) for head in heads.values() if not head.is_hidden(self._now))
 
     def _found(self, ranges: Iterable[_Range], limit: int | None) -> Iterator[str]:
         """Yield the ids of all entries in some ranges."""
         for partition, low, high in ranges:
             items = self._table.query(partition, low, high, limit=limit)
-            yield from (text_of(item, "id") for item in items)
+            yield from (item.text("id") for item in items)
 
     def _ranges(self, lookups: Iterable[Lookup]) -> Iterator[_Range]:
         for lookup in lookups:
-            for shard in range(self._shards):
+            for shard in self._shards:
                 partition = keys.entries(self._namespace, lookup.path, shard)
-                if not isinstance(lookup, KeyBetween):
-                    yield from ((partition, *keys.entries_of(key)) for key in lookup.keys)
-                elif lookup.low < lookup.high:
-                    yield partition, *keys.entries_between(lookup.low, lookup.high)
+                if isinstance(lookup, KeyBetween):
+                    bounds = [(lookup.low, lookup.high)] if lookup.low < lookup.high else []
+                else:
+                    bounds = [(key, key + b"\0") for key in lookup.keys]
+                yield from ((partition, *keys.entries_between(low, high)) for low, high in bounds)
 
     # walked
 
@@ -100,8 +102,7 @@ class DynamoDbSearch(Search):
     ) -> Iterator[ConversationRecord | None]:
         """As `Search.walk`. A plan that allows for a few ids only needs no walk: their heads are read."""
         if (ids := named_ids(self.plan)) is not None:
-            heads = self._reader.complete(self._namespace, ids).values()
-            records = [_record(head) for head in heads if not head.is_hidden(self._now)]
+            records = self._records(ids).values()
             yield from nearest(records, order.place, order, after, len(records))
             return
         items = self._listed(order, after, wanted)
@@ -130,71 +131,60 @@ class DynamoDbSearch(Search):
             self._table.query(
                 keys.entries(self._namespace, order.index_path, shard)
                 if order.path
-                else keys.listing(order.field, self._namespace, shard),
+                else self._space.listing(order.field, shard),
                 low,
                 high,
                 backwards=order.descending,
                 limit=first if is_all else max(first, _WALKED_AT_ONCE),
-                then=wanted if is_all else None,
             )
-            for shard in range(self._shards)
+            for shard in self._shards
         ]
         items = merge(*shards, key=lambda item: item.key[1], reverse=order.descending)
         yield from (item for item in items if item.key[1] != start)
 
     def _read(self, order: Order, items: list[Item]) -> Iterator[ConversationRecord]:
         """Yield the records that items of a list refer to: from their copies of the head, or from the heads."""
+        ids = [item.text("id") for item in items]
         if order.field == "updated_at":
-            copies = [read_head(item) for item in items]
-            heads = {_record(head).id: head for head in copies}
-            heads = self._reader.with_metadata(self._namespace, heads)
+            copies = dict(zip(ids, map(read_head, items), strict=True))
+            records = self._space.records(copies, self._now)
         else:
-            heads = self._reader.complete(self._namespace, [text_of(item, "id") for item in items])
-        for item in items:
-            head = heads.get(text_of(item, "id"))
-            if head is None or head.is_hidden(self._now):
-                continue
-            place = order.place(_record(head))
-            if order.has(place) and _sort_key(order, place) == item.key[1]:  # else it has moved meanwhile
-                yield _record(head)
+            records = self._records(ids)
+        for id, item in zip(ids, items, strict=True):
+            if (record := records.get(id)) is not None:
+                place = order.place(record)
+                if order.has(place) and _sort_key(order, place) == item.key[1]:  # else it has moved meanwhile
+                    yield record
+
+    def _records(self, ids: Iterable[str]) -> dict[str, ConversationRecord]:
+        return self._space.records(self._space.heads(ids), self._now)
 
     def _bounds(self, order: Order) -> tuple[str, str]:
         """Return between which sort keys of a list every match is."""
         low, high = keys.LOWEST, keys.HIGHEST
         for part in self.plan.parts if isinstance(self.plan, Every) else (self.plan,):
             if isinstance(part, FieldCompares) and part.field == order.field:
-                at = _bound_of(part)
-                low = max(low, at) if part.operator in ("==", ">", ">=") else low
-                high = min(high, keys.beyond(at)) if part.operator in ("==", "<", "<=") else high
+                begin, end = _bounds_of(part)
+                low = max(low, begin) if part.operator in ("==", ">", ">=") else low
+                high = min(high, end) if part.operator in ("==", "<", "<=") else high
             elif isinstance(part, KeyBetween) and order.path and part.path == order.index_path:
                 below, above = keys.entries_between(part.low, part.high)
                 low, high = max(low, below), min(high, above)
         return low, high
 
 
-def _record(head: Head) -> ConversationRecord:
-    return cast(ConversationRecord, head.record)
-
-
-def _is_range(drive: Drive) -> bool:
-    return any(isinstance(lookup, KeyBetween) for lookup in drive.lookups)
-
-
 def _sort_key(order: Order, place: Place) -> str:
-    first, conversation_id = place[0], str(place[-1])
-    if order.field == "id":
-        return keys.listed_by_id(conversation_id)
-    return (
-        keys.entry_place(bytes.fromhex(str(first)), conversation_id)
-        if order.path
-        else keys.listed(int(first), conversation_id)
-    )
+    conversation_id = str(place[-1])
+    if order.path:
+        return keys.entry(bytes.fromhex(str(place[0])), conversation_id)
+    return conversation_id if order.field == "id" else keys.listed(int(place[0]), conversation_id)
 
 
-def _bound_of(part: FieldCompares) -> str:
-    """Return a beginning of the sort keys at the value of a comparison."""
+def _bounds_of(part: FieldCompares) -> tuple[str, str]:
+    """Return the first and the last sort key that a conversation with the value of a comparison may have."""
     if part.field != "id":
-        return keys.time(int(part.value))
-    encoded = str(part.value).encode("utf-8", "surrogatepass")[:_LONGEST_BOUND]
-    whole = encoded.decode("utf-8", "replace").partition("\ufffd")[0]
-    return whole or keys.LOWEST
+        return keys.time(int(part.value)), keys.end_of(int(part.value))
+    try:
+        return (id := check_id(part.value, "id")), id
+    except InvalidValueError:  # no conversation has such an id; `matches` decides on which side of it one is
+        return keys.LOWEST, keys.HIGHEST

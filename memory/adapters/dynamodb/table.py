@@ -1,48 +1,27 @@
 """`Table`: the few requests to DynamoDB that the adapter makes, repeated where that is safe, their errors translated.
 
-All reads are strongly consistent. PynamoDB's `Connection` makes the requests. Its own loops over what is left unprocessed do not
-wait, so these loops are here.
+All reads are strongly consistent.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
-from operator import attrgetter
-from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from pynamodb.connection import Connection
-from pynamodb.connection.base import MetaTable
-from pynamodb.exceptions import PynamoDBException, TransactWriteError
-from pynamodb.expressions.condition import Condition
-from pynamodb.expressions.operand import Path
 
 from memory.adapters.dynamodb.clients import BadAnswerError, Clients
-from memory.adapters.dynamodb.errors import (
-    CONDITION_FAILED,
-    cause_of,
-    code_of,
-    delays,
-    is_lost,
-    is_passing,
-    leaves_doubt,
-    meaning_of,
-    translate,
-)
+from memory.adapters.dynamodb.errors import Failure, delays, failure_by, failure_of
 from memory.adapters.dynamodb.keys import Key
-from memory.adapters.dynamodb.records import Item, size_of_item
+from memory.adapters.dynamodb.records import Item, Values, size_of_item
 from memory.domain.values import new_id
-from memory.errors import CommitInDoubtError, StoreUnavailableError
+from memory.errors import StoreUnavailableError
 from memory.port.deadlines import remaining
 from memory.port.repository import Repository
 
 T = TypeVar("T")
-Kind: TypeAlias = Literal["check", "delete", "put", "update"]
-
-DRIVER_ERRORS: Final = (PynamoDBException, BotoCoreError, ClientError)
+Condition: TypeAlias = dict[str, Any]
 
 MOST_ACTIONS: Final = 100
 """Of one transaction."""
@@ -52,29 +31,19 @@ MOST_BYTES: Final = 3_900_000
 
 _TRIES: Final = 7  # over about two seconds
 _TRIES_TO_WRITE: Final = 12  # over about five: other transactions of the same items last that long only in a jam
+_BRINGS_ITEM: Final = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
 _QUERIED_AT_MOST: Final = 10_000
-_UNCOUNTED: Final = "NONE"  # PynamoDB asks for the capacity consumed, if nothing is said
 _READ_AT_ONCE: Final = 100  # DynamoDB's limit of a batch
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One action of a transaction."""
+class Action(NamedTuple):
+    """One action of a transaction: the item, what to do with it, and about how many bytes DynamoDB counts for it."""
 
-    kind: Kind
     key: Key
     request: dict[str, Any]
-    size: int = 0
+    size: int
 
 
-@dataclass(slots=True)
-class Requests:
-    """How many requests were made so far."""
-
-    count: int = 0
-
-
-@dataclass
 class RefusedError(Exception):
     """A transaction whose conditions did not all hold: nothing of it was written.
 
@@ -82,158 +51,128 @@ class RefusedError(Exception):
         found: the items whose condition failed (None: there is no item).
     """
 
-    found: dict[Key, Item | None] = field(default_factory=dict)
-
-
-class _Connection(Connection):
-    """PynamoDB's connection, on our clients: its own would replace a client without credentials by one that checks no answers."""
-
-    def __init__(self, clients: Clients) -> None:
-        super().__init__()
-        self._clients = clients
-
-    @property
-    def client(self) -> Any:
-        return self._clients.get()
+    def __init__(self, found: dict[Key, Item | None]) -> None:
+        super().__init__(found)
+        self.found = found
 
 
 class Table:
-    """One table. Safe to use from several threads."""
+    """One table, by the client that each process uses. Safe to use from several threads.
+
+    Errors name the repository that is ``where``. A client that ``repeats`` requests by itself leaves more of them in doubt.
+    """
 
     def __init__(
-        self, name: str, key_names: tuple[str, str], where: Repository, clients: Clients, *, sent_once: bool
+        self, name: str, key_names: tuple[str, str], where: Repository, clients: Clients, *, repeats: bool
     ) -> None:
         self.name = name
         self.key_names = key_names
         self._where = where
         self._clients = clients
-        self._sent_once = sent_once
-        self._connection = _Connection(clients)
-        self._connection.add_meta_table(MetaTable({"TableName": name, **key_schema(key_names)}))
+        self._repeats = repeats
 
     # reading
 
     def get(self, key: Key) -> Item | None:
         """Return an item, None if there is none."""
-        response = self._read(
-            lambda: self._connection.get_item(self.name, key[0], key[1], consistent_read=True),
-            lambda response: "Item" not in response or self._key(response["Item"]) == key,
+        items = self._read(
+            lambda answer: self._items([answer["Item"]] if "Item" in answer else [], key.__eq__),
+            *("get_item", {"TableName": self.name, "Key": self._place(key), "ConsistentRead": True}),
         )
-        return self._item(response["Item"]) if "Item" in response else None
+        return items[0] if items else None
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Item]:
         """Return those of the items that exist, a hundred with each request."""
         found: dict[Key, Item] = {}
-        for some in in_batches(dict.fromkeys(keys), _READ_AT_ONCE):
-            wanted, waits = some, delays(_TRIES)
-            while wanted:
-                items, wanted = self._get_batch(wanted)
-                found |= {item.key: item for item in items}
-                if wanted and not items and not _waited(waits):
-                    raise meaning_of("ThrottlingException", self._where, "nothing of a batch was read")
+        wanted, waits = list(dict.fromkeys(keys)), delays(_TRIES)
+        while wanted:
+            some, wanted = wanted[:_READ_AT_ONCE], wanted[_READ_AT_ONCE:]
+            items, unread = self._get_batch(some)
+            found |= {item.key: item for item in items}
+            wanted += unread
+            if unread and not items and not waited(waits):
+                raise failure_by("ThrottlingException", "nothing of a batch was read").error(self._where)
         return found
 
     def _get_batch(self, wanted: list[Key]) -> tuple[list[Item], list[Key]]:
         """Return the items of one request, and the keys that it left unprocessed."""
-        asked: list[Any] = [dict(zip(self.key_names, key, strict=True)) for key in wanted]
-        response = self._read(
-            lambda: self._connection.batch_get_item(self.name, asked, consistent_read=True),
-            lambda response: {*map(self._key, response["Responses"].get(self.name, ()))} <= set(wanted),
-        )
-        items = list(map(self._item, response["Responses"].get(self.name, ())))
-        unread = response.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", ())
-        return items, list(map(self._key, unread))
+        asked = {"Keys": [self._place(key) for key in wanted], "ConsistentRead": True}
 
-    def _key(self, raw: dict[str, Any]) -> Key:
-        """Return the key of an item as DynamoDB's answer has it."""
-        partition, sort = self.key_names
-        return raw[partition]["S"], raw[sort]["S"]
+        def parse(answer: dict[str, Any]) -> tuple[list[Item], list[Key]]:
+            unread = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", ())
+            items = self._items(answer["Responses"].get(self.name, ()), set(wanted).__contains__)
+            return items, [item.key for item in self._items(unread, set(wanted).__contains__)]
 
-    def _item(self, raw: dict[str, Any]) -> Item:
-        return Item(self._key(raw), raw)
+        return self._read(parse, "batch_get_item", {"RequestItems": {self.name: asked}})
 
     def query(
-        self,
-        partition: str,
-        low: str,
-        high: str,
-        *,
-        backwards: bool = False,
-        limit: int | None = None,
-        then: int | None = None,
-        requests: Requests | None = None,
+        self, partition: str, low: str, high: str, *, backwards: bool = False, limit: int | None = None
     ) -> Iterator[Item]:
-        """Yield the items of a partition with ``low <= sort key <= high``, in order; each request is made when it is needed.
+        """Yield the items of a partition with ``low <= sort key <= high``, in order; arguments as `pages`."""
+        for items, _ in self.pages(partition, low, high, backwards=backwards, limit=limit):
+            yield from items
+
+    def pages(
+        self, partition: str, low: str, high: str, *, backwards: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[list[Item], bool]]:
+        """Yield what `query` yields as the lists that the requests bring, and whether that was the last request.
 
         Args:
             partition: the partition key.
             low: the lowest sort key.
             high: the highest sort key.
             backwards: from the highest to the lowest.
-            limit: how many items the first request asks for; if None, or too many, all that fit a megabyte.
-            then: how many items each further request asks for.
-            requests: counts the requests.
+            limit: how many items the first request asks for; if None, or too many, all that fit a megabyte, as for the others.
         """
-        for response in self._pages(partition, low, high, limit, then, backwards=backwards):
-            if requests is not None:
-                requests.count += 1
-            yield from map(self._item, response["Items"])
+        asked: dict[str, Any] = {
+            "TableName": self.name,
+            "KeyConditionExpression": "#partition = :partition AND #sort BETWEEN :low AND :high",
+            "ExpressionAttributeNames": {"#partition": self.key_names[0], "#sort": self.key_names[1]},
+            "ExpressionAttributeValues": {":partition": {"S": partition}, ":low": {"S": low}, ":high": {"S": high}},
+            "ScanIndexForward": not backwards,
+            "ConsistentRead": True,
+        }
+        if limit is not None and limit <= _QUERIED_AT_MOST:
+            asked["Limit"] = limit
 
-    def count(self, partition: str, low: str, high: str) -> int:
-        """Return how many items `query` would yield."""
-        return sum(response["Count"] for response in self._pages(partition, low, high, select="COUNT"))
+        def parse(answer: dict[str, Any]) -> tuple[list[Item], dict[str, Any] | None]:
+            items = self._items(answer["Items"], lambda key: key[0] == partition and low <= key[1] <= high)
+            return items, answer.get("LastEvaluatedKey")
 
-    def _pages(
-        self,
-        partition: str,
-        low: str,
-        high: str,
-        limit: int | None = None,
-        then: int | None = None,
-        *,
-        backwards: bool = False,
-        select: str | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        within = Path([self.key_names[1]]).between(low, high)
-        start: dict[str, Any] | None = None
         while True:
-            response = self._read(
-                lambda start=start, limit=limit: self._connection.query(  # type: ignore[misc]
-                    self.name,
-                    partition,
-                    within,
-                    consistent_read=True,
-                    exclusive_start_key=start,
-                    limit=limit if limit and limit <= _QUERIED_AT_MOST else None,
-                    scan_index_forward=not backwards,
-                    select=select,
-                    return_consumed_capacity=_UNCOUNTED,
-                ),
-                lambda response: (
-                    type(response["Count"]) is int
-                    if select
-                    else all(key[0] == partition and low <= key[1] <= high for key in map(self._key, response["Items"]))
-                ),
-            )
-            yield response
-            if (start := response.get("LastEvaluatedKey")) is None:
+            items, start = self._read(parse, "query", asked)
+            yield items, start is None
+            if start is None:
                 return
-            limit = then
+            asked.pop("Limit", None)
+            asked["ExclusiveStartKey"] = start
 
-    def _read(self, call: Callable[[], dict[str, Any]], answers: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Return the answer to a request that may be sent again; ``answers`` checks that it belongs to the request."""
+    def _place(self, key: Key) -> Values:
+        return {self.key_names[0]: {"S": key[0]}, self.key_names[1]: {"S": key[1]}}
+
+    def _items(self, raw: Iterable[Values], are_asked_for: Callable[[Key], bool]) -> list[Item]:
+        """Return the items of an answer; raise `LookupError` if it is not an answer to the request."""
+        partition, sort = self.key_names
+        items = [Item((each[partition]["S"], each[sort]["S"]), each) for each in raw]
+        if not all(are_asked_for(item.key) for item in items):
+            raise LookupError
+        return items
+
+    def _read(self, parse: Callable[[dict[str, Any]], T], operation: str, asked: dict[str, Any]) -> T:
+        """Return what ``parse`` makes of the answer to a request; it is sent again if that fails, or seems temporary."""
         waits = delays(_TRIES)
         while True:
             self._check_time()
             try:
-                response = call()
-                with suppress(KeyError, TypeError, AttributeError):
-                    if answers(response):
-                        return response
-                raise BadAnswerError(what="what was asked for is not in it")
-            except DRIVER_ERRORS as error:
-                if not ((is_passing(code_of(error)) or is_lost(error)) and _waited(waits)):
-                    raise self.translated(error) from error
+                answer = getattr(self._clients.get(), operation)(**asked)
+                try:
+                    return parse(answer)
+                except (LookupError, TypeError, AttributeError) as error:
+                    raise BadAnswerError(what="what was asked for is not in it") from error
+            except (BotoCoreError, ClientError) as error:
+                failure = self.failure_of(error)
+                if not (failure.passes and waited(waits)):
+                    raise failure.error(self._where) from error
 
     def _check_time(self) -> None:
         """Refuse to begin a request when the operation has taken too long."""
@@ -246,38 +185,42 @@ class Table:
 
     def put(self, item: Item, condition: Condition | None = None) -> Action:
         """Return the action that stores an item."""
-        return self._action("put", item.key, condition, size_of_item(item), key="Item", attributes=item.values)
+        return self._action("Put", item.key, condition, size_of_item(item), Item=self._place(item.key) | item.values)
 
     def delete(self, key: Key, condition: Condition | None = None, *, size: int = 0) -> Action:
         """Return the action that deletes the item at a key."""
-        return self._action("delete", key, condition, size)
+        return self._action("Delete", key, condition, size, Key=self._place(key))
 
     def check(self, key: Key, condition: Condition) -> Action:
         """Return the action that checks a condition."""
-        return self._action("check", key, condition)
+        return self._action("ConditionCheck", key, condition, Key=self._place(key))
 
-    def add(self, key: Key, name: str, value: int, beside: dict[str, str]) -> Action:
-        """Return the action that adds to a number, and sets the other attributes of the item."""
-        sets = [Path([other]).set(text) for other, text in beside.items()]
-        return self._action("update", key, actions=[Path([name]).add(value), *sets])
+    def count(self, key: Key, added: int, namespace: str) -> Action:
+        """Return the action that adds to the number of a counter."""
+        update: dict[str, Any] = {
+            "UpdateExpression": "ADD #count :added SET #namespace = :namespace",
+            "ExpressionAttributeNames": {"#count": "count", "#namespace": "namespace"},
+            "ExpressionAttributeValues": {":added": {"N": str(added)}, ":namespace": {"S": namespace}},
+        }
+        return self._action("Update", key, update, Key=self._place(key))
 
-    def _action(
-        self, kind: Kind, place: Key, condition: Condition | None = None, size: int = 0, **options: Any
-    ) -> Action:
-        """Return an action; with a condition, it asks for the item that is found if that does not hold."""
-        found = None if condition is None else "ALL_OLD"
-        request = self._connection.get_operation_kwargs(
-            self.name, *place, condition=condition, return_values_on_condition_failure=found, **options
-        )
-        return Action(kind, place, request, size)
+    def _action(self, kind: str, key: Key, more: Condition | None, size: int = 0, **request: Values) -> Action:
+        return Action(key, {kind: {"TableName": self.name, **request, **(more or {})}}, size)
 
     def is_absent(self) -> Condition:
         """Return the condition that there is no item."""
-        return Path([self.key_names[0]]).does_not_exist()
+        names = {"#key": self.key_names[0]}
+        return {"ConditionExpression": "attribute_not_exists(#key)", "ExpressionAttributeNames": names, **_BRINGS_ITEM}
+
+    def has(self, name: str, value: dict[str, str]) -> Condition:
+        """Return the condition that an attribute of an item has this value."""
+        names, values = {"#name": name}, {":value": value}
+        request = {"ExpressionAttributeNames": names, "ExpressionAttributeValues": values}
+        return {"ConditionExpression": "#name = :value", **request, **_BRINGS_ITEM}
 
     def has_stamp(self, stamp: str | None) -> Condition:
         """Return the condition that an item has this stamp; for None, that there is no item."""
-        return self.is_absent() if stamp is None else Path("stamp") == stamp
+        return self.is_absent() if stamp is None else self.has("stamp", {"S": stamp})
 
     def write(self, actions: Sequence[Action]) -> None:
         """Write all of it in one transaction, or nothing; try again while other transactions are in the way.
@@ -290,66 +233,44 @@ class Table:
             StoreUnavailableError: nothing was written.
             CommitInDoubtError: a try may have been written, and no later one was answered.
         """
-        ordered = sorted(actions, key=attrgetter("kind"))  # as PynamoDB sends them: reasons come in this order
-        checks, deletes, puts, updates = (
-            [action.request for action in ordered if action.kind == kind] for kind in get_args(Kind)
-        )
-        waits, in_doubt, token = delays(_TRIES_TO_WRITE), False, new_id()
+        waits, in_doubt = delays(_TRIES_TO_WRITE), False
+        items: list[Any] = [action.request for action in actions]
+        token = new_id()
         self._check_time()
         while True:
             try:
-                self._connection.transact_write_items(checks, deletes, puts, updates, token, _UNCOUNTED)
-            except TransactWriteError as error:
-                reason = self._reason(error, ordered)
-                is_in_doubt = is_lost(error)
-                in_doubt = in_doubt or is_in_doubt or leaves_doubt(error)
-                if not ((is_in_doubt or is_passing(reason)) and _waited(waits)):
-                    raise self._given_up(error, reason, in_doubt=in_doubt) from error
+                self._clients.get().transact_write_items(TransactItems=items, ClientRequestToken=token)
+            except (BotoCoreError, ClientError) as error:
+                failure = self.failure_of(error, actions)
+                in_doubt = in_doubt or failure.in_doubt
+                if not (failure.passes and waited(waits)):
+                    raise failure.error(self._where, in_doubt=in_doubt) from error
             else:
                 return
 
-    def _given_up(self, error: TransactWriteError, reason: str | None, *, in_doubt: bool) -> Exception:
-        """Return the error that ends a transaction's tries; in doubt, if one of them may have been written."""
-        is_whole = reason is None or reason == code_of(error)
-        last = self.translated(error, writing=True) if is_whole else meaning_of(str(reason), self._where)
-        if in_doubt and not isinstance(last, CommitInDoubtError):
-            return CommitInDoubtError(
-                f"{self._where}: a try of the commit was not answered, and the last failed ({reason})"
-            )
-        return last
+    def failure_of(self, error: BotoCoreError | ClientError, actions: Sequence[Action] = ()) -> Failure:
+        """Return what an error means for a request, or a transaction of some actions.
 
-    def _reason(self, error: TransactWriteError, actions: Sequence[Action]) -> str | None:
-        """Return the code that says why a transaction failed; raise `RefusedError` if that is a condition."""
-        reasons = error.cancellation_reasons
-        if not reasons:
-            return code_of(error)
+        Raises:
+            RefusedError: it means that a condition of the transaction does not hold.
+        """
+        if isinstance(error, NoCredentialsError):
+            self._clients.renew()
+        reasons: list[Any] = error.response.get("CancellationReasons", []) if isinstance(error, ClientError) else []
         refused = {
-            action.key: self._item(reason.raw_item) if reason.raw_item else None
+            action.key: Item(action.key, reason["Item"]) if reason.get("Item") else None
             for action, reason in zip(actions, reasons, strict=False)
-            if reason is not None and reason.code == CONDITION_FAILED
+            if reason["Code"] == "ConditionalCheckFailed"
         }
         if refused:
             raise RefusedError(refused)
-        return next(reason.code for reason in reasons if reason is not None)
-
-    def translated(self, error: Exception, *, writing: bool = False) -> Exception:
-        """Return the error of ours for one of the driver's."""
-        if isinstance(cause_of(error), NoCredentialsError):
-            self._clients.renew()
-        return translate(error, self._where, writing=writing, sent_once=self._sent_once) or error
+        for reason in reasons:
+            if reason["Code"] != "None":
+                return failure_by(reason["Code"], reason.get("Message"))._replace(in_doubt=False)
+        return failure_of(error, repeats=self._repeats)
 
 
-def key_schema(key_names: tuple[str, str]) -> dict[str, Any]:
-    """Return how the table's keys are defined, as ``CreateTable`` has it."""
-    return {
-        "KeySchema": [
-            {"AttributeName": name, "KeyType": kind} for name, kind in zip(key_names, ("HASH", "RANGE"), strict=True)
-        ],
-        "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in key_names],
-    }
-
-
-def _waited(waits: Iterator[float]) -> bool:
+def waited(waits: Iterator[float]) -> bool:
     """Wait before another try; return False if there is none, or no time for it."""
     if (wait := next(waits, None)) is None or remaining(inf) <= wait:
         return False

@@ -15,7 +15,7 @@ import pytest
 
 from memory import Conversation, Store, where
 from memory.adapters.dynamodb import DynamoDbRepository, keys
-from memory.adapters.dynamodb.records import Item, text
+from memory.adapters.dynamodb.records import Item
 from memory.domain.values import new_id
 from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
 from memory.port.repository import Repository
@@ -89,7 +89,6 @@ def cutter(dynamodb_server: Server) -> Iterator[Cutter]:
 def cut_store(cutter: Cutter, table_name: str, namespace: str) -> Iterator[Store]:
     """The store behind the cutter."""
     with closing(DynamoDbRepository(table_name, endpoint=cutter.url)) as repository:
-        repository.abandoned_after = 0
         store = Store(repository, namespace)
         store.begin()
         yield store
@@ -181,7 +180,6 @@ def test_an_answer_cut_off_at_any_step_of_a_write_destroys_nothing(  # noqa: PLR
                 uow.conversations.remove(conversation.id)
         put_some(store)
 
-    repository.abandoned_after = 0
     begin_again()
     before = _plain(snapshot(store))
     counts: list[str] = []
@@ -274,8 +272,7 @@ def test_a_read_that_finds_nothing_removes_nothing(
         uow.conversations.add(Conversation("expiring", {"text": "x" * 2_000}, EXPIRY))
         uow.runs.append("expiring", run(1))
     for name in ("a", "expiring"):
-        values = {"id": text(name), "stamp": text(new_id())}
-        repository._table.write([repository._table.put(Item(keys.unswept_place(namespace, name), values))])
+        repository._table.write([repository._table.put(Item((keys.partition("unswept", namespace), name), {}))])
     repository.clock = lambda: 5_000_000_000_000_000
     with before_each(repository.client, "GetItem", lambda _: EMPTY):
         repository.purge_expired(namespace)

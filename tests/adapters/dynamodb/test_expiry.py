@@ -7,7 +7,7 @@ import pytest
 from memory import Conversation, Store
 from memory.adapters.dynamodb import DynamoDbRepository, keys
 from memory.domain.values import now
-from memory.testing.base import Clock, committed, put, read, read_runs, run, walk
+from memory.testing.base import Clock, committed, put, read, run, walk
 from tests.adapters.dynamodb.watching import check_tidy, items_of, watched
 
 SOON = datetime.now(UTC) + timedelta(seconds=3600)
@@ -33,25 +33,11 @@ def test_only_receipts_have_a_time_to_live(repository: DynamoDbRepository, store
     put_expiring(store)
     assert not [item for item in items_of(repository, namespace).values() if "ttl" in item.values]
     done = committed(store, lambda uow: uow.runs.append("a", run("new")))
-    item = repository._table.get(keys.receipt(namespace, done.changes.token))
+    item = repository._table.get((keys.partition("receipt", namespace, done.changes.token), "receipt"))
     assert item is not None
     assert abs(int(item.values["ttl"]["N"]) - now() // 1_000_000 - DAY) < 60
     description = repository.client.describe_time_to_live(TableName=repository._table.name)["TimeToLiveDescription"]
     assert (description.get("TimeToLiveStatus"), description.get("AttributeName")) == ("ENABLED", "ttl")
-
-
-def test_a_receipt_older_than_a_day_counts_as_deleted(
-    store: Store, other_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Until DynamoDB deletes it, which may take days."""
-    put(store, "a")
-    done = committed(store, lambda uow: uow.runs.append("a", run("once")))
-    for days, count in ((0.99, 1), (1.01, 2), (1.5, 2), (2.5, 3)):
-        monkeypatch.setattr(
-            "memory.adapters.dynamodb.receipts.now", lambda days=days: now() + int(days * DAY * 1_000_000)
-        )
-        assert other_store.commit(done.changes).written["a"].run_count == count  # type: ignore[union-attr]
-    assert len(read_runs(store, "a")) == 3
 
 
 def test_an_expiry_that_moves_on_rewrites_no_entries(repository: DynamoDbRepository, store: Store) -> None:

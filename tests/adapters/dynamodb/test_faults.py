@@ -284,9 +284,9 @@ def test_what_cannot_be_read_is_corrupt(repository: DynamoDbRepository, store: S
     put(store, "a", {"n": 1}, run(1), Run("x" * 1_000_000, ""))
     from memory.adapters.dynamodb import keys
 
-    partition = keys.conversation(namespace, "a")
+    partition = keys.partition("conversation", namespace, "a")
     client, name = repository.client, repository._table.name
-    record = repository._reader.heads(namespace, ["a"])["a"].record
+    record = repository._space(namespace).head("a").record
     assert record is not None
 
     def spoil(sort_key: str, attribute: str) -> None:

@@ -17,7 +17,6 @@ from memory.testing.base import Snapshot, put, read_runs, run, snapshot, walk
 from tests.adapters.dynamodb.watching import after_each, before_each, check_tidy, items_of, watched
 
 COMMIT = "TransactWriteItems"
-DAY = 24 * 3600 * 1_000_000
 
 
 class Killed(BaseException):
@@ -97,7 +96,6 @@ def test_killed_at_any_instant(
     after = seen_by(other, store.namespace_name)
     count = calls.counted()[COMMIT]
     assert count > 2  # it is staged
-    other.abandoned_after = 0
     outcomes = []
     for at in range(count):
         store = Store(repository, new_id())
@@ -208,13 +206,11 @@ def test_large_appends_of_several_writers_do_not_mix(store: Store, other_store: 
     check_tidy(store.repository, namespace)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("abandoned_after", [600_000_000, 0], ids=["left alone", "taken for abandoned"])
 def test_a_purge_while_a_commit_is_staged(
-    repository: DynamoDbRepository, store: Store, other_store: Store, namespace: str, abandoned_after: int
+    repository: DynamoDbRepository, store: Store, other_store: Store, namespace: str
 ) -> None:
-    """It leaves the commit alone for ten minutes; if it does not, the commit begins again, and is right all the same."""
+    """The commit begins again, and is right all the same."""
     put(store, "a", {"n": 1}, run(1))
-    other_store.repository.abandoned_after = abandoned_after  # type: ignore[attr-defined]
 
     def purge(number: int) -> None:
         if number == 2:
@@ -222,10 +218,33 @@ def test_a_purge_while_a_commit_is_staged(
 
     with before_each(repository.client, COMMIT, purge), watched(repository.client) as calls, store.begin() as uow:
         uow.runs.append("a", *(run(n) for n in range(250)))
-    assert calls.counted()[COMMIT] == (5 if abandoned_after else 8)
+    assert calls.counted()[COMMIT] == 8
     assert [one.input for one in read_runs(store, "a")] == [1, *range(250)]
     store.purge_expired()
     check_tidy(repository, namespace)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_a_purge_while_the_conversation_is_created_and_removed_again(
+    repository: DynamoDbRepository, store: Store, other_store: Store, namespace: str, at: int
+) -> None:
+    """What the second removal leaves is not forgotten, though there is no conversation before it nor after it."""
+
+    def put_and_remove(mine: Store) -> None:
+        put(mine, "a", {"n": 1}, run(1), run(2))
+        with mine.begin() as uow:
+            uow.conversations.remove("a")
+
+    def again(number: int) -> None:
+        if number == at:
+            put_and_remove(other_store)
+
+    put_and_remove(store)
+    with before_each(repository.client, COMMIT, again), watched(repository.client) as calls:
+        store.purge_expired()
+    assert calls.counted()[COMMIT] > at
+    store.purge_expired()
+    assert items_of(repository, namespace) == {}
 
 
 def die(repository: DynamoDbRepository, store: Store, at: int = 3) -> None:
@@ -262,17 +281,6 @@ def test_what_a_dead_writer_has_staged_is_never_seen(
     assert [one.position for one in store.begin().runs.last("a", 4)] == [6, 7, 20, 30]
     assert store.purge_expired() == 0
     assert [(one.position, one.input) for one in read_runs(store, "a")] == expected
-    check_tidy(repository, namespace)
-
-
-def test_a_dead_writer_whose_clock_was_ahead_is_purged(
-    repository: DynamoDbRepository, store: Store, other_store: Store, namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_some(store)
-    with monkeypatch.context() as ahead:
-        ahead.setattr("memory.adapters.dynamodb.committing.now", lambda: now() + DAY)
-        die(repository, store)
-    assert other_store.purge_expired() == 0
     check_tidy(repository, namespace)
 
 

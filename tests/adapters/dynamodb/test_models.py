@@ -40,7 +40,7 @@ def test_conversations_and_runs_are_read_by_models(
     assert stored.record is not None
     for name in ("version", "incarnation", "run_count", "last_position", "created_at", "updated_at", "expires_at"):
         assert getattr(item, name) == getattr(stored.record, name)
-    assert [item.first_position, item.unswept, item.staged] == [4, True, None]
+    assert [item.first_position, item.unswept] == [4, True]
     runs = list(Runs.query(partition, Runs.sk.between(*item.run_keys()), consistent_read=True))
     expected = read_runs(store, "a#1")
     assert [(one.position, one.id, json.loads(one.input or "")) for one in runs] == [

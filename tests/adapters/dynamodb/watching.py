@@ -9,10 +9,8 @@ from typing import Any
 
 import boto3
 
-from memory.adapters.dynamodb import DynamoDbRepository, keys
-from memory.adapters.dynamodb.preparing import Preparer
-from memory.adapters.dynamodb.reading import Scope
-from memory.adapters.dynamodb.records import Head, Item, Values, parts_of, read_head
+from memory.adapters.dynamodb import DynamoDbRepository, keys, preparing
+from memory.adapters.dynamodb.records import Head, Item, Values, copy_values, parts_of, read_head
 from memory.domain.criteria import EVERYTHING
 
 Reply = tuple[Any, dict[str, Any]]
@@ -132,8 +130,9 @@ def items_of(repository: DynamoDbRepository, namespace: str) -> dict[keys.Key, I
     table = repository._table
     found = {}
     for page in repository.client.get_paginator("scan").paginate(TableName=table.name, ConsistentRead=True):
+        raw: Any
         for raw in page["Items"]:
-            item = table._item(raw)
+            item = Item((raw[table.key_names[0]]["S"], raw[table.key_names[1]]["S"]), raw)
             if namespace in item.key[0] and not item.key[0].startswith("receipt#"):
                 found[item.key] = item
     return found
@@ -141,16 +140,17 @@ def items_of(repository: DynamoDbRepository, namespace: str) -> dict[keys.Key, I
 
 def check_tidy(repository: DynamoDbRepository, namespace: str) -> None:
     """Assert that in a namespace there is nothing but what the heads say there is, and all of that."""
-    items, reader = items_of(repository, namespace), repository._reader
-    preparer = Preparer(Scope(repository._table, reader, namespace, 1), 0)
+    items, space = items_of(repository, namespace), repository._space(namespace)
     expected: dict[keys.Key, Values] = {}
     heads = [read_head(item) for key, item in items.items() if key[1] == keys.STATE]
     for head in heads:
         assert head.record is not None, "a commit that broke off has left a head"
-        assert (head.staged, head.unswept) == (0, False)
-        (whole,) = reader.with_metadata(namespace, {head.record.id: head}).values()
-        expected |= preparer._places(head) | preparer._entries(whole)
-        partition, state = keys.head(namespace, head.record.id)
+        assert not head.unswept
+        (whole,) = space.with_metadata({head.record.id: head}).values()
+        pointers = preparing.pointers(space, head) | preparing.index_places(space, whole)
+        expected |= {key: {"id": {"S": head.record.id}} for key in pointers}
+        expected |= {preparing.copy_place(space, head) or keys.SCHEMA: copy_values(head)}
+        partition, state = keys.partition("conversation", namespace, head.record.id), keys.STATE
         alive = [item for key, item in items.items() if key[0] == partition and _is_alive(key[1], head)]
         assert len(alive) == head.record.run_count
         texts = [parts for item in alive if (parts := parts_of(item))] + ([head.parts] if head.parts else [])
