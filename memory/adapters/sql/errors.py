@@ -2,7 +2,8 @@
 
 import logging
 import sqlite3
-from typing import Any, Final, NoReturn, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
@@ -42,69 +43,67 @@ NO_WAL: Final = "WAL needs shared memory, which network file systems do not have
 _SCHEMA: Final = "run `memory migrate`, or call store.migrate()"
 _UNFORESEEN: Final = (PersistenceError, f"the database refused the work{_NOT_WRITTEN}")
 
+_Meaning: TypeAlias = tuple[type[PersistenceError], str]
+
+
+def _each(meanings: Mapping[str, _Meaning]) -> dict[str, _Meaning]:
+    """Return the meaning of each of the names in a key."""
+    return {name: meaning for names, meaning in meanings.items() for name in names.split()}
+
+
+_UNAVAILABLE: Final[_Meaning] = StoreUnavailableError, "the database cannot do the work now; nothing was written"
+_TOO_LARGE: Final[_Meaning] = InvalidValueError, "a value is larger than the database can keep"
+_TAKEN: Final[_Meaning] = TakenError, "the key is taken"
+
 # Result codes of sqlite (https://sqlite.org/rescode.html): an extended one, or that of its low byte.
-_SQLITE: Final[dict[int, tuple[type[PersistenceError], str]]] = {
-    sqlite3.SQLITE_ERROR: (SchemaError, f"the tables are not as they should be: {_SCHEMA}"),
-    sqlite3.SQLITE_BUSY: (StoreUnavailableError, "another process kept the database locked; nothing was written"),
-    sqlite3.SQLITE_LOCKED: (StoreUnavailableError, "the database is locked; nothing was written"),
-    sqlite3.SQLITE_FULL: (StoreUnavailableError, "the disk is full; nothing was written"),
-    sqlite3.SQLITE_IOERR: (StoreUnavailableError, "the disk could not be read or written; nothing was written"),
-    **dict.fromkeys(
-        [
-            sqlite3.SQLITE_IOERR_SHMOPEN,
-            sqlite3.SQLITE_IOERR_SHMSIZE,
-            sqlite3.SQLITE_IOERR_SHMLOCK,
-            sqlite3.SQLITE_IOERR_SHMMAP,
-        ],
-        (ConfigurationError, NO_WAL),
-    ),
-    sqlite3.SQLITE_READONLY: (
-        ConfigurationError,
-        "the database, or its directory, is read-only: ?mode=ro reads it, ?immutable=1 also in a directory that is read-only",
-    ),
-    sqlite3.SQLITE_READONLY_DBMOVED: (FileGoneError, FileGoneError.what),
-    sqlite3.SQLITE_CANTOPEN: (
-        ConfigurationError,
-        "the file cannot be opened or made: check its directory and permissions (?immutable=1 reads it in a read-only directory)",
-    ),
-    sqlite3.SQLITE_PERM: (ConfigurationError, "the file may not be read or written: check its permissions"),
-    sqlite3.SQLITE_NOTADB: (ConfigurationError, "the file is not a sqlite database"),
-    sqlite3.SQLITE_CORRUPT: (CorruptRecordError, "the database file is damaged"),
-    sqlite3.SQLITE_CONSTRAINT: (TakenError, "the key is taken"),
-    sqlite3.SQLITE_TOOBIG: (InvalidValueError, "a value is larger than sqlite can keep"),
-    sqlite3.SQLITE_INTERRUPT: (StoreUnavailableError, f"the work was interrupted, or took too long{_NOT_WRITTEN}"),
-    sqlite3.SQLITE_NOMEM: (StoreUnavailableError, "there was no memory left; nothing was written"),
-    sqlite3.SQLITE_PROTOCOL: (StoreUnavailableError, "other processes kept the log locked; nothing was written"),
+_SQLITE: Final[dict[int, _Meaning]] = {
+    getattr(sqlite3, f"SQLITE_{name}"): meaning
+    for name, meaning in _each(
+        {
+            "BUSY LOCKED FULL IOERR INTERRUPT NOMEM PROTOCOL": _UNAVAILABLE,
+            "IOERR_SHMOPEN IOERR_SHMSIZE IOERR_SHMLOCK IOERR_SHMMAP": (ConfigurationError, NO_WAL),
+            "READONLY_DBMOVED": (FileGoneError, FileGoneError.what),
+            "READONLY": (
+                ConfigurationError,
+                "the database, or its directory, is read-only: ?mode=ro reads it, ?immutable=1 also in a read-only directory",
+            ),
+            "CANTOPEN PERM": (
+                ConfigurationError,
+                "the file cannot be opened or created: check its directory and permissions (?immutable=1 reads it in a read-only "
+                "directory)",
+            ),
+            "ERROR": (SchemaError, f"the tables are not as they should be: {_SCHEMA}"),
+            "NOTADB": (ConfigurationError, "the file is not a sqlite database"),
+            "CORRUPT": (CorruptRecordError, "the database file is damaged"),
+            "CONSTRAINT": _TAKEN,
+            "TOOBIG": _TOO_LARGE,
+        }
+    ).items()
 }
 
 # Classes and codes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html), the longest that fits.
-_POSTGRESQL: Final[dict[str, tuple[type[PersistenceError], str]]] = {
-    "08007": (CommitInDoubtError, "the server cannot tell whether it committed"),
-    "08": (StoreUnavailableError, "the connection failed; nothing was written"),
-    "23505": (TakenError, "the key is taken"),
-    "25P01": (ConfigurationError, "the connection commits each statement by itself: there is no transaction to join"),
-    "22003": (CorruptRecordError, "a stored number is out of range"),
-    "22021": (InvalidValueError, "the database's encoding cannot keep a character"),
-    "22P05": (InvalidValueError, "the database's encoding cannot keep a character"),
-    "25006": (StoreUnavailableError, "the server takes no writes, or no longer; nothing was written"),
-    "28": (ConfigurationError, "the user, or the password, was refused"),
-    "3D": (ConfigurationError, "there is no such database"),
-    "40003": (CommitInDoubtError, "the server cannot tell whether it committed"),
-    "40": (StoreUnavailableError, "the transaction was rolled back for the sake of another; nothing was written"),
-    "42501": (ConfigurationError, "the user has no right to these tables"),
-    "42P01": (SchemaError, f"the tables are not there: {_SCHEMA}"),
-    "53": (StoreUnavailableError, "the server is out of resources; nothing was written"),
-    "54": (InvalidValueError, "a value is larger than PostgreSQL can keep"),
-    "55": (StoreUnavailableError, "the server is not in the state for it; nothing was written"),
-    "57": (StoreUnavailableError, "the server stopped the work; nothing was written"),
-    "58": (StoreUnavailableError, "the server's system failed; nothing was written"),
-    "XX": (CorruptRecordError, "the server found its data damaged"),
-    "no TLS": (ConfigurationError, "the server has no TLS, and sslmode requires it"),
-    "no host": (ConfigurationError, "no host has this name"),
-}
+_POSTGRESQL: Final = _each(
+    {
+        "08 40 53 55 57 58": _UNAVAILABLE,
+        "08007 40003": (CommitInDoubtError, "the server cannot tell whether it committed"),
+        "25006": (StoreUnavailableError, "the server takes no writes, or no longer; nothing was written"),
+        "22021 22P05": (InvalidValueError, "the database's encoding cannot keep a character"),
+        "22003 XX": (CorruptRecordError, "the server found stored data damaged"),
+        "23505": _TAKEN,
+        "54": _TOO_LARGE,
+        "25P01": (
+            ConfigurationError,
+            "the connection commits each statement by itself: there is no transaction to join",
+        ),
+        "28": (ConfigurationError, "the user, or the password, was refused"),
+        "3D": (ConfigurationError, "there is no such database"),
+        "42501": (ConfigurationError, "the user has no right to these tables"),
+        "42P01": (SchemaError, f"the tables are not there: {_SCHEMA}"),
+        "NO_TLS": (ConfigurationError, "the server has no TLS, and sslmode requires it"),
+        "NO_HOST": (ConfigurationError, "no host has this name"),
+    }
+)
 _READ_ONLY: Final = "25006"
-
-Meaning = tuple[type[PersistenceError], str]
 
 
 class Place(Protocol):
@@ -163,7 +162,7 @@ def _ours(
     return kind(f"{where}: {what} ({str(error).strip():.500})")
 
 
-def _meaning(error: BaseException, dialect: Dialect, *, connected: bool) -> Meaning | None:
+def _meaning(error: BaseException, dialect: Dialect, *, connected: bool) -> _Meaning | None:
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
@@ -179,7 +178,7 @@ def _meaning(error: BaseException, dialect: Dialect, *, connected: bool) -> Mean
     return _meaning_in_postgresql(error, dialect, connected=connected)
 
 
-def _meaning_in_postgresql(error: Any, dialect: Dialect, *, connected: bool) -> Meaning | None:
+def _meaning_in_postgresql(error: Any, dialect: Dialect, *, connected: bool) -> _Meaning | None:
     state = error.sqlstate
     if not connected and state is None:
         if not isinstance(error, dialect.loaded_dbapi.OperationalError):

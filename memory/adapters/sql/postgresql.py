@@ -15,9 +15,9 @@ from memory.port.deadlines import remaining
 
 T = TypeVar("T")
 
-NO_TLS: Final = "no TLS"
+NO_TLS: Final = "NO_TLS"
 """Instead of an SQLSTATE: the server has no TLS, and ``sslmode`` requires it."""
-NO_HOST: Final = "no host"
+NO_HOST: Final = "NO_HOST"
 """Instead of an SQLSTATE: the host's name is not known."""
 
 _REFUSALS: Final = {

@@ -60,7 +60,7 @@ def test_a_server_with_too_many_clients_is_unavailable(postgres_url: str) -> Non
         other.execute(f"GRANT ALL ON DATABASE {name} TO limited")
         try:
             limited = memory.connect(changed(postgres_url, username="limited"))
-            with limited as store, pytest.raises(StoreUnavailableError, match="out of resources"):
+            with limited as store, pytest.raises(StoreUnavailableError, match="too many connections"):
                 store.begin()
         finally:
             other.execute(f"REVOKE ALL ON DATABASE {name} FROM limited")
