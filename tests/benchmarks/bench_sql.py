@@ -13,8 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlalchemy import create_engine
+
 import memory
 from memory import Run, Store, where
+from memory.adapters.sql import SqlRepository
 from memory.domain.criteria import Criterion
 from tests.benchmarks.measuring import TEXT, fill, fill_for_queries, in_turns, report, timed
 
@@ -82,6 +85,23 @@ def bench_appends(folder: Path) -> None:
         ours.close()
 
 
+def bench_joined(url: str) -> None:
+    """An append that joins the application's transaction, beside a plain one on the same engine, by CPU time of this thread."""
+    engine = create_engine(url)
+    store = Store(SqlRepository(engine))
+    store.migrate()
+    fill(store, "joined", 10)
+    fill(store, "plain", 10)
+
+    def joined() -> None:
+        with engine.begin() as connection, store.begin(connection=connection) as uow:
+            uow.runs.append("joined", Run(input=TEXT, output=TEXT))
+
+    spent, floor = in_turns(2000, joined, append_by_us(store, "plain"), clock=time.thread_time)
+    report("append one run, joined (floor: plain), CPU", spent, floor, 1.5)
+    engine.dispose()
+
+
 def bench_reads(folder: Path) -> None:
     with memory.connect(f"sqlite:///{folder}/reads.db") as store:
         fill(store, "c", 1000)
@@ -121,6 +141,7 @@ def bench_postgresql(url: str) -> None:
             raw.execute(ROWS.format("%s"), (key, 20)).fetchall()
 
         report("last 20 runs of 1,000", *in_turns(2000, last_runs(store, "ours"), rows))
+    bench_joined(url)
 
 
 def bench_queries(store: Store) -> None:
@@ -167,6 +188,7 @@ def main() -> None:
         if "--queries" not in sys.argv:
             bench_reads(Path(folder))
             bench_appends(Path(folder))
+            bench_joined(f"sqlite:///{folder}/joined.db")
         with memory.connect(f"sqlite:///{folder}/queries.db") as store:
             spent = timed(lambda: fill_for_queries(store, CONVERSATIONS))
             print(f"{CONVERSATIONS:,} conversations made in {spent:.1f} s")

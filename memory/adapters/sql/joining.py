@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, NestedTransaction, RootTransaction, event
+from sqlalchemy import Connection, RootTransaction, event
 
 from memory.adapters.sql.connections import check_file, is_in_transaction, prepare
 from memory.adapters.sql.engine import begin_writing
@@ -19,6 +19,7 @@ from memory.port.urls import redact
 
 T = TypeVar("T")
 
+_SAVEPOINT: Final = "memory_commit"
 _TRANSACTION_ROLLBACK: Final = "40"
 """The class of SQLSTATEs for deadlocks and serialization failures."""
 
@@ -118,24 +119,26 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
     def _write(self, work: Callable[[Connection], T]) -> T:
         def in_savepoint(connection: Connection) -> T:
             begin_writing(connection, joined=True)
-            savepoint = connection.begin_nested()
+            # As text: SQLAlchemy compiles those of `begin_nested` each time, which takes as long as the append.
+            connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
             try:
                 result = work(connection)
                 check_file(connection)
             except BaseException as error:
-                self._take_back(savepoint, error)
+                self._take_back(error)
                 raise
-            savepoint.commit()
+            connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
             return result
 
         return self._read(in_savepoint)
 
-    def _take_back(self, savepoint: NestedTransaction, error: BaseException) -> None:
+    def _take_back(self, error: BaseException) -> None:
         connection = self._connection
         if is_disconnect(error, connection.dialect, connection):
             return
         if connection.dialect.name != "sqlite" or is_in_transaction(connection):
-            savepoint.rollback()
+            connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
             return
         # sqlite has rolled back the whole transaction by itself, as it may when the disk is full.
         try:
