@@ -128,6 +128,9 @@ def test_row_level_security_by_a_setting_of_each_transaction(postgres_url: str) 
                 assert "c" not in uow.conversations
                 assert uow.runs.last("c", 5) == []
                 assert len(uow.conversations.find()) == 0
+            for view in (conversation_view, run_view):
+                with secured.connect() as connection:
+                    assert connection.execute(select(view.c.namespace)).scalars().all() == [tenant]
         secured.dispose()
     owner.dispose()
 
