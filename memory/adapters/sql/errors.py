@@ -89,6 +89,7 @@ _POSTGRESQL: Final[dict[str, tuple[type[PersistenceError], str]]] = {
     "25006": (StoreUnavailableError, "the server takes no writes, or no longer; nothing was written"),
     "28": (ConfigurationError, "the user, or the password, was refused"),
     "3D": (ConfigurationError, "there is no such database"),
+    "3F": (ConfigurationError, "there is no such schema: create it first"),
     "40003": (CommitInDoubtError, "the server cannot tell whether it committed"),
     "40": (StoreUnavailableError, "the transaction was rolled back for the sake of another; nothing was written"),
     "42501": (ConfigurationError, "the user has no right to these tables"),
