@@ -160,6 +160,12 @@ def test_a_joined_unit_of_work_is_recorded(recorded: Recorded, tmp_path: Path) -
         assert committed == []
     assert len(committed) == 1
     assert [span.name for span in recorded.taken()] == ["migrate", "commit"]
+    with engine.connect() as connection:
+        with store.begin(connection=connection) as uow:
+            rolled_back = Conversation("b")
+            uow.conversations.add(rolled_back)
+        connection.rollback()
+    assert rolled_back.version == 0
     engine.dispose()
 
 

@@ -182,6 +182,10 @@ class _Observed:
     def __init__(self, repository: Repository, telemetry: _Telemetry) -> None:
         vars(self).update(_repository=repository, _telemetry=telemetry)
 
+    @property  # type: ignore[misc]  # read-only
+    def __class__(self) -> Any:  # for `isinstance`, by which a unit of work recognizes a joined repository
+        return type(self._repository)
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._repository, name)
         if name in ("joining", "with_outbox"):

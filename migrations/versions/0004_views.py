@@ -31,18 +31,26 @@ def _prefix() -> str:
     return f"{bind.dialect.identifier_preparer.quote_schema(schema)}." if schema else ""
 
 
+def _options() -> str:
+    """Let a view show what its reader may see, under row-level security too; without the option, what its owner may see."""
+    dialect = op.get_bind().dialect
+    has_option = dialect.name == "postgresql" and (dialect.server_version_info or ()) >= (15,)
+    return " WITH (security_invoker = true)" if has_option else ""
+
+
 def upgrade() -> None:
-    prefix = _prefix()
+    prefix, options = _prefix(), _options()
     forms = _COLUMNS[op.get_bind().dialect.name]
     time, json = forms["time"].format, forms["json"].format
     present = f"c.expires_at IS NULL OR c.expires_at > {forms['now']}"
     op.execute(
-        f"CREATE VIEW {prefix}memory_conversation_view AS SELECT c.namespace, c.id, {json('c.metadata')} AS metadata, "
-        f"c.version, c.run_count, {time('c.created_at')} AS created_at, {time('c.updated_at')} AS updated_at, "
+        f"CREATE VIEW {prefix}memory_conversation_view{options} AS SELECT c.namespace, c.id, "
+        f"{json('c.metadata')} AS metadata, c.version, c.run_count, "
+        f"{time('c.created_at')} AS created_at, {time('c.updated_at')} AS updated_at, "
         f"{time('c.expires_at')} AS expires_at FROM {prefix}memory_conversations c WHERE {present}"
     )
     op.execute(
-        f"CREATE VIEW {prefix}memory_run_view AS SELECT c.namespace, c.id AS conversation_id, r.position, r.id, "
+        f"CREATE VIEW {prefix}memory_run_view{options} AS SELECT c.namespace, c.id AS conversation_id, r.position, r.id, "
         f"{json('r.input')} AS input, {json('r.output')} AS output, {json('r.metadata')} AS metadata, "
         f"{time('r.created_at')} AS created_at FROM {prefix}memory_runs r "
         f"JOIN {prefix}memory_conversations c ON c.key = r.conversation_key WHERE {present}"

@@ -29,6 +29,13 @@ def _whole(value: str) -> int:
     return int(value)
 
 
+def _schema(value: str) -> str:
+    """Return the name of a schema. A percent sign in it would be a parameter's to the driver."""
+    if "%" in value:
+        raise ValueError(value)
+    return value
+
+
 def _server_time(value: str) -> str:
     """Return a time as PostgreSQL's settings have it: milliseconds, or with a unit."""
     if not re.fullmatch(r"[0-9]+(us|ms|s|min|h|d)?", value):
@@ -54,7 +61,7 @@ _CONNECTION: Final[dict[str, Callable[[str], Any]]] = {  # arguments of `psycopg
     "connect_timeout": _whole,
     "prepare_threshold": lambda value: None if value.lower() == "none" else _whole(value),
 }
-_POSTGRESQL: Final = {**_POOL, **_CONNECTION, "statement_timeout": _server_time, "timeout": seconds}
+_POSTGRESQL: Final = {**_POOL, **_CONNECTION, "schema": _schema, "statement_timeout": _server_time, "timeout": seconds}
 """The options that are ours; libpq gets the others."""
 
 
@@ -89,7 +96,13 @@ def _open_postgresql(location: URL) -> tuple[Engine, float]:
     pool: dict[str, Any] = {"pool_timeout": timeout, **{name: given[name] for name in _POOL if name in given}}
     # A URL without a driver means psycopg2 to SQLAlchemy 2.0, and psycopg from 2.1 on.
     location = location.difference_update_query(list(_POSTGRESQL)).set(drivername="postgresql+psycopg")
-    return create_engine(location, connect_args=connection, isolation_level="READ COMMITTED", **pool), timeout
+    engine = create_engine(location, connect_args=connection, isolation_level="READ COMMITTED", **pool)
+    return in_schema(engine, cast(str | None, given.get("schema"))), timeout
+
+
+def in_schema(engine: Engine, schema: str | None) -> Engine:
+    """Return the engine with our tables in a schema; None leaves it to the connection's ``search_path``."""
+    return engine if schema is None else engine.execution_options(schema_translate_map={None: schema})
 
 
 def _open_sqlite(url: str) -> tuple[Engine, float]:

@@ -97,6 +97,7 @@ _POSTGRESQL: Final = _each(
         ),
         "28": (ConfigurationError, "the user, or the password, was refused"),
         "3D": (ConfigurationError, "there is no such database"),
+        "3F": (ConfigurationError, "there is no such schema: create it first"),
         "42501": (ConfigurationError, "the user has no right to these tables"),
         "42P01": (SchemaError, f"the tables are not there: {_SCHEMA}"),
         "NO_TLS": (ConfigurationError, "the server has no TLS, and sslmode requires it"),

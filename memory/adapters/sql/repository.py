@@ -11,7 +11,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from memory.adapters.sql import schema as migrations
 from memory.adapters.sql import statements
 from memory.adapters.sql.connections import Connections, check_file, is_in_transaction, prepare
-from memory.adapters.sql.engine import begin_writing, check_driver, open_engine
+from memory.adapters.sql.engine import begin_writing, check_driver, in_schema, open_engine
 from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, driver_error, is_disconnect, reraise
 from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.operations import SqlCommits
@@ -62,9 +62,7 @@ class SqlRepository(SqlCommits):
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         check_driver(f"{engine.dialect.name}+{engine.dialect.driver}")
-        if schema is not None:
-            engine = engine.execution_options(schema_translate_map={None: schema})
-        self.engine = engine
+        self.engine = engine = in_schema(engine, schema)
         self._is_sqlite = engine.dialect.name == "sqlite"
         self.timeout = timeout
         self._for_writing = self._autocommit = engine

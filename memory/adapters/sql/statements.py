@@ -215,6 +215,8 @@ class _Compiled(NamedTuple):
     """The names of the parameters, in order."""
     constants: Mapping[str, object]
     """Parameters with values of the statement's own, such as the OFFSET 0 that SQLAlchemy adds to each LIMIT on sqlite."""
+    is_positional: bool
+    """Whether the driver takes parameters by their order, not by their names."""
 
 
 _compiled: Final[WeakKeyDictionary[Dialect, dict[object, _Compiled]]] = WeakKeyDictionary()
@@ -222,24 +224,19 @@ _compiled: Final[WeakKeyDictionary[Dialect, dict[object, _Compiled]]] = WeakKeyD
 
 def execute(connection: Connection, statement: sa.ClauseElement, values: Mapping[str, object]) -> CursorResult[Any]:
     """Run one of the statements above."""
-    text, names, constants = _compiled_for(connection, statement)
+    text, names, constants, is_positional = _compiled_for(connection, statement)
     if constants:
         values = {**constants, **values}
-    if connection.dialect.name == "sqlite":
-        return connection.exec_driver_sql(text, tuple([values[name] for name in names]))
-    return connection.exec_driver_sql(text, dict(values))
+    return connection.exec_driver_sql(text, tuple([values[name] for name in names]) if is_positional else dict(values))
 
 
 def execute_many(connection: Connection, statement: sa.ClauseElement, rows: Sequence[tuple[object, ...]]) -> None:
     """Run one of the statements above for each row, which has the parameters in order: an insert's are the table's columns."""
     if not rows:
         return
-    text, names, _ = _compiled_for(connection, statement)
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(text, rows[0] if len(rows) == 1 else list(rows))
-    else:
-        named = [dict(zip(names, row, strict=True)) for row in rows]
-        connection.exec_driver_sql(text, named[0] if len(named) == 1 else named)
+    text, names, _, is_positional = _compiled_for(connection, statement)
+    parameters: list[Any] = list(rows) if is_positional else [dict(zip(names, row, strict=True)) for row in rows]
+    connection.exec_driver_sql(text, parameters[0] if len(parameters) == 1 else parameters)
 
 
 def _compiled_for(connection: Connection, statement: sa.ClauseElement) -> _Compiled:
@@ -250,5 +247,6 @@ def _compiled_for(connection: Connection, statement: sa.ClauseElement) -> _Compi
         options: dict[str, Any] = {"schema_translate_map": schemas, "render_schema_translate": bool(schemas)}
         compiled = cast(SQLCompiler, statement.compile(dialect=connection.dialect, **options))
         constants = {name: value for name, value in compiled.params.items() if value is not None}
-        found = known[key] = _Compiled(compiled.string, compiled.positiontup or tuple(compiled.params), constants)
+        names = compiled.positiontup or tuple(compiled.params)
+        found = known[key] = _Compiled(compiled.string, names, constants, compiled.positiontup is not None)
     return found

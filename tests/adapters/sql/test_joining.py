@@ -4,14 +4,15 @@ import asyncio
 import gc
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from threading import Barrier, Thread
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, ForeignKey, create_engine, event, text
+from sqlalchemy import Connection, Engine, ForeignKey, create_engine, event, make_url, text
 from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -414,6 +415,44 @@ def test_a_serialization_failure_aborts_the_whole_transaction(postgres_url: str,
 
 
 @pytest.mark.needs("postgres")
+@pytest.mark.parametrize(
+    ("isolation", "appends", "edits"),
+    [
+        ("READ COMMITTED", None, ConflictError),
+        ("REPEATABLE READ", TransactionAbortedError, TransactionAbortedError),
+        ("SERIALIZABLE", TransactionAbortedError, TransactionAbortedError),
+    ],
+)
+def test_a_joined_unit_of_work_has_the_isolation_of_the_transaction(
+    postgres_url: str, isolation: str, appends: type[Exception] | None, edits: type[Exception] | None
+) -> None:
+    """The table in docs/sqlalchemy.md."""
+
+    def append(uow: memory.UnitOfWork) -> None:
+        uow.runs.append("c", Run(None, None))
+
+    def edit(uow: memory.UnitOfWork) -> None:
+        uow.conversations.get("c").metadata["n"] = uow.conversations.get("c").version
+
+    engine = create_engine(postgres_url, isolation_level=isolation)
+    store = Store(SqlRepository(engine))
+    store.migrate()
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("c"))
+    for work, expected in ((append, appends), (edit, edits)):
+        with engine.connect() as connection:
+            mine = store.begin(connection=connection)
+            work(mine)
+            connection.execute(text("SELECT 1 FROM memory_conversations"))
+            with store.begin() as other:  # commits at READ COMMITTED
+                work(other)
+            with pytest.raises(expected) if expected else nullcontext():
+                mine.commit()
+            connection.rollback()
+    engine.dispose()
+
+
+@pytest.mark.needs("postgres")
 def test_a_deadlock_aborts_the_whole_transaction(postgres_url: str) -> None:
     engine = create_engine(postgres_url)
     store = Store(SqlRepository(engine))
@@ -460,21 +499,60 @@ def test_an_asynchronous_session_is_named_with_what_to_write(store: Store) -> No
         store.begin(connection=AsyncSession())
 
 
+def do_everything(store: Store, session: Session) -> None:
+    """Execute each kind of statement: the parameters of asyncpg have an order, and psycopg's have names."""
+    put(store, session)
+    with store.begin(connection=session) as uow:
+        uow.runs.append("ours", Run("q", "one"), Run("q", "two"))
+        uow.conversations.get("ours").metadata["size"] = [1, 2.5]
+        uow.conversations.add(Conversation("removed"))
+    with store.begin(connection=session) as uow:
+        uow.runs.remove("ours", before=2)
+        uow.runs.remove("ours", 2)
+        uow.runs.replace("ours", replace(uow.runs.get("ours", 3), output="II"))
+        uow.conversations.remove("removed")
+    with store.begin(connection=session) as uow:
+        assert [run.output for run in uow.runs.last("ours", 5)] == ["II"]
+        matching = (where("size").contains(2.5)) & ~(where("tier") == "basic")
+        assert [found.id for found in uow.conversations.find(matching, order="metadata.tier")] == ["ours"]
+        assert uow.conversations.count() == uow.conversations.count(matching) == 1
+    with pytest.raises(AlreadyExistsError):
+        put(store, session)
+
+
 @pytest.mark.needs("postgres")
-def test_an_asynchronous_session_joins_through_run_sync(postgres_url: str) -> None:
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_an_asynchronous_session_joins_through_run_sync(postgres_url: str, driver: str) -> None:
+    told: list[Committed] = []
+
+    def in_the_way(session: Session) -> None:
+        with opened.begin(connection=session) as uow:
+            uow.conversations.get("ours").metadata["size"] = 1
+            with opened.begin() as other:
+                other.conversations.get("ours").metadata["changes"] = other.conversations.get("ours").version
+
     async def work() -> None:
-        engine = create_async_engine(postgres_url)
+        engine = create_async_engine(make_url(postgres_url).set(drivername=f"postgresql+{driver}"))
         async with AsyncSession(engine) as session:
-            for name, end in (("rolled back", session.rollback), ("kept", session.commit)):
+            for end in (session.rollback, session.commit):
                 await session.execute(text("SELECT 1"))
-                await session.run_sync(partial(put, opened), name)
+                await session.run_sync(partial(do_everything, opened))
+                assert told == []
                 await end()
+            with pytest.raises(ConflictError):
+                await session.run_sync(in_the_way)
+            await session.rollback()
+            await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+            with pytest.raises(TransactionAbortedError):
+                await session.run_sync(in_the_way)
         await engine.dispose()
 
     with memory.connect(postgres_url) as opened:
         opened.migrate()
+        opened.subscribe(told.append)
         asyncio.run(work())
-        assert [found.id for found in opened.begin().conversations.find()] == ["kept"]
+        assert len(told) == 5
+        assert [found.id for found in opened.begin().conversations.find()] == ["ours"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """SQLAlchemy's ``schema_translate_map``: each tenant in a schema of its own, with every statement in it."""
 
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
+from psycopg import sql
 from sqlalchemy import Engine, create_engine, inspect, text
 
-from memory import Conversation, Run, Store, where
+import memory
+from memory import ConfigurationError, Conversation, Run, SchemaError, Store, where
 from memory.adapters.sql import SqlRepository
+from tests.servers import postgres
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -59,6 +63,30 @@ def test_a_joined_unit_of_work_is_in_the_schema_of_its_connection(engine: Engine
         connection.commit()
     assert a.begin().conversations.count() == 0
     assert b.begin().conversations.get("c").id == "c"
+
+
+@pytest.mark.parametrize("name", ["chats", "Tenant-b", 'of "c"'])
+def test_a_url_names_a_schema(postgres_url: str, name: str) -> None:
+    with postgres.connect(postgres_url) as server:
+        server.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+    with memory.connect(f"{postgres_url}?pool_size=2&schema={quote(name)}") as store:
+        assert store.migrate().is_current
+        with store.begin() as uow:
+            uow.conversations.add(Conversation("c", metadata={"of": name}))
+        with store.begin() as uow:
+            assert uow.conversations.count(where("of") == name) == 1
+    with memory.connect(postgres_url) as store:
+        assert store.schema_status().current is None
+
+
+def test_a_urls_schema_must_exist(postgres_url: str) -> None:
+    with memory.connect(f"{postgres_url}?schema=nowhere") as store:
+        with pytest.raises(SchemaError, match="memory migrate"):
+            store.begin()
+        with pytest.raises(ConfigurationError, match='schema "nowhere" does not exist'):
+            store.migrate()
+    with pytest.raises(ConfigurationError, match="schema"):
+        memory.connect(f"{postgres_url}?schema=a%25b")
 
 
 def test_the_relays_of_two_tenants_do_not_stop_each_other(engine: Engine) -> None:

@@ -128,6 +128,9 @@ def test_row_level_security_by_a_setting_of_each_transaction(postgres_url: str) 
                 assert "c" not in uow.conversations
                 assert uow.runs.last("c", 5) == []
                 assert len(uow.conversations.find()) == 0
+            for view in (conversation_view, run_view):
+                with secured.connect() as connection:
+                    assert connection.execute(select(view.c.namespace)).scalars().all() == [tenant]
         secured.dispose()
     owner.dispose()
 
@@ -150,7 +153,8 @@ def test_a_schema_of_its_own(postgres_url: str) -> None:
             assert uow.conversations.count() == 1
         assert connection.execute(text("SELECT count(*) FROM orders")).scalar() == 1
         assert connection.execute(text("SELECT id FROM chats.memory_conversations")).scalars().all() == ["joined"]
-        assert connection.execute(text("SELECT id FROM chats.memory_conversation_view")).scalars().all() == ["joined"]
+        there = conversation_view.to_metadata(MetaData(), schema="chats")
+        assert connection.execute(select(there.c.id)).scalars().all() == ["joined"]
         assert connection.execute(text("SELECT to_regclass('public.memory_conversations')")).scalar() is None
     engine.dispose()
 
