@@ -101,6 +101,10 @@ _POSTGRESQL: Final[dict[str, tuple[type[PersistenceError], str]]] = {
     "XX": (CorruptRecordError, "the server found its data damaged"),
     "no TLS": (ConfigurationError, "the server has no TLS, and sslmode requires it"),
     "no host": (ConfigurationError, "no host has this name"),
+    "no option": (
+        ConfigurationError,
+        "PgBouncer refuses `options` and `statement_timeout` in the URL: set them for the role, by ALTER ROLE ... SET",
+    ),
 }
 _READ_ONLY: Final = "25006"
 
