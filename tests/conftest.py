@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, settings
 
 from memory.transfer import batching
 from tests.cloud_server import CloudServer
-from tests.servers import KillableServer, Server, dynamodb, postgres, redis
+from tests.servers import KillableServer, Server, dynamodb, pgbouncer, postgres, redis
 
 _START: dict[str, Callable[[], Server]] = {"postgres": postgres.start, "redis": redis.start, "dynamodb": dynamodb.start}
-_SERVERS = tuple(_START)
+_SERVERS = (*_START, "pgbouncer")
 _LEFT_OUT = pytest.StashKey[int]()
 
 S = TypeVar("S", bound=Server)
@@ -114,6 +114,19 @@ def postgres_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 def postgres_url(postgres_server: Server) -> Iterator[str]:
     """The SQLAlchemy URL of a database of the test's own; a connection that the test leaves open is an error."""
     with postgres.fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_server(request: pytest.FixtureRequest, postgres_server: Server) -> Iterator[Server]:
+    """A PgBouncer in transaction mode before the server that the tests share."""
+    yield from _running(request, "pgbouncer", lambda: pgbouncer.start(postgres_server))
+
+
+@pytest.fixture
+def pgbouncer_url(postgres_server: Server, pgbouncer_server: Server) -> Iterator[str]:
+    """The URL of such a database through PgBouncer."""
+    with pgbouncer.fresh_database(postgres_server, pgbouncer_server) as (url, _):
         yield url
 
 

@@ -213,6 +213,8 @@ class Repository(ABC):
     def relaying(self, replica: str) -> AbstractContextManager["Outbox | None"]:
         """Lock the outbox of a replica until the block or the process ends; yield None if another relay has locked it.
 
+        What the block removes may be removed only when the block ends without an exception.
+
         Raises:
             UnsupportedError: as `with_outbox`.
         """

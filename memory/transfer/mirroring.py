@@ -7,6 +7,7 @@ later entries for it are recognized as delivered.
 """
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from memory.transfer.reading import get_record
 _log = logging.getLogger("memory")
 
 _AT_ONCE: Final = 100  # entries between two deletions from the outbox, each of which syncs the primary's disk
+_ROUND: Final = 5.0  # seconds between two deletions: on PostgreSQL migrations and vacuum wait meanwhile
 _DOES_NOT_FIT = (
     AlreadyExistsError,
     ConflictError,
@@ -234,26 +236,33 @@ class _Relay:
     done: Relayed
 
     def run(self) -> Relayed:
+        while self._deliver_some():
+            pass
+        return self.done
+
+    def _deliver_some(self) -> bool:
+        """Deliver the first entries that wait; return whether there may be more. Another relay may come in between."""
+        delivered: list[OutboxEntry] = []
         with self.primary.repository.relaying(self.done.replica) as outbox:
             if outbox is None:
                 self.done.busy = True
-            while outbox is not None and self.done.failure is None and (entries := outbox.first(_AT_ONCE)):
-                self._deliver_some(outbox, entries)
-        return self.done
-
-    def _deliver_some(self, outbox: Outbox, entries: Iterable[OutboxEntry]) -> None:
-        delivered: list[OutboxEntry] = []
-        try:
-            for entry in entries:
-                self._deliver(entry)
-                delivered.append(entry)
-        except PersistenceError as error:
-            _log.warning(
-                "the delivery to the replica %r failed, and will be repeated: %s", self.done.replica, str(error)
-            )
-            self.done.failure = _without_frames(error)
-        outbox.remove(delivered)  # if this fails, they are delivered again
+                return False
+            entries = outbox.first(_AT_ONCE)
+            end = time.monotonic() + _ROUND
+            try:
+                for entry in entries:
+                    self._deliver(entry)
+                    delivered.append(entry)
+                    if time.monotonic() > end:
+                        break
+            except PersistenceError as error:
+                _log.warning(
+                    "the delivery to the replica %r failed, and will be repeated: %s", self.done.replica, str(error)
+                )
+                self.done.failure = _without_frames(error)
+            outbox.remove(delivered)  # if this fails, they are delivered again
         self.done.delivered += len(delivered)
+        return self.done.failure is None and (len(entries) == _AT_ONCE or len(delivered) < len(entries))
 
     def _deliver(self, entry: OutboxEntry) -> None:
         replica = self.replica.namespace(entry.namespace)

@@ -18,7 +18,8 @@ from memory.domain.records import ConversationRecord, RunRecord
 from memory.port.changes import Change, ChangeSet, ExpectedVersion
 from memory.port.outbox import dump, load
 from memory.testing.base import put, run
-from memory.transfer.mirroring import mirror
+from memory.transfer import mirroring
+from memory.transfer.mirroring import MirroredStore, mirror
 from tests.cli.conftest import ROOT
 
 _texts = st.text(max_size=5)
@@ -54,15 +55,21 @@ def test_a_change_set_comes_back_from_its_text(changes: ChangeSet) -> None:
     assert load(text) == changes
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgres"))])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.needs("postgres")),
+        pytest.param("pgbouncer", marks=pytest.mark.needs("postgres", "pgbouncer")),
+    ]
+)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/primary.db"
-    return cast(str, request.getfixturevalue("postgres_url"))
+    return cast(str, request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[memory.transfer.mirroring.MirroredStore]:
+def store(url: str) -> Iterator[MirroredStore]:
     with mirror(url, search="memory://") as store:
         store.migrate()
         yield store
@@ -84,7 +91,8 @@ def test_it_is_in_one_hand_at_a_time(store: Store, url: str) -> None:
 
 HOLDER = """
 import sys
-from memory.transfer.mirroring import mirror
+from memory.transfer import mirroring
+from memory.transfer.mirroring import MirroredStore, mirror
 with mirror(sys.argv[1], search="memory://") as store, store.repository.relaying("search") as outbox:
     print("held" if outbox else "busy", flush=True)
     sys.stdin.read()
@@ -159,3 +167,15 @@ def test_a_relay_whose_connection_is_cut_tells_so_and_the_next_goes_on(postgres_
             store.relay()
         assert [done.delivered for done in store.relay()] == [1]  # again, to no effect
     assert [one.id for one in replica.begin().conversations.find().items] == ["a"]
+
+
+def test_a_slow_delivery_is_removed_in_parts(store: MirroredStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On PostgreSQL each part is a transaction, for which migrations and vacuum wait."""
+    monkeypatch.setattr(mirroring, "_ROUND", 0)
+    for name in "abc":
+        put(store, name)
+    left: list[int] = []
+    store.replicas[NAME].subscribe(lambda _: left.append(store.lag()[NAME].change_sets))
+    assert [(done.delivered, done.busy) for done in store.relay()] == [(3, False)]
+    assert left == [3, 2, 1]
+    assert store.lag()[NAME].change_sets == 0

@@ -2,11 +2,15 @@
 
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient, get_docker_host
 
 from tests.servers import ServerError, free_port, wait_until
+
+THIS_MACHINE: Final = "host.docker.internal"
+"""The name under which a container reaches the ports of this machine."""
 
 
 class ContainerServer:
@@ -24,7 +28,8 @@ class ContainerServer:
     ) -> None:
         _require_engine()
         # A port of our choice, because one that Docker chooses changes with a restart.
-        self._container = DockerContainer(image, env=environment).with_bind_ports(port, free_port())
+        self._container = DockerContainer(image, env=environment, extra_hosts={THIS_MACHINE: "host-gateway"})
+        self._container.with_bind_ports(port, free_port())
         if command is not None:
             self._container.with_command(command)
         self._answers = answers

@@ -102,6 +102,10 @@ _POSTGRESQL: Final = _each(
         "42P01": (SchemaError, f"the tables are not there: {_SCHEMA}"),
         "NO_TLS": (ConfigurationError, "the server has no TLS, and sslmode requires it"),
         "NO_HOST": (ConfigurationError, "no host has this name"),
+        "NO_OPTION": (
+            ConfigurationError,
+            "PgBouncer refuses `options` and `statement_timeout` in the URL: set them for the role, by ALTER ROLE ... SET",
+        ),
     }
 )
 _READ_ONLY: Final = "25006"

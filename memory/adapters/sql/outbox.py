@@ -4,6 +4,7 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -13,8 +14,7 @@ from sqlalchemy import Connection, Engine
 from memory.adapters.sql import statements
 from memory.adapters.sql.connections import file_of, holding, prepare
 from memory.adapters.sql.errors import Place, reraise
-from memory.errors import PersistenceError, StoreUnavailableError
-from memory.port.deadlines import limited
+from memory.port.deadlines import limited, within
 from memory.port.forking import FreshLock
 from memory.port.outbox import Outbox, OutboxEntry, load
 
@@ -29,14 +29,17 @@ _in_memory: Final[WeakKeyDictionary[Engine, FreshLock]] = WeakKeyDictionary()
 def locked(engine: Engine, replica: str, write: Do, where: Place) -> Iterator[Do | None]:
     """Lock the outbox of a replica until the block, or the process, ends; yield None if another relay has locked it.
 
-    ``engine`` commits each statement by itself; ``write`` runs a function of a connection on sqlite, in its own transaction.
+    ``write`` runs a function of a connection on sqlite, in its own transaction. On PostgreSQL the block is one transaction.
     """
-    with ExitStack() as stack:
-        if engine.dialect.name == "sqlite":
+    if engine.dialect.name == "sqlite":
+        with ExitStack() as stack:
             yield write if _lock_sqlite(stack, engine, replica, where) else None
-        else:
-            connection, do = stack.enter_context(_one_connection(engine, where))
-            yield do if _lock_postgresql(stack, connection, do, replica) else None
+    else:
+        with _transaction(engine, where) as do:
+            if do(partial(_lock_postgresql, replica=replica)):
+                yield do
+                return
+        yield None
 
 
 def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: Place) -> bool:
@@ -60,43 +63,37 @@ def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: Place) -
     return True
 
 
-def _lock_postgresql(stack: ExitStack, connection: Connection, do: Do, replica: str) -> bool:
-    """Take an advisory lock. All statements use its connection: if it is lost, and the lock with it, this relay ends."""
+def _lock_postgresql(connection: Connection, replica: str) -> bool:
+    """Take an advisory lock that ends with the transaction, and let the transaction be idle for as long as a delivery takes."""
     schemas = connection.get_execution_options().get("schema_translate_map") or {}
     schema = schemas.get(None)  # each schema has its own outbox
     key = int.from_bytes(_digest(f"{schema} {replica}" if schema else replica)[:8], signed=True)
-
-    def unlock() -> None:
-        try:
-            do(lambda connection: connection.scalar(sa.select(sa.func.pg_advisory_unlock(key))))
-        except PersistenceError:
-            connection.invalidate()  # the lock ends with it
-
-    if not do(lambda connection: connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key)))):
-        return False
-    stack.callback(unlock)
-    return True
+    never = sa.func.set_config("idle_in_transaction_session_timeout", "0", sa.true())
+    return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(key), never)))
 
 
 @contextmanager
-def _one_connection(engine: Engine, where: Place) -> Iterator[tuple[Connection, Do]]:
-    connection = None
-    with ExitStack() as stack:
-        try:
-            connection = stack.enter_context(engine.connect())
-            prepare(connection)
-        except Exception as error:  # noqa: BLE001  # `reraise` raises each again, translated or unchanged
-            reraise(error, where, engine.dialect, connection)
+def _transaction(engine: Engine, where: Place) -> Iterator[Do]:
+    """Begin a transaction that the end of the block commits; if the block fails, or the connection is lost, it is rolled back.
 
-        def do(work: Callable[[Connection], T]) -> T:
-            if connection.invalidated:
-                raise StoreUnavailableError(f"{where}: the connection that locked the outbox is lost")
+    PgBouncer keeps a transaction on one connection of the server, but a session only with ``pool_mode=session``.
+    """
+    connection: Connection | None = None
+
+    def do(work: Callable[[Any], T]) -> T:
+        with within(where.timeout):
             try:
                 return work(connection)
-            except BaseException as error:  # noqa: BLE001  # as above
+            except BaseException as error:  # noqa: BLE001  # `reraise` raises each again, translated or unchanged
                 reraise(error, where, engine.dialect, connection)
 
-        yield connection, do
+    connection = do(lambda _: engine.connect())
+    try:
+        do(prepare)
+        yield do
+        do(Connection.commit)
+    finally:
+        do(Connection.close)
 
 
 class SqlOutbox(Outbox):

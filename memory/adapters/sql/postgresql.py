@@ -19,12 +19,15 @@ NO_TLS: Final = "NO_TLS"
 """Instead of an SQLSTATE: the server has no TLS, and ``sslmode`` requires it."""
 NO_HOST: Final = "NO_HOST"
 """Instead of an SQLSTATE: the host's name is not known."""
+NO_OPTION: Final = "NO_OPTION"
+"""Instead of an SQLSTATE: PgBouncer does not pass an option of the URL to the server."""
 
 _REFUSALS: Final = {
     r"authentication failed|no password supplied|no pg_hba.conf entry": "28P01",
     r'role ".*" does not exist': "28000",
     r'database ".*" does not exist': "3D000",
     r"too many connections|too many clients|remaining connection slots": "53300",
+    r"unsupported startup parameter": NO_OPTION,
     r"server does not support SSL": NO_TLS,
     r"failed to resolve host|could not translate host name": NO_HOST,
 }
@@ -86,7 +89,7 @@ def say_how_to_connect(options: dict[str, Any]) -> None:
 
 
 def why_refused(error: Exception) -> str | None:
-    """Return the SQLSTATE of a refused connection, `NO_TLS` or `NO_HOST`, from the text: psycopg has no code of it.
+    """Return the SQLSTATE of a refused connection, or one of the words above, from the text: psycopg has no code of it.
 
     Texts in another language than English (``lc_messages``) say nothing here.
     """

@@ -150,7 +150,7 @@ class SqlRepository(SqlCommits):
 
     @contextmanager
     def relaying(self, replica: str) -> Iterator[Outbox | None]:
-        with locked(self._autocommit, replica, self._write, self) as do:
+        with locked(self._for_writing, replica, self._write, self) as do:
             yield None if do is None else SqlOutbox(do, replica, self.timeout)
 
     @limited
