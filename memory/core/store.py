@@ -236,7 +236,8 @@ class Store:
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Receipt:
         self._check_metadata(changes)
         receipt = joined.commit(self._namespace, changes)
-        joined.after_commit(lambda: self._publish(Committed(self._namespace, changes, receipt)))
+        if self._shared.handlers:  # otherwise the application's commit has nothing to find out
+            joined.after_commit(lambda: self._publish(Committed(self._namespace, changes, receipt)))
         return receipt
 
     def subscribe(self, handler: Handler) -> Callable[[], None]:
