@@ -30,7 +30,7 @@ class Capabilities:
 
     Attributes:
         atomic: a commit is written completely or not at all; where false, an error can leave a part of it.
-        detects_conflicts: ``seen`` and ``after`` are checked in one step with the write; where false, just before it.
+        detects_conflicts: ``expected`` and ``after`` are checked in one step with the write; where false, just before it.
         joins: `Repository.joining` works: a unit of work can be part of the application's own transaction.
         largest_commit: how many writes one commit may consist of, as the store counts them; None for no limit. A larger one is
             refused by `CommitTooLargeError` before anything is written.
