@@ -259,28 +259,6 @@ class Conflicts(Contract):
             uow.runs.append("b", run(), after=0)
         assert read(store, "b").run_count == 1
 
-    def test_run_repeats_the_work(self, store: Store) -> None:
-        """Store.run repeats the work after a conflict, up to its number of retries, and returns the work's result."""
-        put(store, "a", {"n": 0})
-        tries: list[int] = []
-
-        def work(uow: UnitOfWork) -> str:
-            conversation = uow.conversations.get("a")
-            tries.append(cast(int, conversation.metadata["n"]))
-            conversation.metadata["n"] = tries[-1] + 1
-            if len(tries) < 3:
-                with store.begin() as other:
-                    other.conversations.get("a").metadata["n"] = 10 * len(tries)
-            return f"try {len(tries)}"
-
-        assert store.run(work, sleep=lambda _: None) == "try 3"
-        assert (tries, read(store, "a").metadata) == ([0, 10, 20], {"n": 21})
-        tries.clear()
-        with pytest.raises(ConflictError):
-            store.run(work, retries=1, sleep=lambda _: None)
-        with pytest.raises(NotFoundError):
-            store.run(lambda uow: uow.conversations.get("missing"), sleep=lambda _: None)
-
     def test_threads_append(self, store: Store) -> None:
         """Concurrent appends from several threads are all stored, at positions 1 to n without gaps."""
         put(store, "a")
