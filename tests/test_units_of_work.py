@@ -12,7 +12,7 @@ from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
 from memory.domain.entities import Conversation, Run
-from memory.errors import ClosedError, ConflictError, InvalidValueError, NotFoundError
+from memory.errors import AlreadyExistsError, ClosedError, ConflictError, InvalidValueError, NotFoundError
 from memory.port.repository import Repository
 from memory.testing.base import (
     Action,
@@ -128,6 +128,20 @@ class TestUnitsOfWork(Contract):
         assert uow.conversations.find().items[0] is conversation
         assert next(uow.conversations.iterate()) is conversation
         assert read(store, "a").metadata == {"n": 1}
+
+    def test_impossible_positions_are_rejected(self, store: Store) -> None:
+        """A position below 1, or above the highest, raises InvalidValueError."""
+        for impossible in (0, -1, 2**53, 2**70):
+            with pytest.raises(InvalidValueError):
+                store.begin().runs.get("a", impossible)
+
+    def test_adding_what_was_read_is_rejected(self, store: Store) -> None:
+        """Adding a conversation under an id that this unit of work has read raises AlreadyExistsError at once."""
+        put(store, "a", {"n": 1}, run())
+        uow = store.begin()
+        uow.conversations.get("a")
+        with unchanged(store), pytest.raises(AlreadyExistsError, match="'a'"):
+            uow.conversations.add(Conversation("a"))
 
     def test_adding_after_a_failed_get_conflicts(self, store: Store) -> None:
         """Adding a conversation that get did not find raises ConflictError if it was added since, so that Store.run retries."""
@@ -272,6 +286,12 @@ class TestUnitsOfWork(Contract):
                 read(store, bad)
             with pytest.raises(InvalidValueError):
                 sibling(store).namespace(bad)
+
+    def test_ids_that_cannot_be_are_not_compared(self) -> None:
+        """A criterion refuses to compare ids with characters that no id has."""
+        for impossible in ("\ud800", "\x00"):
+            with pytest.raises(InvalidValueError):
+                assert where.id > impossible
 
     def test_timestamps_out_of_range_are_rejected(self, store: Store) -> None:
         """A timestamp outside the years 1 to 9999 in UTC is rejected, because it could not be read again."""
