@@ -268,7 +268,7 @@ def _lookup(criterion: OnMetadata, path: bytes) -> tuple[Plan, bool]:
         return KeyBetween(path, b"", _END), True
     if isinstance(criterion, OneOf):
         keys = dict.fromkeys(map(key, criterion.values))
-        return KeyIn(path, tuple(keys)), all(map(_is_scalar, criterion.values))
+        return KeyIn(path, tuple(keys)), not any(isinstance(value, list | dict) for value in criterion.values)
     if isinstance(criterion, Contains):
         return KeyIn(of_elements, (key(criterion.element), _MORE_ELEMENTS)), False
     if isinstance(criterion, StartsWith):
@@ -308,10 +308,6 @@ def _encode_name(name: str) -> bytes:
 
 def _short(path: bytes) -> bytes:
     return path if len(path) <= LONGEST_PATH else _DIGESTED + hashlib.sha256(path).digest()
-
-
-def _is_scalar(value: Json) -> bool:
-    return not isinstance(value, list | dict)
 
 
 def _is_short(bound: Scalar) -> bool:
