@@ -46,7 +46,7 @@ class UnitOfWork:
         repository: Repository,
         namespace: str,
         write: Callable[[ChangeSet], Receipt],
-        check_open: Callable[[], object] = lambda: None,
+        check_open: Callable[[], object],
     ) -> None:
         self._write = write
         self._session = Session(repository, namespace, check_open)
