@@ -15,6 +15,7 @@ from memory.domain.entities import Conversation
 from memory.domain.values import new_id, to_datetime
 from memory.errors import ConflictError, NotFoundError
 from memory.testing.base import (
+    BLIND_WRITES,
     Clock,
     Contract,
     Work,
@@ -165,13 +166,7 @@ class Conflicts(Contract):
 
     def test_blind_writes_never_conflict(self, store: Store) -> None:
         """A unit of work that has read nothing of a conversation overwrites it without a conflict."""
-        writes: tuple[Work, ...] = (
-            lambda uow: uow.runs.replace("a", replace(run(), position=2)),
-            lambda uow: uow.runs.remove("a", 2),
-            lambda uow: uow.runs.clear("a"),
-            lambda uow: uow.conversations.remove("a"),
-        )
-        for write in writes:
+        for write in BLIND_WRITES:
             _reset(store)
             uow = store.begin()
             write(uow)

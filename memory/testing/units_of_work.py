@@ -12,6 +12,7 @@ from memory.domain.entities import Conversation
 from memory.domain.values import to_datetime
 from memory.errors import AlreadyExistsError, ConflictError, NotFoundError, PersistenceError
 from memory.testing.base import (
+    BLIND_WRITES,
     Action,
     Clock,
     Contract,
@@ -103,15 +104,7 @@ class UnitsOfWork(Contract):
         with pytest.raises(NotFoundError, match="'a'"):
             uow.conversations.get("a")
         assert "a" not in uow.conversations
-        writes: tuple[Work, ...] = (
-            lambda uow: uow.runs.append("a", run()),
-            lambda uow: uow.runs.replace("a", replace(run(), position=1)),
-            lambda uow: uow.runs.remove("a", 1),
-            lambda uow: uow.runs.remove("a", before=2),
-            lambda uow: uow.runs.clear("a"),
-            lambda uow: uow.conversations.remove("a"),
-        )
-        for write in writes:
+        for write in BLIND_WRITES:
             with unchanged(store), pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
                 write(uow)
 
