@@ -261,6 +261,18 @@ class TestUnitsOfWork(Contract):
             with pytest.raises(InvalidValueError):
                 find()
 
+    def test_given_values_are_copied(self, store: Store) -> None:
+        """Mutating a value after it was passed to the store does not change what is stored."""
+        listed: list[Any] = ["a"]
+        metadata: dict[str, Any] = {"list": listed}
+        with store.begin() as uow:
+            uow.conversations.add(Conversation("a", metadata))
+            uow.runs.append("a", run(listed, listed))
+            listed.append("changed after append")
+        metadata["b"] = "changed after the commit"
+        assert [(run.input, run.output) for run in read_runs(store, "a")] == [(["a"], ["a"])]
+        assert read(store, "a").metadata == {"list": ["a", "changed after append"]}
+
     def test_invalid_values_are_rejected(self, store: Store) -> None:
         """A value that is not JSON raises an error that names its path, and nothing is written."""
         put(store, "a")
