@@ -20,11 +20,7 @@ _ADAPTERS: Final = {
     "memory": _Adapter("memory.adapters.in_memory"),
     "sqlite": _Adapter("memory.adapters.sql"),
     "postgresql": _Adapter("memory.adapters.sql", "postgres"),
-    "redis": _Adapter("memory.adapters.redis", "redis"),
-    "rediss": _Adapter("memory.adapters.redis", "redis"),
-    "valkey": _Adapter("memory.adapters.redis", "redis"),
-    "valkeys": _Adapter("memory.adapters.redis", "redis"),
-    "unix": _Adapter("memory.adapters.redis", "redis"),
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), _Adapter("memory.adapters.redis", "redis")),
     "dynamodb": _Adapter("memory.adapters.dynamodb", "dynamodb"),
     "griptape": _Adapter("memory.adapters.cloud", "cloud"),
 }

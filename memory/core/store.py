@@ -166,19 +166,16 @@ class Store:
         Raises:
             PersistenceError: the error of the last attempt.
         """
-        for delay in _delays(retries):
+        delays = iter(_delays(retries))
+        while True:
             try:
-                return self._run_once(work)
+                with self.begin() as uow:
+                    return work(uow)
             except PersistenceError as error:
-                if not error.retryable:
+                if not error.retryable or (delay := next(delays, None)) is None:
                     raise
                 self._shared.on_retry(error)
             sleep(delay)
-        return self._run_once(work)
-
-    def _run_once(self, work: Callable[[UnitOfWork], T]) -> T:
-        with self.begin() as uow:
-            return work(uow)
 
     def commit(self, changes: ChangeSet) -> Receipt:
         """Write a change set, resolve its outcome if the response is lost, and notify the subscribers.

@@ -3,7 +3,7 @@
 Reads see the unit of work's own pending changes. No database transaction is open before the commit.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -12,7 +12,6 @@ from typing import Self, TypeAlias
 from memory.core.identity_map import Session
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
-from memory.domain.records import ConversationRecord
 from memory.domain.values import new_id
 from memory.errors import (
     AlreadyExistsError,
@@ -46,7 +45,7 @@ class UnitOfWork:
         repository: Repository,
         namespace: str,
         write: Callable[[ChangeSet], Receipt],
-        check_open: Callable[[], object] = lambda: None,
+        check_open: Callable[[], object],
     ) -> None:
         self._write = write
         self._session = Session(repository, namespace, check_open)
@@ -87,9 +86,9 @@ class UnitOfWork:
                 "repeat the work"
             ) from error
         if isinstance(session.repository, JoinedRepository):
-            conversations = [tracked.conversation for _, tracked in pending if tracked.conversation is not None]
-            before = [(conversation, conversation.record) for conversation in conversations]
-            session.repository.after_rollback(partial(_restore, before))
+            for _, tracked in pending:
+                if (conversation := tracked.conversation) is not None:
+                    session.repository.after_rollback(partial(conversation.written, conversation.record))
         for change, tracked in pending:
             tracked.committed(change, receipt.written[change.id], at)
         return receipt
@@ -370,12 +369,6 @@ class Runs:
         if window.limit is None:
             return together
         return together[-window.limit :] if window.from_end and window.limit else together[: window.limit]
-
-
-def _restore(before: Iterable[tuple[Conversation, ConversationRecord | None]]) -> None:
-    """Return to the records that were stored before a commit which the application's transaction took back."""
-    for conversation, record in before:
-        conversation.written(record)
 
 
 def _check_limit(limit: int | None) -> int | None:

@@ -25,9 +25,9 @@ list or dict of values.
 import ast
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Final, TypeAlias, TypeGuard
+from typing import Final, TypeAlias, TypeGuard, get_args
 
-from memory.domain.criteria import AllOf, AnyOf, Criterion, FieldTerm, MetadataTerm, Operator, where
+from memory.domain.criteria import AllOf, AnyOf, Criterion, FieldName, FieldTerm, MetadataTerm, Operator, where
 from memory.domain.timestamps import parse_timestamp
 from memory.domain.values import MAX_DEPTH
 from memory.errors import InvalidValueError
@@ -40,12 +40,7 @@ DEEPEST: Final = 50
 
 _Term: TypeAlias = MetadataTerm | FieldTerm
 
-_FIELDS: Final = {
-    "id": where.id,
-    "created_at": where.created_at,
-    "updated_at": where.updated_at,
-    "run_count": where.run_count,
-}
+_FIELDS: Final[dict[str, FieldTerm]] = {name: getattr(where, name) for name in get_args(FieldName)}
 _TIMES: Final = ("created_at", "updated_at")
 
 _OPERATORS: dict[type[ast.cmpop], Operator] = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}

@@ -43,7 +43,7 @@ class Change:
 
     Attributes:
         id: the conversation's id.
-        seen: the expected version: raise `ConflictError` unless the store has exactly this one. None: no check.
+        expected: the expected version: raise `ConflictError` unless the store has exactly this one. None: no check.
         after: the expected last position, of the removed conversation if ``remove`` is set: raise `ConflictError` unless it is
             the last one assigned. None: no check.
         remove: delete the conversation and its runs. Unless ``create`` is set too, the conversation must exist.
@@ -59,7 +59,7 @@ class Change:
     """
 
     id: str
-    seen: ExpectedVersion | None = None
+    expected: ExpectedVersion | None = None
     after: int | None = None
     remove: bool = False
     create: ConversationRecord | None = None
@@ -105,7 +105,7 @@ class Change:
     @property
     def only_creates(self) -> bool:
         """Whether this change only creates a conversation with its runs."""
-        return self.create is not None and self.after is None and not (self.remove or self.seen or self.edits)
+        return self.create is not None and self.after is None and not (self.remove or self.expected or self.edits)
 
     @property
     def only_appends(self) -> bool:
@@ -113,7 +113,7 @@ class Change:
         return (
             bool(self.append)
             and self.after is None
-            and not (self.create or self.remove or self.seen or self.edits or self.gives_positions)
+            and not (self.create or self.remove or self.expected or self.edits or self.gives_positions)
         )
 
     @property
@@ -220,14 +220,14 @@ def check_preconditions(change: Change, stored: ConversationRecord | None) -> No
 def _check(change: Change, stored: ConversationRecord | None) -> None:
     what = f"conversation {change.id!r}"
     again = "read it again and repeat the work"
-    if change.seen is not None:
+    if change.expected is not None:
         if stored is None:
             raise ConflictError(f"{what} was removed since it was read: {again}")
-        if stored.incarnation != change.seen.incarnation:
+        if stored.incarnation != change.expected.incarnation:
             raise ConflictError(f"{what} was removed and created again since it was read: {again}")
-        if stored.version != change.seen.version:
+        if stored.version != change.expected.version:
             raise ConflictError(
-                f"{what} was changed by someone else (version {stored.version}, you read {change.seen.version}): {again}"
+                f"{what} was changed by someone else (version {stored.version}, you read {change.expected.version}): {again}"
             )
     if change.create is None and stored is None:
         raise NotFoundError(f"there is no {what}")

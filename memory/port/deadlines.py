@@ -5,8 +5,9 @@ time left whenever it sends a request, waits for a lock or pauses before a retry
 """
 
 import time
-from collections.abc import Callable
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from math import inf
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
@@ -20,7 +21,8 @@ DEFAULT_TIMEOUT: Final = 30.0
 _deadline: ContextVar[float] = ContextVar("memory_deadline", default=inf)  # of time.monotonic()
 
 
-class within:  # noqa: N801  # a context manager that is used like a function
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
     """Limit a block to this many seconds. In nested blocks the earliest deadline applies.
 
     >>> with within(30), within(60):
@@ -29,19 +31,11 @@ class within:  # noqa: N801  # a context manager that is used like a function
     >>> remaining(5)
     5
     """
-
-    __slots__ = ("_seconds", "_token")
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._token: Token[float] | None = None
-
-    def __enter__(self) -> None:
-        self._token = _deadline.set(min(_deadline.get(), time.monotonic() + self._seconds))
-
-    def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            _deadline.reset(self._token)
+    token = _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
 
 def remaining(otherwise: float) -> float:

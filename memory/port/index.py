@@ -1,8 +1,8 @@
 """How metadata is indexed, the same on every store: which entries a conversation has, and where a criterion looks for them.
 
-An entry is two byte strings: where (`Entry.path`) and what (`Entry.key`). Keys sort as the values they stand for, across all
-integers and floats, exactly; a store needs nothing but byte order. `plan` turns a criterion into look-ups of such entries and
-tells whether they answer it exactly; where they do not, they find more, and `Criterion.matches` decides (`searching.collect`).
+An entry consists of two byte strings: the place (`Entry.path`) and the value (`Entry.key`). Keys sort exactly as their values do,
+across all integers and floats, so a store needs only byte order. `plan` turns a criterion into look-ups of such entries, and
+returns whether they are exact. If not, they find more conversations, and the planner checks each with `Criterion.matches`.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ from memory.domain.criteria import (
 from memory.domain.values import Json
 
 LONGEST_KEY = 256
-"""Bytes of a string or number that its key holds. What is longer keeps its beginning and a digest: equality stays exact."""
+"""The most bytes of a string or number in its key. A longer one is cut and gets a digest, so that equality stays exact."""
 
 LONGEST_PATH = 512
-"""Bytes of a path in an entry; a longer path is replaced by its digest. With a namespace and a key it fits the smallest index
-limit met: 2,048 bytes of a DynamoDB partition key, 2,704 of a PostgreSQL index row."""
+"""The most bytes of a path in an entry; a digest replaces a longer path. With a namespace and a key it fits the smallest index
+limits: 2,048 bytes of a DynamoDB partition key, 2,704 of a PostgreSQL index row."""
 
 INDEXED_ELEMENTS: Final = 64
-"""Elements of a list that have entries. A longer list has one entry more, which every search for an element finds."""
+"""The most elements of a list with entries. A longer list has one more entry, which every search for an element finds."""
 
 # The first byte of a key tells the type, so that a range never leaves it.
 _NULL, _BOOL, _NUMBER, _STRING, _LIST, _DICT, _END = (bytes([byte]) for byte in range(1, 8))
@@ -46,7 +46,7 @@ _EXPONENT_BIAS = 1 << 15  # exponents lie in -1,073 (5e-324) .. 14,283 (MAX_INT_
 
 
 class Entry(NamedTuple):
-    """One place in the metadata and one value there."""
+    """One place in the metadata, and one value there."""
 
     path: bytes
     key: bytes
@@ -97,8 +97,8 @@ Plan: TypeAlias = KeyIn | KeyBetween | FieldCompares | Every | Some | Unless
 def entries(metadata: dict[str, Any]) -> set[Entry]:
     r"""Return the index entries of a conversation: one for each value at each path, and one for each element of a list.
 
-    A key that begins with an underscore has no entries, nor has anything below it: queries on it are answered by reading.
-    Of a list, the first `INDEXED_ELEMENTS` elements have entries.
+    A key that begins with an underscore, and everything below it, has no entries: queries on it read the conversations. In a
+    list, the first `INDEXED_ELEMENTS` elements have entries.
 
     >>> sorted(entry.path for entry in entries({"customer": {"tier": "gold"}, "tags": ["a", "b"]}))
     [b'customer', b'customer\x00\x01tier', b'tags', b'tags\x00\x02', b'tags\x00\x02']
@@ -137,7 +137,7 @@ def is_element(path: bytes) -> bool:
 
 
 def key(value: Json) -> bytes:
-    """Return the key of a value. Of a list or dict it tells the type only.
+    """Return the key of a value. The key of a list or dict contains only the type.
 
     >>> key(3) == key(3.0), key(2**53) < key(2**53 + 1), key(-1.5) < key(-1), key("a") < key("b")
     (True, True, True, True)
@@ -174,7 +174,7 @@ def _number(value: float) -> bytes:
 
 
 def plan(criterion: Criterion) -> tuple[Plan, bool]:
-    r"""Return where a criterion's conversations are found, and whether just those are found there (else: more).
+    r"""Return the look-ups that find a criterion's conversations, and whether they find only those.
 
     >>> from memory.domain.criteria import where
     >>> plan(where("priority").exists())
@@ -243,7 +243,7 @@ def _whole_path(path: tuple[str, ...]) -> bytes:
 
 
 def _every(parts: list[Plan]) -> Plan:
-    """Join parts that all hold: nested ones flat, ranges of one path as one (a path has one value)."""
+    """Return the conjunction of the parts: flat, with one range for each path (a path has one value)."""
     flat: dict[Plan, None] = {}
     ranges: dict[bytes, KeyBetween] = {}
     for part in parts:
@@ -268,7 +268,7 @@ def _lookup(criterion: OnMetadata, path: bytes) -> tuple[Plan, bool]:
         return KeyBetween(path, b"", _END), True
     if isinstance(criterion, OneOf):
         keys = dict.fromkeys(map(key, criterion.values))
-        return KeyIn(path, tuple(keys)), all(map(_is_scalar, criterion.values))
+        return KeyIn(path, tuple(keys)), not any(isinstance(value, list | dict) for value in criterion.values)
     if isinstance(criterion, Contains):
         return KeyIn(of_elements, (key(criterion.element), _MORE_ELEMENTS)), False
     if isinstance(criterion, StartsWith):
@@ -281,7 +281,7 @@ def _lookup(criterion: OnMetadata, path: bytes) -> tuple[Plan, bool]:
 
 
 def _range(operator: str, bound: Scalar, path: bytes) -> KeyBetween:
-    """Look on one side of the bound, within its type; about the bound itself where its key is no more than a beginning."""
+    """Return the range on one side of the bound, within its type; it includes the bound itself if its key is cut."""
     at = key(bound)
     beyond = at + b"\x00"
     if not _is_short(bound):
@@ -297,7 +297,7 @@ def _range(operator: str, bound: Scalar, path: bytes) -> KeyBetween:
 
 
 def _after_prefix(prefix: bytes) -> bytes:
-    """Return the least byte string beyond all that begin so. UTF-8 has no 0xff, and the type's byte is small."""
+    """Return the least byte string after all with this prefix. UTF-8 has no 0xff, and the type's byte is small."""
     kept = prefix.rstrip(b"\xff")
     return kept[:-1] + bytes([kept[-1] + 1])
 
@@ -308,10 +308,6 @@ def _encode_name(name: str) -> bytes:
 
 def _short(path: bytes) -> bytes:
     return path if len(path) <= LONGEST_PATH else _DIGESTED + hashlib.sha256(path).digest()
-
-
-def _is_scalar(value: Json) -> bool:
-    return not isinstance(value, list | dict)
 
 
 def _is_short(bound: Scalar) -> bool:

@@ -45,7 +45,7 @@ class Outbox(ABC):
 def resolved(changes: ChangeSet, receipt: Receipt) -> ChangeSet:
     """Return a committed change set with the values that the store assigned, so that a replica in the same state ends equal.
 
-    Appended runs get their positions, and ``after`` the position they follow; an edit gets ``seen`` with the version it met.
+    Appended runs get their positions, and ``after`` the position they follow; an edit gets ``expected`` with the version it met.
     Its incarnation is empty, because that differs between stores.
     """
     written = receipt.written
@@ -58,7 +58,7 @@ def _resolved(change: Change, written: Written | None) -> Change:
     last = written.last_position - len(change.append)
     return replace(
         change,
-        seen=ExpectedVersion("", written.version - 1) if change.edits and not change.create else None,
+        expected=ExpectedVersion("", written.version - 1) if change.edits and not change.create else None,
         after=last if change.append and not (change.create or change.gives_positions) else None,
         append=assign_positions(change, last)[0],
     )
@@ -88,7 +88,7 @@ def _load(fields: list[Any]) -> Change:
     return Change(
         **{
             **named,
-            "seen": named["seen"] and ExpectedVersion(*named["seen"]),
+            "expected": named["expected"] and ExpectedVersion(*named["expected"]),
             "create": named["create"] and ConversationRecord(*named["create"]),
             "remove_runs": tuple(named["remove_runs"]),
             "replace_runs": tuple([RunRecord(*run) for run in named["replace_runs"]]),

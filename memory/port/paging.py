@@ -1,7 +1,7 @@
-"""Pages of conversations: an order, a limit, and a cursor that says where the next page begins.
+"""Pages of conversations: an order, a limit, and the cursor at which the next page begins.
 
-Keyset pagination: a cursor holds the sort key of the last conversation of a page, so page 100 costs what page 1 costs, and
-what is added or removed meanwhile moves nothing else.
+Keyset pagination: a cursor contains the sort key of the last conversation of a page. Page 100 therefore costs as much as page 1,
+and concurrent additions and removals never shift the other conversations between pages.
 """
 
 import base64
@@ -20,12 +20,12 @@ from memory.port.index import index_path, is_indexed, key
 T = TypeVar("T")
 OrderField: TypeAlias = Literal["updated_at", "created_at", "id"]
 _METADATA: Final = "metadata."
-_LARGEST_LIMIT = 2**53 - 2  # more than there can be; one more still is an integer to every store
+_LARGEST_LIMIT = 2**53 - 2  # one more is still an integer in every store
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some of what was found, in order; ``cursor`` is what ``find(after=...)`` takes for the rest, None if there is none."""
+    """Some of the results, in order. Pass ``cursor`` to ``find(after=...)`` for the next page; None if this is the last."""
 
     items: tuple[T, ...]
     cursor: str | None = None
@@ -39,12 +39,12 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True)
 class Order:
-    """By a field, ties by id, both in the same direction.
+    """An order by a field, with ties broken by id in the same direction.
 
     Attributes:
-        field: ``"updated_at"``, ``"created_at"``, ``"id"``, or a metadata path such as ``"metadata.customer.tier"``. Only
-            conversations that have the path are in its order; values sort by type, then by value.
-        descending: the largest comes first.
+        field: ``"updated_at"``, ``"created_at"``, ``"id"``, or a metadata path such as ``"metadata.customer.tier"``. An order by
+            a path contains only conversations that have the path; values sort by type, then by value.
+        descending: whether the largest comes first.
     """
 
     field: str = "updated_at"
@@ -101,7 +101,7 @@ Place: TypeAlias = tuple[int, str] | tuple[str, str] | tuple[str]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a repository is asked for: the criterion, the order, how many at most, and the place to begin after."""
+    """A query: the criterion, the order, the most conversations to return, and the place after which to begin."""
 
     criterion: Criterion = EVERYTHING
     order: Order = NEWEST_FIRST
@@ -110,7 +110,7 @@ class Query:
 
     @classmethod
     def parse(cls, criterion: Criterion | None, order: str, limit: int, after: str | None) -> "Query":
-        """Return the query for a caller's arguments; raise `InvalidValueError` for a wrong one, or a cursor of another order."""
+        """Return the query for these arguments; raise `InvalidValueError` for an invalid one or the cursor of another order."""
         if type(limit) is not int or limit < 1:
             raise InvalidValueError(f"limit must be an int from 1, not {limit!r}")
         parsed = Order.parse(order)

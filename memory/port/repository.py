@@ -1,4 +1,4 @@
-"""The port: what an adapter must do. All that is the same for all stores is done above it, once."""
+"""The interface that an adapter implements. Everything that is the same for all stores is implemented once, above it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,11 @@ from memory.port.outbox import Outbox, ReplicaLag
 from memory.port.paging import Page, Query
 
 Progress: TypeAlias = Callable[[str, float | None], object]
-"""Is told what is being done, and which part of it is done, from 0 to 1; None where that cannot be known."""
+"""Progress callback, called with a description and the completed fraction (0 to 1; None if unknown)."""
 
 
 def no_progress(what: str, part: float | None) -> None:
-    """Tell nobody: the `Progress` of those who do not watch."""
+    """A progress callback that does nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +29,12 @@ class Capabilities:
     """What a store promises, as data.
 
     Attributes:
-        atomic: a commit is written completely or not at all; where false, an error can leave a part of it.
-        detects_conflicts: ``seen`` and ``after`` are checked in one step with the write; where false, just before it.
+        atomic: a commit is written completely or not at all; if false, an error can leave a part of it.
+        detects_conflicts: ``expected`` and ``after`` are checked in one step with the write; if false, just before it.
         joins: `Repository.joining` works: a unit of work can be part of the application's own transaction.
-        largest_commit: how many writes one commit may consist of, as the store counts them; None for no limit. A larger one is
-            refused by `CommitTooLargeError` before anything is written.
-        many_conversations: one commit may change several conversations; where false, such a commit is refused likewise.
+        largest_commit: the most writes in one commit, as the store counts them; None for no limit. A larger commit raises
+            `CommitTooLargeError`, and nothing is written.
+        many_conversations: one commit may change several conversations; if false, such a commit raises `CommitTooLargeError`.
     """
 
     atomic: bool = True
@@ -46,9 +46,9 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Which runs of a conversation: ``after < position < before``; of those the first ``limit``, or the last.
+    """The runs of a conversation to read: of those with ``after < position < before`` the first ``limit``, or the last.
 
-    They come in the order of their positions either way.
+    They are returned in the order of their positions in both cases.
     """
 
     after: int = 0
@@ -58,10 +58,10 @@ class Window:
 
 
 class RunsRead(NamedTuple):
-    """Runs, and the state of the conversation they were read with: all of one moment.
+    """Runs, with the version and the last position of their conversation at the same moment.
 
-    ``seen`` is None where there is no conversation; ``last_position`` is that of the conversation, not of the window, and None
-    where it is not known.
+    ``seen`` is None if the conversation does not exist. ``last_position`` is that of the conversation, not of the window, and
+    None if the store does not know it.
     """
 
     seen: ExpectedVersion | None
@@ -71,18 +71,18 @@ class RunsRead(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """The schema a store has (None: none yet) and the one this code writes (None: the store needs none)."""
+    """The schema that a store has (None: none yet), and the one that this code needs (None: the store has no schema)."""
 
     current: str | None
     head: str | None
 
     @property
     def is_current(self) -> bool:
-        """Whether the code can work with the store as it is."""
+        """Whether this code can use the store without a migration."""
         return self.current == self.head
 
     def advice(self) -> str:
-        """Say what to do about a schema that is not current."""
+        """Return what to do about a schema that is not current."""
         if self.current is not None and self.head is not None and self.current > self.head:
             return f"the store has schema {self.current}, newer than the {self.head} of this code: upgrade conversation-memory"
         have = "no schema yet" if self.current is None else f"schema {self.current}"
@@ -90,28 +90,28 @@ class SchemaStatus:
 
 
 class Repository(ABC):
-    """One store of conversations, whatever keeps it. What a store does not have raises `UnsupportedError`.
+    """A store of conversations. Methods for features that a store does not have raise `UnsupportedError`.
 
-    An expired conversation (``expires_at <= clock()``) is to every method as if it were not there, and so are its runs; making
-    another under its id replaces it. Ids, namespaces and values come checked and encoded. Only errors of `memory.errors` leave
-    a method. Safe to use from several threads.
+    Every method treats an expired conversation (``expires_at <= clock()``) as if it and its runs did not exist; creating another
+    under its id replaces it. The callers have checked and encoded ids, namespaces and values. Methods raise only errors of
+    `memory.errors`. Safe to use from several threads.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities()
     iterate_page: ClassVar[int] = 200
-    """Conversations that an iteration reads at a time; all of them where each page would read the whole namespace again."""
+    """Conversations per page of an iteration: all of them, if each page would read the whole namespace again."""
     clock: Callable[[], int] = staticmethod(now)
-    """The time in microseconds since 1970, for expiry; a test may set another."""
+    """Returns the time in microseconds since 1970, for expiry. Tests may replace it."""
     timeout: float = DEFAULT_TIMEOUT
-    """Seconds that one operation may take, with all its requests, waits and retries: `memory.port.deadlines`."""
+    """The most seconds for one operation, including all its requests, waits and retries: see `memory.port.deadlines`."""
 
     @abstractmethod
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
-        """Return the conversation, None if there is none."""
+        """Return the conversation, or None if it does not exist."""
 
     @abstractmethod
     def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[planner.Search]:
-        """Return a context manager that gives the planner what this store can do to find a criterion's conversations."""
+        """Return a context manager that yields the `Search` with which the planner finds the conversations of a criterion."""
 
     @limited
     def find(self, namespace: str, query: Query) -> Page[Conversation]:
@@ -130,7 +130,7 @@ class Repository(ABC):
 
     @limited
     def explain(self, namespace: str, query: Query) -> planner.Explanation:
-        """Answer a query and return how: the steps that the planner took, and what each read."""
+        """Run a query, and return the steps that the planner took and what each of them read."""
         explanation = planner.Explanation()
         with self.searching(namespace, query.criterion) as search:
             planner.find(query, search, explanation)
@@ -138,63 +138,63 @@ class Repository(ABC):
 
     @abstractmethod
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        """Return the runs of the window, by position, and the version they were read at."""
+        """Return the runs of the window in the order of their positions, and the version at which they were read."""
 
     @abstractmethod
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        """Write all changes, or none; a token that was written before writes nothing and returns its receipt again.
+        """Write all changes or none. If the token was written before, write nothing and return the first receipt.
 
-        Each change is refused as `memory.port.changes.check_preconditions` says. A change that ``edits`` a conversation
-        increments its version. Its ``updated_at`` becomes ``changes.at``, unless what is stored is later: times never go back.
+        A change whose preconditions fail (`memory.port.changes.check_preconditions`) is rejected. A change that ``edits`` a
+        conversation increments its version. Its ``updated_at`` becomes ``changes.at``, unless the stored one is later.
 
         Raises:
-            ConflictError, NotFoundError, AlreadyExistsError: as `check_preconditions` says; nothing was written.
+            ConflictError, NotFoundError, AlreadyExistsError: as for `check_preconditions`; nothing was written.
             StoreUnavailableError: nothing was written.
-            CommitInDoubtError: the answer was lost. The caller may commit the same change set again to find out.
+            CommitInDoubtError: the response was lost. The caller may commit the same change set again to resolve the outcome.
         """
 
     @abstractmethod
     def namespaces(self) -> set[str]:
-        """Return all namespaces that have a conversation; those in which all have expired may be among them."""
+        """Return all namespaces with a conversation, possibly including some where all have expired."""
 
     @abstractmethod
     def purge_expired(self, namespace: str) -> int:
-        """Remove expired conversations with their runs; return how many there were."""
+        """Delete the expired conversations and their runs; return the number of conversations."""
 
     def schema_status(self) -> SchemaStatus:
-        """Return the schema that is there and the one this code needs."""
+        """Return the schema of the store, and the one that this code needs."""
         return SchemaStatus(None, None)
 
     def is_new(self) -> bool:
-        """Tell whether the first use is to make the schema: nothing is there, and nobody else has a say (a new local file)."""
+        """Whether the schema should be created on first use: True only for an empty database that we own (a new local file)."""
         return False
 
     def migration_steps(self) -> list[str]:
-        """Return in words what `migrate` would do; nothing where the schema is current."""
+        """Return descriptions of what `migrate` would do; none if the schema is current."""
         status = self.schema_status()
         return [] if status.is_current else [f"bring the schema from {status.current or 'none'} to {status.head}"]
 
     def migrate(self, progress: Progress = no_progress) -> SchemaStatus:  # noqa: ARG002  # a store without a schema has nothing to do
-        """Bring the schema to the one this code needs, keeping all data; return what it is then. Safe to call at any time."""
+        """Migrate the schema to the one that this code needs, and keep all data. Return the new status. Safe at any time."""
         return self.schema_status()
 
     def definition(self, format: str) -> str:
-        """Return what `migrate` creates, in a format of a tool that creates it instead, such as ``terraform``.
+        """Return the schema that `migrate` creates, in the format of a tool that can create it instead, such as ``terraform``.
 
         Raises:
-            UnsupportedError: this store has no such thing.
+            UnsupportedError: this store has no definition in this format.
         """
         raise UnsupportedError(f"{self} cannot be printed as {format}: only a DynamoDB table can")
 
     def warnings(self) -> list[str]:
-        """Return what about the server's settings could lose, or hide, what it has acknowledged."""
+        """Return warnings about settings of the server with which acknowledged writes could be lost or hidden."""
         return []
 
     def joining(self, connection: object) -> "JoinedRepository":
         """Return a repository that reads and writes inside the application's own transaction.
 
         Raises:
-            UnsupportedError: this store has no such thing.
+            UnsupportedError: this store cannot join a transaction.
         """
         raise UnsupportedError(
             f"{self} cannot join {type(connection).__name__}: it has no transactions of the application's"
@@ -204,7 +204,7 @@ class Repository(ABC):
         """Return a repository of the same store whose commits also write, in one transaction, an outbox entry for each replica.
 
         Raises:
-            UnsupportedError: this store has no such thing.
+            UnsupportedError: this store has no outbox.
         """
         raise UnsupportedError(
             f"{self} has no outbox for the replicas {', '.join(replicas)}: only a SQL store can be mirrored"
@@ -216,7 +216,7 @@ class Repository(ABC):
         What the block removes may be removed only when the block ends without an exception.
 
         Raises:
-            UnsupportedError: as `with_outbox`.
+            UnsupportedError: this store has no outbox.
         """
         raise UnsupportedError(f"{self} has no outbox for the replica {replica}: only a SQL store can be mirrored")
 
@@ -225,16 +225,16 @@ class Repository(ABC):
         return {}
 
     def close(self) -> None:  # noqa: B027  # most have nothing to release
-        """Release what this repository opened itself; what was handed to it stays open."""
+        """Close the connections that this repository opened. Those that were passed to it stay open."""
 
 
 class JoinedRepository(Repository):
-    """A repository inside a transaction of the application's: what it writes counts when the application commits."""
+    """A repository inside a transaction of the application: its writes take effect when the application commits."""
 
     @abstractmethod
     def after_commit(self, action: Callable[[], None]) -> None:
-        """Do this once the application's transaction is committed; forget it if it is rolled back."""
+        """Call the action when the application's transaction is committed; never, if it is rolled back."""
 
     @abstractmethod
     def after_rollback(self, action: Callable[[], None]) -> None:
-        """Do this once the application's transaction is rolled back; forget it if it is committed."""
+        """Call the action when the application's transaction is rolled back; never, if it is committed."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import pytest
@@ -124,6 +125,18 @@ def sibling(store: Store) -> Store:
 def run(text: Json = "in", output: Json = "out") -> Run:
     """Return a run."""
     return Run(text, output)
+
+
+BLIND_WRITES: tuple[Work, ...] = (
+    lambda uow: uow.runs.append("a", run()),
+    lambda uow: uow.runs.append("a", run(), after=2),
+    lambda uow: uow.runs.replace("a", replace(run(), position=1)),
+    lambda uow: uow.runs.remove("a", 1),
+    lambda uow: uow.runs.remove("a", before=2),
+    lambda uow: uow.runs.clear("a"),
+    lambda uow: uow.conversations.remove("a"),
+)
+"""Every kind of write to the conversation a, with two runs, by a unit of work that has read nothing of it."""
 
 
 def put(store: Store, conversation_id: str, metadata: dict[str, Json] | None = None, *runs: Run) -> Conversation:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from itertools import product
 from threading import Barrier
 from typing import TypeVar, cast
 
@@ -14,6 +15,7 @@ from memory.domain.entities import Conversation
 from memory.domain.values import new_id, to_datetime
 from memory.errors import ConflictError, NotFoundError
 from memory.testing.base import (
+    BLIND_WRITES,
     Clock,
     Contract,
     Work,
@@ -36,6 +38,14 @@ THREADS, ROUNDS = 4, 5
 # Seconds between two reads: a reader without pauses would block the writer (the GIL, and sqlite://'s lock).
 PAUSE = 0.0001
 LATER = to_datetime(4_000_000_000_000_000)
+
+
+READS: tuple[Work, ...] = (
+    lambda uow: uow.conversations.get("a"),
+    lambda uow: uow.conversations.find(),
+    lambda uow: uow.runs.list("a"),
+    lambda uow: uow.runs.last("a", 1),
+)
 
 
 def _edit(uow: UnitOfWork) -> None:
@@ -68,7 +78,7 @@ def _remove(uow: UnitOfWork) -> None:
 def _recreate(uow: UnitOfWork) -> None:
     uow.conversations.remove("a")
     uow.conversations.add(Conversation("a"))
-    uow.runs.append("a", run(1), run(2))
+    uow.runs.append("a", run("new"), run("new"))
 
 
 def _append(uow: UnitOfWork) -> None:
@@ -81,47 +91,10 @@ def _create(uow: UnitOfWork) -> None:
 
 
 EDITS: tuple[Work, ...] = (_edit, _expire, _edit_runs, _remove_run, _clear_runs, _remove)
-
-
-def _remove_found(uow: UnitOfWork) -> None:
-    for conversation in uow.conversations.find():
-        uow.conversations.remove(conversation)
-
-
-def _remove_with_runs_read(uow: UnitOfWork) -> None:
-    uow.runs.last("a", 1)
-    uow.conversations.remove("a")
-
-
-def _remove_after(uow: UnitOfWork) -> None:
-    uow.runs.append("a", after=2)
-    uow.conversations.remove("a")
-
-
-def _clear_after(uow: UnitOfWork) -> None:
-    uow.runs.append("a", after=2)
-    uow.runs.clear("a")
-
-
-def _clear_after_get(uow: UnitOfWork) -> None:
-    uow.conversations.get("a")
-    uow.runs.clear("a")
-
-
-def _recreate_after_get(uow: UnitOfWork) -> None:
-    uow.conversations.remove(uow.conversations.get("a"))
-    uow.conversations.add(Conversation("a"))
-
-
 REMOVALS: tuple[Work, ...] = (
-    _remove,
-    _remove_found,
-    _remove_with_runs_read,
-    _remove_after,
-    _clear_runs,
-    _clear_after,
-    _clear_after_get,
-    _recreate_after_get,
+    lambda uow: uow.conversations.remove("a"),
+    lambda uow: uow.runs.clear("a"),
+    _recreate,
 )
 
 
@@ -136,17 +109,11 @@ class Conflicts(Contract):
                 uow = store.begin()
                 mine(uow)
                 do(store, theirs)
-                with unchanged(store), pytest.raises(ConflictError, match="'a'"):
-                    uow.commit()
+                _commit(store, uow, succeeds=False)
 
     def test_first_version_read_is_expected(self, store: Store) -> None:
         """The version that was read first is expected at the commit, even if the conversation is read again after an edit."""
-        reads: tuple[Work, ...] = (
-            lambda uow: uow.conversations.find(),
-            lambda uow: list(uow.conversations.iterate()),
-            lambda uow: uow.conversations.get("a"),
-            lambda uow: uow.runs.list("a"),
-        )
+        reads: tuple[Work, ...] = (*READS, lambda uow: list(uow.conversations.iterate()))
         for read_again in reads:
             _reset(store)
             uow = store.begin()
@@ -155,8 +122,7 @@ class Conflicts(Contract):
             do(store, _edit_runs)
             read_again(uow)
             uow.runs.replace("a", replace(first, output="mine"))
-            with unchanged(store), pytest.raises(ConflictError, match="'a'"):
-                uow.commit()
+            _commit(store, uow, succeeds=False)
 
     def test_appends_never_conflict(self, store: Store) -> None:
         """An append conflicts neither with an edit nor with another append, whichever is committed first."""
@@ -173,44 +139,34 @@ class Conflicts(Contract):
 
     def test_removal_conflicts_with_a_concurrent_append(self, store: Store) -> None:
         """Removing a conversation, or clearing its runs, raises ConflictError if a run was appended since it was read."""
-        for remove in REMOVALS:
+        reads: tuple[Work, ...] = (*READS, lambda uow: uow.runs.append("a", after=2))
+        for read_first, remove in product(reads, REMOVALS):
             _reset(store)
             uow = store.begin()
+            read_first(uow)
             remove(uow)
             do(store, _append)
-            with unchanged(store), pytest.raises(ConflictError, match="'a'"):
-                uow.commit()
+            _commit(store, uow, succeeds=False)
             _reset(store)
-            do(store, remove)
-            with store.begin() as uow:
-                assert "a" not in uow.conversations or not uow.runs.list("a")
+            do(store, read_first, remove)
+            assert all(one.input == "new" for one in read_runs(store, "a"))
 
     def test_own_appends_can_be_removed(self, store: Store) -> None:
         """A unit of work may remove runs that it appended and committed itself, but not runs appended by others in between."""
-        for between, works in ((False, True), (True, False)):
+        for others_append in (False, True):
             _reset(store)
             uow = store.begin()
             conversation = uow.conversations.get("a")
-            if between:
+            if others_append:
                 do(store, _append)
             uow.runs.append("a", run("mine"))
             uow.commit()
             uow.conversations.remove(conversation)
-            if works:
-                uow.commit()
-            else:
-                with unchanged(store), pytest.raises(ConflictError):
-                    uow.commit()
+            _commit(store, uow, succeeds=not others_append)
 
     def test_blind_writes_never_conflict(self, store: Store) -> None:
         """A unit of work that has read nothing of a conversation overwrites it without a conflict."""
-        writes: tuple[Work, ...] = (
-            lambda uow: uow.runs.replace("a", replace(run(), position=2)),
-            lambda uow: uow.runs.remove("a", 2),
-            lambda uow: uow.runs.clear("a"),
-            lambda uow: uow.conversations.remove("a"),
-        )
-        for write in writes:
+        for write in BLIND_WRITES:
             _reset(store)
             uow = store.begin()
             write(uow)
@@ -230,56 +186,21 @@ class Conflicts(Contract):
         uow.runs.append("a", run())
         uow.commit()
         conversation.metadata["n"] = 3
-        with unchanged(store), pytest.raises(ConflictError):
-            uow.commit()
+        _commit(store, uow, succeeds=False)
 
     def test_conditional_append(self, store: Store) -> None:
         """An append with after= succeeds only if after is the last position assigned, even if runs were removed since."""
         put(store, "a")
-        for after, works in ((1, False), (0, True), (0, False), (1, True), (3, False)):
-            uow = store.begin()
-            uow.runs.append("a", run(after), after=after)
-            if works:
-                uow.commit()
-            else:
-                with unchanged(store), pytest.raises(ConflictError, match="'a'"):
-                    uow.commit()
+        for after, succeeds in ((1, False), (0, True), (0, False), (1, True), (3, False)):
+            _append_after(store, after, succeeds=succeeds)
         assert [one.input for one in read_runs(store, "a")] == [0, 1]
         do(store, lambda uow: uow.runs.clear("a"))
-        for after, works in ((0, False), (1, False), (2, True)):
-            uow = store.begin()
-            uow.runs.append("a", run(after), after=after)
-            if works:
-                uow.commit()
-            else:
-                with unchanged(store), pytest.raises(ConflictError):
-                    uow.commit()
+        for after, succeeds in ((0, False), (1, False), (2, True)):
+            _append_after(store, after, succeeds=succeeds)
         with store.begin() as uow:
             uow.conversations.add(Conversation("b"))
             uow.runs.append("b", run(), after=0)
         assert read(store, "b").run_count == 1
-
-    def test_run_repeats_the_work(self, store: Store) -> None:
-        """Store.run repeats the work after a conflict, up to its number of retries, and returns the work's result."""
-        put(store, "a", {"n": 0})
-        tries: list[int] = []
-
-        def work(uow: UnitOfWork) -> str:
-            conversation = uow.conversations.get("a")
-            tries.append(cast(int, conversation.metadata["n"]))
-            conversation.metadata["n"] = tries[-1] + 1
-            if len(tries) < 3:
-                with store.begin() as other:
-                    other.conversations.get("a").metadata["n"] = 10 * len(tries)
-            return f"try {len(tries)}"
-
-        assert store.run(work, sleep=lambda _: None) == "try 3"
-        assert (tries, read(store, "a").metadata) == ([0, 10, 20], {"n": 21})
-        tries.clear()
-        with pytest.raises(ConflictError):
-            store.run(work, retries=1, sleep=lambda _: None)
-        with pytest.raises(NotFoundError):
-            store.run(lambda uow: uow.conversations.get("missing"), sleep=lambda _: None)
 
     def test_threads_append(self, store: Store) -> None:
         """Concurrent appends from several threads are all stored, at positions 1 to n without gaps."""
@@ -423,6 +344,21 @@ def _reset(store: Store) -> None:
             uow.conversations.remove("a")
         uow.conversations.add(Conversation("a"))
         uow.runs.append("a", run(1), run(2))
+
+
+def _commit(store: Store, uow: UnitOfWork, *, succeeds: bool) -> None:
+    """Assert that the commit succeeds, or that it raises ConflictError and writes nothing."""
+    if succeeds:
+        uow.commit()
+        return
+    with unchanged(store), pytest.raises(ConflictError, match="'a'"):
+        uow.commit()
+
+
+def _append_after(store: Store, after: int, *, succeeds: bool) -> None:
+    uow = store.begin()
+    uow.runs.append("a", run(after), after=after)
+    _commit(store, uow, succeeds=succeeds)
 
 
 def _in_threads(work: Callable[[int], T]) -> list[T]:

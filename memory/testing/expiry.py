@@ -1,6 +1,5 @@
 """Expiry: an expired conversation is hidden, and purging deletes it."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +9,7 @@ from memory.domain.criteria import where
 from memory.domain.entities import Conversation
 from memory.domain.values import to_datetime
 from memory.errors import ConflictError, NotFoundError
-from memory.testing.base import Clock, Contract, Work, put, read, read_runs, run, snapshot, unchanged, walk
+from memory.testing.base import BLIND_WRITES, Clock, Contract, put, read, read_runs, run, snapshot, unchanged, walk
 
 
 class Expiry(Contract):
@@ -38,14 +37,7 @@ class Expiry(Contract):
         """Writing to an expired conversation raises NotFoundError."""
         _put_expiring(store, clock, 10)
         clock.advance(10)
-        writes: tuple[Work, ...] = (
-            lambda uow: uow.runs.append("a", run()),
-            lambda uow: uow.runs.append("a", run(), after=2),
-            lambda uow: uow.runs.replace("a", replace(run(), position=1)),
-            lambda uow: uow.runs.clear("a"),
-            lambda uow: uow.conversations.remove("a"),
-        )
-        for write in writes:
+        for write in BLIND_WRITES:
             with pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
                 write(uow)
 

@@ -9,10 +9,9 @@ from memory.core.store import Store
 from memory.domain.criteria import where
 from memory.domain.entities import Conversation, Run
 from memory.domain.values import new_id, to_datetime
-from memory.errors import InvalidValueError, NotFoundError
+from memory.errors import NotFoundError
 from memory.port.paging import OrderField
 from memory.testing.base import (
-    Action,
     Clock,
     Contract,
     Work,
@@ -39,26 +38,29 @@ ORDERS: tuple[OrderField, ...] = ("updated_at", "created_at", "id")
 class Times(Contract):
     """Timestamps come from the clocks of the writers, which may differ."""
 
-    def test_updated_at_never_goes_back(self, store: Store, clock: Clock) -> None:
-        """A write by a client whose clock is behind never moves updated_at back."""
+    def test_every_write_sets_updated_at(self, store: Store, clock: Clock) -> None:
+        """Any write sets updated_at to the time of the commit, but never moves it back; created_at does not change."""
         writes: tuple[Work, ...] = (
             lambda uow: uow.runs.append("a", run()),
             lambda uow: uow.runs.append("a", run(), run()),
             lambda uow: uow.runs.append("a", run(), after=2),
-            lambda uow: uow.conversations.get("a").metadata.update(n=1),
+            lambda uow: uow.runs.replace("a", replace(run("new"), position=2)),
             lambda uow: uow.runs.remove("a", 1),
             lambda uow: uow.runs.clear("a"),
+            lambda uow: uow.conversations.get("a").metadata.update(new=1),
+            lambda uow: setattr(uow.conversations.get("a"), "expires_at", to_datetime(clock.time + 10**9)),
         )
         start = clock.time
-        for write in writes:
+        for write, later in product(writes, (1_000_000, -300_000_000)):
             other = sibling(store)
             clock.time = start
             put(other, "a", None, run())
             clock.advance()
             do(other, lambda uow: uow.runs.append("a", run()))
-            latest = to_datetime(clock.time)
-            clock.advance(-300_000_000)
+            before = clock.time
+            clock.advance(later)
             do(other, write)
+            latest = to_datetime(max(before, clock.time))
             stored = read(other, "a")
             assert (stored.created_at, stored.updated_at) == (to_datetime(start), latest)
             assert [one.id for one in other.begin().conversations.find(where.updated_at >= latest)] == ["a"]
@@ -137,9 +139,6 @@ class Positions(Contract):
             with pytest.raises(NotFoundError):
                 uow.runs.get(conversation_id, position)
         assert (uow.runs.list("missing"), uow.runs.last("missing", 3), uow.runs.first("missing", 3)) == ([], [], [])
-        for impossible in (0, -1, 2**53, HUGE):
-            with pytest.raises(InvalidValueError):
-                uow.runs.get("a", impossible)
 
     def test_iterate_yields_all_runs(self, store: Store) -> None:
         """`iterate` yields every run once, in order, over several pages; pending runs come last."""
@@ -226,42 +225,6 @@ class Pages(Contract):
             assert (conversations.find(limit=limit).cursor is not None) == more
         assert conversations.find(where("n") >= 2, limit=2).cursor is None
         assert (conversations.find(where("n") > 9).items, conversations.find(where("n") > 9).cursor) == ((), None)
-
-    def test_invalid_pages_are_rejected(self, store: Store) -> None:
-        """A limit below 1, an unknown order, a cursor of another order and an invalid cursor raise InvalidValueError."""
-        put(store, "a")
-        put(store, "b")
-        conversations = store.begin().conversations
-        cursor = conversations.find(order="id", limit=1).cursor
-        impossible: tuple[Action, ...] = (
-            lambda: conversations.find(limit=0),
-            lambda: conversations.find(order="metadata"),
-            lambda: conversations.find(order="-updated_at", after=cursor),
-            lambda: conversations.find(order="id", after="'; drop table conversations; --"),
-            lambda: conversations.find(order="id", after=""),
-            lambda: conversations.find(order="id", after=f"{cursor}"[:-8]),
-        )
-        for find in impossible:
-            with pytest.raises(InvalidValueError):
-                find()
-
-    def test_every_write_sets_updated_at(self, store: Store, clock: Clock) -> None:
-        """Any write to a conversation or its runs sets updated_at to the time of the commit; created_at does not change."""
-        put(store, "a", None, run(), run(), run())
-        created = to_datetime(clock.time)
-        works: tuple[Work, ...] = (
-            lambda uow: uow.runs.append("a", run()),
-            lambda uow: uow.runs.replace("a", replace(run("new"), position=2)),
-            lambda uow: uow.runs.remove("a", 1),
-            lambda uow: uow.conversations.get("a").metadata.update(new=1),
-            lambda uow: setattr(uow.conversations.get("a"), "expires_at", to_datetime(clock.time + 10**9)),
-            lambda uow: uow.runs.clear("a"),
-        )
-        for work in works:
-            clock.advance()
-            do(store, work)
-            stored = read(store, "a")
-            assert (stored.created_at, stored.updated_at) == (created, to_datetime(clock.time))
 
 
 class Namespaces(Contract):

@@ -17,7 +17,7 @@ from memory.domain.values import Json, new_id, to_datetime
 from memory.errors import CommitTooLargeError, PersistenceError
 from memory.port.changes import ChangeSet, Receipt
 from memory.port.repository import Repository
-from memory.testing.base import Clock, Contract, Work, new_store, outcome_of, put, run_states, snapshot, text_of
+from memory.testing.base import Clock, Contract, Work, do, new_store, outcome_of, put, run_states, snapshot, text_of
 
 _START = Clock().time
 _SECOND = 1_000_000
@@ -106,10 +106,6 @@ class _Side:
         self.committed: list[Committed] = []
         store.subscribe(self.committed.append)
 
-    def write(self, operation: Work) -> None:
-        with self.store.begin() as uow:
-            operation(uow)
-
     def replay(self) -> Receipt | None:
         return self.store.commit(self.committed[-1].changes) if self.committed else None
 
@@ -148,7 +144,7 @@ class _SideBySide(RuleBasedStateMachine):
     def write(self, operations: list[Work]) -> None:
         """Commit some changes in another unit of work, while these are open."""
         for operation in operations:
-            self.both(lambda side, operation=operation: side.write(operation))  # type: ignore[misc]
+            self.both(lambda side, operation=operation: do(side.store, operation))  # type: ignore[misc]
 
     @rule(unit=_units, operation=_reads)
     def read(self, unit: int, operation: Work) -> None:
@@ -160,12 +156,8 @@ class _SideBySide(RuleBasedStateMachine):
         """Commit, and continue with the same unit of work or with a new one."""
         self.both(lambda side: side.units[unit].commit())
         if not continues:
-            self.begin(unit)
-
-    def begin(self, unit: int) -> None:
-        """Abandon a unit of work with its pending changes, and begin another."""
-        for side in self.sides:
-            side.units[unit] = side.store.begin()
+            for side in self.sides:
+                side.units[unit] = side.store.begin()
 
     @rule(action=st.sampled_from([_Side.replay, _Side.purge, None]), seconds=st.integers(0, 2))
     def meanwhile(self, action: Callable[[_Side], object] | None, seconds: int) -> None:

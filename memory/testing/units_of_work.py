@@ -1,4 +1,4 @@
-"""Promises of a unit of work: it is atomic, sees its own changes, and returns the same object for the same id."""
+"""Promises of a commit: it is atomic, and returns what it has written."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,15 +10,9 @@ from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
 from memory.domain.entities import Conversation
 from memory.domain.values import to_datetime
-from memory.errors import (
-    AlreadyExistsError,
-    ClosedError,
-    ConflictError,
-    InvalidValueError,
-    NotFoundError,
-    PersistenceError,
-)
+from memory.errors import AlreadyExistsError, ConflictError, NotFoundError, PersistenceError
 from memory.testing.base import (
+    BLIND_WRITES,
     Action,
     Clock,
     Contract,
@@ -38,79 +32,7 @@ from memory.testing.base import (
 
 
 class UnitsOfWork(Contract):
-    """Units of work, from `Store.begin` to the commit."""
-
-    # beginning and end
-
-    @requires("many_conversations")
-    def test_block_commits_at_its_end(self, store: Store) -> None:
-        """A block that ends without an exception writes all changes, to several conversations."""
-        with store.begin() as uow:
-            uow.conversations.add(Conversation("a", {"n": 1}))
-            uow.runs.append("a", run(1))
-            uow.conversations.add(Conversation("b", {"n": 2}))
-        assert [(one.id, one.metadata, one.version, one.run_count) for one in walk(store)] == [
-            ("a", {"n": 1}, 1, 1),
-            ("b", {"n": 2}, 1, 0),
-        ]
-        assert [one.input for one in read_runs(store, "a")] == [1]
-
-    def test_block_rolls_back_on_an_error(self, store: Store) -> None:
-        """A block that raises, or is rolled back, writes nothing, and the exception is propagated."""
-        put(store, "a", {"n": 1}, run())
-        with unchanged(store):
-            with pytest.raises(ZeroDivisionError):
-                do(store, _change_everything, _fail)
-            with store.begin() as uow:
-                _change_everything(uow)
-                uow.rollback()
-            _change_everything(store.begin())
-
-    def test_commit_inside_the_block(self, store: Store) -> None:
-        """A commit inside the block is permanent, whatever follows; later changes are checked against it."""
-
-        def work(uow: UnitOfWork) -> None:
-            uow.conversations.add(conversation := Conversation("a", {"n": 1}))
-            uow.commit()
-            conversation.metadata["n"] = 2
-            uow.runs.append("a", run())
-            uow.commit()
-            conversation.metadata["n"] = 3
-
-        with pytest.raises(ZeroDivisionError):
-            do(store, work, _fail)
-        stored = read(store, "a")
-        assert (stored.metadata, stored.version, stored.run_count) == ({"n": 2}, 2, 1)
-
-    def test_ended_unit_of_work_raises(self, store: Store) -> None:
-        """Every operation of an ended unit of work raises ClosedError."""
-        put(store, "a")
-        with store.begin() as uow:
-            pass
-        uses: tuple[Work, ...] = (
-            lambda uow: uow.commit(),
-            lambda uow: uow.conversations.get("a"),
-            lambda uow: uow.conversations.add(Conversation("b")),
-            lambda uow: uow.conversations.find(),
-            lambda uow: uow.conversations.count(),
-            lambda uow: uow.runs.list("a"),
-            lambda uow: uow.runs.append("a", run()),
-        )
-        for use in uses:
-            with pytest.raises(ClosedError):
-                use(uow)
-
-    def test_nothing_to_write_writes_nothing(self, store: Store, clock: Clock) -> None:
-        """Reading a conversation, or changing it and changing it back, changes neither its version nor updated_at."""
-        put(store, "a", {"n": 1}, run())
-        clock.advance()
-        with unchanged(store), store.begin() as uow:
-            conversation = uow.conversations.get("a")
-            uow.runs.list("a")
-            conversation.metadata["n"] = 2
-            conversation.metadata["n"] = 1
-            conversation.metadata = dict(conversation.metadata)
-            conversation.expires_at = None
+    """What units of work write."""
 
     # all or nothing
 
@@ -147,42 +69,6 @@ class UnitsOfWork(Contract):
 
     # visibility
 
-    def test_pending_changes_are_visible(self, store: Store) -> None:
-        """`get` and `runs` return pending changes; `find` and `count` only what is committed."""
-        put(store, "a", {"n": 1}, *(run(n) for n in range(1, 6)))
-        uow = store.begin()
-        uow.conversations.get("a").metadata["n"] = 2
-        uow.conversations.add(added := Conversation("b", {"n": 1}))
-        uow.runs.remove("a", 1, 3)
-        uow.runs.replace("a", replace(run("new"), position=4))
-        uow.runs.append("a", run("pending"))
-        uow.runs.append("b", run("first"))
-        assert uow.conversations.get("b") is added
-        assert uow.conversations.get("a").metadata == {"n": 2}
-        assert [one.input for one in uow.runs.list("a")] == [2, "new", 5, "pending"]
-        assert [one.input for one in uow.runs.last("a", 3)] == ["new", 5, "pending"]
-        assert [one.input for one in uow.runs.first("a", 2)] == [2, "new"]
-        assert [one.input for one in uow.runs.list("a", after=2, before=5)] == ["new"]
-        assert [(one.input, one.position) for one in uow.runs.list("b")] == [("first", None)]
-        assert uow.conversations.count(where("n") == 2) == 0
-        assert uow.conversations.count(where("n") == 1) == 1
-        assert [one.id for one in uow.conversations.find()] == ["a"]
-        uow.conversations.remove("a")
-        assert "a" not in uow.conversations
-        assert uow.runs.list("a") == []
-        assert uow.conversations.count() == 1
-
-    def test_the_same_object_for_the_same_id(self, store: Store) -> None:
-        """`get`, `find` and `iterate` return the same object for a conversation; another unit of work has its own."""
-        put(store, "a", {"n": 1})
-        uow = store.begin()
-        conversation = uow.conversations.get("a")
-        conversation.metadata["n"] = 2
-        assert uow.conversations.get("a") is conversation
-        assert uow.conversations.find().items[0] is conversation
-        assert next(uow.conversations.iterate()) is conversation
-        assert read(store, "a").metadata == {"n": 1}
-
     def test_commit_updates_the_conversation(self, store: Store, clock: Clock) -> None:
         """After a commit, a conversation has the stored version, run count and timestamps, as does the receipt."""
         uow = store.begin()
@@ -207,30 +93,10 @@ class UnitsOfWork(Contract):
     # conversations
 
     def test_existing_id(self, store: Store) -> None:
-        """Adding an existing id raises AlreadyExistsError: at once in the same unit of work, otherwise at the commit."""
+        """Committing a new conversation under an existing id raises AlreadyExistsError."""
         put(store, "a", {"n": 1}, run())
-        with unchanged(store):
-            uow = store.begin()
-            uow.conversations.get("a")
-            with pytest.raises(AlreadyExistsError, match="'a'"):
-                uow.conversations.add(Conversation("a"))
-            with pytest.raises(AlreadyExistsError, match="'a'"), store.begin() as uow:
-                uow.conversations.add(Conversation("a"))
-
-    def test_adding_after_a_failed_get_conflicts(self, store: Store) -> None:
-        """Adding a conversation that get did not find raises ConflictError if it was added since, so that Store.run retries."""
-        tries = []
-
-        def get_or_create(uow: UnitOfWork) -> None:
-            tries.append("a" in uow.conversations)
-            if not tries[-1]:
-                uow.conversations.add(Conversation("a", {"by": "me"}))
-                if len(tries) == 1:
-                    put(store, "a", {"by": "another"})
-            uow.runs.append("a", run(1))
-
-        store.run(get_or_create, sleep=lambda _: None)
-        assert (tries, read(store, "a").metadata, len(read_runs(store, "a"))) == ([False, True], {"by": "another"}, 1)
+        with unchanged(store), pytest.raises(AlreadyExistsError, match="'a'"), store.begin() as uow:
+            uow.conversations.add(Conversation("a"))
 
     def test_missing_conversation(self, store: Store) -> None:
         """Getting a missing conversation raises NotFoundError at once; writing to one raises it at the commit."""
@@ -238,15 +104,7 @@ class UnitsOfWork(Contract):
         with pytest.raises(NotFoundError, match="'a'"):
             uow.conversations.get("a")
         assert "a" not in uow.conversations
-        writes: tuple[Work, ...] = (
-            lambda uow: uow.runs.append("a", run()),
-            lambda uow: uow.runs.replace("a", replace(run(), position=1)),
-            lambda uow: uow.runs.remove("a", 1),
-            lambda uow: uow.runs.remove("a", before=2),
-            lambda uow: uow.runs.clear("a"),
-            lambda uow: uow.conversations.remove("a"),
-        )
-        for write in writes:
+        for write in BLIND_WRITES:
             with unchanged(store), pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
                 write(uow)
 
@@ -263,39 +121,6 @@ class UnitsOfWork(Contract):
         assert (stored.metadata, stored.version, stored.run_count) == ({"new": 1}, 1, 1)
         assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "new")]
         assert [one.id for one in walk(store, where("old").exists())] == []
-
-    def test_added_and_removed_conversation_is_not_written(self, store: Store) -> None:
-        """A conversation that one unit of work adds and removes is never written, nor are its runs."""
-        with unchanged(store), store.begin() as uow:
-            uow.conversations.add(Conversation("a"))
-            uow.runs.append("a", run())
-            uow.conversations.remove("a")
-            assert "a" not in uow.conversations
-            assert uow.runs.list("a") == []
-
-    def test_append_before_add(self, store: Store) -> None:
-        """Runs appended before their conversation is added are written with it."""
-        with store.begin() as uow:
-            uow.runs.append("a", run(1))
-            uow.conversations.add(Conversation("a"))
-            uow.runs.append("a", run(2))
-        assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, 1), (2, 2)]
-
-    @requires("many_conversations")
-    def test_changes_while_iterating(self, store: Store) -> None:
-        """A change during a step of iterate is written, and a later one too if the application still holds the object."""
-        for name in "abc":
-            put(store, name, {"n": 1})
-        with store.begin() as uow:
-            for conversation in uow.conversations.iterate(order="id"):
-                if conversation.id == "a":
-                    conversation.metadata["n"] = 2
-            conversation.metadata["n"] = 3
-        assert [(one.id, one.metadata, one.version) for one in walk(store)] == [
-            ("a", {"n": 2}, 2),
-            ("b", {"n": 1}, 1),
-            ("c", {"n": 3}, 2),
-        ]
 
     def test_metadata_and_expiry_can_be_cleared(self, store: Store) -> None:
         """A removed key, cleared metadata and a cleared expiry are gone, from queries too."""
@@ -339,41 +164,6 @@ class UnitsOfWork(Contract):
             assert run_states(read_runs(store, "a")) == run_states([before[position] for position in left])
             assert states([read(store, "a")])[0][2:6] == (version, "", len(left), 8)
 
-    def test_edits_of_runs_in_one_unit_of_work(self, store: Store) -> None:
-        """The last of several edits of a run applies; a run that was removed cannot be replaced."""
-        put(store, "a", None, run(1), run(2), run(3))
-        with store.begin() as uow:
-            uow.runs.replace("a", replace(run("x"), position=1))
-            uow.runs.replace("a", replace(run("y"), position=1))
-            uow.runs.replace("a", replace(run("z"), position=2))
-            uow.runs.remove("a", 2)
-            with pytest.raises(NotFoundError):
-                uow.runs.replace("a", replace(run("z"), position=2))
-        assert [(one.position, one.input) for one in read_runs(store, "a")] == [(1, "y"), (3, 3)]
-        assert read(store, "a").version == 2
-
-    def test_contradicting_conditions_of_appends(self, store: Store) -> None:
-        """Two appends in one unit of work with different after= cannot both succeed, and raise InvalidValueError."""
-        put(store, "a", None, run(1))
-        with store.begin() as uow:
-            uow.runs.append("a", run(2), after=1)
-            with pytest.raises(InvalidValueError):
-                uow.runs.append("a", run(3), after=2)
-        assert [one.input for one in read_runs(store, "a")] == [1, 2]
-
-    def test_clearing_runs_also_drops_the_condition_of_an_append(self, store: Store) -> None:
-        """Runs appended with after= and cleared in the same unit of work cause no conflict."""
-        put(store, "a", None, run(1))
-        with store.begin() as uow:
-            uow.runs.append("a", run(2), after=7)
-            uow.runs.clear("a")
-            uow.runs.append("a", run(3), after=1)
-        assert [(one.position, one.input) for one in read_runs(store, "a")] == [(2, 3)]
-
-
-def _fail(_: UnitOfWork) -> None:
-    raise ZeroDivisionError
-
 
 def _change_the_others(uow: UnitOfWork) -> None:
     uow.conversations.get("a").metadata["n"] = 2
@@ -381,11 +171,3 @@ def _change_the_others(uow: UnitOfWork) -> None:
     uow.runs.replace("d", replace(run(3), position=1))
     uow.conversations.add(Conversation("e", {"n": 1}))
     uow.runs.append("e", run(1))
-
-
-def _change_everything(uow: UnitOfWork) -> None:
-    uow.conversations.get("a").metadata["n"] = 2
-    uow.runs.append("a", run())
-    uow.runs.remove("a", 1)
-    uow.conversations.add(Conversation("b"))
-    uow.runs.append("b", run())

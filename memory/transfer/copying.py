@@ -282,7 +282,7 @@ class _OneCopy:
         begun = ours if following is None else ours._replace(version=ours.version - 1, last_position=0)
         change = Change(self.id, create=begun, append=tuple(piece))
         if theirs is not None:
-            change = replace(change, seen=version_of(theirs), after=theirs.last_position, remove=True)
+            change = replace(change, expected=version_of(theirs), after=theirs.last_position, remove=True)
         written = self._commit(change, ours.updated_at)
         piece.clear()  # before more is read
         if following is not None and written is not None:

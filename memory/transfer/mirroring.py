@@ -292,8 +292,8 @@ def _for(replica: Store, changes: ChangeSet) -> ChangeSet:
 
 
 def _expecting(replica: Store, change: Change) -> Change:
-    if change.seen is None:
+    if change.expected is None:
         return change
     found = get_record(replica, change.id)
     incarnation = "" if found is None else found.incarnation
-    return replace(change, seen=ExpectedVersion(incarnation, change.seen.version))
+    return replace(change, expected=ExpectedVersion(incarnation, change.expected.version))

@@ -46,13 +46,13 @@ end
 
 -- The same as `check_preconditions`, without its messages.
 local function check(change)
-  local create, seen = change.create, change.seen
+  local create, expected = change.create, change.expected
   local last = create and create.last or change.last or 0
   local given = change.remove and change.present and change.last or last
-  local left_over = change.left_over and not seen
+  local left_over = change.left_over and not expected
   if left_over and not (create or change.remove) then
     answer('corrupt', change.key, 'left over')
-  elseif (seen and not (change.present and change.incarnation == seen[1] and change.version == seen[2]))
+  elseif (expected and not (change.present and change.incarnation == expected[1] and change.version == expected[2]))
     or (not create and not change.present and not left_over)
     or (create and change.present and not change.remove)
     or (change.after and change.after ~= given) then

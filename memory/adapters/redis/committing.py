@@ -97,7 +97,7 @@ def _change(namespace: str, token: str, change: Change, texts: list[str]) -> dic
     metadata = create.metadata if create is not None and change.metadata is None else change.metadata
     plan: dict[str, Any] = {
         "id": change.id,
-        "seen": change.seen,
+        "expected": change.expected,
         "after": change.after,
         "remove": change.remove,
         "edits": change.edits,

@@ -99,7 +99,7 @@ class Editing:
             append=self._appended(),
         )
         if change.edits:
-            return replace(change, seen=ExpectedVersion(record.incarnation, record.version))
+            return replace(change, expected=ExpectedVersion(record.incarnation, record.version))
         return change if self._new else None
 
     def _appended(self) -> tuple[RunRecord, ...]:

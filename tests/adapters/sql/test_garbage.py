@@ -69,7 +69,7 @@ def test_a_refused_commit_leaves_no_open_cursor(store: Store) -> None:
     repository.commit("n", ChangeSet((Change("c", create=RECORD, append=(RUN,)),)))
     refusals: list[tuple[Change, type[PersistenceError]]] = [
         (Change("c", create=RECORD), AlreadyExistsError),
-        (Change("c", seen=ExpectedVersion("1", 7), metadata="{}"), ConflictError),
+        (Change("c", expected=ExpectedVersion("1", 7), metadata="{}"), ConflictError),
         (Change("c", after=7, append=(RUN,)), ConflictError),
         (Change("c", append=(RUN._replace(position=1),)), InvalidValueError),
     ]

@@ -41,14 +41,14 @@ class SeenIgnored(Faulty):
     """What was read is not compared with what is there."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, seen=None)
+        return replace(change, expected=None)
 
 
 class SeenIgnoredInRemovals(Faulty):
     """A conversation is removed, whatever became of it."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, seen=None) if change.remove and present else change
+        return replace(change, expected=None) if change.remove and present else change
 
 
 class RemovesWhatWasNotRead(Faulty):
@@ -76,17 +76,17 @@ class BlindWritesRefused(Faulty):
     """What was not read cannot be changed."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        blind = change.seen is None and (change.edits or change.remove)
-        return replace(change, seen=ExpectedVersion("", 0)) if blind and present else change
+        blind = change.expected is None and (change.edits or change.remove)
+        return replace(change, expected=ExpectedVersion("", 0)) if blind and present else change
 
 
 class IncarnationIgnored(Faulty):
     """A conversation made anew passes for the one that was read, if the version is the same."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        if change.seen is None or present is None:
+        if change.expected is None or present is None:
             return change
-        return replace(change, seen=ExpectedVersion(present.record.incarnation, change.seen.version))
+        return replace(change, expected=ExpectedVersion(present.record.incarnation, change.expected.version))
 
 
 class IncarnationReused(Faulty):

@@ -263,7 +263,7 @@ class RemovalOfNothingPasses(Faulty):
     """Removing a conversation that is not there is no error."""
 
     def _outcome(self, namespace: str, change: Change, at: int) -> _Kept | None:
-        if change.remove and not change.create and change.seen is None and not self._present(namespace, change.id):
+        if change.remove and not change.create and change.expected is None and not self._present(namespace, change.id):
             return None
         return super()._outcome(namespace, change, at)
 
