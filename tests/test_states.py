@@ -221,7 +221,7 @@ def test_a_run_that_is_appended_to_the_target_meanwhile_is_a_conflict_for_a_copy
     assert removals == 2
 
 
-@pytest.mark.parametrize("name", ["folder/", "folder"])
+@pytest.mark.parametrize("name", ["folder/", "a.json"])
 def test_a_file_for_griptape_is_one_state_of_its_conversation(name: str, tmp_path: Path) -> None:
     store = objects()
     put(store, "a", {"who": "ada"}, run("ada"))
@@ -239,7 +239,7 @@ def test_a_file_for_griptape_is_one_state_of_its_conversation(name: str, tmp_pat
     assert [one["input"]["value"] for one in written["runs"]] == ["bob"]
 
 
-@pytest.mark.parametrize("name", ["folder/", "folder"])
+@pytest.mark.parametrize("name", ["folder/", "a.json"])
 def test_no_file_is_written_of_what_is_removed_meanwhile(name: str, tmp_path: Path) -> None:
     store = objects()
     put(store, "a", {"who": "ada"}, run("ada"))

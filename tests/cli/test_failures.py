@@ -25,7 +25,7 @@ from tests.cli.conftest import ROOT, Cli, start
             "there is no file conversations.db: create it by `memory import`, or name another store by --store",
         ),
         (["find", "--store", "sqlite:///no/such/folder/x.db"], 1, "there is no folder no/such/folder"),
-        (["import", "-", "--store", "sqlite:///no/such/folder/x.db"], 1, "the file cannot be opened or made"),
+        (["import", "-", "--store", "sqlite:///no/such/folder/x.db"], 1, "the file cannot be opened or created"),
         (["count", "--store", "nonsense"], 1, "a store's URL looks like"),
         (["count", "--store", ""], 1, "a store's URL looks like"),
         (["count", "--store", "mongodb://host"], 1, "no store has the scheme of this URL"),
