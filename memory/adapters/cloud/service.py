@@ -35,9 +35,7 @@ class Service:
         if place_of(conversation_id) == (namespace, conversation_id):  # another program may use the unquoted id
             aliases.append(conversation_id)
         for alias in dict.fromkeys(aliases):
-            found = [
-                one for one in self.all(alias=alias) if one.alias == alias
-            ]  # the filter may match other aliases (A7)
+            found = [one for one in self.all(alias=alias) if one.alias == alias]  # the filter may match more (A7)
             if found:
                 return sorted(found, key=_AGE)
         return []
