@@ -1,4 +1,4 @@
-"""Conversations as Python objects: the reference that every other repository is compared with, and everybody's test double."""
+"""In-memory repository: the reference implementation that the other adapters are tested against, and a test double."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -28,17 +28,17 @@ from memory.port.urls import options, seconds
 
 
 def open_url(url: str) -> "InMemoryRepository":
-    """Return a new, empty repository for ``memory://``. Its operations wait for nothing, so ``timeout`` is only checked."""
+    """Return a new, empty repository for ``memory://``. ``timeout`` is validated and ignored: no operation blocks."""
     options(url, {"timeout": seconds})
     return InMemoryRepository()
 
 
-_RECEIPTS_KEPT: Final = 24 * 3600 * 1_000_000  # microseconds: as on the other stores
+_RECEIPTS_KEPT: Final = 24 * 3600 * 1_000_000  # microseconds, the same as in the other adapters
 
 
 @dataclass(slots=True)
 class _Kept:
-    """A conversation: its record, its runs by position, and these positions, rising; ``appended`` has still to join them."""
+    """A conversation: its record, its runs by position, their positions in ascending order, and runs still to be joined."""
 
     record: ConversationRecord
     runs: dict[int, RunRecord] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class _Kept:
     appended: tuple[RunRecord, ...] = ()
 
     def joined(self) -> "_Kept":
-        """Take what was appended to the runs, in place: an append costs the same after a million runs as after ten."""
+        """Add the appended runs to the others in place, so that the cost of an append does not depend on the number of runs."""
         self.runs.update({run.position: run for run in self.appended})
         self.positions += [run.position for run in self.appended]
         self.appended = ()
@@ -54,13 +54,13 @@ class _Kept:
 
 
 class InMemoryRepository(Repository, ForkAware):
-    """Everything in dicts, under one lock; gone with the object. A process that is forked off goes on with a copy."""
+    """Stores conversations in dicts, protected by one lock; they are lost with the object. A forked process gets a copy."""
 
     def __init__(self) -> None:
         self._lock = RLock()
         watch(self)
         self._kept: dict[tuple[str, str], _Kept] = {}
-        self._receipts: dict[tuple[str, str], tuple[int, Receipt]] = {}  # the oldest first
+        self._receipts: dict[tuple[str, str], tuple[int, Receipt]] = {}  # in ascending order of time
         self._incarnations = count(1)
 
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
@@ -68,7 +68,7 @@ class InMemoryRepository(Repository, ForkAware):
             kept = self._present(namespace, conversation_id)
         return Conversation.from_record(kept.record) if kept else None
 
-    def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[Search]:  # noqa: ARG002  # there is no index
+    def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[Search]:  # noqa: ARG002  # this adapter has no index
         with self._lock:
             return nullcontext(ListedSearch([kept.record for kept in self._all(namespace)]))
 
@@ -96,7 +96,7 @@ class InMemoryRepository(Repository, ForkAware):
             if (known := self._receipts.get((namespace, changes.token))) is not None:
                 return known[1]
             outcomes = {change.id: self._outcome(namespace, change, changes.at) for change in changes.changes}
-            for conversation_id, kept in outcomes.items():  # from here on nothing can fail
+            for conversation_id, kept in outcomes.items():  # nothing can fail from here on
                 if kept is None:
                     self._kept.pop((namespace, conversation_id), None)
                 else:
@@ -109,7 +109,7 @@ class InMemoryRepository(Repository, ForkAware):
             return receipt
 
     def before_fork(self) -> None:
-        self._lock.acquire()  # so that nothing is half done in the copy
+        self._lock.acquire()  # so that the copy contains no partial commit
 
     def after_fork_in_parent(self) -> None:
         self._lock.release()
@@ -118,7 +118,7 @@ class InMemoryRepository(Repository, ForkAware):
         self._lock = RLock()
 
     def _outcome(self, namespace: str, change: Change, at: int) -> _Kept | None:
-        """Return what a change makes of a conversation, leaving what is kept as it is."""
+        """Return the conversation after a change, without modifying the stored one."""
         present = self._present(namespace, change.id)
         check_preconditions(change, present.record if present else None)
         if change.create is not None:
@@ -161,7 +161,7 @@ class InMemoryRepository(Repository, ForkAware):
 
 
 def _edited(change: Change, runs: dict[int, RunRecord]) -> dict[int, RunRecord]:
-    """Return the runs without those that are removed, and with those that replace others."""
+    """Apply removals and replacements of runs to a copy of the runs, and return it."""
     left = {position: run for position, run in runs.items() if position >= change.remove_before}
     edited = [*change.remove_runs, *(run.position for run in change.replace_runs)]
     if missing := [position for position in edited if position not in left]:

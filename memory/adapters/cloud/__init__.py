@@ -1,4 +1,4 @@
-"""Conversations in Griptape Cloud: a conversation is a thread, a run is a message. Needs the extra ``cloud``."""
+"""Griptape Cloud adapter: a conversation is a thread, a run is a message. It needs the extra ``cloud``."""
 
 from memory.adapters.cloud.repository import GriptapeCloudRepository, open_url
 

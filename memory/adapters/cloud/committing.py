@@ -1,8 +1,8 @@
-"""A commit: the change of one conversation as writes, each one request, after everything was read and checked.
+"""The commit of a change set: reads and checks the conversation, then writes its change step by step, one request per step.
 
-Their order: the old thread is deleted and a new one created, with its first runs; runs are replaced; the thread's envelope is
-written; removed runs are deleted; runs are appended. A commit that could not be completed keeps its writes: running it again
-continues with the first one that is not done.
+The order of the steps is fixed: delete the old thread and create a new one with its first runs, replace runs, write the thread's
+envelope, delete removed runs, append runs. A commit that fails keeps its remaining steps, and running it again resumes at the
+first of them.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, NoReturn, TypeVar
 
-from memory.adapters.cloud.http import Http, MissingError, doubting
+from memory.adapters.cloud.http import Http, MissingError, in_doubt_on_error
 from memory.adapters.cloud.records import (
     Message,
     MessageEnvelope,
@@ -45,12 +45,12 @@ from memory.port.changes import (
 from memory.port.repository import Window
 
 T = TypeVar("T")
-_INLINE: Final = 100  # runs that are created with their thread, in one request
-_MARGIN: Final = 100  # ranks before the expected one where a look begins: others may have deleted messages meanwhile
+_INLINE: Final = 100  # runs created together with their thread, in one request
+_MARGIN: Final = 100  # the search for a run starts this many ranks early, because others may have deleted messages
 
 
 class Commit:
-    """The writes of one change set, which changes one conversation. Making one reads and checks; `run` writes."""
+    """The steps that write a change set of one conversation. The constructor reads and checks; `run` writes."""
 
     def __init__(self, http: Http, service: Service, namespace: str, changes: ChangeSet) -> None:
         if (size := len(changes.changes)) != 1:
@@ -62,59 +62,59 @@ class Commit:
         self._place, self._what = (namespace, self._change.id), f"conversation {self._change.id!r}"
         self._todo: list[tuple[Step, Callable[[], object]]] = []
         self._done: list[Step] = []
-        self._is_doubtful = False  # whether the first write to do may be done
-        self._is_again = False  # whether the write that is being made may have been made before
+        self._is_in_doubt = False  # whether the first remaining step may already be written
+        self._is_retry = False  # whether an earlier attempt may have written the current step
         self._runs = self._change.append
-        self._thread: Thread  # once it is found or created
-        # Before the next append: the last position given, the number of messages, and the index expected for the next one;
-        # None if it does not follow, because runs are missing, or others have appended or deleted something meanwhile.
+        self._thread: Thread  # set when the thread is found or created
+        # State before the next append: the last assigned position, the number of messages, and the index that the next message
+        # should get. The index is None if it cannot be predicted: runs are missing, or another writer appended or deleted some.
         self._last = self._count = 0
         self._index: int | None = 0
         try:
             self._prepare()
-        except MissingError:  # somebody deleted the thread after it was found
+        except MissingError:  # the thread was deleted after it was found
             self._prepare()
 
     @property
-    def is_begun(self) -> bool:
-        """Whether something is or may be written, and something is left to do."""
-        return bool(self._todo) and (bool(self._done) or self._is_doubtful)
+    def is_started(self) -> bool:
+        """Whether some steps are, or may be, written and others remain."""
+        return bool(self._todo) and (bool(self._done) or self._is_in_doubt)
 
     def run(self) -> Receipt:
-        """Make the writes that are left. Any error but `PartialCommitError` and `CommitInDoubtError` means that none was made."""
+        """Write the remaining steps. Errors but `PartialCommitError` and `CommitInDoubtError` mean that nothing was written."""
         while self._todo:
             step, write = self._todo[0]
-            self._is_again, self._is_doubtful = self._is_doubtful, True  # an interrupt leaves it in doubt
+            self._is_retry, self._is_in_doubt = self._is_in_doubt, True  # an interrupt leaves it in doubt
             try:
                 write()
             except PersistenceError as error:
-                is_taken = isinstance(error, AlreadyExistsError)  # then nothing of this commit is left
-                self._is_doubtful = isinstance(error, CommitInDoubtError) or (self._is_again and not is_taken)
+                is_taken = isinstance(error, AlreadyExistsError)  # then no write of this commit remains in the service
+                self._is_in_doubt = isinstance(error, CommitInDoubtError) or (self._is_retry and not is_taken)
                 self._raise(error, step)
-            self._is_doubtful = False
+            self._is_in_doubt = False
             self._done.append(self._todo.pop(0)[0])
         return Receipt(self._changes.token, {self._change.id: self._written()})
 
     def _raise(self, error: PersistenceError, step: Step) -> NoReturn:
-        """Raise an error that says what is removed, and how much is written."""
+        """Raise the commit's error, whose message says which steps are written."""
         text = str(error)
         if isinstance(error, MissingError):
-            text = f"{self._what}, or its run, was removed meanwhile ({step.what!r})"
+            text = f"{self._what}, or one of its runs, was removed during the commit (step {step.what!r})"
         if self._done:
             count = len(self._done) + len(self._todo)
             text = f"{text}. Of {count} steps {len(self._done)} are written, up to {self._done[-1].what!r}"
-        if self._is_doubtful:
+        if self._is_in_doubt:
             raise CommitInDoubtError(text) from error
         if self._done:
-            text = f"{text}; store.commit(error.changes) continues from there, in this process"
+            text = f"{text}; to resume there, call store.commit(error.changes) in this process"
             left = tuple([step for step, _ in self._todo])
             raise PartialCommitError(text, written=tuple(self._done), unwritten=left, changes=self._changes) from error
         raise NotFoundError(text) if isinstance(error, MissingError) else error
 
-    def _surely(self, send: Callable[[], T], look: Callable[[], T | None], what: str) -> T:
-        """Send a write, or find what an earlier attempt has written."""
-        found = look() if self._is_again else None
-        return self._http.surely(send, look, what) if found is None else found
+    def _write_once(self, send: Callable[[], T], find: Callable[[], T | None], what: str) -> T:
+        """Send a write, unless an earlier attempt is found to have written it."""
+        found = find() if self._is_retry else None
+        return self._http.write_once(send, find, what) if found is None else found
 
     def _prepare(self) -> None:
         change = self._change
@@ -127,7 +127,7 @@ class Commit:
             self._plan("removed", partial(self._service.delete, threads))
         if change.create is not None:
             for position in (*change.remove_runs, *[run.position for run in change.replace_runs]):
-                raise missing_runs(change, position)  # a new conversation has none
+                raise missing_runs(change, position)  # a new conversation has no runs to edit
             self._runs, last = assign_positions(change, change.create.last_position)
             created = change.applied(change.create, len(self._runs), last, self._changes.at)
             self._plan("created", partial(self._create, created))
@@ -147,7 +147,8 @@ class Commit:
         removed = [one for one in placed if one.position not in there or one.position in change.remove_runs]
         for position, run in replacing.items():
             self._plan(f"run at {position} replaced", partial(self._replace, there[position].message, run))
-        for one in placed if removed else ():  # write down the positions that follow from ranks, which change now
+        # A removal changes the ranks, so store the positions that are derived from them.
+        for one in placed if removed else ():
             envelope, position = one.message.envelope, one.position
             is_certain = envelope is not None and envelope.run.position == position
             if not (is_certain or one in removed or position in replacing):
@@ -158,13 +159,14 @@ class Commit:
         last = change.append[-1].position if change.gives_positions else self._last + len(change.append)
         if change.edits or change.gives_positions:
             after = change.applied(record, count, last, self._changes.at)
-            self._plan("changed", partial(self._keep, thread, ThreadEnvelope(after, state.token, state.place)))
+            write = partial(self._write_envelope, thread, ThreadEnvelope(after, state.token, state.place))
+            self._plan("changed", write)
         for one in removed:
             self._plan(f"run at {one.position} removed", partial(self._http.delete, "messages", one.message.id))
         self._plan_appends(0)
 
     def _read_runs(self, thread: Thread) -> list[Placed]:
-        """Return the messages of runs that are edited; all of them if runs are removed."""
+        """Return the messages of the runs to edit, or all messages if the change removes runs."""
         change, positions = self._change, [run.position for run in self._change.replace_runs]
         if change.remove_before or change.remove_runs:
             placed, total = self._service.messages(thread)
@@ -188,50 +190,50 @@ class Commit:
     # threads
 
     def _create(self, record: ConversationRecord) -> None:
-        """Create the thread, with as many of its runs as one request may hold.
+        """Create the thread together with its first runs, and plan to append the others.
 
-        Of several writers that create one at the same moment one succeeds: the service refuses the others (A3), or the oldest
-        thread counts and the others are deleted by their writers.
+        If several writers create the same conversation concurrently, exactly one succeeds: either the service refuses the others
+        (A3), or the oldest thread is used and the other writers delete theirs.
         """
         token, alias = self._changes.token, alias_of(*self._place)
         metadata = thread_metadata(ThreadEnvelope(record, token, self._place))
         bodies = [message_body(run, token, n) for n, run in enumerate(self._runs[:_INLINE])]
         create = partial(self._service.create, alias, metadata)
         try:
-            thread = self._surely(partial(create, bodies), self._created, self._what)
+            thread = self._write_once(partial(create, bodies), self._find_created, self._what)
         except InvalidValueError:
             if not bodies:
                 raise
             bodies = []  # too many or too large for one request (A15)
-            thread = self._surely(partial(create, bodies), self._created, self._what)
-        with doubting(f"{self._what} is created; whether another writer did the same could not be found out"):
-            self._thread = self._created() or thread
+            thread = self._write_once(partial(create, bodies), self._find_created, self._what)
+        with in_doubt_on_error(f"{self._what} was created, but the check for another writer's thread failed"):
+            self._thread = self._find_created() or thread
         self._count = self._index = min(self._thread.count, len(bodies))
         self._last = record.last_position
         self._plan_appends(self._count)
 
-    def _created(self) -> Thread | None:
-        """Return the thread that this commit has created, None if the conversation has none; delete what does not count."""
+    def _find_created(self) -> Thread | None:
+        """Return the thread that this commit created, or None if there is no thread; delete it if another writer's is older."""
         found = self._service.find(*self._place)
         self._service.delete([one for one in found[1:] if self._is_created(one)])
         if found and not self._is_created(found[0]):
-            raise AlreadyExistsError(f"{self._what} exists already")
+            raise AlreadyExistsError(f"{self._what} already exists")
         return found[0] if found else None
 
     def _is_created(self, thread: Thread) -> bool:
         return thread.envelope is not None and thread.envelope.token == self._changes.token
 
-    def _keep(self, thread: Thread, envelope: ThreadEnvelope) -> None:
-        """Write the envelope, in place of the one that was read."""
+    def _write_envelope(self, thread: Thread, envelope: ThreadEnvelope) -> None:
+        """Replace the envelope that was read with a new one."""
 
-        def look() -> Thread | None:
+        def find() -> Thread | None:
             now = self._service.get(thread.id)
             if now.envelope not in (envelope, thread.envelope):
-                raise CommitInDoubtError(f"{self._what} was changed by somebody else before or after this commit")
+                raise CommitInDoubtError(f"{self._what} was changed by another writer before or after this commit")
             return now if now.envelope == envelope else None
 
         update = partial(self._service.update, thread.id, thread.metadata_with(envelope))
-        self._thread = self._surely(update, look, f"the envelope of {self._what}")
+        self._thread = self._write_once(update, find, f"the envelope of {self._what}")
 
     # runs
 
@@ -245,23 +247,23 @@ class Commit:
         run = run._replace(position=run.position or self._last + 1)
         body = message_body(run, self._changes.token, number, shift)
         add = partial(self._service.add_message, self._thread.id, body)
-        message = self._surely(add, lambda: (found := self._appended(number)) and found.message, f"run {run.id!r}")
+        message = self._write_once(add, lambda: (found := self._find_run(number)) and found.message, f"run {run.id!r}")
         self._index = message.index + 1 if message.index == self._index else None
         self._last, self._count = max(self._last, run.position), self._count + 1
 
-    def _appended(self, number: int) -> Placed | None:
-        """Return the message of a run that this commit has appended."""
+    def _find_run(self, number: int) -> Placed | None:
+        """Return the message of a run if this commit has appended it."""
         placed, _ = self._service.messages(self._thread, max(1, self._count - _MARGIN))
         written = self._changes.token, number
         return next((one for one in reversed(placed) if (it := one.message.envelope) and it[:2] == written), None)
 
     def _written(self) -> Written | None:
-        """Return what became of the conversation, up to the last of this commit's own runs."""
+        """Return the receipt's entry: the conversation's state after the last run that this commit appended."""
         if self._change.remove and self._change.create is None:
             return None
-        if self._change.append and self._index is None:  # the commit is done: if the look fails, the receipt says less
+        if self._change.append and self._index is None:  # all is written: if this read fails, the position is unknown
             last = None
             with suppress(PersistenceError):
-                last = self._appended(len(self._runs) - 1)
+                last = self._find_run(len(self._runs) - 1)
             self._count, self._last = (last.rank, last.position) if last else (self._count, UNKNOWN)
         return Written(self._thread.state.record.version, self._thread.id, self._count, self._last)

@@ -1,7 +1,7 @@
-"""What conversations and runs become in the service, and what the service's threads and messages are here.
+"""Conversion of conversations and runs to the service's threads and messages, and back.
 
-What we keep beside a thread's and a message's own fields, its envelope, is JSON as one *text* under one key of their metadata:
-a service changes no number in a text, sorts no keys in it and merges it with nothing, so what we read is what we wrote.
+Threads and messages carry an *envelope*: the exact record, as a JSON string under one key of their metadata. A service cannot
+round numbers, sort keys or merge objects inside a string, so we read back exactly what we wrote.
 """
 
 import json
@@ -20,23 +20,23 @@ from memory.domain.values import Json, check_id, compact, decode, encode, first_
 from memory.errors import CorruptRecordError, InvalidValueError, PersistenceError
 
 LONGEST: Final = 200
-"""How many characters an alias, and a name, may have."""
+"""The maximum length of an alias or a name, in characters."""
 
 DEFAULT_NAMESPACE: Final = "default"
-"""Its aliases are the bare ids, so a thread that Griptape made under an alias is a conversation in this namespace."""
+"""The namespace whose aliases have no prefix, so that a thread created by Griptape is a conversation in it."""
 
 _DIGEST: Final = re.compile(r"(^|/)\*[0-9a-f]{64}$")
 
 RESERVED: Final = "conversation_memory"  # our key in the metadata of threads and messages
-RUN_ID: Final = "run_id"  # the key in a message's metadata under which Griptape keeps the run's id
-# Raised by a damaged envelope:
+RUN_ID: Final = "run_id"  # the key of a message's metadata under which Griptape stores the run's id
+# The errors that reading a damaged envelope raises:
 UNREADABLE: Final = (LookupError, TypeError, ValueError, RecursionError, PersistenceError)
 _FORMAT: Final = 1
 _NOT_PLAIN: Final = re.compile(r"[0-9]{19}|\\u0000")
 
 
 def alias_of(namespace: str, conversation_id: str) -> str:
-    """Return the alias under which this package creates the thread of a conversation.
+    """Return the alias of the thread that this package creates for a conversation.
 
     >>> alias_of("default", "support-42"), alias_of("tenant a", "50%/x")
     ('support-42', 'tenant%20a/50%25%2Fx')
@@ -45,19 +45,19 @@ def alias_of(namespace: str, conversation_id: str) -> str:
     alias = prefix + quote(conversation_id, safe=":@")
     if len(alias) <= LONGEST:
         return alias
-    # Only a digest begins with "*", which is encoded elsewhere; ids hold no line end, so each pair has its own digest.
+    # Quoting escapes "*", so only a digest starts with it. Ids contain no newline, so no two pairs share a digest.
     digest = "*" + sha256(f"{namespace}\n{conversation_id}".encode()).hexdigest()
     return (prefix if len(prefix + digest) <= LONGEST else "") + digest
 
 
 def place_of(alias: str) -> tuple[str, str] | None:
-    """Return the namespace and id of an alias; None if it is only their digest, or no conversation can have it."""
+    """Return the namespace and id of an alias; None if it contains only a digest, or no valid conversation can have it."""
     if _DIGEST.search(alias) or len(alias) > LONGEST:
         return None
     namespace, slash, conversation_id = alias.rpartition("/")
     place = unquote(namespace) if slash else DEFAULT_NAMESPACE, unquote(conversation_id)
     try:
-        if alias_of(*place) != alias:  # not encoded as we do it: another program's alias, which is the id
+        if alias_of(*place) != alias:  # not our encoding: another program's alias, which becomes the id
             place = DEFAULT_NAMESPACE, alias
         return check_id(place[0], "namespace"), check_id(place[1], "id")
     except (InvalidValueError, UnicodeEncodeError):
@@ -65,11 +65,11 @@ def place_of(alias: str) -> tuple[str, str] | None:
 
 
 class ThreadEnvelope(NamedTuple):
-    """The exact state of a conversation, in its thread.
+    """The exact state of a conversation, stored in its thread.
 
-    ``record`` is as it is once the commit that wrote it is complete. While the thread has ``run_count`` messages, its
-    ``updated_at`` is the conversation's; otherwise runs were appended since, and the thread's own time is. ``token`` is of the
-    change set that created the thread; ``place`` is the namespace and id, of which the alias may only be a digest.
+    ``record`` is the state after the commit that wrote it. While the thread has ``run_count`` messages, the record's
+    ``updated_at`` applies; otherwise runs were appended later, and the thread's own time applies. ``token`` identifies the
+    change set that created the thread; ``place`` is the namespace and id, because the alias may contain only their digest.
     """
 
     record: ConversationRecord
@@ -85,11 +85,11 @@ class ThreadEnvelope(NamedTuple):
 
 
 class MessageEnvelope(NamedTuple):
-    """The exact state of a run, in its message.
+    """The exact state of a run, stored in its message.
 
-    ``token`` and ``number`` find a run whose answer was lost: the change set that appended it, and which of its runs it is.
-    ``run`` is the record without input and output, at the position that the writer expected, which is ``shift`` positions after
-    the message's rank in the thread. If other writers' runs came in between, the rank plus ``shift`` is the true position.
+    ``token`` (of the change set) and ``number`` (of the run in it) identify a run if the response to its append was lost.
+    ``run`` is the record without input and output, at the position that the writer expected: the message's rank in the thread
+    plus ``shift``. If other writers appended runs first, the rank is higher, and the actual position is rank plus ``shift``.
     """
 
     token: str
@@ -110,7 +110,7 @@ class MessageEnvelope(NamedTuple):
 
 
 def dump(envelope: ThreadEnvelope | MessageEnvelope) -> str:
-    """Return the text that is kept of an envelope."""
+    """Return the string that an envelope is stored as."""
     return compact([_FORMAT, *envelope])
 
 
@@ -123,13 +123,13 @@ def _load(metadata: Fields) -> list[Any]:
 
 
 def plain(metadata: dict[str, Json], *taken: str) -> Fields:
-    """Return the part of a metadata dict that any service keeps, for other programs; ``taken`` keys have another meaning."""
+    """Return the metadata that other programs can read: the items that every service stores, without the ``taken`` keys."""
     taken = RESERVED, *taken
     return {key: value for key, value in metadata.items() if key not in taken and is_plain({key: value})}
 
 
 def is_plain(value: Json) -> bool:
-    """Return whether every service takes this value: no NUL, no lone surrogate, no integer beyond 64 bits."""
+    """Return whether every service accepts this value: it has no NUL, lone surrogate, or integer of more than 64 bits."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()
@@ -140,7 +140,7 @@ def is_plain(value: Json) -> bool:
 
 @dataclass(frozen=True)
 class Thread:
-    """A thread as the service has it."""
+    """A thread as returned by the service."""
 
     id: str
     alias: str
@@ -152,7 +152,7 @@ class Thread:
 
     @cached_property
     def envelope(self) -> ThreadEnvelope | None:
-        """Our envelope, None if another program made the thread. Damage is an error only for whoever reads this thread."""
+        """Our envelope, or None if another program created the thread. It is parsed lazily, so damage fails only its readers."""
         try:
             return ThreadEnvelope.load(self.metadata) if RESERVED in self.metadata else None
         except UNREADABLE as error:
@@ -160,8 +160,8 @@ class Thread:
 
     @cached_property
     def place(self) -> tuple[str, str] | None:
-        """The namespace and id of the thread's conversation; None if it cannot be one."""
-        if self.alias == self.id:  # how the service may show that there is no alias (A8)
+        """The namespace and id of the thread's conversation, or None if the thread is not a conversation."""
+        if self.alias == self.id:  # a service may return the id for a thread without an alias (A8)
             return None
         if (place := place_of(self.alias)) is not None:
             return place
@@ -170,32 +170,32 @@ class Thread:
 
     @cached_property
     def state(self) -> ThreadEnvelope:
-        """Our envelope; for a thread of another program, what it would be."""
+        """Our envelope, or an equivalent one for a thread that another program created."""
         text = encode(self.metadata, "metadata") if self.envelope is None else ""
         times = self.created_at, self.updated_at, None
         return self.envelope or ThreadEnvelope(ConversationRecord("", text, 1, "", -1, -1, *times))
 
     @property
     def missing(self) -> int:
-        """How many positions of the conversation have no run."""
+        """The number of positions without a run."""
         return self.state.record.last_position - self.state.record.run_count
 
     def record(self, conversation_id: str) -> ConversationRecord:
-        """Return the conversation, from the thread alone, as every list of the service has it."""
+        """Return the conversation's record. The thread contains all of it, so lists need no further requests."""
         record, count = self.state.record, self.count
         updated_at = record.updated_at if count == record.run_count else max(record.updated_at, self.updated_at)
-        named = record._replace(id=conversation_id, incarnation=self.id)  # the service never gives a thread's id twice
+        named = record._replace(id=conversation_id, incarnation=self.id)  # the service never reuses a thread's id
         return named._replace(run_count=count, last_position=count + self.missing, updated_at=updated_at)
 
     def metadata_with(self, envelope: ThreadEnvelope) -> Fields:
-        """Return the whole metadata for another envelope; what other programs keep there stays."""
+        """Return the thread's metadata with another envelope; keys that other programs have set are preserved."""
         ours = plain(decode_metadata(self.state.record.metadata, f"the metadata of thread {self.id}"))
         return {key: value for key, value in self.metadata.items() if key not in ours} | thread_metadata(envelope)
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message as the service has it; ``envelope`` is None if another program wrote it."""
+    """A message as returned by the service; ``envelope`` is None if another program wrote it."""
 
     id: str
     thread_id: str
@@ -208,7 +208,7 @@ class Message:
 
 
 def read_thread(fields: object) -> Thread:
-    """Return the thread in an answer; raise `CorruptRecordError` if there is none."""
+    """Parse a thread in a response; raise `CorruptRecordError` if it is malformed."""
     id_ = member(fields, "thread_id", str, "a thread of the service")
     what = f"thread {id_}"
     return Thread(
@@ -223,7 +223,7 @@ def read_thread(fields: object) -> Thread:
 
 
 def read_message(fields: object, thread_id: str) -> Message:
-    """Return the message of a thread in an answer; raise `CorruptRecordError` if there is none."""
+    """Parse a message of a thread in a response; raise `CorruptRecordError` if it is malformed."""
     id_ = member(fields, "message_id", str, f"a message of thread {thread_id}")
     what = f"message {id_} of thread {thread_id}"
     metadata = member(fields, "metadata", dict | None, what) or {}
@@ -239,21 +239,21 @@ def read_message(fields: object, thread_id: str) -> Message:
 
 
 def _microseconds(fields: object, name: str, what: str) -> int:
-    """Return a time of an answer in microseconds since 1970; without a time zone it is UTC."""
+    """Return a time in a response as microseconds since 1970; a time without a time zone is UTC."""
     try:
         moment = datetime.fromisoformat(member(fields, name, str, what))
         return to_microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC), name)
     except ValueError as error:
-        raise CorruptRecordError(f"{what} has no {name} that is a time") from error
+        raise CorruptRecordError(f"the {name} of {what} is not a time") from error
 
 
 def thread_metadata(envelope: ThreadEnvelope) -> Fields:
-    """Return the metadata of a new thread: a readable copy of the user's, and our envelope."""
+    """Return the metadata of a new thread: a readable copy of the conversation's metadata, and our envelope."""
     return {**plain(decode_metadata(envelope.record.metadata, "the metadata to be written")), RESERVED: dump(envelope)}
 
 
 def message_body(run: RunRecord, token: str, number: int, shift: int = 0) -> Fields:
-    """Return the message that a run at its position becomes; see `MessageEnvelope`."""
+    """Return the request body of the message for a run; for the arguments see `MessageEnvelope`."""
     input, output = _plain_string(run.input), _plain_string(run.output)
     envelope = MessageEnvelope(token, number, run._replace(input="", output=""), shift, input is None, output is None)
     texts = {"input": run.input if input is None else input, "output": run.output if output is None else output}
@@ -262,13 +262,13 @@ def message_body(run: RunRecord, token: str, number: int, shift: int = 0) -> Fie
 
 
 def _plain_string(text: str) -> str | None:
-    """Return the string that a JSON text is; None if it is none, or none that every service keeps."""
+    """Return the string that a JSON text encodes; None if it encodes another type, or not every service can store it."""
     value = decode(text) if text.startswith('"') else None
     return value if isinstance(value, str) and is_plain(value) else None
 
 
 def run_of(message: Message, position: int) -> Run:
-    """Return the run that a message is, whoever wrote it; a text that another program has edited is returned as it is."""
+    """Return the run of a message, ours or another program's. Text that is no longer valid JSON is returned unchanged."""
     envelope = message.envelope
     id_ = first_id(message.metadata.get(RUN_ID), envelope and envelope.run.id, message.id[:255]) or "unknown"
     if envelope is None:
@@ -283,13 +283,13 @@ def run_of(message: Message, position: int) -> Run:
 
 
 def _foreign_value(text: str) -> Json:
-    """Return what another program wrote: an artifact of Griptape's as the dict it serializes, anything else as it is."""
+    """Return a value that another program wrote: a Griptape artifact as its serialized dict, anything else as a string."""
     value = _decoded(text) if text.startswith("{") else text
     return value if isinstance(value, dict) and isinstance(value.get("type"), str) else text
 
 
 def _decoded(text: str) -> Json:
-    """Return the value of a JSON text; the text itself if it has none that can be written again."""
+    """Decode a JSON text; return the text itself if it is not valid JSON, or its value cannot be encoded again."""
     try:
         value = decode(text)
         encode(value, "value")

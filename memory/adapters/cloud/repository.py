@@ -1,4 +1,4 @@
-"""`GriptapeCloudRepository`: conversations as threads, runs as messages."""
+"""`GriptapeCloudRepository`: stores conversations as threads and runs as messages."""
 
 import os
 import re
@@ -29,24 +29,24 @@ _ADDRESS: Final = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?(
 
 
 def open_url(url: str) -> "GriptapeCloudRepository":
-    """Return the repository of ``griptape+https://host``, with the key that the environment names."""
+    """Return the repository for ``griptape+https://host``. The API key is read from the environment."""
     scheme, _, rest = url.partition("://")
     timeout = cast(float, options(url, {"timeout": seconds}).get("timeout", DEFAULT_TIMEOUT))
     return GriptapeCloudRepository(f"{scheme.partition('+')[2]}://{rest.partition('?')[0]}", timeout=timeout)
 
 
 class GriptapeCloudRepository(Repository):
-    """Conversations in one organization of Griptape Cloud, or of any service with the same API.
+    """Stores conversations in one organization of Griptape Cloud, or of any service with the same API.
 
-    A commit changes one conversation, by several requests in a fixed order; if it cannot be completed, `PartialCommitError`
-    names what is written. Versions are compared before the first write, not with it. A query reads the list of all threads.
+    A commit changes one conversation, by several requests in a fixed order; if one fails, `PartialCommitError` lists the steps
+    that were written. Versions are checked before the first write, not atomically with it. A query reads the list of all threads.
 
     Args:
-        host: scheme, host and port.
-        key: the API key; by default that of the environment's ``GT_CLOUD_API_KEY``.
-        session: the application's, with its proxies, certificates and adapters; it stays open. In a forked process the repository
-            raises `ConfigurationError`: open one there.
-        timeout: seconds that one operation may take, with all its requests, waits and retries.
+        host: the scheme, host and port of the service.
+        key: the API key; by default the value of the environment variable ``GT_CLOUD_API_KEY``.
+        session: a session of the application, whose proxies, certificates and adapters are used. `close` does not close it.
+            After a fork, the child process gets `ConfigurationError`; it must open its own repository.
+        timeout: the maximum duration of one operation in seconds, including all requests, waits and retries.
 
     >>> GriptapeCloudRepository("https://cloud.griptape.ai", "secret")
     GriptapeCloudRepository('https://cloud.griptape.ai')
@@ -63,17 +63,17 @@ class GriptapeCloudRepository(Repository):
         session: requests.Session | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
-        if not _ADDRESS.fullmatch(host):  # which is not shown: it may contain the key
+        if not _ADDRESS.fullmatch(host):  # the message omits the host, which may contain the key
             raise ConfigurationError(
-                "write the service's address as https://cloud.griptape.ai, or griptape+https://cloud.griptape.ai as a URL. "
-                f"The API key is never part of it: set {KEY_VARIABLE}"
+                "the address is invalid: write https://cloud.griptape.ai, or griptape+https://cloud.griptape.ai as a URL, "
+                f"without the API key, which is read from {KEY_VARIABLE}"
             )
         key = os.environ.get(KEY_VARIABLE) if key is None else key
         if not key or not key.isascii() or not key.isprintable():
-            raise ConfigurationError(f"there is no API key for {host}: set {KEY_VARIABLE}")
+            raise ConfigurationError(f"the API key for {host} is missing or invalid: set {KEY_VARIABLE}")
         self.timeout = timeout
         self._http = Http(host.rstrip("/"), key, session, timeout)
-        self._service = Service(self._http, lambda: self.clock())  # noqa: PLW0108  # a test may set another clock later
+        self._service = Service(self._http, lambda: self.clock())  # noqa: PLW0108  # tests replace the clock later
         self._lock = FreshLock()
         self._known: OrderedDict[tuple[str, str], Receipt | Commit] = OrderedDict()  # by namespace and token
 
@@ -92,7 +92,7 @@ class GriptapeCloudRepository(Repository):
             return RunsRead(seen, ())
         try:
             placed, total = self._service.window(thread, window)
-        except MissingError:  # somebody deleted the thread since
+        except MissingError:  # the thread was deleted since it was found
             return RunsRead(None, ())
         end = LARGEST + 1 if window.before is None else window.before
         placed = [one for one in placed if window.after < one.position < end]
@@ -101,33 +101,35 @@ class GriptapeCloudRepository(Repository):
         runs = tuple([run_of(one.message, one.position) for one in placed])
         return RunsRead(seen, runs, total + thread.missing)
 
-    def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[Search]:  # noqa: ARG002  # there is no index
-        found = self._service.conversations(namespace).items()  # one request for each 100 threads of the organization
+    def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[Search]:  # noqa: ARG002  # the service has no index
+        found = self._service.conversations(namespace).items()  # one request per 100 threads of the organization
         return nullcontext(ListedSearch([one.record(id) for id, one in found if not self._service.is_expired(one)]))
 
     def namespaces(self) -> set[str]:
         return {thread.place[0] for thread in self._service.all() if thread.place is not None}
 
     def conversation_of(self, thread_id: str) -> tuple[str, str] | None:
-        """Return the namespace and the id of a thread's conversation; None if it has no alias, and so is none."""
+        """Return the namespace and id of a thread's conversation, or None if the thread is not a conversation (no alias)."""
         return self._service.get(thread_id).place
 
     def threads(self, namespace: str) -> Iterator[tuple[Thread, list[Run]]]:
-        """Yield, for an import, a namespace's threads and those that are no conversation, without an alias; with their runs."""
+        """Yield the threads to import, with their runs: those of the namespace, and those of other programs."""
         for thread in self._service.all():
             is_ours = thread.envelope is None or (thread.place is not None and thread.place[0] == namespace)
             if is_ours and not self._service.is_expired(thread):
                 try:
                     placed, _ = self._service.messages(thread)
-                except MissingError:  # somebody deleted the thread since
+                except MissingError:  # the thread was deleted since it was listed
                     continue
                 yield thread, [run_of(one.message, one.position) for one in placed]
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        """Write a change set, or continue one that this repository has written in part.
+        """Write a change set, or resume one that this repository has written in part.
 
-        `CommitTooLargeError`: it changes several conversations. `PartialCommitError`: some steps are written, one could not be.
+        Raises:
+            CommitTooLargeError: the change set changes several conversations.
+            PartialCommitError: a step failed after others had been written.
         """
         if not changes.changes:
             return Receipt(changes.token, {})
@@ -139,8 +141,8 @@ class GriptapeCloudRepository(Repository):
                 known = known or Commit(self._http, self._service, namespace, changes)
                 known = known.run()
             return known
-        finally:  # also if it is interrupted
-            if isinstance(known, Receipt) or (known is not None and known.is_begun):
+        finally:  # also after an interrupt
+            if isinstance(known, Receipt) or (known is not None and known.is_started):
                 with self._lock:
                     self._known[key] = known
                     if len(self._known) > _REMEMBERED:
@@ -151,7 +153,7 @@ class GriptapeCloudRepository(Repository):
         for conversation_id, listed in self._service.conversations(namespace).items():
             if self._service.is_expired(listed):
                 threads = self._service.find(namespace, conversation_id)
-                if threads and self._service.is_expired(threads[0]):  # nobody has replaced it, or moved its expiry
+                if threads and self._service.is_expired(threads[0]):  # re-read: its expiry may have changed
                     self._service.delete(threads)
                     purged += 1
         return purged

@@ -1,4 +1,4 @@
-"""Threads: the service's operations on them, and the conversations that they are."""
+"""The service's operations on threads and messages, and the mapping from threads to conversations."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -10,12 +10,12 @@ from memory.adapters.cloud.records import Message, Thread, alias_of, place_of, r
 from memory.errors import StoreUnavailableError
 from memory.port.repository import Window
 
-_READS: Final = 3  # of a list, if messages are deleted while it is read
-_AGE: Final = attrgetter("created_at", "id")  # of several threads of one conversation the oldest is used (A3)
+_READS: Final = 3  # attempts to read a list from which messages are being deleted
+_AGE: Final = attrgetter("created_at", "id")  # if a conversation has several threads, the oldest is used (A3)
 
 
 class Placed(NamedTuple):
-    """A message, its rank among the thread's messages (from 1), and the position of its run."""
+    """A message with its rank in the thread (from 1) and the position of its run."""
 
     rank: int
     position: int
@@ -23,25 +23,25 @@ class Placed(NamedTuple):
 
 
 class Service:
-    """The threads and messages of an organization. It remembers nothing: every operation begins with the thread as it is now."""
+    """The threads and messages of an organization. Nothing is cached: every operation reads the current thread first."""
 
     def __init__(self, http: Http, clock: Callable[[], int]) -> None:
         self._http = http
         self._clock = clock
 
     def find(self, namespace: str, conversation_id: str) -> list[Thread]:
-        """Return the threads of a conversation: several, if the service lets two have one alias. The first is used."""
+        """Return the threads of a conversation, the one in use first: several, if the service allows duplicate aliases."""
         aliases = [alias_of(namespace, conversation_id)]
-        if place_of(conversation_id) == (namespace, conversation_id):  # another program may have chosen the bare id
+        if place_of(conversation_id) == (namespace, conversation_id):  # another program may use the unquoted id
             aliases.append(conversation_id)
         for alias in dict.fromkeys(aliases):
-            found = [one for one in self.all(alias=alias) if one.alias == alias]  # the filter may find more (A7)
+            found = [one for one in self.all(alias=alias) if one.alias == alias]  # the filter may match more (A7)
             if found:
                 return sorted(found, key=_AGE)
         return []
 
     def present(self, namespace: str, conversation_id: str) -> Thread | None:
-        """Return the thread of a conversation; None if there is none or it has expired."""
+        """Return the thread of a conversation, or None if it does not exist or has expired."""
         found = self.find(namespace, conversation_id)
         return found[0] if found and not self.is_expired(found[0]) else None
 
@@ -49,12 +49,12 @@ class Service:
         return thread.state.record.is_expired(self._clock())
 
     def all(self, **filters: str) -> Iterable[Thread]:
-        """Return every thread that passes the filters, once though new ones move others to the next page (100 a request)."""
+        """Return all threads that match the filters, 100 per request; duplicates, which new threads cause, are dropped."""
         pages = self._http.pages(("threads",), filters)
         return {one.id: one for page in pages for one in map(read_thread, page.items)}.values()
 
     def conversations(self, namespace: str) -> dict[str, Thread]:
-        """Return the threads of a namespace's conversations by their ids, expired ones too; of several, the one in use."""
+        """Return the thread in use of each conversation in a namespace, by conversation id. Expired ones are included."""
         found: dict[str, Thread] = {}
         for thread in self.all():
             if (place := thread.place) is not None and place[0] == namespace:
@@ -62,11 +62,11 @@ class Service:
         return found
 
     def messages(self, thread: Thread, begin: int = 1, end: int | None = None) -> tuple[list[Placed], int]:
-        """Read the messages with the ranks from ``begin`` to before ``end``, and perhaps others; return them and the total.
+        """Read at least the messages with ``begin <= rank < end``; return them and the total number of messages.
 
-        Where the service lists messages in another order than by rising index (A4), that is the whole list.
+        If the service does not list messages by ascending index (A4), all messages are read.
         """
-        skip = max(0, begin - 2) // self._http.page_size  # the message before the first one shows the order
+        skip = max(0, begin - 2) // self._http.page_size  # includes the preceding message, to verify the order
         for _ in range(_READS):
             found: dict[str, Message] = {}
             pages: list[Page] = []
@@ -81,21 +81,21 @@ class Service:
             is_part = ordered == list(found.values()) and total >= thread.count
             if offset + len(found) == stop and (is_whole or is_part):
                 return _place(ordered, offset, thread.missing), total
-            skip, end = 0, None  # messages were deleted meanwhile, or are not in order
-        raise StoreUnavailableError(f"the messages of thread {thread.id} are deleted faster than they are read")
+            skip, end = 0, None  # messages were deleted during the read, or are not in order
+        raise StoreUnavailableError(f"messages of thread {thread.id} were deleted during {_READS} attempts to read it")
 
     def window(self, thread: Thread, window: Window) -> tuple[list[Placed], int]:
-        """Read the messages of a window of runs, and perhaps others: the caller takes those it wants."""
+        """Read at least the messages of a window of runs; the caller drops the others."""
         total, limit = thread.count, window.limit
         if limit is not None and window.from_end and window.before is None:
             return self.messages(thread, max(1, total + 1 - limit))
-        if total <= self._http.page_size or thread.missing:  # then positions do not show the page
+        if total <= self._http.page_size or thread.missing:  # with missing runs, a position does not determine the page
             return self.messages(thread)
         begin, end = window.after + 1, total + 1 if window.before is None else min(window.before, total + 1)
         if limit is not None:
             begin, end = (max(begin, end - limit), end) if window.from_end else (begin, min(end, begin + limit))
         placed, total = self.messages(thread, begin, end) if begin < end else ([], total)
-        if any(one.position != one.rank for one in placed):  # somebody else has deleted messages
+        if any(one.position != one.rank for one in placed):  # another program has deleted messages
             return self.messages(thread)
         return placed, total
 
@@ -103,12 +103,12 @@ class Service:
         return read_message(self._http.send("POST", ("threads", thread_id, "messages"), body), thread_id)
 
     def replace_message(self, message: Message, body: Fields) -> None:
-        """Replace a message's content; raise `MissingError` if it is gone."""
+        """Replace a message's content; raise `MissingError` if the message does not exist."""
         send = partial(self._http.send, "PATCH", ("messages", message.id), body)
-        self._http.surely(send, None, f"the replacement of message {message.id}")
+        self._http.write_once(send, None, f"the replacement of message {message.id}")
 
     def get(self, thread_id: str) -> Thread:
-        """Return a thread; raise `MissingError` if there is none."""
+        """Return a thread; raise `MissingError` if it does not exist."""
         return read_thread(self._http.send("GET", ("threads", thread_id)))
 
     def create(self, alias: str, metadata: Fields, messages: list[Fields]) -> Thread:
@@ -119,15 +119,15 @@ class Service:
         return read_thread(self._http.send("PATCH", ("threads", thread_id), {"metadata": metadata}))
 
     def delete(self, threads: Sequence[Thread]) -> None:
-        """Delete threads of one conversation; the one in use goes last, so that no other ever takes its place."""
+        """Delete the threads of one conversation; the one in use comes last, so that no other thread replaces it."""
         for thread in reversed(threads):
             self._http.delete("threads", thread.id)
 
 
 def _place(ordered: list[Message], offset: int, missing: int) -> list[Placed]:
-    """Return messages with the positions of their runs, which rise: of two with one position, the later moves up.
+    """Return messages with the strictly ascending positions of their runs; a run whose position is taken gets the next one.
 
-    ``offset`` messages come before them, and in the whole conversation ``missing`` positions have no run.
+    ``offset`` messages precede them, and ``missing`` positions of the conversation have no run.
     """
     placed, last = list[Placed](), 0
     for rank, message in enumerate(ordered, offset + 1):

@@ -1,4 +1,4 @@
-"""Conversations in Amazon DynamoDB."""
+"""Amazon DynamoDB adapter."""
 
 from memory.adapters.dynamodb.repository import DynamoDbRepository, open_url
 from memory.adapters.dynamodb.schema import TableOptions

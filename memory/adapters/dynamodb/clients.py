@@ -1,4 +1,4 @@
-"""The boto3 client of a store: one for each process, with every answer checked before it is used."""
+"""The boto3 client of a store: one per process, with every response verified before it is parsed."""
 
 import json
 import zlib
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class BadAnswerError(HTTPClientError):
-    """An answer that was cut off, or is another request's, or no answer of DynamoDB's at all."""
+    """The response is truncated, belongs to another request, or was not sent by DynamoDB."""
 
-    fmt = "the answer is incomplete, or not DynamoDB's to this request ({what})"
+    fmt = "the response is incomplete, or is not DynamoDB's response to this request ({what})"
 
 
 class Clients(ForkAware):
-    """The client that this process uses.
+    """Provides the client of the current process.
 
     Args:
-        given: the application's own client, if it handed one in.
-        make: else, make one.
+        given: the application's client, if it passed one.
+        make: creates a client otherwise.
     """
 
     def __init__(self, given: "DynamoDBClient | None", make: Callable[[], "DynamoDBClient"]) -> None:
@@ -43,7 +43,7 @@ class Clients(ForkAware):
         """Return the client.
 
         Raises:
-            ConfigurationError: it was handed in by the application, and then the process forked.
+            ConfigurationError: the application passed a client, and the process was forked afterwards.
         """
         if (client := self._client) is not None:
             return client
@@ -51,45 +51,45 @@ class Clients(ForkAware):
             if self._client is None:
                 if self._is_given:
                     raise ConfigurationError(
-                        "this process was forked after a boto3 client was handed in: two processes would mix up the answers "
-                        "on its connections. Make the client, and open the store, after the fork; or hand in a boto3 Session"
+                        "this process was forked after a boto3 client was passed to the store, and processes cannot share "
+                        "connections: create the client and open the store after the fork, or pass a boto3 Session"
                     )
                 self._client = checked(self._make())
             return self._client
 
     def renew(self) -> None:
-        """Make the next call with a new client: botocore's keep for good that there were no credentials."""
+        """Use a new client for the next call: a botocore client that found no credentials never looks for them again."""
         if not self._is_given:
             self._client = None
 
     def close(self) -> None:
-        """Close the client, unless it is the application's."""
+        """Close the client, unless the application passed it."""
         if not self._is_given and self._client is not None:
             self._client.close()
 
     def after_fork_in_child(self) -> None:
         self._lock = Lock()
-        # Kept: to collect it would take locks of urllib3, which a thread of the parent may have held.
+        # Stays referenced: collecting it takes locks of urllib3, which a thread of the parent may have held.
         self._inherited.append(self._client)
         self._client = None
 
 
 def checked(client: "DynamoDBClient") -> "DynamoDBClient":
-    """Let a client refuse answers that are not whole, and keep to the deadline of an operation of ours."""
+    """Register handlers on a client that reject incomplete responses and apply the deadline of the operation."""
     events = client.meta.events
-    # By name: stores that share a client register once.
+    # The ids prevent stores that share a client from registering twice.
     events.register("before-parse.dynamodb", _check_answer, unique_id="conversation-memory-answers")
     events.register("request-created.dynamodb", _keep_to_deadline, unique_id="conversation-memory-deadlines")
     return client
 
 
 def _check_answer(response_dict: dict[str, Any], **_: object) -> None:
-    """Refuse an answer that is not whole: botocore takes what is no JSON for an answer that says nothing.
+    """Reject an incomplete response: botocore parses a body that is not JSON as an empty response.
 
-    DynamoDB sends the CRC32 of its answers; DynamoDB Local not of errors.
+    DynamoDB sends the CRC32 of every response; DynamoDB Local omits it for errors.
     """
     body, crc = response_dict["body"], response_dict["headers"].get("x-amz-crc32")
-    try:  # no proper beginning of a JSON object is one
+    try:  # a truncated JSON object is never valid JSON
         is_whole = isinstance(json.loads(body), dict) if crc is None else str(zlib.crc32(body)) == crc
     except ValueError:
         is_whole = False
@@ -98,9 +98,9 @@ def _check_answer(response_dict: dict[str, Any], **_: object) -> None:
 
 
 def _keep_to_deadline(request: Any, **_: object) -> None:
-    """Wait for the answer no longer than the operation may take."""
+    """Limit the read timeout to the time left for the operation."""
     left = remaining(inf)
-    if left == 0:  # a client that repeats by itself would do so now
+    if left == 0:  # reached by a client that retries requests itself
         raise ReadTimeoutError(endpoint_url=request.url)
     if left < inf:
         configured = cast(float, request.context["client_config"].read_timeout)

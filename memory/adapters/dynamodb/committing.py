@@ -1,15 +1,15 @@
-"""The commit of a change set: one transaction, worked out from the heads seen last, and again if one of them has changed.
+"""The commit of a change set: one transaction, computed from cached heads, and recomputed if one of them has changed.
 
-Each transaction has the stamps of the heads as its conditions, and a condition that fails brings the head as it is. So no commit
-depends on a guess, and the last writer of a conversation needs no reading.
+The transaction is conditional on the stamps of the heads, and a failed condition returns the current head. So an outdated cache
+never affects the result, and the last writer of a conversation writes to it again without reading.
 
-New runs, and parts of large texts, that do not fit the transaction are *staged*: written before it, where nothing refers to them.
-The commit first replaces the heads by ones with new stamps, otherwise unchanged, and each transaction that stages something
-checks these. Whoever writes to a conversation meanwhile changes its stamp, so a commit that was overtaken can write nothing
-more, and begins again. Nobody waits for it. What a commit that broke off has staged is overwritten or purged.
+New runs, and parts of large texts, that do not fit into the transaction are *staged*: written before it, while no head refers to
+them. The commit first writes the heads with new stamps, otherwise unchanged, and every staging transaction checks these stamps.
+A concurrent writer changes the stamp, so the overtaken commit cannot write any more and starts again; the other writer does not
+wait. Staged items of a commit that was interrupted are overwritten or purged.
 
-A change set that is committed a second time writes nothing, and returns its receipt: an item that the transaction stores on
-condition that there is none. DynamoDB deletes it by its time to live, a day later or more.
+Committing a change set again writes nothing and returns its receipt, an item that the transaction stores on condition that it
+does not exist. DynamoDB deletes the receipt by its time to live, after a day or more.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,11 +18,11 @@ from typing import Final
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.errors import delays
 from memory.adapters.dynamodb.keys import Key
-from memory.adapters.dynamodb.preparing import Prepared, counts, mark
+from memory.adapters.dynamodb.preparing import Prepared, counts, mark_unswept
 from memory.adapters.dynamodb.purging import sweep
 from memory.adapters.dynamodb.reading import ChangedError, Space
 from memory.adapters.dynamodb.records import NO_HEAD, TTL, Head, Item
-from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, Action, RefusedError, in_transactions, waited
+from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, Action, RefusedError, back_off, in_transactions
 from memory.domain.values import new_id, now
 from memory.errors import (
     AlreadyExistsError,
@@ -37,11 +37,11 @@ from memory.port.changes import Change, ChangeSet, Receipt, Written
 
 _REFUSALS: Final = (AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError)
 _RECEIPT_KEPT: Final = 24 * 3600  # seconds
-_TRIES: Final = 10_000  # the time of the operation ends first
+_TRIES: Final = 10_000  # the operation's deadline expires first
 
 
 class Commit:
-    """One commit: what is known of each head, and what is made of it."""
+    """One commit: the heads as far as they are known, and the writes computed from them."""
 
     def __init__(self, space: Space, changes: ChangeSet, clock: Callable[[], int]) -> None:
         self._space = space
@@ -53,7 +53,7 @@ class Commit:
         for change in changes.changes:
             head = space.seen.get((space.namespace, change.id))
             if head is None and change.create is not None and not change.remove:
-                head = NO_HEAD  # most probably there is none
+                head = NO_HEAD  # a new conversation, most probably
             if head is not None:
                 self._heads[change.id] = head
         self._guesses = set(self._heads)
@@ -71,19 +71,19 @@ class Commit:
             except RefusedError as error:
                 if (item := error.found.get(self._receipt_key)) is not None:
                     return Receipt.load(self._changes.token, item.text("receipt"))
-                self._learn(error.found)
+                self._update_heads(error.found)
             except ChangedError:
                 self._heads.clear()
             except _REFUSALS:
-                # The heads may be outdated guesses; and what is refused may be written already. Both are looked up only here.
+                # The cached heads may be outdated, or the change set may have been written before: only here both are checked.
                 if not self._guesses:
                     if (known := self._find_receipt()) is not None:
                         return known
                     raise
                 self._heads.clear()
-            if not is_first and not waited(waits):  # the first time a guess was wrong, most probably
+            if not is_first and not back_off(waits):  # the first failure is most probably an outdated head: no wait
                 raise StoreUnavailableError(
-                    "other commits of the same conversations stood in the way; nothing was written"
+                    "concurrent commits of the same conversations prevented this one; nothing was written"
                 )
             is_first = False
 
@@ -98,7 +98,7 @@ class Commit:
         elif not _fits(prepared, fixed):
             raise _too_large(prepared, fixed)
         elif (known := self._find_receipt()) is not None:
-            return known  # it would be refused after all has been staged
+            return known  # otherwise the commit would be refused only after staging everything
         else:
             self._stage([each for each in prepared if each.contents])
         heads = [self._space.write_head(each.id, each.before, each.after) for each in prepared]
@@ -108,13 +108,13 @@ class Commit:
         return receipt
 
     def _prepare(self) -> list[Prepared]:
-        """Work out every change, from heads that are read where none is known."""
+        """Compute every change; read the heads that are not known yet."""
         unknown = [change.id for change in self._changes.changes if change.id not in self._heads]
         if unknown:
             self._heads |= self._space.heads(unknown)
             self._guesses.difference_update(unknown)
         for change in self._changes.changes:
-            if _could_uncover(change, self._heads[change.id]):
+            if _could_expose_staged_runs(change, self._heads[change.id]):
                 sweep(self._space, change.id)
                 raise ChangedError
         moment, at = self._clock(), self._changes.at
@@ -124,58 +124,58 @@ class Commit:
         ]
 
     def _stage(self, prepared: list[Prepared]) -> None:
-        """Write contents before the transaction whose heads refer to them."""
+        """Write contents before the transaction that makes the heads refer to them."""
         actions: list[Action] = []
         for each in prepared:
             claim = each.before._replace(stamp=new_id(), unswept=True)
             actions.append(self._space.write_head(each.id, each.before, claim))
             if not each.before.unswept:
-                actions.append(mark(self._space, each.id))
+                actions.append(mark_unswept(self._space, each.id))
             each.before, each.after = claim, each.after._replace(unswept=True)
         try:
             self._table.write(actions)
             for each in prepared:
                 check = self._space.check_head(each.id, each.before)
-                for some in in_transactions(map(self._table.put, each.contents)):
-                    self._table.write([check, *some])
+                for batch in in_transactions(map(self._table.put, each.contents)):
+                    self._table.write([check, *batch])
         except CommitInDoubtError as error:
-            raise StoreUnavailableError(f"{error}; nothing of the commit is visible: it may be repeated") from error
+            raise StoreUnavailableError(f"{error}; no part of the commit is visible, and it may be retried") from error
 
-    def _learn(self, found: Mapping[Key, Item | None]) -> None:
-        """Take in the heads that a refused transaction found."""
+    def _update_heads(self, found: Mapping[Key, Item | None]) -> None:
+        """Replace the known heads with those that a refused transaction returned."""
         for id in self._heads:
             if (key := (self._space.partition(id), keys.STATE)) in found:
                 self._heads[id] = self._space.read(id, found[key])
                 self._guesses.discard(id)
 
     def _receipt_action(self, receipt: Receipt) -> Action:
-        """Return the action that stores the receipt, and refuses a change set that was written before."""
+        """Return the action that stores the receipt; its condition fails if the change set was written before."""
         until = now() // 1_000_000 + _RECEIPT_KEPT
         values = {"receipt": {"S": receipt.dump()}, TTL: {"N": str(until)}}
         return self._table.put(Item(self._receipt_key, values), self._table.is_absent())
 
     def _find_receipt(self) -> Receipt | None:
-        """Return the receipt of the change set, if it was written before."""
+        """Return the receipt of the change set if it was written before, or None."""
         item = self._table.get(self._receipt_key)
         return None if item is None else Receipt.load(self._changes.token, item.text("receipt"))
 
 
 def _written(after: Head) -> Written | None:
-    """Return what the receipt says of a conversation."""
+    """Return a conversation's entry for the receipt."""
     if (record := after.record) is None:
         return None
     return Written(record.version, record.incarnation, record.run_count, record.last_position)
 
 
-def _could_uncover(change: Change, head: Head) -> bool:
-    """Return whether runs that a broken commit staged could lie in the gaps of the positions that a change gives."""
+def _could_expose_staged_runs(change: Change, head: Head) -> bool:
+    """Return whether the change leaves gaps in the positions where an interrupted commit may have staged runs."""
     last = head.record.last_position if head.record else 0
     has_gaps = change.gives_positions and change.append[-1].position > last + len(change.append)
     return head.unswept and has_gaps and change.create is None
 
 
 def _fits(prepared: list[Prepared], actions: list[Action]) -> bool:
-    """Return whether the actions, and those on the heads, fit one transaction."""
+    """Return whether the actions, together with those on the heads, fit into one transaction."""
     return len(prepared) + len(actions) <= MOST_ACTIONS and sum([action.size for action in actions]) <= MOST_BYTES
 
 
@@ -184,7 +184,7 @@ def _too_large(prepared: list[Prepared], actions: list[Action]) -> CommitTooLarg
     if size <= limit:
         limit, size, unit = MOST_BYTES, sum([action.size for action in actions]), "bytes"
     return CommitTooLargeError(
-        f"the commit consists of {size:,} {unit}, and DynamoDB takes {limit:,} in one transaction; nothing was written. "
+        f"the commit consists of {size:,} {unit}, but DynamoDB allows {limit:,} in a transaction; nothing was written. "
         "Commit fewer conversations at once, or change fewer runs or less metadata of one",
         limit=limit,
         size=size,

@@ -1,4 +1,4 @@
-"""What DynamoDB's errors mean: the one place where they become errors of `memory.errors`, by their codes and types."""
+"""Translation of DynamoDB's and botocore's errors to those of `memory.errors`, by code and type."""
 
 import random
 import re
@@ -14,28 +14,26 @@ from memory import errors as ours
 from memory.errors import PersistenceError
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.025, 1.0  # seconds
-_SERVER_FAILED: Final = 500  # and above: the HTTP status
+_SERVER_FAILED: Final = 500  # the lowest HTTP status of a server error
 
 _BUSY: Final = "Throttl|ThroughputExceeded|RequestLimit|TooManyRequests|WriteConflict|Transaction(Conflict|InProgress)"
 _MEANINGS: Final[tuple[tuple[str, type[PersistenceError], str], ...]] = (
-    (_BUSY, ours.StoreUnavailableError, "the table is at its throughput, or other transactions were in the way"),
+    (_BUSY, ours.StoreUnavailableError, "the table's throughput is exceeded, or another transaction is in conflict"),
     (
         "ResourceInUse|LimitExceeded",
         ours.StoreUnavailableError,
-        "the table is being changed, or the account at a limit",
+        "the table is being changed, or the account has reached a limit",
     ),
-    ("ResourceNotFound", ours.SchemaError, "there is no table: run `memory migrate`, or call store.migrate()"),
-    ("Validation", ours.InvalidValueError, "DynamoDB refuses the request"),
+    ("ResourceNotFound", ours.SchemaError, "the table does not exist: run `memory migrate`, or call store.migrate()"),
+    ("Validation", ours.InvalidValueError, "DynamoDB rejected the request as invalid"),
     ("UnknownOperation", ours.UnsupportedError, "this server does not support the operation"),
     ("AccessDenied|Signature|Token|UnrecognizedClient", ours.ConfigurationError, "the credentials were refused"),
 )
-"""What the codes mean by which DynamoDB refuses a request: the first pattern that is found in a code counts."""
+"""The meanings of DynamoDB's error codes. The first pattern that is found in a code applies."""
 
-_CREDENTIALS_SERVICE: Final = re.compile(
-    "AssumeRole|RoleCredentials|Token"
-)  # in the names of operations of STS and SSO
+_CREDENTIALS_SERVICE: Final = re.compile("AssumeRole|RoleCredentials|Token")  # operations of STS and SSO
 _CREDENTIALS_REFUSED: Final = re.compile("AccessDenied|Invalid|Signature|Validation")
-_AWAY: Final = (aws.CredentialRetrievalError, aws.MetadataRetrievalError, aws.WaiterError)
+_UNAVAILABLE: Final = (aws.CredentialRetrievalError, aws.MetadataRetrievalError, aws.WaiterError)
 _LOST: Final = (aws.HTTPClientError, aws.ConnectionError)
 _NOT_REACHED: Final = (aws.ConnectTimeoutError, aws.EndpointConnectionError, aws.ProxyConnectionError)
 _NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
@@ -43,16 +41,16 @@ _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTO
 
 
 class Failure(NamedTuple):
-    """What an error of AWS or of the connection means."""
+    """The meaning of an error of AWS or of the connection."""
 
-    kind: type[PersistenceError]  # unless the request was a write that is in doubt
+    kind: type[PersistenceError]  # the error to raise, unless a write is in doubt
     what: str
-    details: str  # as AWS or the connection said
-    passes: bool = False  # the same request may succeed a moment later
-    in_doubt: bool = False  # if the request was a write, it may have been written; if not, nothing was
+    details: str  # the message of AWS or of the connection
+    is_temporary: bool = False  # whether the same request may succeed a moment later
+    in_doubt: bool = False  # whether a write may have been done; if False, it was not
 
     def error(self, where: object, *, in_doubt: bool = False) -> PersistenceError:
-        """Return the error of ours; ``in_doubt`` for a write that this, or an earlier try, leaves in doubt."""
+        """Return our error. Pass ``in_doubt`` for a write that this or an earlier attempt may have done."""
         if in_doubt:
             return ours.CommitInDoubtError(
                 f"{where}: the commit was not confirmed, and may be written ({self.details})"
@@ -61,30 +59,30 @@ class Failure(NamedTuple):
 
 
 def failure_of(error: BotoCoreError | ClientError, *, repeats: bool = False) -> Failure:
-    """Return what an error of botocore means; of a client that ``repeats`` requests by itself any try may have arrived."""
+    """Return the meaning of a botocore error. If the client ``repeats`` requests itself, an earlier attempt may have arrived."""
     return _answered(error) if isinstance(error, ClientError) else _unanswered(error, repeats=repeats)
 
 
 def failure_by(code: str, message: object) -> Failure:
-    """Return what a code of AWS means: that of an error, or of a reason why a transaction was cancelled."""
+    """Return the meaning of an AWS code, of an error or of a cancellation reason of a transaction."""
     for pattern, kind, what in _MEANINGS:
         if re.search(pattern, code):
-            return Failure(kind, what, f"{code}: {message}", passes=pattern is _BUSY)
+            return Failure(kind, what, f"{code}: {message}", is_temporary=pattern is _BUSY)
     return Failure(ours.StoreUnavailableError, "the server failed", f"{code}: {message}", in_doubt=True)
 
 
 def translate(error: Exception, where: object) -> PersistenceError | None:
-    """Return the error of ours that a driver's error means for a request that writes nothing; None for any other error.
+    """Return our error for a botocore error of a request that writes nothing; None for any other exception.
 
     Args:
-        error: what botocore raised.
-        where: what failed: the repository.
+        error: the exception to translate.
+        where: the repository, named in the message.
     """
     return failure_of(error).error(where) if isinstance(error, BotoCoreError | ClientError) else None
 
 
 def code_of(error: Exception) -> str | None:
-    """Return the code that AWS gave an error; None where no answer came."""
+    """Return the AWS code of an error, or None if there was no response."""
     return str(error.response.get("Error", {}).get("Code")) if isinstance(error, ClientError) else None
 
 
@@ -94,41 +92,41 @@ def _answered(cause: ClientError) -> Failure:
     if _CREDENTIALS_SERVICE.search(cause.operation_name):  # the request itself was not sent
         if _CREDENTIALS_REFUSED.search(code):
             return Failure(ours.ConfigurationError, "the credentials were refused", str(cause))
-        return Failure(ours.StoreUnavailableError, "there are no credentials for now", str(cause))
+        return Failure(ours.StoreUnavailableError, "the credentials are temporarily unavailable", str(cause))
     if about.get("HTTPStatusCode", 0) >= _SERVER_FAILED:
         return Failure(
-            ours.StoreUnavailableError, "the server failed", f"{code}: {message}", passes=True, in_doubt=True
+            ours.StoreUnavailableError, "the server failed", f"{code}: {message}", is_temporary=True, in_doubt=True
         )
     failure = failure_by(code, message)
-    # A client of the application's that repeats by itself only reports how its last try ended.
+    # An application's client that retries requests reports only the outcome of its last attempt.
     return failure._replace(in_doubt=failure.in_doubt or bool(about.get("RetryAttempts")))
 
 
 def _unanswered(cause: BotoCoreError, *, repeats: bool) -> Failure:
-    if isinstance(cause, _AWAY):
-        return Failure(ours.StoreUnavailableError, "the credentials, or the table, are not there for now", str(cause))
+    if isinstance(cause, _UNAVAILABLE):
+        return Failure(ours.StoreUnavailableError, "credentials or table are temporarily unavailable", str(cause))
     if not isinstance(cause, _LOST):
-        return Failure(ours.ConfigurationError, "the client is not configured", str(cause))
+        return Failure(ours.ConfigurationError, "the client is not configured correctly", str(cause))
     chain = _chain(cause)
-    # Only these prove that the request was not sent: TLS can fail at any later moment, too.
+    # Only these errors prove that the request was not sent: other TLS errors can also occur after it was.
     is_untrusted = any(isinstance(error, ssl.SSLCertVerificationError) for error in chain)
     is_sent = not (is_untrusted or isinstance(cause, _NOT_REACHED))
     if is_untrusted or any(map(_is_permanent, chain)):
-        what = "the server is not there, or not to be trusted, or without TLS"
+        what = "the server does not exist, is not trusted, or does not use TLS"
         return Failure(ours.ConfigurationError, what, str(cause), in_doubt=is_sent or repeats)
-    what = "the connection was lost, or not made"
-    return Failure(ours.StoreUnavailableError, what, str(cause), passes=is_sent, in_doubt=is_sent or repeats)
+    what = "the connection was lost or could not be established"
+    return Failure(ours.StoreUnavailableError, what, str(cause), is_temporary=is_sent, in_doubt=is_sent or repeats)
 
 
 def _is_permanent(error: BaseException) -> bool:
-    """Whether a connection failed because there is no such host, or no TLS."""
+    """Whether a connection failed because the host does not exist or does not use TLS."""
     if isinstance(error, socket.gaierror):
         return error.errno in _NO_SUCH_HOST
     return isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in _NO_TLS
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
-    """Return an error, and those from which, or while handling which, it was raised; one that is raised again may be its own."""
+    """Return an error followed by its causes and contexts. An error that is raised again can be its own context."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
@@ -137,7 +135,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def delays(times: int) -> Iterator[float]:
-    """Yield how long to wait before each of so many tries more: doubling, with jitter."""
+    """Yield the delays in seconds before up to ``times`` retries: exponential backoff with jitter."""
     for n in range(times):
         longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))
         yield random.uniform(longest / 4, longest)  # noqa: S311  # jitter is no secret

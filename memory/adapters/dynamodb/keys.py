@@ -1,8 +1,7 @@
-"""Where each item is: partition and sort keys, as text that people can read.
+"""The partition and sort keys of all items, as readable text.
 
-The names in a key are joined by ``#``. Sort keys keep the order of the values in them, because DynamoDB compares the bytes of
-UTF-8. A key beyond DynamoDB's limits keeps its beginning, followed by a tab and a digest; no name contains a tab, so no key of
-another item can equal it.
+The names in a key are joined by ``#``. Sort keys sort like the values they contain, because DynamoDB compares UTF-8 bytes. A key
+that exceeds DynamoDB's limits is truncated and followed by a tab and a digest; names cannot contain a tab, so the key is unique.
 """
 
 import hashlib
@@ -15,35 +14,35 @@ from memory.domain.timestamps import format_timestamp
 from memory.domain.values import FIRST_TIME, LAST_TIME
 
 Key: TypeAlias = tuple[str, str]
-"""A partition key and a sort key: one item."""
+"""The partition key and sort key of an item."""
 
 STATE: Final = "state"
-"""The sort key of a conversation's head. It follows all runs, so one query backwards brings the head and the last runs."""
+"""The sort key of a conversation's head. It sorts after all runs, so one backward query returns the head and the last runs."""
 
 PARTS, RUNS = "part#", "run#"
-"""How the sort keys begin of runs, and of parts of what is too large for one item."""
+"""The prefixes of the sort keys of parts (of texts that are too large for one item) and of runs."""
 
 COUNTS: Final = "counts"
-"""The partition of all counters; it shows which namespaces there are."""
+"""The partition of all counters, from which `namespaces` is read."""
 
 SCHEMA: Final = ("schema", "schema")
-"""Where the version of the layout and the number of shards are stored."""
+"""The key of the item with the version of the layout and the number of shards."""
 
 LOWEST, HIGHEST = " ", "\U0010ffff" * 256
-"""Sort before and behind every name."""
+"""These sort before and after every name."""
 
-_COUNTERS: Final = 16  # of a namespace: conversations created at the same moment seldom update the same one
+_COUNTERS: Final = 16  # per namespace, so that concurrent creations seldom update the same counter
 _LONGEST_PARTITION, _LONGEST_SORT = 2048, 1024  # bytes: DynamoDB's limits
-_LONGEST_ID_IN_ENTRY = 440  # bytes, beside an index key of at most 578
-_DIGEST = 65  # bytes of a tab and a digest
+_LONGEST_ID_IN_ENTRY = 440  # bytes; the index key takes at most 578
+_DIGEST = 65  # bytes, including the tab
 _UNSAFE: Final = re.compile("[%#\x00-\x1f\x7f\ud800-\udfff]")
 _UNSAFE_IN_PATH: Final = re.compile("[%#.\\[\\]\x00-\x1f\x7f\ud800-\udfff]")
 _LOW_BYTES: Final = {byte: f"\n{chr(0x41 + byte)}" for byte in range(0x0B)}
 
 
-@lru_cache(maxsize=4096)  # a namespace's lists, and the conversations in use
+@lru_cache(maxsize=4096)  # for the lists of a namespace and the conversations in use
 def partition(*names: str | int) -> str:
-    """Return a partition key: a kind of items, the namespace, and more names.
+    """Return a partition key, built from a kind of item, the namespace, and more names.
 
     >>> partition("conversation", "default", "support-42"), partition("list", "id", "a#b", 0)
     ('conversation#default#support-42', 'list#id#a%23b#0')
@@ -61,17 +60,17 @@ def position_of(sort_key: str) -> int:
     return int(sort_key[-16:])
 
 
-@lru_cache(maxsize=4096)  # the last changes
+@lru_cache(maxsize=4096)  # for the most recent changes
 def listed(microseconds: int, conversation_id: str) -> str:
-    """Return the sort key of a conversation in a list by time; in the one by id the id itself is the key."""
+    """Return the sort key of a conversation in a list by time. In the list by id, the id is the sort key."""
     return _fitted(f"{time(microseconds)}#{conversation_id}", _LONGEST_SORT)
 
 
-@lru_cache(maxsize=4096)  # an append leaves them as they are
+@lru_cache(maxsize=4096)  # an append does not change them
 def pointers(
     namespace: str, shard: int, conversation_id: str, created_at: int, expires_at: int | None
 ) -> frozenset[Key]:
-    """Return where the lists by ``id``, ``created_at`` and ``expires_at`` contain the id of a conversation."""
+    """Return the keys of a conversation's items in the lists by ``id``, ``created_at`` and ``expires_at``."""
     sort_keys = {"id": conversation_id, "created_at": listed(created_at, conversation_id)}
     if expires_at is not None:
         sort_keys["expires_at"] = listed(expires_at, conversation_id)
@@ -79,13 +78,13 @@ def pointers(
 
 
 def time(microseconds: int) -> str:
-    """Return a time as text that sorts as times do; one beyond the years 1 to 9999 becomes the first or the last."""
+    """Return a time as text that sorts chronologically. Times are clamped to the years 1 to 9999."""
     return format_timestamp(max(FIRST_TIME, min(LAST_TIME, microseconds)))
 
 
 def end_of(microseconds: int) -> str:
-    """Return a sort key behind those of all conversations that a list has at a time."""
-    return f"{time(microseconds)}$"  # which comes after #
+    """Return a sort key that follows those of all conversations with the same time in a list."""
+    return f"{time(microseconds)}$"  # $ sorts after #
 
 
 def entries(namespace: str, path: bytes, shard: int) -> str:
@@ -100,7 +99,7 @@ def entries(namespace: str, path: bytes, shard: int) -> str:
 
 
 def entry(key: bytes, conversation_id: str) -> str:
-    """Return the sort key of a conversation's index entry: by value, then by id."""
+    """Return the sort key of a conversation's index entry, which sorts by value, then by id."""
     return f"{_index_key(key)}\t{_fitted(conversation_id, _LONGEST_ID_IN_ENTRY)}"
 
 
@@ -114,9 +113,9 @@ def entries_between(low: bytes, high: bytes) -> tuple[str, str]:
 
 
 def _index_key(key: bytes) -> str:
-    """Return an index key as text that sorts as the key does: a digit for the type, then each byte as one character.
+    """Return an index key as text with the same order: a digit for the type, then one character for each byte.
 
-    Low bytes become two characters above the tab, so that a key sorts before all longer ones, whatever id follows it.
+    Low bytes become two characters, both above the tab, so that a key sorts before its extensions, whichever id follows it.
     """
     return f"{min(key[0], 9)}{key[1:].decode('latin-1').translate(_LOW_BYTES)}" if key else ""
 
@@ -133,7 +132,7 @@ def counter(namespace: str, conversation_id: str) -> Key:
 
 
 def spread(conversation_id: str, over: int) -> int:
-    """Return which of so many shards, or counters, a new conversation belongs to."""
+    """Return the number of the shard or counter that a new conversation is assigned to, from 0 to ``over - 1``."""
     return zlib.crc32(conversation_id.encode()) % over
 
 
@@ -142,7 +141,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _fitted(text: str, longest: int) -> str:
-    """Return a text, or the beginning and the digest of one that has more bytes than a key may have."""
+    """Return a text, truncated and followed by a digest if it has more bytes than a key allows."""
     if 4 * len(text) <= longest or len(encoded := text.encode()) <= longest:
         return text
     return f"{encoded[: longest - _DIGEST].decode(errors='ignore')}\t{hashlib.sha256(encoded).hexdigest()}"

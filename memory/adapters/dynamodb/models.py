@@ -1,14 +1,14 @@
-"""Models for PynamoDB's users: what a conversation's partition contains, and the keys that lead there.
+"""PynamoDB models of the items in a conversation's partition, and functions for their keys.
 
-Subclass a model, and give it a ``Meta`` with the table's name, region and credentials, as PynamoDB's documentation says:
+Subclass a model and define a ``Meta`` with the table's name, region and credentials, as described in PynamoDB's documentation:
 
     class Conversations(ConversationItem):
         class Meta:
             table_name = "conversations"
             region = "eu-central-1"
 
-They are for reading: what is written past the store is not indexed, and is missing from its lists. The store itself does not read
-by them, because PynamoDB's models take a third of the time of a query of 20 runs; a test holds that both read the same.
+Use them for reading only: items written without the store are not indexed and are missing from its lists. The store does not use
+the models, because they take a third of the time of a query of 20 runs; a test checks that both read the same values.
 """
 
 from pynamodb.attributes import BooleanAttribute, NumberAttribute, UnicodeAttribute
@@ -32,17 +32,17 @@ def conversation_key(namespace: str, conversation_id: str) -> str:
 class ConversationItem(Model):
     """A conversation: the item at (`conversation_key`, `STATE`). Times are microseconds since 1970.
 
-    Without a ``version`` there is no conversation: it was removed, or a commit broke off while it made one.
+    If ``version`` is None, the conversation does not exist: it was removed, or a commit was interrupted while creating it.
 
     Attributes:
         id: the conversation's id.
         stamp: changes with every write.
-        version, incarnation, run_count, last_position, created_at, updated_at, expires_at: as `Conversation` has them.
-        first_position: runs before it are removed.
-        metadata: JSON; None if it is longer than an item should be, and then in parts.
-        parts, part_count: the name and number of its parts: the items at ``part#NAME#0000`` and so on.
-        shard: of the lists that the conversation is in.
-        unswept: a purge has something to delete, or a large commit is writing runs.
+        version, incarnation, run_count, last_position, created_at, updated_at, expires_at: as in `Conversation`.
+        first_position: runs at lower positions are removed.
+        metadata: JSON; None if it is too long for this item and stored in parts.
+        parts, part_count: the name and number of the parts of the metadata: the items at ``part#NAME#0000`` and so on.
+        shard: the shard of the lists that contain the conversation.
+        unswept: whether a purge has items to delete, or a large commit is writing runs.
     """
 
     pk = UnicodeAttribute(hash_key=True)
@@ -64,20 +64,20 @@ class ConversationItem(Model):
     unswept = BooleanAttribute(null=True)
 
     def run_keys(self) -> tuple[str, str]:
-        """Return the sort keys of the first and the last run, for ``RunItem.sk.between``: other runs are removed."""
+        """Return the sort keys of the first and last run, for ``RunItem.sk.between``. Runs outside them are removed."""
         low, high = int(self.first_position or 1), int(self.last_position or 0)
         return keys.run(self.incarnation or "", low), keys.run(self.incarnation or "", max(low, high))
 
 
 class RunItem(Model):
-    """A run. ``input``, ``output`` and ``metadata`` are JSON; None if together they are too large for an item, and in parts.
+    """A run. ``input``, ``output`` and ``metadata`` are JSON, or None if they are too large for one item and stored in parts.
 
     Attributes:
         id: the run's id.
         created_at: microseconds since 1970.
-        input, output, metadata: as `Run` has them.
+        input, output, metadata: as in `Run`.
         parts, part_count: the name and number of its parts: the items at ``part#NAME#0000`` and so on.
-        sizes: how many characters of the parts belong to input, output and metadata.
+        sizes: the lengths of input, output and metadata in the parts, in characters.
     """
 
     pk = UnicodeAttribute(hash_key=True)

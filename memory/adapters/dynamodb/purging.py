@@ -1,4 +1,4 @@
-"""Deleting what belongs to nothing any more: removed runs, parts of replaced texts, expired conversations, broken commits."""
+"""Purging: deletes removed runs, parts of replaced texts, expired conversations, and items of interrupted commits."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +16,7 @@ _TRIES: Final = 5
 
 
 def purge(space: Space, clock: Callable[[], int]) -> int:
-    """Remove expired conversations and all that belongs to nothing; return how many had expired."""
+    """Remove expired conversations and unreferenced items; return the number of expired conversations."""
     purged = 0
     until = keys.end_of(clock())
     for shard in range(space.shards):
@@ -29,23 +29,23 @@ def purge(space: Space, clock: Callable[[], int]) -> int:
 
 
 def _remove(space: Space, clock: Callable[[], int], conversation_id: str) -> bool:
-    """Remove a conversation if it has expired; return whether it was this call that did."""
+    """Remove a conversation if it has expired; return whether this call removed it."""
     head = space.head(conversation_id)
     if head.record is None or not head.is_hidden(clock()):
         return False
     removal = Prepared(space, conversation_id, head).finish()
     action = space.write_head(conversation_id, head, removal.after)
-    with suppress(RefusedError):  # it was changed at this moment: the next purge sees to it
+    with suppress(RefusedError):  # changed concurrently: the next purge removes it if it has expired
         space.table.write([action, *counts(space, [removal]), *removal.actions])
         return True
     return False
 
 
 def sweep(space: Space, conversation_id: str) -> None:
-    """Delete what belongs to nothing in a conversation's partition, unless others prevent it.
+    """Delete the unreferenced items in a conversation's partition; give up if concurrent writers keep changing the head.
 
-    Every deletion has the stamp of the head as its condition, and the stamp is replaced before anything is read: a commit that
-    is staging runs begins again, and nothing is deleted because of a read that is outdated.
+    Every deletion is conditional on the head's stamp, which is replaced before the items are read: a commit that is staging runs
+    starts again, and no item is deleted because of an outdated read.
     """
     mark = keys.partition("unswept", space.namespace), conversation_id
     for _ in range(_TRIES):
@@ -55,8 +55,8 @@ def sweep(space: Space, conversation_id: str) -> None:
                 before, head = head, head._replace(stamp=new_id())
                 space.table.write([space.write_head(conversation_id, before, head)])
             check = space.check_head(conversation_id, head)
-            for some in in_transactions(_deletions(space.table, check.key[0], head)):
-                space.table.write([check, *some])
+            for batch in in_transactions(_deletions(space.table, check.key[0], head)):
+                space.table.write([check, *batch])
             clean = NO_HEAD if head.record is None else head._replace(stamp=new_id(), unswept=False)
             space.table.write([space.write_head(conversation_id, head, clean), space.table.delete(mark)])
             space.remember(conversation_id, clean)
@@ -64,8 +64,8 @@ def sweep(space: Space, conversation_id: str) -> None:
 
 
 def _deletions(table: Table, partition: str, head: Head) -> Iterator[Action]:
-    """Yield the deletions of all items but the head, its parts, and the runs of the conversation with theirs."""
-    first = last = keys.RUNS  # no run has this key
+    """Yield deletions of all items except the head, the conversation's runs, and the parts of both."""
+    first = last = keys.RUNS  # an empty range: no run has this key
     if (record := head.record) is not None:
         first, last = keys.run(record.incarnation, head.first), keys.run(record.incarnation, record.last_position)
     parts = []
@@ -78,7 +78,7 @@ def _deletions(table: Table, partition: str, head: Head) -> Iterator[Action]:
             yield table.delete(item.key, size=size_of_item(item))
     owners = {owner for part in parts if first <= (owner := part.text("of")) <= last or owner == keys.STATE}
     found = table.get_many((partition, owner) for owner in owners).values()
-    names = {its.name for item in found if (its := parts_of(item)) is not None}
+    names = {own.name for item in found if (own := parts_of(item)) is not None}
     for part in parts:
         if part.key[1].split("#")[1] not in names:
             yield table.delete(part.key, size=size_of_item(part))

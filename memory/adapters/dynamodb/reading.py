@@ -1,4 +1,4 @@
-"""Reading heads, metadata and runs."""
+"""Reads heads, metadata and runs."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from memory.adapters.dynamodb import keys
-from memory.adapters.dynamodb import records as its
+from memory.adapters.dynamodb import keys, records
 from memory.adapters.dynamodb.records import NO_HEAD, Head, Item
 from memory.adapters.dynamodb.table import Action, Table
 from memory.domain.records import ConversationRecord, RunRecord
@@ -16,12 +15,12 @@ from memory.errors import CorruptRecordError, StoreUnavailableError
 from memory.port.repository import Window
 
 _HEADS_KEPT: Final = 4_096
-_READS: Final = 5  # of what is being changed meanwhile
+_READS: Final = 5  # attempts to read a conversation that is being changed
 _ALL: Final = 2**53
 
 
 class ChangedError(Exception):
-    """What was read does not fit together, because it was changed meanwhile: read it again."""
+    """A conversation was changed while it was being read, and must be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +28,15 @@ class Space:
     """The conversations of one namespace."""
 
     table: Table
-    # The heads that this store wrote or read last, of all namespaces: guesses. Each operation of the dict is atomic.
+    # A cache of the heads that this store wrote or read last, in all namespaces. Each operation of the dict is atomic.
     seen: OrderedDict[tuple[str, str], Head]
     namespace: str
-    shards: int = 0  # over how many partitions each list is spread; 0 where no list is read or written
+    shards: int = 0  # the number of partitions of each list; 0 if no list is read or written
 
     # heads
 
     def remember(self, conversation_id: str, head: Head) -> None:
-        """Remember what a head says."""
+        """Cache a head."""
         self.seen.pop((self.namespace, conversation_id), None)
         if head.stamp is not None:
             self.seen[self.namespace, conversation_id] = head.with_metadata("") if head.parts else head
@@ -57,7 +56,7 @@ class Space:
         return self.read(conversation_id, self.table.get((self.partition(conversation_id), keys.STATE)))
 
     def heads(self, ids: Iterable[str]) -> dict[str, Head]:
-        """Return the heads of conversations, also of those that are not there."""
+        """Return the heads of conversations; `NO_HEAD` for those that do not exist."""
         places = {id: (self.partition(id), keys.STATE) for id in ids}
         if len(places) == 1:
             return {id: self.head(id) for id in places}
@@ -65,35 +64,35 @@ class Space:
         return {id: self.read(id, items.get(key)) for id, key in places.items()}
 
     def read(self, conversation_id: str, item: Item | None) -> Head:
-        """Return the head that an item contains (None: there is no item), and remember it."""
-        head = NO_HEAD if item is None else its.read_head(item)
+        """Parse the item of a head (None: it does not exist), cache the head, and return it."""
+        head = NO_HEAD if item is None else records.read_head(item)
         if item is not None and (found := item.text("id")) != conversation_id:
-            raise CorruptRecordError(f"the head of conversation {conversation_id!r} is stored as that of {found!r}")
+            raise CorruptRecordError(f"the head of conversation {conversation_id!r} has the id {found!r}")
         if item is not None and head.stamp is None:
-            raise CorruptRecordError(f"the head of conversation {conversation_id!r} is stored without its stamp")
+            raise CorruptRecordError(f"the head of conversation {conversation_id!r} has no stamp")
         self.remember(conversation_id, head)
         return head
 
     def write_head(self, conversation_id: str, before: Head, after: Head) -> Action:
-        """Return the action that replaces a head, or deletes it, if the old one is still there."""
+        """Return the action that replaces or deletes a head, on condition that it is unchanged."""
         key, condition = (self.partition(conversation_id), keys.STATE), self.table.has_stamp(before.stamp)
         if after.stamp is None:
             return self.table.delete(key, condition)
-        return self.table.put(Item(key, its.head_values(after, conversation_id)), condition)
+        return self.table.put(Item(key, records.head_values(after, conversation_id)), condition)
 
     def check_head(self, conversation_id: str, head: Head) -> Action:
-        """Return the action that checks that a head is still there."""
+        """Return the action that checks that a head is unchanged."""
         return self.table.check((self.partition(conversation_id), keys.STATE), self.table.has_stamp(head.stamp))
 
     # metadata
 
     def records(self, heads: dict[str, Head], now: int) -> dict[str, ConversationRecord]:
-        """Return the conversations of those heads that are not hidden, with their metadata."""
+        """Return the records of the heads that are not hidden, including their metadata."""
         complete = self.with_metadata(heads)
         return {id: head.record for id, head in complete.items() if head.record and not head.is_hidden(now)}
 
     def with_metadata(self, heads: dict[str, Head]) -> dict[str, Head]:
-        """Return these heads with their metadata; where they were replaced meanwhile, what the head says then."""
+        """Return the heads with their metadata. Heads whose metadata was replaced since are read again."""
         missing: list[str] = []
         for _ in range(_READS):
             places = {
@@ -108,18 +107,18 @@ class Space:
             for id in places.keys() - missing:
                 heads[id] = heads[id].with_metadata("".join([items[place].text("text") for place in places[id]]))
             heads |= self.heads(missing)
-        raise CorruptRecordError(f"the metadata of {missing[:3]} are stored, but parts of them are missing")
+        raise CorruptRecordError(f"the metadata of {missing[:3]} is incomplete: parts of it are missing")
 
     # runs
 
     def runs(self, conversation_id: str, window: Window, now: int) -> tuple[Head, list[RunRecord]]:
-        """Return a head and those of the conversation's runs that are in the window: none if it has expired."""
+        """Return the head and the runs in the window, or `NO_HEAD` and no runs if the conversation has expired."""
         for _ in range(_READS):
             with suppress(ChangedError):
                 head, items = self._runs(conversation_id, window, now)
                 return head, self._records(conversation_id, head, items)
         raise StoreUnavailableError(
-            f"conversation {conversation_id!r} was changed each time its runs were read: read them again"
+            f"conversation {conversation_id!r} was changed during {_READS} attempts to read its runs: read them again"
         )
 
     def _runs(self, conversation_id: str, window: Window, now: int) -> tuple[Head, list[Item]]:
@@ -134,7 +133,7 @@ class Space:
         return head, self._between(head, low, high, limit, backwards=window.from_end)
 
     def _last_runs(self, conversation_id: str, after: int, limit: int, now: int) -> tuple[Head, list[Item]]:
-        """Read the head and the last runs by one query, backwards from the head, and by more if that does not bring all."""
+        """Read the head and the last runs with one backward query from the head, and with further queries if needed."""
         partition = self.partition(conversation_id)
         items, is_last = next(self.table.pages(partition, keys.RUNS, keys.STATE, backwards=True, limit=limit + 1))
         if not items or items[0].key[1] != keys.STATE:
@@ -154,7 +153,7 @@ class Space:
         """Return the first or the last runs between two positions.
 
         Raises:
-            ChangedError: some were removed since the head was read, and a purge may have deleted them.
+            ChangedError: runs were removed since the head was read, and a purge may have deleted them.
         """
         record, most = head.record, min(limit, high - low + 1)
         if record is None or most <= 0:
@@ -170,13 +169,13 @@ class Space:
         return runs[::-1] if backwards else runs
 
     def _records(self, conversation_id: str, head: Head, items: list[Item]) -> list[RunRecord]:
-        """Return the runs of items, with the parts of those that are too large for one item."""
+        """Parse items as runs; read the parts of runs that are too large for one item."""
         partition = self.partition(conversation_id)
-        large = [parts for item in items if "parts" in item.values and (parts := its.parts_of(item))]
+        large = [parts for item in items if "parts" in item.values and (parts := records.parts_of(item))]
         wanted = [place for parts in large for place in parts.places(partition)]
         texts = {key: item.text("text") for key, item in self.table.get_many(wanted).items()}
         if len(texts) < len(wanted):
             if self.head(conversation_id).stamp != head.stamp:
                 raise ChangedError
-            raise CorruptRecordError(f"runs of conversation {conversation_id!r} are stored, but parts are missing")
-        return [its.read_run(item, texts) for item in items]
+            raise CorruptRecordError(f"runs of conversation {conversation_id!r} are incomplete: parts are missing")
+        return [records.read_run(item, texts) for item in items]

@@ -1,4 +1,4 @@
-"""How conversations and runs become items, and how items are read. `models` describes the same items for PynamoDB's users."""
+"""Conversion of conversations and runs to items, and back. `models` defines the same items for PynamoDB's users."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -11,17 +11,17 @@ from memory.errors import CorruptRecordError
 from memory.port.changes import ALL_RUNS
 
 Values: TypeAlias = dict[str, dict[str, Any]]
-"""Attributes as DynamoDB's requests and answers have them."""
+"""Attributes in the format of DynamoDB's API."""
 
 INLINE_METADATA: Final = 600
-"""Bytes of metadata that the head, and its copy in the list by ``updated_at``, contain: both then fit one kilobyte, the unit
-in which writes are billed. Longer metadata is stored in parts, and an append does not pay for it."""
+"""The maximum size in bytes of metadata stored in the head and its copy in the list by ``updated_at``. Each then fits into one
+kilobyte, the unit in which writes are billed. Longer metadata is stored in parts, which an append does not write."""
 
 PART: Final = 380_000
-"""Bytes of text in one item: beside its keys and an id of 255 characters they stay below DynamoDB's 409,600."""
+"""The maximum bytes of text in one item: with its keys and an id of 255 characters, it is below DynamoDB's limit of 409,600."""
 
 TTL: Final = "ttl"
-"""The attribute by which DynamoDB deletes receipts: seconds since 1970."""
+"""The attribute with the time, in seconds since 1970, when DynamoDB deletes a receipt."""
 
 _NUMBERS: Final = ("version", "run_count", "last_position", "created_at", "updated_at", "expires_at")
 _OF_HEADS: Final = ("stamp", "first_position", "shard", "unswept", "parts", "part_count")
@@ -39,7 +39,7 @@ _OF_OTHERS: Final = (
 )
 
 ATTRIBUTES: Final = {*ConversationRecord._fields, *RunRecord._fields, *_OF_HEADS, *_OF_OTHERS}
-"""The names of all attributes of our items, but for the keys."""
+"""The names of all attributes of our items, except the keys."""
 
 _MOST_PARTS: Final = 9_999  # 3.8 GB
 _TEXTS: Final = 3  # of a run: input, output and metadata
@@ -47,24 +47,24 @@ _LARGE: Final = ("input", "output", "metadata", "text")
 
 
 class Item(NamedTuple):
-    """An item as it was read. What cannot be read raises `CorruptRecordError`."""
+    """An item. Reading a missing or malformed attribute raises `CorruptRecordError`."""
 
     key: Key
     values: Values
 
     def text(self, name: str) -> str:
-        """Return an attribute that is a text."""
+        """Return the value of a string attribute."""
         try:
             return str(self.values[name]["S"])
         except LookupError as error:
-            raise self.corrupt(f"it has no text {error}") from error
+            raise self.corrupt(f"it has no string attribute {error}") from error
 
     def number(self, name: str) -> int:
-        """Return an attribute that is an integer."""
+        """Return the value of an integer attribute."""
         try:
             return int(self.values[name]["N"])
         except (LookupError, ValueError) as error:
-            raise self.corrupt(f"its {name} is no integer") from error
+            raise self.corrupt(f"its {name} is not an integer") from error
 
     @property
     def position(self) -> int:
@@ -72,15 +72,15 @@ class Item(NamedTuple):
         try:
             return keys.position_of(self.key[1])
         except ValueError as error:
-            raise self.corrupt("its key has no position") from error
+            raise self.corrupt("its sort key does not end with a position") from error
 
     def corrupt(self, why: str) -> CorruptRecordError:
-        """Return the error that says that the item cannot be read."""
-        return CorruptRecordError(f"the item {self.key!r} is stored but cannot be read: {why}")
+        """Return the error for an item that cannot be read."""
+        return CorruptRecordError(f"the item {self.key!r} cannot be read: {why}")
 
 
 class Parts(NamedTuple):
-    """The parts of a text that is too large for the item it belongs to. Names are unique: other parts are another text."""
+    """The parts of a text that is too large for its item. Every text gets a new unique name, so parts are never overwritten."""
 
     name: str
     total: int
@@ -91,28 +91,27 @@ class Parts(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The item of a conversation that decides what there is."""
+    """The item that contains the current state of a conversation."""
 
-    stamp: str | None = None  # changes with every write; None if there is no item
-    record: ConversationRecord | None = (
-        None  # None if there is no conversation; no metadata, while they are in parts unread
-    )
-    first: int = 1  # runs at lower positions are removed; their items stay until the next purge
-    shard: int = 0  # of the lists and index entries that the conversation is in
-    parts: Parts | None = None  # of the metadata, if they are not in the head
-    unswept: bool = False  # a purge may have items to delete; the list of unswept conversations names this one
+    stamp: str | None = None  # changes with every write; None if the item does not exist
+    # None if the conversation does not exist. The metadata is empty until its parts are read.
+    record: ConversationRecord | None = None
+    first: int = 1  # runs at lower positions are removed; their items exist until the next purge
+    shard: int = 0  # the shard of the lists and index entries that contain the conversation
+    parts: Parts | None = None  # the parts of the metadata, if it is not stored in the head
+    unswept: bool = False  # whether a purge may have items to delete; if so, the list of unswept conversations has it
 
     def is_hidden(self, now: int) -> bool:
-        """Whether there is no conversation, or it has expired."""
+        """Whether the conversation does not exist or has expired."""
         return self.record is None or self.record.is_expired(now)
 
     def with_metadata(self, text: str) -> "Head":
-        """Return the head with another text of the metadata."""
+        """Return the head with the metadata replaced."""
         return self if self.record is None else self._replace(record=self.record._replace(metadata=text))
 
 
 NO_HEAD: Final = Head()
-"""What is known of a conversation that has no item."""
+"""The head of a conversation that has no item."""
 
 
 def head_values(head: Head, conversation_id: str) -> Values:
@@ -127,7 +126,7 @@ def head_values(head: Head, conversation_id: str) -> Values:
 
 
 def copy_values(head: Head) -> Values:
-    """Return the attributes that the copy of a head has in the list by ``updated_at``."""
+    """Return the attributes of the copy of a head in the list by ``updated_at``."""
     record = head.record
     assert record is not None  # noqa: S101  # only conversations are listed
     values: Values = {
@@ -142,7 +141,7 @@ def copy_values(head: Head) -> Values:
 
 
 def read_head(item: Item) -> Head:
-    """Return what a head, or its copy in a list, says."""
+    """Parse the item of a head, or its copy in a list."""
     values = item.values
     stamp, unswept = item.text("stamp") if "stamp" in values else None, "unswept" in values
     if "version" not in values and stamp is not None:
@@ -154,12 +153,12 @@ def read_head(item: Item) -> Head:
     check_record(record)
     first = item.number("first_position") if "first_position" in values else 1
     if not (1 <= first <= ALL_RUNS + 1 and (parts or record.metadata)):
-        raise item.corrupt("its metadata are empty, or its first position is none")
+        raise item.corrupt("its metadata is empty, or its first position is invalid")
     return Head(stamp, record, first, item.number("shard"), parts, unswept)
 
 
 def run_items(partition: str, incarnation: str, run: RunRecord) -> Iterator[Item]:
-    """Yield the item of a run, after the items of its parts if it is too large for one."""
+    """Yield the item of a run. If the run is too large for one item, the items of its parts come first."""
     key = partition, keys.run(incarnation, run.position)
     values: Values = {"id": {"S": run.id}, "created_at": {"N": str(run.created_at)}}
     texts = run.input, run.output, run.metadata
@@ -173,7 +172,7 @@ def run_items(partition: str, incarnation: str, run: RunRecord) -> Iterator[Item
 
 
 def part_items(partition: str, whole: str, owner: str) -> tuple[Parts, list[Item]]:
-    """Return the parts of a text, and their items, which say by its sort key to which item they belong."""
+    """Split a text into parts; return them and their items, which contain the sort key of the owning item."""
     texts = list(_pieces(whole.encode()))
     parts = Parts(new_id(), len(texts))
     places = parts.places(partition)
@@ -185,27 +184,27 @@ def part_items(partition: str, whole: str, owner: str) -> tuple[Parts, list[Item
 def _pieces(whole: bytes) -> Iterator[str]:
     begin = 0
     while begin < len(whole):
-        piece = whole[begin : begin + PART].decode(errors="ignore")  # leaves out the beginning of a character
+        piece = whole[begin : begin + PART].decode(errors="ignore")  # drops a truncated character
         yield piece
         begin += len(piece.encode())
 
 
 def read_run(item: Item, texts: Mapping[Key, str]) -> RunRecord:
-    """Return the run of an item, whose parts are among the texts."""
+    """Parse the item of a run; ``texts`` contains its parts, if it has any."""
     if (parts := parts_of(item)) is None:
         input, output, metadata = item.text("input"), item.text("output"), item.text("metadata")
     else:
         whole = "".join([texts[place] for place in parts.places(item.key[0])])
         sizes = [int(size) for size in item.text("sizes").split(",") if size.isdecimal()]
         if len(sizes) != _TEXTS or sum(sizes) != len(whole):
-            raise item.corrupt("its parts have another size")
+            raise item.corrupt("its parts do not have the recorded sizes")
         ends = sizes[0], sizes[0] + sizes[1]
         input, output, metadata = whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] :]
     return RunRecord(item.position, item.text("id"), input, output, metadata, item.number("created_at"))
 
 
 def parts_of(item: Item) -> Parts | None:
-    """Return the parts that an item says its text is in."""
+    """Return the parts that an item refers to, or None."""
     if "parts" not in item.values:
         return None
     parts = Parts(item.text("parts"), item.number("part_count"))
@@ -215,12 +214,12 @@ def parts_of(item: Item) -> Parts | None:
 
 
 def size_of(value: str) -> int:
-    """Return how many bytes DynamoDB counts for a text."""
+    """Return the size in bytes that DynamoDB computes for a text."""
     return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
 
 
 def size_of_item(item: Item) -> int:
-    """Return about how many bytes DynamoDB counts for an item: its texts, and a kilobyte for all that is small."""
+    """Estimate the size in bytes that DynamoDB computes for an item: its long texts, and a kilobyte for all other attributes."""
     return 1_000 + sum([size_of(item.values[name].get("S", "")) for name in _LARGE if name in item.values])
 
 

@@ -1,4 +1,4 @@
-"""`DynamoDbRepository`: conversations in one table of Amazon DynamoDB."""
+"""`DynamoDbRepository`: stores conversations in one table of Amazon DynamoDB."""
 
 import os
 from collections import Counter, OrderedDict
@@ -33,13 +33,13 @@ from memory.port.urls import options, seconds
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-_CONNECTED_WITHIN: Final = 5  # seconds; a server that can be reached takes none
-_ANSWERED_WITHIN: Final = 10  # seconds; a read is then sent again, on another connection
+_CONNECTED_WITHIN: Final = 5  # seconds; a reachable server accepts a connection much faster
+_ANSWERED_WITHIN: Final = 10  # seconds, after which a read is retried on another connection
 _YES_NO: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
 def _tags(value: str) -> dict[str, str]:
-    """Return the tags written as ``team:chat,stage:live``."""
+    """Parse tags in the form ``team:chat,stage:live``."""
     return {name: tag for name, _, tag in (each.partition(":") for each in value.split(",")) if name or tag}
 
 
@@ -53,15 +53,15 @@ _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
 
 
 def open_url(url: str) -> "DynamoDbRepository":
-    """Return the repository that ``dynamodb://TABLE?...`` names; docs/dynamodb.md lists the options.
+    """Return the repository for ``dynamodb://TABLE?...``; docs/dynamodb.md lists the options.
 
-    Credentials come from where boto3 finds them: the environment, a profile, the machine's role.
+    boto3 finds the credentials in the environment, in a profile, or from the machine's role.
     """
     given = cast(dict[str, Any], options(url, _OPTIONS))
     name = unquote(url.partition("://")[2].partition("?")[0].rstrip("/"))
-    # An @ would mean credentials, which are never in the URL.
+    # An @ would introduce credentials, which the URL must not contain.
     if not name or "/" in name or "@" in f"{name}{given.get('endpoint', '')}":
-        raise ConfigurationError("a DynamoDB store's URL looks like dynamodb://TABLE?region=eu-central-1")
+        raise ConfigurationError("the URL is invalid: write dynamodb://TABLE?region=eu-central-1")
     table_options = TableOptions(
         **{each.name: given.pop(each.name) for each in fields(TableOptions) if each.name in given}
     )
@@ -69,23 +69,24 @@ def open_url(url: str) -> "DynamoDbRepository":
 
 
 class DynamoDbRepository(Repository):
-    """One table; an item for each conversation's head, one for each run, and small ones by which conversations are found.
+    """Stores conversations in one table: an item per conversation, an item per run, and small items for lists and the index.
 
     Args:
-        table: its name.
-        session: a boto3 ``Session`` of the application's.
-        client: a boto3 DynamoDB client of the application's, which stays its own.
-        region: where the table is; as boto3 finds it, if None, or else AWS_REGION.
-        endpoint: another address than Amazon's: DynamoDB Local.
+        table: the name of the table.
+        session: the application's boto3 ``Session``.
+        client: the application's boto3 DynamoDB client; `close` does not close it.
+        region: the table's region; if None, boto3's default, or else AWS_REGION.
+        endpoint: an endpoint other than Amazon's, such as DynamoDB Local.
         profile: a profile of the AWS configuration.
-        partition_key: the name of the table's partition key, which is a string.
-        sort_key: the name of its sort key, which is a string too.
-        shards: over how many partitions `migrate` spreads each list, and the entries of each metadata path. It can grow.
-        table_options: how `migrate` makes the table.
-        timeout: seconds that one operation may take, with all its requests.
+        partition_key: the name of the table's partition key, a string.
+        sort_key: the name of the table's sort key, a string.
+        shards: the number of partitions over which `migrate` spreads each list, and the entries of each metadata path. It can
+            be increased later.
+        table_options: how `migrate` creates the table.
+        timeout: the maximum duration of one operation in seconds, including all its requests.
 
     Raises:
-        ConfigurationError: these cannot be.
+        ConfigurationError: an argument is invalid.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(largest_commit=MOST_ACTIONS)
@@ -111,14 +112,14 @@ class DynamoDbRepository(Repository):
             raise ConfigurationError(f"partition_key and sort_key cannot both be {sort_key!r}")
         if taken := ATTRIBUTES & {partition_key, sort_key}:
             raise ConfigurationError(
-                f"{min(taken)!r} is an attribute of the items: no key of the table can be called so"
+                f"{min(taken)!r} is an attribute of the items: choose another name for the table's key"
             )
         if not timeout > 0:
             raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout:g}")
         config = Config(
             connect_timeout=min(timeout, _CONNECTED_WITHIN),
             read_timeout=min(timeout, _ANSWERED_WITHIN),
-            # Once: this adapter repeats what is safe to repeat, and then knows what may have arrived.
+            # botocore must not retry: this adapter retries what is safe, and so knows which requests may have arrived.
             retries={"total_max_attempts": 1},
             max_pool_connections=50,
             parameter_validation=False,
@@ -133,7 +134,7 @@ class DynamoDbRepository(Repository):
 
     @property
     def client(self) -> "DynamoDBClient":
-        """The boto3 client that this process uses."""
+        """The boto3 client of this process."""
         return self._clients.get()
 
     def _space(self, namespace: str, shards: int = 0) -> Space:
@@ -171,7 +172,7 @@ class DynamoDbRepository(Repository):
         return {namespace for namespace, count in counts.items() if count > 0}
 
     def purge_expired(self, namespace: str) -> int:
-        """Remove expired conversations, and all that removals and broken commits have left; return how many had expired."""
+        """Remove expired conversations, and items left by removals and interrupted commits; return how many had expired."""
         return purge(self._space(namespace, self._schema.shards().reading), self.clock)
 
     def schema_status(self) -> SchemaStatus:
@@ -181,18 +182,18 @@ class DynamoDbRepository(Repository):
         return [words for words, _ in self._schema.steps()]
 
     def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
-        """Make the table if there is none, and what it lacks; wait until it can be used.
+        """Create the table, or complete an existing one, and wait until it is active.
 
         Raises:
-            SchemaError: there is a table that cannot be used; the message says what is wrong with it.
+            SchemaError: the existing table cannot be used; the message says why.
         """
         return self._schema.migrate(progress)
 
     def definition(self, format: str) -> str:
-        """Return the table that `migrate` makes, as ``cloudformation`` or ``terraform`` describes it.
+        """Return the definition of the table that `migrate` creates, in the format ``cloudformation`` or ``terraform``.
 
         Raises:
-            ConfigurationError: there is no such format.
+            ConfigurationError: the format is unknown.
         """
         if (printed := FORMATS.get(format)) is None:
             raise ConfigurationError(f"a DynamoDB table can be printed as {' or '.join(FORMATS)}, not as {format!r}")
@@ -210,12 +211,12 @@ def _make_client(
 ) -> "DynamoDBClient":
     try:
         session = session or boto3.Session(profile_name=profile, region_name=region)
-        # AWS's other kits read AWS_REGION, and Lambda sets it; boto3 reads AWS_DEFAULT_REGION alone.
+        # Lambda sets AWS_REGION, and AWS's other SDKs read it; boto3 reads only AWS_DEFAULT_REGION.
         region = region or session.region_name or os.environ.get("AWS_REGION")
         return session.client("dynamodb", region_name=region, endpoint_url=endpoint, config=config)
     except NoRegionError as error:
         raise ConfigurationError(
-            "no region is given: write ?region=... in the URL, or set AWS_REGION or AWS_DEFAULT_REGION"
+            "no region is configured: write ?region=... in the URL, or set AWS_REGION or AWS_DEFAULT_REGION"
         ) from error
-    except (BotoCoreError, ValueError) as error:  # ValueError: botocore's, for an endpoint that is no URL
-        raise ConfigurationError(f"no client for DynamoDB can be made: {error}") from error
+    except (BotoCoreError, ValueError) as error:  # botocore raises ValueError for an endpoint that is not a URL
+        raise ConfigurationError(f"the DynamoDB client cannot be created: {error}") from error

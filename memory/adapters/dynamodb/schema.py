@@ -1,4 +1,4 @@
-"""The table: how it is made, or printed for other tools; what must be true of an existing one; the version of its layout."""
+"""The table: creates it, prints its definition for other tools, checks an existing table, and stores the layout's version."""
 
 import json
 import time
@@ -20,26 +20,26 @@ from memory.errors import ConfigurationError, InvalidValueError, SchemaError, St
 from memory.port.repository import Progress, SchemaStatus
 
 HEAD: Final = "0002"
-"""The version of the layout that this code writes: docs/dynamodb.md. Version 0001 had binary keys."""
+"""The version of the layout that this code writes (see docs/dynamodb.md). Version 0001 had binary keys."""
 
 MOST_SHARDS: Final = 100
 
-_PATIENCE: Final = 600  # seconds
-_READ_AGAIN_AFTER: Final = 60.0  # seconds that a process relies on the number of shards it has read
-_GRACE: Final = 120  # seconds before new shards are written to, so that every process has read that there are more
+_PATIENCE: Final = 600  # seconds to wait for the table to become active
+_READ_AGAIN_AFTER: Final = 60.0  # seconds for which a process caches the number of shards
+_GRACE: Final = 120  # seconds before new shards are written to, so that all processes have read the new number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableOptions:
-    """How a table is to be made.
+    """Options for creating a table.
 
     Attributes:
-        point_in_time_recovery: keep continuous backups.
-        deletion_protection: refuse to delete the table.
+        point_in_time_recovery: enable continuous backups.
+        deletion_protection: protect the table from deletion.
         kms_key: the ARN, id or alias of a customer-managed key; None for a key that DynamoDB owns.
-        read_units: provisioned read units; with ``write_units``. None for billing on demand.
+        read_units: provisioned read units, together with ``write_units``; None for on-demand billing.
         write_units: provisioned write units.
-        tags: names and values.
+        tags: the names and values of tags.
     """
 
     point_in_time_recovery: bool = False
@@ -50,14 +50,14 @@ class TableOptions:
     tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse half of the provisioned capacity."""
+        """Check that read and write units are given together and are positive."""
         if (self.read_units is None) != (self.write_units is None):
             raise ConfigurationError("provisioned capacity needs both read_units and write_units")
         if any(units is not None and units < 1 for units in (self.read_units, self.write_units)):
             raise ConfigurationError("read_units and write_units must be at least 1")
 
     def creation(self, key_names: tuple[str, str]) -> dict[str, Any]:
-        """Return the arguments of ``CreateTable``, but for the table's name."""
+        """Return the arguments of ``CreateTable``, except the table's name."""
         kinds = zip(key_names, ("HASH", "RANGE"), strict=True)
         encryption = {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": self.kms_key}
         made = {
@@ -107,7 +107,7 @@ def terraform(table: str, key_names: tuple[str, str], options: TableOptions) -> 
 
 
 def _hcl(name: str, value: object, indent: str = "  ") -> str:
-    """Return an attribute, or blocks, as Terraform reads them: values as in JSON, but ``${`` and ``%{`` begin an expression."""
+    """Return an attribute or blocks in Terraform's syntax: values are JSON, with ``${`` and ``%{`` escaped."""
     if isinstance(value, list):
         return "\n".join(_hcl(name, each, indent) for each in value)
     if isinstance(value, dict):
@@ -117,11 +117,11 @@ def _hcl(name: str, value: object, indent: str = "  ") -> str:
 
 
 FORMATS: Final = {"cloudformation": cloudformation, "terraform": terraform}
-"""How a table can be printed."""
+"""The functions that print the definition of a table, by format."""
 
 
 class Shards(NamedTuple):
-    """Over how many partitions each list, and the entries of each metadata path, are spread."""
+    """The number of partitions over which each list, and the entries of each metadata path, are spread."""
 
     writing: int
     reading: int
@@ -139,15 +139,15 @@ class Schema:
         self._shards: tuple[float, Item] | None = None
 
     def status(self) -> SchemaStatus:
-        """Return the version in the table, and this code's: one request.
+        """Return the version of the table and that of this code; takes one request.
 
         Raises:
-            SchemaError: the table is not one that this repository can use as it is set up.
+            SchemaError: the table has other keys than this repository is configured with.
         """
         try:
             item = self._table.get(keys.SCHEMA)
         except SchemaError:
-            return SchemaStatus(None, HEAD)  # there is no table
+            return SchemaStatus(None, HEAD)  # the table does not exist
         except InvalidValueError:  # the table has other keys
             self._check_keys(self._describe() or {})
             raise
@@ -157,10 +157,10 @@ class Schema:
         return SchemaStatus(item.text("version"), HEAD)
 
     def shards(self) -> Shards:
-        """Return the numbers of shards that apply now.
+        """Return the current numbers of shards.
 
         Raises:
-            SchemaError: there is no schema yet.
+            SchemaError: the schema does not exist yet.
         """
         if self._shards is None or time.monotonic() - self._shards[0] > _READ_AGAIN_AFTER:
             status = self.status()
@@ -169,14 +169,14 @@ class Schema:
         item = self._shards[1]
         largest, before = item.number("shards"), item.number("shards_before")
         if not 1 <= before <= largest <= MOST_SHARDS:
-            raise item.corrupt(f"{largest} shards")
+            raise item.corrupt(f"it has {largest} shards")
         return Shards(largest if item.number("shards_since") <= now() else before, largest)
 
     def steps(self) -> list[tuple[str, Callable[[], object]]]:
-        """Return what `migrate` would do, in words, and the functions that do it.
+        """Return the steps of `migrate`: their descriptions, and the functions that perform them.
 
         Raises:
-            SchemaError: there is a table that cannot be used; the message says what is wrong with it.
+            SchemaError: the existing table cannot be used; the message says why.
         """
         name, description, options = self._table.name, self._describe(), self._options
         steps: list[tuple[str, Callable[[], object]]] = []
@@ -188,9 +188,9 @@ class Schema:
             if (state := description["TableStatus"]) != "ACTIVE":
                 steps.append((f"wait for the table {name}: it is {state}", self._wait))
         if description is None or not self._has_ttl():
-            steps.append((f"let DynamoDB delete old receipts, by the attribute {TTL}", self._enable_ttl))
+            steps.append((f"enable time to live, which deletes old receipts, on the attribute {TTL}", self._enable_ttl))
         if options.point_in_time_recovery and (description is None or not self._has_recovery()):
-            steps.append(("turn on point-in-time recovery", self._enable_recovery))
+            steps.append(("enable point-in-time recovery", self._enable_recovery))
         status = SchemaStatus(None, HEAD) if description is None else self.status()
         if status.current is not None and status.current > HEAD:
             raise SchemaError(f"{self._where}: {status.advice()}")
@@ -204,10 +204,10 @@ class Schema:
         return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
-        """Make the table, or what it lacks; report each step before it is done.
+        """Create or complete the table; report each step before performing it.
 
         Raises:
-            SchemaError: there is a table that cannot be used, or it has a newer version.
+            SchemaError: the existing table cannot be used, or has a newer version.
         """
         steps = self.steps()
         for number, (words, step) in enumerate(steps):
@@ -216,7 +216,7 @@ class Schema:
         return self.status()
 
     def _ask(self, operation: str, *, unless: str = "", **options: object) -> Any:
-        """Return DynamoDB's answer to an operation on the table; None if it is an error of a code that is expected."""
+        """Return the response to an operation on the table, or None if it fails with the error code ``unless``."""
         client = self._clients.get()
         try:
             return getattr(client, operation)(TableName=self._table.name, **options)
@@ -230,22 +230,22 @@ class Schema:
         return None if answer is None else dict(answer["Table"])
 
     def _check_keys(self, description: dict[str, Any]) -> None:
-        """Refuse a table with other keys, and say what is wrong with them."""
+        """Raise `SchemaError` if the table has other keys; the message names them."""
         types = {each["AttributeName"]: each["AttributeType"] for each in description.get("AttributeDefinitions", ())}
         found = [f"{(name := each['AttributeName'])} ({types[name]})" for each in description.get("KeySchema", ())]
         wanted = [f"{name} (S)" for name in self._table.key_names]
         if found != wanted:
             raise self._unusable(
-                f"its keys are {', '.join(found)}, not {', '.join(wanted)}. If both are strings (S), open it "
+                f"its keys are {', '.join(found)}, not {', '.join(wanted)}. If both are strings (S), open the table "
                 "with partition_key=NAME and sort_key=NAME. A table with binary keys (B) was made by an older release: export it "
-                "with that release (`memory export`), and import the file into a new table with this one"
+                "with that release (`memory export`), and import the file into a new table with this release"
             )
 
     def _unusable(self, why: str) -> SchemaError:
         return SchemaError(f"{self._where}: the table {self._table.name} cannot be used: {why}")
 
     def _create(self) -> None:
-        # Refused if somebody else creates it at the same moment.
+        # DynamoDB returns ResourceInUseException if another process is creating the table.
         self._ask("create_table", unless="ResourceInUseException", **self._options.creation(self._table.key_names))
         self._wait()
 
@@ -261,19 +261,17 @@ class Schema:
         if description.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
             return False
         if (name := description.get("AttributeName")) != TTL:
-            raise self._unusable(f"its time to live is the attribute {name!r}, not {TTL!r}")
+            raise self._unusable(f"its time to live uses the attribute {name!r}, not {TTL!r}")
         return True
 
     def _enable_ttl(self) -> None:
         wanted = {"Enabled": True, "AttributeName": TTL}
         answer = self._ask("update_time_to_live", unless="ValidationException", TimeToLiveSpecification=wanted)
-        if (
-            answer is None and not self._has_ttl()
-        ):  # a second time is refused: somebody else migrates at the same moment
-            raise StoreUnavailableError(f"{self._where}: the time to live of the table is being changed; migrate again")
+        if answer is None and not self._has_ttl():  # DynamoDB rejects the update if a concurrent migration made it
+            raise StoreUnavailableError(f"{self._where}: the table's time to live is being changed; run migrate again")
 
     def _has_recovery(self) -> bool:
-        answer = self._ask("describe_continuous_backups", unless="UnknownOperationException")  # DynamoDB Local's
+        answer = self._ask("describe_continuous_backups", unless="UnknownOperationException")  # from DynamoDB Local
         recovery = (answer or {}).get("ContinuousBackupsDescription", {}).get("PointInTimeRecoveryDescription", {})
         return bool(recovery.get("PointInTimeRecoveryStatus") == "ENABLED")
 
@@ -284,5 +282,5 @@ class Schema:
     def _put(self, condition: dict[str, Any], *, before: int, since: int) -> None:
         numbers = {"shards": self._wanted, "shards_before": before, "shards_since": since}
         values: dict[str, dict[str, Any]] = {name: {"N": str(number)} for name, number in numbers.items()}
-        with suppress(RefusedError):  # somebody else migrates at the same moment
+        with suppress(RefusedError):  # a concurrent migration has written the item
             self._table.write([self._table.put(Item(keys.SCHEMA, {"version": {"S": HEAD}, **values}), condition)])

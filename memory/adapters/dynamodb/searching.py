@@ -1,7 +1,7 @@
-"""What DynamoDB can do to find conversations: the primitives that `memory.port.planner` combines.
+"""Search: implements the operations that `memory.port.planner` combines.
 
-Every index entry, and every place in a list but one, contains only an id: the head is read too, a hundred with each request, at
-one read unit each. The list by ``updated_at`` contains copies of the heads, about nine of them in a read unit.
+Index entries and list items contain only ids, so the heads must be read too: a hundred per request, at one read unit each. The
+list by ``updated_at`` is the exception: it contains copies of the heads, about nine per read unit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,17 +21,17 @@ from memory.port.index import Every, KeyBetween, Lookup, Plan, named_ids
 from memory.port.paging import Order, Place
 from memory.port.planner import Drive, Search, nearest
 
-_FEW: Final = 20  # entries; a look-up that finds no more is taken without a look at the others
-_QUERIES_AT_MOST: Final = 32  # of one look-up that is only estimated
+_FEW: Final = 20  # if a lookup finds no more entries than this, no other lookup is estimated
+_QUERIES_AT_MOST: Final = 32  # lookups that need more queries are not estimated
 _HEADS_AT_ONCE: Final = 100
 _WALKED_AT_ONCE: Final = 500
 
 _Range: TypeAlias = tuple[str, str, str]
-"""A partition, and the lowest and highest sort key in it."""
+"""A partition, the lowest sort key and the highest sort key."""
 
 
 class DynamoDbSearch(Search):
-    """One criterion, in one namespace, at one moment."""
+    """The search for one criterion in one namespace, at one point in time."""
 
     drive_limit = 300
     walk_limit = 2_000
@@ -47,7 +47,7 @@ class DynamoDbSearch(Search):
         self._estimated: dict[Drive, Iterator[str]] = {}
 
     def total(self) -> int:
-        """Return the sum of the namespace's counters, without the conversations that have expired and are not purged."""
+        """Return the sum of the namespace's counters, minus the conversations that have expired but are not purged."""
         counters = self._table.query(keys.COUNTS, *keys.counters(self._namespace))
         until = keys.end_of(self._now)
         expired = (
@@ -60,7 +60,7 @@ class DynamoDbSearch(Search):
     # driven
 
     def estimate(self, drives: Sequence[Drive], limit: int) -> Sequence[int]:
-        """As `Search.estimate`; a look-up is not read further than the best one before it, equalities come first."""
+        """See `Search.estimate`. Equalities are read first, and a lookup is read only as far as the best one before it."""
         counts, best = dict.fromkeys(drives, limit + 1), limit
         for drive in sorted(drives, key=lambda drive: any(isinstance(lookup, KeyBetween) for lookup in drive.lookups)):
             if best > _FEW and len(ranges := list(self._ranges(drive.lookups))) <= _QUERIES_AT_MOST:
@@ -72,15 +72,15 @@ class DynamoDbSearch(Search):
         return [counts[drive] for drive in drives]
 
     def drive(self, drive: Drive, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:  # noqa: ARG002  # the planner sorts
-        """As `Search.drive`, in no order."""
+        """See `Search.drive`. The records are unordered."""
         ids = self._estimated.pop(drive, None) or self._found(self._ranges(drive.lookups), None)
         seen: set[str] = set()
-        for some in in_batches(ids, _HEADS_AT_ONCE):
-            yield from self._records({id for id in some if id not in seen}).values()
-            seen.update(some)
+        for batch in in_batches(ids, _HEADS_AT_ONCE):
+            yield from self._records({id for id in batch if id not in seen}).values()
+            seen.update(batch)
 
     def _found(self, ranges: Iterable[_Range], limit: int | None) -> Iterator[str]:
-        """Yield the ids of all entries in some ranges."""
+        """Yield the ids of all entries in the ranges."""
         for partition, low, high in ranges:
             items = self._table.query(partition, low, high, limit=limit)
             yield from (item.text("id") for item in items)
@@ -100,17 +100,17 @@ class DynamoDbSearch(Search):
     def walk(
         self, order: Order, after: Place | None, wanted: int, most: int | None
     ) -> Iterator[ConversationRecord | None]:
-        """As `Search.walk`. A plan that allows for a few ids only needs no walk: their heads are read."""
+        """See `Search.walk`. If the plan restricts the ids to a few, their heads are read instead of a list."""
         if (ids := named_ids(self.plan)) is not None:
             records = self._records(ids).values()
             yield from nearest(records, order.place, order, after, len(records))
             return
         items = self._listed(order, after, wanted)
         seen: set[str] = set()  # conversations move to the end while the list by updated_at is read
-        # As large as may be, so that some batches are just what is wanted.
+        # The largest size with which a whole number of batches contains about as many items as are wanted.
         size = -(-wanted // -(-wanted // _HEADS_AT_ONCE))
-        for some in in_batches(items if most is None else islice(items, most), size):
-            for record in self._read(order, some):
+        for batch in in_batches(items if most is None else islice(items, most), size):
+            for record in self._read(order, batch):
                 if record.id not in seen:
                     seen.add(record.id)
                     yield record
@@ -118,7 +118,7 @@ class DynamoDbSearch(Search):
             yield None
 
     def _listed(self, order: Order, after: Place | None, wanted: int) -> Iterator[Item]:
-        """Yield the items of a list (or the entries of a metadata path) after a place, those of all shards in one order."""
+        """Yield the items of a list (or the entries of a metadata path) after a place, merging all shards in order."""
         low, high = self._bounds(order)
         start = None if after is None else _sort_key(order, after)
         if start is not None:
@@ -126,7 +126,7 @@ class DynamoDbSearch(Search):
         if low > high:
             return
         is_all = self.plan == Every()
-        first = wanted + (start is not None)  # the place itself is among them
+        first = wanted + (start is not None)  # the place itself is included
         shards = [
             self._table.query(
                 keys.entries(self._namespace, order.index_path, shard)
@@ -143,7 +143,7 @@ class DynamoDbSearch(Search):
         yield from (item for item in items if item.key[1] != start)
 
     def _read(self, order: Order, items: list[Item]) -> Iterator[ConversationRecord]:
-        """Yield the records that items of a list refer to: from their copies of the head, or from the heads."""
+        """Yield the records of the items of a list, from their copies of the heads or from the heads."""
         ids = [item.text("id") for item in items]
         if order.field == "updated_at":
             copies = dict(zip(ids, map(read_head, items), strict=True))
@@ -153,14 +153,14 @@ class DynamoDbSearch(Search):
         for id, item in zip(ids, items, strict=True):
             if (record := records.get(id)) is not None:
                 place = order.place(record)
-                if order.has(place) and _sort_key(order, place) == item.key[1]:  # else it has moved meanwhile
+                if order.has(place) and _sort_key(order, place) == item.key[1]:  # otherwise it has moved since
                     yield record
 
     def _records(self, ids: Iterable[str]) -> dict[str, ConversationRecord]:
         return self._space.records(self._space.heads(ids), self._now)
 
     def _bounds(self, order: Order) -> tuple[str, str]:
-        """Return between which sort keys of a list every match is."""
+        """Return the lowest and highest sort key that a match can have in a list."""
         low, high = keys.LOWEST, keys.HIGHEST
         for part in self.plan.parts if isinstance(self.plan, Every) else (self.plan,):
             if isinstance(part, FieldCompares) and part.field == order.field:
@@ -181,10 +181,10 @@ def _sort_key(order: Order, place: Place) -> str:
 
 
 def _bounds_of(part: FieldCompares) -> tuple[str, str]:
-    """Return the first and the last sort key that a conversation with the value of a comparison may have."""
+    """Return the lowest and highest sort key of conversations with the value of a comparison."""
     if part.field != "id":
         return keys.time(int(part.value)), keys.end_of(int(part.value))
     try:
         return (id := check_id(part.value, "id")), id
-    except InvalidValueError:  # no conversation has such an id; `matches` decides on which side of it one is
+    except InvalidValueError:  # the id is invalid and has no sort key, so `matches` has to compare every conversation
         return keys.LOWEST, keys.HIGHEST

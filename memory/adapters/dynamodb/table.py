@@ -1,4 +1,4 @@
-"""`Table`: the few requests to DynamoDB that the adapter makes, repeated where that is safe, their errors translated.
+"""`Table`: sends the adapter's requests to DynamoDB, retries them if that is safe, and translates errors.
 
 All reads are strongly consistent.
 """
@@ -24,20 +24,20 @@ T = TypeVar("T")
 Condition: TypeAlias = dict[str, Any]
 
 MOST_ACTIONS: Final = 100
-"""Of one transaction."""
+"""The maximum number of actions in a transaction: DynamoDB's limit."""
 
 MOST_BYTES: Final = 3_900_000
-"""Of one transaction: DynamoDB's limit is 4 MB, and it counts slightly differently."""
+"""The maximum size of a transaction. DynamoDB's limit is 4 MB, but it computes sizes slightly differently."""
 
-_TRIES: Final = 7  # over about two seconds
-_TRIES_TO_WRITE: Final = 12  # over about five: other transactions of the same items last that long only in a jam
-_BRINGS_ITEM: Final = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+_TRIES: Final = 7  # in about two seconds
+_TRIES_TO_WRITE: Final = 12  # in about five seconds: conflicts with other transactions last longer only under overload
+_RETURN_ITEM: Final = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
 _QUERIED_AT_MOST: Final = 10_000
-_READ_AT_ONCE: Final = 100  # DynamoDB's limit of a batch
+_READ_AT_ONCE: Final = 100  # DynamoDB's limit for a batch
 
 
 class Action(NamedTuple):
-    """One action of a transaction: the item, what to do with it, and about how many bytes DynamoDB counts for it."""
+    """One action of a transaction: the key of the item, the request, and the estimated size in bytes."""
 
     key: Key
     request: dict[str, Any]
@@ -45,10 +45,10 @@ class Action(NamedTuple):
 
 
 class RefusedError(Exception):
-    """A transaction whose conditions did not all hold: nothing of it was written.
+    """A condition of a transaction failed, so nothing was written.
 
     Attributes:
-        found: the items whose condition failed (None: there is no item).
+        found: the items whose condition failed (None: the item does not exist).
     """
 
     def __init__(self, found: dict[Key, Item | None]) -> None:
@@ -57,9 +57,9 @@ class RefusedError(Exception):
 
 
 class Table:
-    """One table, by the client that each process uses. Safe to use from several threads.
+    """One table, accessed with the client of the current process. Instances are thread-safe.
 
-    Errors name the repository that is ``where``. A client that ``repeats`` requests by itself leaves more of them in doubt.
+    Errors name the repository ``where``. If the client ``repeats`` requests itself, more failed writes are in doubt.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Table:
     # reading
 
     def get(self, key: Key) -> Item | None:
-        """Return an item, None if there is none."""
+        """Return an item, or None if it does not exist."""
         items = self._read(
             lambda answer: self._items([answer["Item"]] if "Item" in answer else [], key.__eq__),
             *("get_item", {"TableName": self.name, "Key": self._place(key), "ConsistentRead": True}),
@@ -82,20 +82,20 @@ class Table:
         return items[0] if items else None
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Item]:
-        """Return those of the items that exist, a hundred with each request."""
+        """Return the items that exist, reading up to a hundred per request."""
         found: dict[Key, Item] = {}
         wanted, waits = list(dict.fromkeys(keys)), delays(_TRIES)
         while wanted:
-            some, wanted = wanted[:_READ_AT_ONCE], wanted[_READ_AT_ONCE:]
-            items, unread = self._get_batch(some)
+            batch, wanted = wanted[:_READ_AT_ONCE], wanted[_READ_AT_ONCE:]
+            items, unread = self._get_batch(batch)
             found |= {item.key: item for item in items}
             wanted += unread
-            if unread and not items and not waited(waits):
-                raise failure_by("ThrottlingException", "nothing of a batch was read").error(self._where)
+            if unread and not items and not back_off(waits):
+                raise failure_by("ThrottlingException", "no item of a batch was read").error(self._where)
         return found
 
     def _get_batch(self, wanted: list[Key]) -> tuple[list[Item], list[Key]]:
-        """Return the items of one request, and the keys that it left unprocessed."""
+        """Read a batch with one request; return the items, and the keys that DynamoDB did not process."""
         asked = {"Keys": [self._place(key) for key in wanted], "ConsistentRead": True}
 
         def parse(answer: dict[str, Any]) -> tuple[list[Item], list[Key]]:
@@ -108,21 +108,22 @@ class Table:
     def query(
         self, partition: str, low: str, high: str, *, backwards: bool = False, limit: int | None = None
     ) -> Iterator[Item]:
-        """Yield the items of a partition with ``low <= sort key <= high``, in order; arguments as `pages`."""
+        """Yield the items of a partition with ``low <= sort key <= high``, in order; for the arguments see `pages`."""
         for items, _ in self.pages(partition, low, high, backwards=backwards, limit=limit):
             yield from items
 
     def pages(
         self, partition: str, low: str, high: str, *, backwards: bool = False, limit: int | None = None
     ) -> Iterator[tuple[list[Item], bool]]:
-        """Yield what `query` yields as the lists that the requests bring, and whether that was the last request.
+        """Yield the items that each request of `query` returns, and whether it was the last request.
 
         Args:
             partition: the partition key.
             low: the lowest sort key.
             high: the highest sort key.
-            backwards: from the highest to the lowest.
-            limit: how many items the first request asks for; if None, or too many, all that fit a megabyte, as for the others.
+            backwards: read from the highest to the lowest sort key.
+            limit: the maximum number of items of the first request. Later requests, and the first one if the limit is None or
+                very high, return up to a megabyte.
         """
         asked: dict[str, Any] = {
             "TableName": self.name,
@@ -151,7 +152,7 @@ class Table:
         return {self.key_names[0]: {"S": key[0]}, self.key_names[1]: {"S": key[1]}}
 
     def _items(self, raw: Iterable[Values], are_asked_for: Callable[[Key], bool]) -> list[Item]:
-        """Return the items of an answer; raise `LookupError` if it is not an answer to the request."""
+        """Parse the items of a response; raise `LookupError` if the request did not ask for one of them."""
         partition, sort = self.key_names
         items = [Item((each[partition]["S"], each[sort]["S"]), each) for each in raw]
         if not all(are_asked_for(item.key) for item in items):
@@ -159,7 +160,7 @@ class Table:
         return items
 
     def _read(self, parse: Callable[[dict[str, Any]], T], operation: str, asked: dict[str, Any]) -> T:
-        """Return what ``parse`` makes of the answer to a request; it is sent again if that fails, or seems temporary."""
+        """Send a request and return the response parsed with ``parse``. Retry temporary failures and malformed responses."""
         waits = delays(_TRIES)
         while True:
             self._check_time()
@@ -168,17 +169,17 @@ class Table:
                 try:
                     return parse(answer)
                 except (LookupError, TypeError, AttributeError) as error:
-                    raise BadAnswerError(what="what was asked for is not in it") from error
+                    raise BadAnswerError(what="it does not contain the requested items") from error
             except (BotoCoreError, ClientError) as error:
                 failure = self.failure_of(error)
-                if not (failure.passes and waited(waits)):
+                if not (failure.is_temporary and back_off(waits)):
                     raise failure.error(self._where) from error
 
     def _check_time(self) -> None:
-        """Refuse to begin a request when the operation has taken too long."""
+        """Raise `StoreUnavailableError` if the operation's deadline has expired."""
         if remaining(inf) == 0:
             raise StoreUnavailableError(
-                f"{self._where}: took longer than {self._where.timeout:g} s; nothing was written"
+                f"{self._where}: the operation took longer than {self._where.timeout:g} s; nothing was written"
             )
 
     # writing
@@ -196,7 +197,7 @@ class Table:
         return self._action("ConditionCheck", key, condition, Key=self._place(key))
 
     def count(self, key: Key, added: int, namespace: str) -> Action:
-        """Return the action that adds to the number of a counter."""
+        """Return the action that increments a counter."""
         update: dict[str, Any] = {
             "UpdateExpression": "ADD #count :added SET #namespace = :namespace",
             "ExpressionAttributeNames": {"#count": "count", "#namespace": "namespace"},
@@ -208,30 +209,30 @@ class Table:
         return Action(key, {kind: {"TableName": self.name, **request, **(more or {})}}, size)
 
     def is_absent(self) -> Condition:
-        """Return the condition that there is no item."""
+        """Return the condition that the item does not exist."""
         names = {"#key": self.key_names[0]}
-        return {"ConditionExpression": "attribute_not_exists(#key)", "ExpressionAttributeNames": names, **_BRINGS_ITEM}
+        return {"ConditionExpression": "attribute_not_exists(#key)", "ExpressionAttributeNames": names, **_RETURN_ITEM}
 
     def has(self, name: str, value: dict[str, str]) -> Condition:
-        """Return the condition that an attribute of an item has this value."""
+        """Return the condition that an attribute of the item has this value."""
         names, values = {"#name": name}, {":value": value}
         request = {"ExpressionAttributeNames": names, "ExpressionAttributeValues": values}
-        return {"ConditionExpression": "#name = :value", **request, **_BRINGS_ITEM}
+        return {"ConditionExpression": "#name = :value", **request, **_RETURN_ITEM}
 
     def has_stamp(self, stamp: str | None) -> Condition:
-        """Return the condition that an item has this stamp; for None, that there is no item."""
+        """Return the condition that the item has this stamp or, for None, that it does not exist."""
         return self.is_absent() if stamp is None else self.has("stamp", {"S": stamp})
 
     def write(self, actions: Sequence[Action]) -> None:
-        """Write all of it in one transaction, or nothing; try again while other transactions are in the way.
+        """Write the actions in one transaction; retry while it conflicts with other transactions.
 
-        Every try has the same ``ClientRequestToken``: if the answer to one was lost, DynamoDB answers the next one with what
-        became of the first, for ten minutes.
+        All attempts use the same ``ClientRequestToken``: if the response to one is lost, DynamoDB responds to the next one with
+        the outcome of the first, for ten minutes.
 
         Raises:
-            RefusedError: a condition does not hold.
+            RefusedError: a condition failed.
             StoreUnavailableError: nothing was written.
-            CommitInDoubtError: a try may have been written, and no later one was answered.
+            CommitInDoubtError: an attempt may have been written, and later ones failed.
         """
         waits, in_doubt = delays(_TRIES_TO_WRITE), False
         items: list[Any] = [action.request for action in actions]
@@ -243,16 +244,16 @@ class Table:
             except (BotoCoreError, ClientError) as error:
                 failure = self.failure_of(error, actions)
                 in_doubt = in_doubt or failure.in_doubt
-                if not (failure.passes and waited(waits)):
+                if not (failure.is_temporary and back_off(waits)):
                     raise failure.error(self._where, in_doubt=in_doubt) from error
             else:
                 return
 
     def failure_of(self, error: BotoCoreError | ClientError, actions: Sequence[Action] = ()) -> Failure:
-        """Return what an error means for a request, or a transaction of some actions.
+        """Return the meaning of an error of a request, or of a transaction with these actions.
 
         Raises:
-            RefusedError: it means that a condition of the transaction does not hold.
+            RefusedError: the error reports that a condition of the transaction failed.
         """
         if isinstance(error, NoCredentialsError):
             self._clients.renew()
@@ -270,23 +271,23 @@ class Table:
         return failure_of(error, repeats=self._repeats)
 
 
-def waited(waits: Iterator[float]) -> bool:
-    """Wait before another try; return False if there is none, or no time for it."""
+def back_off(waits: Iterator[float]) -> bool:
+    """Sleep before the next attempt; return False if no attempt or no time is left."""
     if (wait := next(waits, None)) is None or remaining(inf) <= wait:
         return False
     time.sleep(wait)
     return True
 
 
-def in_batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the things, so many at a time."""
-    iterator = iter(things)
-    while some := list(islice(iterator, size)):
-        yield some
+def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of up to ``size`` items, like `itertools.batched` of Python 3.12."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def in_transactions(actions: Iterable[Action]) -> Iterator[list[Action]]:
-    """Yield the actions in their order, so many at a time as fit a transaction with one more."""
+    """Yield the actions in order, in lists that fit into a transaction together with one more action."""
     batch: list[Action] = []
     size = 0
     for action in actions:

@@ -1,4 +1,4 @@
-"""Conversations in Redis: hashes and RediSearch, through redis-om's models."""
+"""Redis adapter: conversations in hashes, searched with RediSearch, readable with redis-om's models."""
 
 from memory.adapters.redis.repository import RedisRepository, open_url
 

@@ -1,7 +1,7 @@
--- Append one run to a conversation that never expires. In any other case return false and write nothing: commit.lua then does the
--- work or refuses it. Its closures and lists cost more than these few calls.
+-- Fast path: append one run to a conversation that never expires. In all other cases the script writes nothing and returns false,
+-- and the client runs commit.lua, whose closures and lists cost more than these few calls.
 -- KEYS: receipt, conversation, runs, order by updated_at.
--- ARGV: at, milliseconds a receipt is kept, conversation id, the run without its position. Answer: receipt.
+-- ARGV: at, lifetime of a receipt in milliseconds, conversation id, the run without its position. Reply: the receipt.
 
 local receipt_key, key, runs_key, order = unpack(KEYS)
 local at, receipt_kept, id, run = unpack(ARGV)
@@ -19,10 +19,10 @@ if not (count(stored[1]) and stored[2] and run_count and last and updated_at) or
   return false
 end
 run_count, last = string.format('%.0f', run_count + 1), string.format('%.0f', last + 1)
-updated_at = updated_at > tonumber(at) and stored[5] or at  -- clocks differ, and times never go back
+updated_at = updated_at > tonumber(at) and stored[5] or at  -- clocks differ, but updated_at never decreases
 local written = table.concat({stored[1], cjson.encode(stored[2]), run_count, last}, ',')
 local receipt = '{' .. cjson.encode(id) .. ':[' .. written .. ']}'
--- Only the first write can fail: where the receipt exists, where memory is full, or without the right.
+-- Only the first write can fail: if the receipt exists, memory is full, or the user lacks the permission.
 local first = redis.pcall('SET', receipt_key, receipt, 'NX', 'PX', receipt_kept)
 if not first or first.err then
   return false

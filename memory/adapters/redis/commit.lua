@@ -1,9 +1,9 @@
--- Write a change set: all of it, or nothing.
--- KEYS: receipt, namespaces, the orders (by id, created_at, updated_at, expires_at); of each change the conversation and its runs.
--- ARGV: now, at, milliseconds a receipt is kept, namespace, the changes as JSON (`_change` in committing.py); then the texts that
--- the changes name by their numbers: as arguments they need no escaping.
--- Answer: {'written', receipt} | {'refused', number of the change, what is stored...} | {'missing', number, position} |
--- {'corrupt', key} | {'corrupt', key, 'left over'}. `check_preconditions` in memory/port/changes.py gives refusals their meaning.
+-- Write a change set atomically.
+-- KEYS: receipt, namespaces, the orders (by id, created_at, updated_at, expires_at); for each change the conversation and its runs.
+-- ARGV: now, at, lifetime of a receipt in milliseconds, namespace, the changes as JSON (`_change` in committing.py), then the texts
+-- that the changes reference by index: as arguments they need no escaping.
+-- Reply: {'written', receipt} | {'refused', number of the change, stored fields...} | {'missing', number, position} |
+-- {'corrupt', key} | {'corrupt', key, 'left over'}. `check_preconditions` in memory/port/changes.py turns refusals into errors.
 
 local now, at, receipt_kept, namespace, changes = unpack(ARGV, 1, 5)
 local receipt_key, namespaces_key, orders = KEYS[1], KEYS[2], {unpack(KEYS, 3, 6)}
@@ -17,7 +17,7 @@ local function refuse(change)
     'run_count', 'last_position', 'created_at', 'updated_at', 'expires_at'), 1, 9))
 end
 
--- Read what is stored. All numbers are checked, because what cannot be read must not be overwritten.
+-- Read the stored conversation. All numbers are checked, because unreadable data must not be overwritten.
 local function read_stored(change)
   local version, incarnation, run_count, last, updated_at, expires_at = unpack(look('HMGET', change.key,
     'version', 'incarnation', 'run_count', 'last_position', 'updated_at', 'expires_at'), 1, 6)
@@ -26,7 +26,7 @@ local function read_stored(change)
     if look('EXISTS', change.key) == 1 then
       answer('corrupt', change.key)
     end
-    change.left_over = runs > 0 or listed  -- the hash is gone, as after FT.DROPINDEX ... DD
+    change.left_over = runs > 0 or listed  -- the hash was deleted, for example by FT.DROPINDEX ... DD
     return
   elseif runs ~= count(change.key, run_count) then
     answer('corrupt', change.runs_key)
@@ -37,14 +37,14 @@ local function read_stored(change)
   if look('ZCOUNT', change.runs_key, '(' .. last, '+inf') > 0 then
     answer('corrupt', change.runs_key)
   end
-  if moment(change.key, updated_at) < tonumber(at) then  -- clocks differ, and times never go back
+  if moment(change.key, updated_at) < tonumber(at) then  -- clocks differ, but updated_at never decreases
     updated_at = at
   end
   change.updated_at = updated_at
   change.present = not is_expired(change.key, expires_at, now)
 end
 
--- The same as `check_preconditions`, without its messages.
+-- The same checks as in `check_preconditions`, without its messages.
 local function check(change)
   local create, expected = change.create, change.expected
   local last = create and create.last or change.last or 0
@@ -75,7 +75,7 @@ local function check(change)
   change.last = last
 end
 
--- From here on everything is written.
+-- The functions below write. All checks come before the first of them is called.
 
 local function add_run(change, position, text)
   redis.call('ZADD', change.runs_key, position, position .. '\n' .. ARGV[text])
@@ -99,7 +99,7 @@ local function write_runs(change)
   end
 end
 
--- Write the conversation and its places in the orders; return what the receipt has of it.
+-- Write the conversation and its entries in the orders; return its entry for the receipt.
 local function write_conversation(change)
   local create, run_count, last = change.create, digits(redis.call('ZCARD', change.runs_key)), digits(change.last)
   local version = digits(create and create.version or change.version + (change.edits and 1 or 0))
@@ -132,7 +132,7 @@ local function write_conversation(change)
 end
 
 local function write(change)
-  if (change.version or change.left_over) and (change.remove or change.create) then  -- also replaces one that has expired
+  if (change.version or change.left_over) and (change.remove or change.create) then  -- also replaces an expired conversation
     remove_conversation(change.key, change.runs_key, orders, change.id)
   end
   if change.remove and not change.create then
@@ -157,7 +157,7 @@ return answered(function()
     must_be_allowed(change.key, 'HSET', 'HDEL', 'UNLINK')
     must_be_allowed(change.runs_key, 'ZADD', 'ZREMRANGEBYSCORE', 'UNLINK')
   end
-  -- Full memory and a failing disk refuse a script's first write, and none after it.
+  -- If memory is full or the disk fails, Redis refuses a script's first write, but never a later one.
   local written = {}
   for number, change in ipairs(changes) do
     written[number] = cjson.encode(change.id) .. ':' .. write(change)

@@ -1,6 +1,6 @@
-"""The commit of a change set: the arguments for `commit.lua`, and what its answer means.
+"""The commit of a change set: builds the arguments of `commit.lua`, and converts its reply to a receipt or an error.
 
-Each text is an argument of its own: within the JSON it would have to be escaped, and cost both sides twice as much
+Each text is a separate argument: inside the JSON it would need escaping, which doubles the cost for client and server
 (docs/decisions/0010-one-script-a-commit.md).
 """
 
@@ -21,9 +21,9 @@ COMMIT: Final = Script("shared", "commit")
 APPEND: Final = Script("append")
 
 RECEIPT_KEPT: Final = 25 * 3600 * 1000
-"""Milliseconds that a receipt lives. It has Redis's own expiry, by the server's clock, so nothing has to sweep receipts."""
+"""The lifetime of a receipt in milliseconds. Redis expires receipts by the server's clock, so no purge is needed."""
 
-_MOST_ARGUMENTS: Final = 1_000_000  # Redis takes 1,048,576
+_MOST_ARGUMENTS: Final = 1_000_000  # Redis's limit is 1,048,576
 _ARGUMENTS_BEFORE_TEXTS: Final = 5
 
 
@@ -34,7 +34,7 @@ class Writer:
         self._wire, self._keys = wire, keys
 
     def write(self, namespace: str, changes: ChangeSet, now: int) -> Receipt:
-        """Write everything in one round trip, or raise the reason why nothing could be written."""
+        """Write the whole change set in one round trip, or raise an error."""
         receipt = None
         if len(changes.changes) == 1:
             (change,) = changes.changes
@@ -42,11 +42,11 @@ class Writer:
                 receipt = self._append(namespace, changes, change)
         if receipt is None:
             receipt = self._commit(namespace, changes, now)
-        # What was written is acknowledged, even if somebody made the incarnation something that is no text.
+        # The commit succeeded, so a receipt is returned even if an edited incarnation is not valid UTF-8.
         return Receipt.load(changes.token, receipt.decode(errors="replace"))
 
     def _append(self, namespace: str, changes: ChangeSet, change: Change) -> bytes | None:
-        """Fast path: append one run, and return the receipt. Return None if `commit.lua` has to do it."""
+        """Fast path: append one run and return the receipt. Return None if the change needs `commit.lua`."""
         keys = (
             self._keys.receipt(namespace, changes.token),
             self._keys.conversation(namespace, change.id),
@@ -66,8 +66,8 @@ class Writer:
         arguments: list[Argument] = [now, changes.at, RECEIPT_KEPT, namespace, json.dumps(plans), *texts]
         if len(arguments) + len(keys) > _MOST_ARGUMENTS:
             raise UnsupportedError(
-                f"a commit of {len(changes.changes):,} changes and {len(arguments):,} values is more than Redis takes at once: "
-                "commit in several parts"
+                f"a commit of {len(changes.changes):,} changes and {len(arguments):,} values exceeds the limit of one "
+                "Redis command: commit it in several parts"
             )
         kind, *answer = self._wire.commit(COMMIT, keys, arguments)
         if kind == b"written":
@@ -79,13 +79,13 @@ class Writer:
             raise missing_runs(change, int(rest[0]))
         key = self._keys.conversation(namespace, change.id)
         check_preconditions(change, records.conversation(self._keys, namespace, key, rest) if rest else None)
-        raise CorruptRecordError(f"the hash at {key} was refused by the server although it fits the change")
+        raise CorruptRecordError(f"the script refused the hash at {key}, although it satisfies the preconditions")
 
 
 def _change(namespace: str, token: str, change: Change, texts: list[str]) -> dict[str, Any]:
-    """Return what `commit.lua` needs to know of a change. Texts are added to the list, and named by their numbers in ARGV.
+    """Return a change in the form that `commit.lua` reads. Texts are appended to the list and referenced by index in ARGV.
 
-    Times are texts here: Lua's numbers have 53 bits.
+    Times are strings, because Lua's numbers have 53 bits.
     """
 
     def add(text: str) -> int:

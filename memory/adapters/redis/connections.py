@@ -1,4 +1,4 @@
-"""The connections of a store that was opened by its URL: redis-py's, with the deadline of the operation."""
+"""The connections of a store that was opened by URL: redis-py's, extended to respect the deadline of the operation."""
 
 from collections.abc import Mapping
 from queue import Empty
@@ -22,10 +22,10 @@ from memory.errors import ConfigurationError
 from memory.port.deadlines import remaining
 
 SHORTEST: Final = 0.001
-"""Seconds: the shortest time-out of a socket. Zero would make it one that does not wait at all."""
+"""The shortest socket timeout in seconds. A timeout of zero would make the socket non-blocking."""
 
-_CONNECT_TIMEOUT: Final = 5.0  # seconds for each of a host's addresses, so that the next has its turn
-_SENTINEL_TIMEOUT: Final = 1.0  # likewise for each Sentinel
+_CONNECT_TIMEOUT: Final = 5.0  # seconds for each address of a host, so that the next address is tried in time
+_SENTINEL_TIMEOUT: Final = 1.0  # seconds for each Sentinel, for the same reason
 _SENTINEL_PORT: Final = 26379
 _FORMS: Final = (
     "this is not the URL of a Redis server: write redis://user:password@host:6379, rediss:// with TLS, "
@@ -34,21 +34,21 @@ _FORMS: Final = (
 
 
 class _Pool(redis.BlockingConnectionPool):
-    """A pool in which a thread waits for a connection until the deadline of its operation.
+    """A pool that blocks until a connection is free or the operation's deadline expires.
 
-    redis-py's own methods also keep metrics, which took as long as packing, sending and parsing a command.
+    The methods replace redis-py's, which also record metrics; that took as long as packing, sending and parsing a command.
     """
 
     def __init__(self, *, timeout: float, **settings: Any) -> None:
         self._seconds = timeout
         super().__init__(timeout=timeout, **settings)
 
-    def get_connection(self, command_name: object = None, *keys: object, **options: object) -> Any:  # noqa: ARG002  # no longer used
-        pool: Any = self  # the type stubs that come with redis-om describe an older one
+    def get_connection(self, command_name: object = None, *keys: object, **options: object) -> Any:  # noqa: ARG002  # deprecated in redis-py
+        pool: Any = self  # the type stubs that redis-om installs describe an older version
         try:
             connection = pool.pool.get(timeout=remaining(self._seconds)) or pool.make_connection()
         except Empty:
-            raise ConnectionError("no connection became free: raise max_connections or timeout") from None
+            raise ConnectionError("no connection became free in time: raise max_connections or timeout") from None
         try:
             if connection.is_connected and _is_stale(connection):
                 connection.disconnect()
@@ -60,14 +60,14 @@ class _Pool(redis.BlockingConnectionPool):
 
     def release(self, connection: Any) -> None:
         pool: Any = self
-        if not pool.owns_connection(connection):  # Sentinel has named another primary meanwhile
+        if not pool.owns_connection(connection):  # the primary has changed since
             connection.disconnect()
             connection = None
         pool.pool.put_nowait(connection)
 
 
 def _is_stale(connection: Any) -> bool:
-    """Whether the server has closed a connection, or sent something unasked."""
+    """Whether the server has closed a connection, or sent unexpected data."""
     try:
         return bool(connection.can_read())
     except (ConnectionError, TimeoutError, OSError):
@@ -75,26 +75,26 @@ def _is_stale(connection: Any) -> bool:
 
 
 class _SentinelPool(SentinelConnectionPool, _Pool):
-    """Such a pool, of connections to the primary that Sentinel names."""
+    """A blocking pool of connections to the primary that Sentinel reports."""
 
 
 def client_of(url: str, timeout: float, options: Mapping[str, Any]) -> Any:
-    """Return a client for a URL without its options. Each of its operations ends with the deadline of the store's.
+    """Return a client for a URL, which excludes the options. Its connections respect the deadline of the store's operation.
 
     Raises:
-        ConfigurationError: the URL has none of the forms in docs/redis.md, or options for TLS and does not use it.
+        ConfigurationError: the URL has none of the forms in docs/redis.md, or options of TLS or Sentinel without using it.
     """
     try:
         located, sentinels, service = _locate(url)
-    except ValueError:  # its message may quote a part of a password
+    except ValueError:  # its message may contain a part of the password
         raise ConfigurationError(_FORMS) from None
     kind = located.pop("connection_class", redis.Connection)
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     if tls and kind is not redis.SSLConnection:
-        raise ConfigurationError(f"{', '.join(sorted(tls))}: only with TLS, that is rediss://")
+        raise ConfigurationError(f"{', '.join(sorted(tls))}: these options need TLS, that is rediss://")
     credentials = {name: value for name, value in options.items() if name.startswith("sentinel_")}
     if credentials and not sentinels:
-        raise ConfigurationError(f"{', '.join(sorted(credentials))}: only with Sentinel, that is redis+sentinel://")
+        raise ConfigurationError(f"{', '.join(sorted(credentials))}: these options need redis+sentinel://")
     settings = {
         **{name: value for name, value in options.items() if name not in credentials},
         **located,
@@ -102,11 +102,11 @@ def client_of(url: str, timeout: float, options: Mapping[str, Any]) -> Any:
         "socket_timeout": timeout,
         "protocol": 3,
         "retry": Retry(NoBackoff(), 0),
-        # With them a pool does not notice that the server has closed a connection.
+        # While they are enabled, the pool does not notice that the server has closed a connection.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if not sentinels:
-        return redis.Redis(connection_pool=_Pool(connection_class=_limited(kind, timeout), **settings))
+        return redis.Redis(connection_pool=_Pool(connection_class=_with_deadline(kind, timeout), **settings))
     own = {name.removeprefix("sentinel_"): value for name, value in credentials.items()}
     waits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), min(timeout, _SENTINEL_TIMEOUT))
     manager: Any = Sentinel(
@@ -115,12 +115,12 @@ def client_of(url: str, timeout: float, options: Mapping[str, Any]) -> Any:
     )
     managed = SentinelManagedSSLConnection if kind is redis.SSLConnection else SentinelManagedConnection
     return manager.master_for(
-        service, connection_pool_class=_SentinelPool, connection_class=_limited(managed, timeout), **settings
+        service, connection_pool_class=_SentinelPool, connection_class=_with_deadline(managed, timeout), **settings
     )
 
 
 def _locate(url: str) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
-    """Return what redis-py reads from a URL; for one of Sentinels also their addresses, and the name of the service.
+    """Return redis-py's settings for a URL; for a Sentinel URL also the addresses of the Sentinels and the service name.
 
     Raises:
         ValueError: the URL is not valid.
@@ -144,28 +144,28 @@ def _locate(url: str) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
     return located, [], ""
 
 
-def _limited(kind: Any, timeout: float) -> Any:
-    """Return a kind of connection that connects within the deadline of the operation."""
+def _with_deadline(kind: Any, timeout: float) -> Any:
+    """Return a subclass of a connection class that connects within the deadline of the operation."""
 
-    class Limited(kind):  # type: ignore[misc]  # a class of redis-py's
+    class DeadlineConnection(kind):  # type: ignore[misc]  # a class of redis-py's
         def connect(self) -> None:
             if not self.is_connected:
                 self.socket_timeout = max(SHORTEST, remaining(timeout))
                 self.socket_connect_timeout = min(_CONNECT_TIMEOUT, self.socket_timeout)
                 super().connect()
 
-    return Limited
+    return DeadlineConnection
 
 
 def close(pool: Any) -> None:
-    """Close the connections of a pool, and those to Sentinels."""
+    """Close the connections of a pool, including those to Sentinels."""
     pool.disconnect()
     if isinstance(pool, SentinelConnectionPool):
         cast(Any, pool).sentinel_manager.close()
 
 
 def place_of(pool: Any) -> str:
-    """Return where a pool connects to, as errors call it."""
+    """Return the address that a pool connects to, as shown in error messages."""
     if isinstance(pool, SentinelConnectionPool):
         sentinels = [place_of(sentinel.connection_pool) for sentinel in cast(Any, pool).sentinel_manager.sentinels]
         return f"{pool.service_name} of Sentinel {', '.join(sentinels)}"

@@ -1,4 +1,4 @@
-"""The names of all keys of a store: the one place that builds them."""
+"""The names of a store's keys. All keys are built here."""
 
 import re
 from typing import Final
@@ -9,16 +9,16 @@ from memory.errors import ConfigurationError
 DEFAULT_PREFIX: Final = "memory"
 CONVERSATION: Final = "conversation"
 ORDERS: Final = ("id", "created_at", "updated_at", "expires_at")
-"""The sorted sets of a namespace. Members are ids; scores are the times, and 0 in the order by id."""
+"""The sorted sets of a namespace. Members are ids; scores are times, or 0 in the order by id."""
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*")  # the characters that `quote` leaves alone
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*")  # the characters that `quote` does not escape
 
 
 def primary_key(namespace: str, conversation_id: str) -> str:
-    """Return the primary key of a conversation, which redis-om's ``get`` takes.
+    """Return the primary key of a conversation, for redis-om's ``get``.
 
-    Every character but letters, digits and ``_.-~`` is written as ``%XX``, so that different pairs have different keys.
+    Characters other than letters, digits and ``_.-~`` are escaped as ``%XX``, so that every pair has a unique key.
 
     >>> primary_key("default", "support 42")
     'default/support%2042'
@@ -27,18 +27,18 @@ def primary_key(namespace: str, conversation_id: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """Return a namespace or an id as keys have it. The scripts do the same for ids (`quoted` in shared.lua)."""
+    """Escape a namespace or an id for use in a key. The scripts escape ids in the same way (`quoted` in shared.lua)."""
     return name if _PLAIN.fullmatch(name) else quote(name, safe="")
 
 
 class Keys:
     """The names of all keys under one prefix.
 
-    The slash after the kind is in no prefix, so no key of another store begins as this store's conversations do.
+    A prefix cannot contain the slash that follows the kind, so no other store's keys begin like this store's conversations.
 
     Attributes:
-        index: the alias of the index. The index itself has its version after it.
-        namespaces: the set of the namespaces that have a conversation.
+        index: the alias of the index. The name of the index itself is the alias followed by a version.
+        namespaces: the key of the set of namespaces that have a conversation.
 
     >>> Keys("memory").conversation("default", "support 42")
     'memory:conversation:/default/support%2042'
@@ -47,7 +47,7 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         if not _PREFIX.fullmatch(prefix):
             raise ConfigurationError(
-                f"the prefix of keys has 1 to 100 of the characters A-Z a-z 0-9 _ . : -, unlike {prefix!r:.110}"
+                f"the key prefix must have 1 to 100 of the characters A-Z a-z 0-9 _ . : -, not be {prefix!r:.110}"
             )
         self.prefix: Final = prefix
         self.index: Final = f"{prefix}:conversations"
@@ -58,7 +58,7 @@ class Keys:
         return self.of_namespace(CONVERSATION, namespace) + quoted(conversation_id)
 
     def runs(self, namespace: str, conversation_id: str) -> str:
-        """Return the key of the sorted set that holds a conversation's runs."""
+        """Return the key of the sorted set of a conversation's runs."""
         return self.of_namespace("runs", namespace) + quoted(conversation_id)
 
     def receipt(self, namespace: str, token: str) -> str:
@@ -70,9 +70,9 @@ class Keys:
         return [self.order(namespace, field) for field in ORDERS]
 
     def order(self, namespace: str, field: str) -> str:
-        """Return the key of the sorted set of a namespace's conversations by a field."""
+        """Return the key of the sorted set that orders a namespace's conversations by a field."""
         return f"{self.prefix}:by_{field}:/{quoted(namespace)}"
 
     def of_namespace(self, kind: str, namespace: str) -> str:
-        """Return the beginning of all keys of a kind in a namespace; the quoted id follows."""
+        """Return the common prefix of all keys of a kind in a namespace; the quoted id follows it."""
         return f"{self.prefix}:{kind}:/{quoted(namespace)}/"

@@ -1,11 +1,11 @@
-"""Conversations as a redis-om model, for applications that read or search them with redis-om.
+"""The redis-om model of conversations, for applications that read or search them with redis-om.
 
     Conversation = conversation_model(redis.Redis(decode_responses=True))
     Conversation.get(primary_key("default", "support-42"))
     Conversation.find((Conversation.namespace == "default") & (Conversation.updated_at > since)).all()
     Conversation.find(Conversation.entries == entry_token("default", "customer.tier", "gold")).all()
 
-Times are microseconds since 1970. The model is for reading: its ``save`` would bypass the orders and the versions.
+Times are microseconds since 1970. Do not write with the model: ``save`` bypasses the sorted sets and the versions.
 """
 
 from functools import cache
@@ -25,22 +25,22 @@ from memory.port.index import KeyIn, plan
 __all__ = ["conversation_model", "entry_token", "primary_key"]
 
 RECORD_FIELDS: Final = ConversationRecord._fields
-"""The fields of a conversation's hash that make its record. All others are for searching."""
+"""The fields of a conversation's hash that form its record. The other fields are only searched."""
 
 
 def conversation_model(database: Any, prefix: str = DEFAULT_PREFIX) -> Any:
     """Return the redis-om model of the conversations of one store.
 
     Args:
-        database: the client that the model uses. redis-om's ``find`` needs one with ``decode_responses=True``.
+        database: the client that the model uses. redis-om's ``find`` requires ``decode_responses=True``.
         prefix: the prefix of the store's keys.
 
-    Fields without ``index=True`` cannot be searched. Numbers above 2**53 are stored exactly and indexed as the nearest double.
+    Fields without ``index=True`` cannot be searched. Numbers above 2**53 are stored exactly but indexed as the nearest double.
     """
     client = database
 
     class Conversation(HashModel, index=True):  # type: ignore[call-arg, misc]  # redis-om has no types
-        # No namespace or id has the separator in it, so the index never splits one.
+        # Namespaces and ids cannot contain the separator, so the index never splits them.
         namespace: str = Field(index=True, case_sensitive=True, separator="\x7f")
         id: str
         metadata: str
@@ -56,7 +56,7 @@ def conversation_model(database: Any, prefix: str = DEFAULT_PREFIX) -> Any:
         @model_validator(mode="before")
         @classmethod
         def _with_primary_key(cls, fields: dict[str, Any]) -> dict[str, Any]:
-            """Set the primary key, which is in the key and not in the hash; redis-om would make up another one."""
+            """Set the primary key, which is not a field of the hash; without it redis-om would generate another one."""
             return {"pk": primary_key(fields["namespace"], fields["id"]), **fields}
 
         class Meta:
@@ -66,25 +66,25 @@ def conversation_model(database: Any, prefix: str = DEFAULT_PREFIX) -> Any:
             index_name = Keys(prefix).index
             database = client
 
-    # redis-om's Migrator would migrate every model that it knows; `memory migrate` makes this index.
+    # Unregister the model: redis-om's Migrator migrates all registered models, but `memory migrate` creates this index.
     model_registry.pop(f"{Conversation.__module__}.{Conversation.__qualname__}", None)
     return Conversation
 
 
 @cache
 def index_arguments(prefix: str) -> list[str]:
-    """Return the arguments of FT.CREATE after the index's name."""
+    """Return the arguments of FT.CREATE that follow the index's name."""
     schema: str = conversation_model(None, prefix).redisearch_schema()
     return schema.split(" ")
 
 
 def entry_token(namespace: str, path: str | tuple[str, ...], value: Json) -> str:
-    """Return the tag that a conversation has in ``entries`` if its metadata has this scalar value at the path.
+    """Return the tag in ``entries`` of all conversations whose metadata has this scalar value at the path.
 
     >>> entry_token("default", "customer.tier", "gold") == entry_token("default", ("customer", "tier"), "gold")
     True
     """
     lookup, _ = plan(where(path) == value)
-    assert isinstance(lookup, KeyIn)  # noqa: S101  # an equality is one look-up
+    assert isinstance(lookup, KeyIn)  # noqa: S101  # an equality becomes one lookup
     (token,) = Tokens(namespace).equal(lookup.path, lookup.keys)
     return token

@@ -1,6 +1,6 @@
--- Remove some conversations that have expired.
--- KEYS: namespaces, then the orders. ARGV: now, namespace, beginnings of the keys of conversations and of runs, how many at most.
--- Answer: {how many were found to look at, how many were removed}.
+-- Remove expired conversations, up to a limit.
+-- KEYS: namespaces, then the orders. ARGV: now, namespace, prefixes of the keys of conversations and of runs, the limit.
+-- Reply: {number of conversations examined, number removed}.
 
 local now, namespace, conversations, runs, most = unpack(ARGV)
 local namespaces_key, orders = KEYS[1], {unpack(KEYS, 2)}
@@ -24,7 +24,7 @@ return answered(function()
     if removable[id] then
       remove_conversation(conversations .. quoted(id), runs .. quoted(id), orders, id)
       removed = removed + 1
-    elseif found[id] then  -- the hash decides, and its expiry was edited
+    elseif found[id] then  -- the hash is authoritative, and its expiry was edited
       redis.call('ZADD', expiries, found[id], id)
     else
       redis.call('ZREM', expiries, id)

@@ -1,4 +1,4 @@
-"""Records from what Redis returns. What cannot be read raises `CorruptRecordError` with its key, and never counts as missing."""
+"""Conversion of Redis's replies to records. Unreadable data raises `CorruptRecordError` with its key; it is never skipped."""
 
 import re
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import CorruptRecordError
 
 LEFT_OVER: Final = (
-    "the conversation's hash is gone, as after FT.DROPINDEX ... DD: restore it from a backup, "
+    "the conversation's hash was deleted, for example by FT.DROPINDEX ... DD: restore it from a backup, "
     "or remove or add the conversation, which also deletes its runs"
 )
-"""What the error says about a conversation that is listed, or has runs, without its hash."""
+"""The error message for a conversation that is listed, or has runs, but has no hash."""
 
 _NUMBER: Final = re.compile(rb"-?[0-9]{1,18}")  # 18 digits: a time between the years 1 and 9999, in microseconds
 _FIELDS_OF_RUN: Final = 6
 
 
 def conversation(keys: Keys, namespace: str, key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
-    """Return the record in the fields of a hash, which come in the order of `ConversationRecord`.
+    """Return the record of a hash, whose fields are in the order of `ConversationRecord`.
 
     Raises:
-        CorruptRecordError: a field is missing or cannot be read, or the hash belongs at another key.
+        CorruptRecordError: a field is missing or cannot be read, or the hash belongs to another key.
     """
     id_, metadata, version, incarnation, run_count, last_position, created_at, updated_at, expires_at = fields
     try:
@@ -42,25 +42,25 @@ def conversation(keys: Keys, namespace: str, key: str, fields: Sequence[bytes | 
     except ValueError as error:
         raise corrupt(key, error) from error
     if keys.conversation(namespace, record.id) != key:
-        raise CorruptRecordError(f"the hash at {key} says that it is conversation {record.id!r}, which has another key")
+        raise CorruptRecordError(f"the hash at {key} has the id {record.id!r}, which belongs to another key")
     return record
 
 
 def run_member(run: RunRecord) -> str:
-    """Return a run as its sorted set holds it, but for the position in front: fields on lines, none of which has a line break."""
+    """Return the member of a sorted set for a run, without the leading position: one field per line. No field has a newline."""
     return f"{run.created_at}\n{run.id}\n{run.metadata}\n{run.input}\n{run.output}"
 
 
 def runs(key: str, conversation_id: str, members: Sequence[bytes]) -> tuple[Run, ...]:
-    """Return the runs of a conversation from members of their sorted set, in order of position.
+    """Parse members of the sorted set of a conversation's runs, which are in order of position.
 
     Raises:
-        CorruptRecordError: a run cannot be read, or the positions do not rise because somebody edited the scores.
+        CorruptRecordError: a run cannot be read, or the positions are not ascending because the scores were edited.
     """
     found = tuple([_run(key, conversation_id, member) for member in members])
     positions = [0, *[one.position or 0 for one in found]]
     if any(map(ge, positions, positions[1:])):
-        raise corrupt(key, f"its runs are not in the order of their positions: {positions[1:10]}")
+        raise corrupt(key, f"the runs are not in order of position: {positions[1:10]}")
     return found
 
 
@@ -68,7 +68,7 @@ def _run(key: str, conversation_id: str, member: bytes) -> Run:
     try:
         fields = member.decode().split("\n")
         if len(fields) != _FIELDS_OF_RUN:
-            raise ValueError(f"a run has {_FIELDS_OF_RUN} lines, not {len(fields)}")  # noqa: TRY301  # as any other error here
+            raise ValueError(f"a run has {_FIELDS_OF_RUN} lines, not {len(fields)}")  # noqa: TRY301  # handled below
         position, created_at, id_, metadata, given, output = fields
         record = RunRecord(int(position), id_, given, output, metadata, int(created_at))
         return Run.from_record(conversation_id, record)
@@ -78,18 +78,18 @@ def _run(key: str, conversation_id: str, member: bytes) -> Run:
 
 def corrupt(key: str, why: object = "it was edited or damaged") -> CorruptRecordError:
     """Return the error for a key whose value cannot be read."""
-    return CorruptRecordError(f"what is at the key {key} cannot be read: {why}")
+    return CorruptRecordError(f"the value at the key {key} cannot be read: {why}")
 
 
 def text(value: bytes | None) -> str:
-    """Return the text that a field holds, or raise `ValueError`."""
+    """Return the text of a field, or raise `ValueError`."""
     if value is None:
         raise ValueError("a field is missing")
     return value.decode()
 
 
 def number(value: bytes | None) -> int:
-    """Return the number that a field holds, or raise `ValueError`: `int` and Lua's ``tonumber`` also read other forms."""
+    """Return the integer of a field, or raise `ValueError`: stricter than `int` and Lua's ``tonumber``."""
     if value is None or not _NUMBER.fullmatch(value):
-        raise ValueError("a field is missing" if value is None else f"{value[:40]!r} is no such number")
+        raise ValueError("a field is missing" if value is None else f"{value[:40]!r} is not a valid integer")
     return int(value)

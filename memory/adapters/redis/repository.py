@@ -1,4 +1,4 @@
-"""`RedisRepository`: conversations in Redis hashes, in sorted sets for their orders, found through RediSearch."""
+"""`RedisRepository`: stores conversations in hashes, orders them in sorted sets, and searches them with RediSearch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,9 +24,9 @@ from memory.port.forking import ForkAware, watch
 from memory.port.repository import Progress, Repository, RunsRead, SchemaStatus, Window, no_progress
 from memory.port.urls import options, seconds
 
-_PURGED_AT_ONCE: Final = 200  # by one script: some 5 ms of the server's time
+_PURGED_AT_ONCE: Final = 200  # conversations per script, which takes about 5 ms of the server's time
 _PURGE: Final = Script("shared", "purge")
-_WITHOUT_METADATA: Final = ["id" if name == "metadata" else name for name in RECORD_FIELDS]  # which may be long
+_WITHOUT_METADATA: Final = ["id" if name == "metadata" else name for name in RECORD_FIELDS]  # which can be large
 
 
 def _positive(text: str) -> int:
@@ -53,15 +53,15 @@ _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
 
 
 def open_url(url: str) -> "RedisRepository":
-    """Return the repository of the URL of a Redis or Valkey server.
+    """Return the repository for the URL of a Redis or Valkey server.
 
-    ``redis://user:password@host:6379``; ``rediss://`` with TLS; ``valkey://`` and ``valkeys://`` likewise;
-    ``unix:///path/of/the/socket``; ``redis+sentinel://user:password@host:26379,other:26379/service``, or ``rediss+sentinel://``,
-    for the primary that Sentinel names.
+    The forms are ``redis://user:password@host:6379``, ``rediss://`` for TLS, ``valkey://`` and ``valkeys://``,
+    ``unix:///path/of/the/socket``, and ``redis+sentinel://user:password@host:26379,other:26379/service`` or
+    ``rediss+sentinel://`` for the primary that Sentinel reports.
 
-    Options come after a ``?``: ``prefix`` of all keys (``memory``), ``timeout`` for a whole operation in seconds (30),
-    ``max_connections`` (50; a thread that finds them all in use waits for one), ``client_name``, ``db`` (0 is the only one);
-    ``sentinel_username`` and ``sentinel_password``; with TLS also ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
+    Options follow a ``?``: ``prefix`` of all keys (``memory``), ``timeout`` of an operation in seconds (30),
+    ``max_connections`` (50; a thread waits while all are in use), ``client_name``, ``db`` (only 0 is allowed),
+    ``sentinel_username`` and ``sentinel_password``; for TLS also ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
     ``ssl_check_hostname`` and ``ssl_cert_reqs`` (``none`` trusts every certificate).
 
     Raises:
@@ -75,21 +75,21 @@ def open_url(url: str) -> "RedisRepository":
 
 
 class RedisRepository(Repository, ForkAware):
-    """Conversations in a Redis server with search.
+    """Stores conversations in a Redis server with search.
 
-    A commit is one script, in one round trip. Reading a conversation, its runs, or a page of an order takes one round trip each.
+    A commit runs one script in one round trip. Reading a conversation, its runs, or a page of an order takes one round trip each.
 
     Args:
-        client: a client of the application, which stays open. Its connections and its TLS are used; its time-outs and retries
-            apply to connecting only. It must speak RESP3, as redis-py does by default, and use database 0.
-        prefix: the beginning of all keys. Stores with different prefixes are independent of each other.
-        timeout: seconds that an operation may take. Connecting takes what the client's own settings allow.
+        client: the application's client; `close` does not close it. Its connections and TLS settings are used, but its timeouts
+            and retries apply to connecting only. It must use RESP3, which is redis-py's default, and database 0.
+        prefix: the prefix of all keys. Stores with different prefixes are independent of each other.
+        timeout: the maximum duration of an operation in seconds. Connecting is limited by the client's own settings.
 
     Raises:
-        ConfigurationError: the client is one of a cluster, of another database or of RESP2; or the prefix is not valid.
+        ConfigurationError: the client uses a cluster, a database other than 0, or RESP2; or the prefix is invalid.
     """
 
-    _closes = False  # the client
+    _closes = False  # whether `close` closes the client
 
     def __init__(self, client: Any, *, prefix: str = DEFAULT_PREFIX, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._client, self._pool = client, _checked_pool(client)
@@ -103,11 +103,11 @@ class RedisRepository(Repository, ForkAware):
 
     @cached_property
     def model(self) -> Any:
-        """The redis-om model of this store's conversations, with this repository's client; see `conversation_model`."""
+        """The redis-om model of this store's conversations, using this repository's client; see `conversation_model`."""
         return conversation_model(self._client, self._keys.prefix)
 
-    # redis-py's pools notice a fork by themselves, but then wait for a lock that another thread may have had at that moment, and
-    # the child has no such thread.
+    # redis-py's pools detect a fork themselves, but then acquire a lock. If another thread held the lock during the fork, the
+    # child would wait forever.
 
     def before_fork(self) -> None:
         self._pool._lock.acquire()  # noqa: SLF001
@@ -130,9 +130,9 @@ class RedisRepository(Repository, ForkAware):
     def _read(
         self, namespace: str, conversation_id: str, fields: Sequence[str], *more: Command
     ) -> tuple[ConversationRecord | None, list[Any]]:
-        """Return a conversation's record, None if there is none, and the answers to more commands, all of one moment."""
+        """Return a conversation's record (or None) and the replies to more commands, all read in one transaction."""
         key, ids = self._keys.conversation(namespace, conversation_id), self._keys.order(namespace, "id")
-        found, exists, listed, *answers = self._wire.at_once(
+        found, exists, listed, *answers = self._wire.transaction(
             ("HMGET", key, *fields), ("EXISTS", key), ("ZSCORE", ids, conversation_id), *more
         )
         if not exists:
@@ -170,10 +170,10 @@ class RedisRepository(Repository, ForkAware):
 
     def purge_expired(self, namespace: str) -> int:
         keys = [self._keys.namespaces, *self._keys.orders(namespace)]
-        beginnings = [self._keys.of_namespace(kind, namespace) for kind in (CONVERSATION, "runs")]
+        prefixes = [self._keys.of_namespace(kind, namespace) for kind in (CONVERSATION, "runs")]
         purged, found = 0, _PURGED_AT_ONCE
         while found == _PURGED_AT_ONCE:
-            found, removed = self._wire.read(_PURGE, keys, [self.clock(), namespace, *beginnings, _PURGED_AT_ONCE])
+            found, removed = self._wire.read(_PURGE, keys, [self.clock(), namespace, *prefixes, _PURGED_AT_ONCE])
             purged += int(removed)
         return purged
 
@@ -184,7 +184,7 @@ class RedisRepository(Repository, ForkAware):
         return self._schema.steps()
 
     def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
-        """Make the index, or bring it to this version of the code. Until the new one is full the old one serves searches."""
+        """Create the index or migrate it to the current version. The old index serves searches until the new one is complete."""
         return self._schema.migrate(progress)
 
     def warnings(self) -> list[str]:
@@ -201,12 +201,12 @@ class RedisRepository(Repository, ForkAware):
 def _checked_pool(client: Any) -> Any:
     pool = getattr(client, "connection_pool", None)
     if pool is None:
-        raise ConfigurationError(f"a {type(client).__name__} is not a client of a single server; {NO_CLUSTER}")
+        raise ConfigurationError(f"{type(client).__name__} is not a client of a single server; {NO_CLUSTER}")
     settings = pool.connection_kwargs
     if settings.get("db"):
-        raise ConfigurationError(f"Redis searches in its database 0 only, not in {settings['db']}")
+        raise ConfigurationError(f"the client uses database {settings['db']}, but Redis can search only database 0")
     if str(settings.get("protocol") or 3) != "3":
         raise ConfigurationError(
-            "over RESP2 a server does not say that it cut a query short: make the client with protocol=3"
+            "the client uses RESP2, which does not report incomplete query results: create the client with protocol=3"
         )
     return pool

@@ -1,8 +1,8 @@
-"""The index: versioned, behind an alias, and replaced without a gap.
+"""The search index: it has a version, is used through an alias, and is replaced without downtime.
 
-`migrate` makes the new index beside the old one, waits until the server has read every conversation into it, points the alias at
-it, and drops all others. Each step can be repeated, so two migrations at once do no harm, and the next one completes one that was
-interrupted. Beside that, `warnings` looks at the server's settings: docs/redis.md has the promises that go with them.
+`migrate` creates the new index beside the old one, waits until the server has indexed all conversations, points the alias to the
+new index, and drops all others. Every step is idempotent, so concurrent migrations are safe, and a migration completes one that
+was interrupted. `warnings` checks the server's settings, whose consequences docs/redis.md describes.
 """
 
 import time
@@ -17,20 +17,20 @@ from memory.errors import ConfigurationError, PersistenceError, SchemaError, Sto
 from memory.port.repository import Progress, SchemaStatus
 
 HEAD: Final = "0002"
-"""The version of the layout that this code reads and writes: the keys, their fields, the tokens and the index."""
+"""The version of the layout that this code reads and writes: keys, fields, tokens and index."""
 
 _UNREADABLE: Final = "0001"
-_OTHER_FIELDS: Final = "(an index with other fields)"  # sorts before every version, so the advice is to migrate
+_OTHER_FIELDS: Final = "(an index with other fields)"  # sorts before every version, so users are told to migrate
 _LOSSES: Final = {
-    ("appendonly", "no"): "a restart loses all that was acknowledged since the last snapshot",
-    ("appendfsync", "no"): "a power cut loses what the operating system had not yet written, often 30 seconds",
-    ("appendfsync", "everysec"): "a power cut, though no crash of the server, loses up to a second or two",
+    ("appendonly", "no"): "a restart loses all writes acknowledged since the last snapshot",
+    ("appendfsync", "no"): "a power failure loses writes that are not yet on disk, often 30 seconds of them",
+    ("appendfsync", "everysec"): "a power failure (but not a server crash) loses up to two seconds of writes",
     (
         "min-replicas-to-write",
         "0",
-    ): "a failover, as by Sentinel, loses what a primary without replicas has acknowledged",
+    ): "a failover, for example by Sentinel, loses writes that a primary acknowledged while it had no replicas",
 }
-_PAUSE: Final = 0.02  # seconds between two looks at how far an index is
+_PAUSE: Final = 0.02  # seconds between two checks of the progress of indexing
 
 
 class Schema:
@@ -44,10 +44,10 @@ class Schema:
         return f"{self._keys.index}:{HEAD}"
 
     def status(self) -> SchemaStatus:
-        """Return the version of the index that the alias leads to.
+        """Return the version of the index that the alias points to.
 
         Raises:
-            ConfigurationError: the server cannot have one: it has no search module, or is part of a cluster.
+            ConfigurationError: the server has no search module, or is part of a cluster.
         """
         index, cluster, search = self._wire.ask_all(
             ("FT.INFO", self._keys.index), ("INFO", "cluster"), ("COMMAND", "INFO", "FT.CREATE")
@@ -61,13 +61,13 @@ class Schema:
             raise ours from index
         if self._wire.checked(search) == [None]:
             raise ConfigurationError(
-                f"{self._where()}: the server has no search: take Redis 8, whose search is built in, "
+                f"{self._where()}: the server has no search module: use Redis 8, which includes it, "
                 "or load RediSearch 2.6 or newer into Redis 7 (redis-stack-server has both)"
             )
         return SchemaStatus(None, HEAD)
 
     def explain(self, error: Exception) -> PersistenceError:
-        """Return our error for a search that the server refused. The errors of searches have no codes."""
+        """Return our error for an error reply to a search. RediSearch's errors have no codes."""
         if (ours := translate(error, self._where())) is not None:
             return ours
         status = self.status()
@@ -76,21 +76,21 @@ class Schema:
         return StoreUnavailableError(f"{self._where()}: the server did not finish a query ({error})")
 
     def steps(self) -> list[str]:
-        """Return in words what `migrate` would do."""
+        """Describe the steps that `migrate` would perform."""
         status = self.status()
         steps = [f"drop the index {name}" for name in sorted(self._indexes() - {self._name})]
         if not status.is_current:
             steps[:0] = [
-                f"make the index {self._name}, and wait until it has all conversations",
+                f"create the index {self._name}, and wait until it contains all conversations",
                 f"point the alias {self._keys.index} at it",
             ]
         return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
-        """Bring the index to the version of this code, as the module describes.
+        """Migrate the index to the current version; see the module's documentation.
 
         Raises:
-            SchemaError: the store has a newer version, or one that this code cannot read.
+            SchemaError: the store has a newer version, or a version that this code cannot read.
         """
         status, indexes = self.status(), self._indexes()
         if status.current is not None and status.current > HEAD:
@@ -98,25 +98,23 @@ class Schema:
         if f"{self._keys.index}:{_UNREADABLE}" in indexes:
             raise SchemaError(
                 f"{self._where()} has the layout {_UNREADABLE} of an older release, which this one cannot read: export the "
-                "store with that release (`memory export`), and import it with this one under another prefix"
+                "store with the older release (`memory export`), and import it with this one under another prefix"
             )
         if not status.is_current:
             if self._name in indexes and not self._is_ours(self._wire.ask("FT.INFO", self._name)):
                 self._change("FT.DROPINDEX", self._name)
             self._change("FT.CREATE", self._name, *index_arguments(self._keys.prefix))
             while int((info := self._wire.ask("FT.INFO", self._name))[b"indexing"]):
-                progress(
-                    f"reading conversations into the index {self._name}", min(float(info[b"percent_indexed"]), 0.999)
-                )
+                progress(f"indexing conversations in {self._name}", min(float(info[b"percent_indexed"]), 0.999))
                 time.sleep(_PAUSE)
-            progress(f"taking the index {self._name} into use", None)
+            progress(f"pointing the alias to the index {self._name}", None)
             self._wire.ask("FT.ALIASUPDATE", self._keys.index, self._name)
         for name in self._indexes() - {self._name}:
             self._change("FT.DROPINDEX", name)
         return self.status()
 
     def warnings(self) -> list[str]:
-        """Return a sentence for each setting or state of the server that could lose or hide acknowledged writes."""
+        """Return one sentence for each setting or state of the server that could lose or hide acknowledged writes."""
         configuration, info, index, indexes = self._wire.ask_all(
             ("CONFIG", "GET", "maxmemory-policy", *{name for name, _ in _LOSSES}),
             ("INFO",),
@@ -128,7 +126,7 @@ class Schema:
         found = []
         if isinstance(configuration, Exception):
             found.append(
-                f"this user may not read the server's settings ({configuration}): ask who runs it about AOF and eviction"
+                f"this user may not read the server's settings ({configuration}): ask its administrator about AOF and eviction"
             )
         else:
             settings = {name.decode(): value.decode() for name, value in configuration.items()}
@@ -139,18 +137,18 @@ class Schema:
                 found.append(f"maxmemory-policy is {policy}: a full server deletes conversations; set noeviction")
         if isinstance(index, dict) and (failures := int(index.get(b"hash_indexing_failures", 0))):
             found.append(
-                f"{failures} hashes could not be indexed, so no search finds them: somebody edited them (FT.INFO tells which)"
+                f"{failures} hashes could not be indexed, so searches miss them: they were edited (FT.INFO reports which)"
             )
         if b"aof_last_write_status:err" in info:
-            found.append("the server could not write its append-only file the last time: its disk is full or failing")
+            found.append("the server's last write to its append-only file failed: its disk is full or failing")
         leftovers = set() if isinstance(indexes, Exception) else self._ours(indexes) - {self._name}
         return found + [
-            f"the index {name} is left over from an interrupted migration, and costs time at every write: run `memory migrate`"
+            f"the index {name} remains from an interrupted migration and slows down every write: run `memory migrate`"
             for name in sorted(leftovers)
         ]
 
     def _is_ours(self, info: Any) -> bool:
-        """Whether an index covers the keys, and has the fields, that this code needs."""
+        """Whether an index covers the keys and has the fields that this code needs."""
         definition = info[b"index_definition"]
         words = ["ON", definition[b"key_type"], "PREFIX", f"{len(definition[b'prefixes'])}", *definition[b"prefixes"]]
         words.append("SCHEMA")
@@ -168,7 +166,7 @@ class Schema:
         return {name for name in texts if name.startswith(f"{self._keys.index}:")}
 
     def _change(self, command: str, name: str, *arguments: str) -> None:
-        """Create or drop an index, which somebody else may do at the same moment."""
+        """Create or drop an index; ignore the error if a concurrent migration has already done so."""
         (answer,) = self._wire.ask_all((command, name, *arguments))
         if isinstance(answer, Exception) and (name in self._indexes()) != (command == "FT.CREATE"):
             self._wire.checked(answer)

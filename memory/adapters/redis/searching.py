@@ -1,8 +1,8 @@
-"""Finding conversations: what the planner (`memory.port.planner`) asks of Redis.
+"""Search: implements the operations that the planner (`memory.port.planner`) needs.
 
-A criterion becomes the text of one query to the index, made of field names, numbers and tokens (`tokens.py`) and of nothing
-else. The id is not in the index: criteria on it are checked by reading. The orders are sorted sets: a page without a criterion
-is a range of one of them (walk.lua). With a criterion, a page by time asks the index about one range of times after the other.
+A criterion is translated to the text of one query to the index, which contains only field names, numbers and tokens
+(`tokens.py`). The id is not indexed: criteria on it are checked after reading. Orders are sorted sets: a page without a criterion
+is a range of one of them (walk.lua). A page by time with a criterion queries the index for successive ranges of times.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,40 +27,40 @@ Row: TypeAlias = tuple[str, list[bytes | None]]
 Steps: TypeAlias = tuple[Argument, ...]
 
 _EXACT: Final = 2**53
-"""The index has numbers below this one exactly, and others as the nearest double."""
+"""Numbers below this one are indexed exactly, others as the nearest double."""
 
 _DEEPEST: Final = 40
-"""Levels of a plan that go into a query's text, as 2.5 levels of parentheses each: above 120 the server's parser gives up."""
+"""The depth up to which a plan is translated. A level needs 2.5 levels of parentheses, and the server's parser allows 120."""
 
 _MOST_TOKENS: Final = 20_000
-"""Tokens in a query's text. Beyond that, reading conversations is cheaper."""
+"""The maximum number of tokens in a query. If a query needs more, reading the conversations is cheaper."""
 
-_FURTHEST: Final = 2**70  # beyond any number that is stored; Python's integers go on
-_NOTHING: Final = "@entries:{none}"  # no token is as short as that
+_LARGEST_BOUND: Final = 2**70  # larger than any stored number; bounds are clamped to it
+_NOTHING: Final = "@entries:{none}"  # matches nothing, because all tokens are longer
 
 _SHARE: Final = 0.8
 _LOAD: Final[Steps] = ("LOAD", len(RECORD_FIELDS) + 1, "@__key", *(f"@{name}" for name in RECORD_FIELDS))
-# LIMIT 0 0 does not say when its total was cut short.
+# COUNT is used because LIMIT 0 0 does not report that its total is incomplete.
 _COUNT: Final[Steps] = ("GROUPBY", "0", "REDUCE", "COUNT", "0", "AS", "n")
 _NAMES: Final = [name.encode() for name in RECORD_FIELDS]
 
-_AT_ONCE: Final = 300  # conversations that one answer has at most: some 3 ms of the server's time
+_AT_ONCE: Final = 300  # the maximum number of conversations in a reply: about 3 ms of the server's time
 _WIDER: Final = 8
 _NARROWER: Final = 4
-_WIDEST: Final = 20_000  # conversations among which one query looks for a page by time
-_COUNTED: Final = 25_000  # conversations that one query counts among: some 5 ms of the server's time
-_FEW: Final = 64  # matches that are read before they are counted
+_WIDEST: Final = 20_000  # the maximum number of conversations that one query for a page by time searches
+_COUNTED: Final = 25_000  # the number of conversations that one counting query searches: about 5 ms of server time
+_FEW: Final = 64  # up to this number, matches are read instead of counted
 _OLDEST_FIRST: Final = Order("created_at", descending=False)
 _WALK: Final = Script("shared", "walk")
 
 
 class Index:
-    """The index of one store: each query is answered completely, or raises an error.
+    """The index of one store. A query returns its complete result or raises an error.
 
     Args:
         wire: the connections.
         keys: the names of keys.
-        explain: returns our error for a search that the server refused.
+        explain: returns our error for an error reply to a search.
     """
 
     def __init__(self, wire: Wire, keys: Keys, explain: Callable[[Exception], PersistenceError]) -> None:
@@ -68,29 +68,29 @@ class Index:
 
     @property
     def milliseconds(self) -> int:
-        """The time that the server may take for a query: most of what is left, so that it can still say that it gave up."""
+        """The server's time limit for a query: most of the remaining time, so that its timeout error arrives before ours."""
         return max(1, round(1000 * _SHARE * self._wire.seconds_left))
 
     def count(self, query: str, limit: int | None = None) -> int:
-        """Return how many conversations a query finds, at most ``limit``."""
+        """Return the number of conversations that match a query, at most ``limit``."""
         rows, _ = self._aggregate(query, *(() if limit is None else ("LIMIT", 0, limit)), *_COUNT)
-        if rows and b"n" not in rows[0]:  # with ON_TIMEOUT fail, a time-out gives an empty row and no warning
+        if rows and b"n" not in rows[0]:  # with ON_TIMEOUT fail, a timeout returns an empty row without a warning
             raise self._cut_short(b"")
         return int(rows[0][b"n"]) if rows else 0
 
-    def some(self, query: str, limit: int) -> list[Row]:
-        """Return at most so many of the conversations that a query finds, in no order."""
+    def fetch(self, query: str, limit: int) -> list[Row]:
+        """Return up to ``limit`` of the conversations that match a query, unordered."""
         rows, _ = self._aggregate(query, "LIMIT", 0, limit, *_LOAD)
         return list(map(_row, rows))
 
     def all(self, query: str) -> Iterator[Row]:
-        """Yield each conversation that a query finds once, in no order."""
-        # MAXIDLE: the server forgets the cursor of a query that nobody reads to its end.
+        """Yield each conversation that matches a query once, unordered."""
+        # MAXIDLE makes the server delete a cursor that is not read to its end.
         rows, cursor = self._aggregate(query, *_LOAD, "WITHCURSOR", "COUNT", _AT_ONCE, "MAXIDLE", self.milliseconds)
         seen: set[str] = set()
         while True:
             for key, fields in map(_row, rows):
-                if key not in seen:  # one that is written meanwhile comes again
+                if key not in seen:  # a conversation written during the query is returned twice
                     seen.add(key)
                     yield key, fields
             if not cursor:
@@ -101,7 +101,7 @@ class Index:
         return self._ask("FT.AGGREGATE", self._name, query, *steps, "TIMEOUT", self.milliseconds, "DIALECT", 2)
 
     def _ask(self, *command: Argument) -> tuple[list[Mapping[bytes, bytes]], int]:
-        """Return the rows of an answer, and the cursor to go on from: 0 if there is none."""
+        """Return the rows of a reply, and the cursor for the next rows, or 0."""
         (answer,) = self._wire.ask_all(command)
         if isinstance(answer, Exception):
             raise self._explain(answer) from answer
@@ -113,7 +113,7 @@ class Index:
 
     def _cut_short(self, warning: bytes) -> StoreUnavailableError:
         said = warning.decode(errors="replace")
-        return StoreUnavailableError(f"{self._name}: the server cut a query short, so its answer is incomplete: {said}")
+        return StoreUnavailableError(f"{self._name}: the server returned an incomplete result of a query: {said}")
 
 
 def _row(found: Mapping[bytes, bytes]) -> Row:
@@ -121,17 +121,17 @@ def _row(found: Mapping[bytes, bytes]) -> Row:
 
 
 class Condition(NamedTuple):
-    """The text of a condition, empty if every conversation meets it; and whether it matches exactly what was planned, or more."""
+    """The text of a condition (empty: it matches everything), and whether it matches exactly the plan or a superset."""
 
     text: str
     exact: bool = True
 
 
-_TOO_MUCH: Final = Condition("", exact=False)
+_UNRESTRICTED: Final = Condition("", exact=False)
 
 
 class Translation:
-    """Translates a plan into the language of queries."""
+    """Translates a plan to RediSearch's query language."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
@@ -139,9 +139,9 @@ class Translation:
         self.all: Final = f"@entries:{{{tokens.everything}}}"
 
     def of(self, plan: Plan, depth: int = 0) -> Condition:
-        """Return the condition of a plan, or one that matches more conversations."""
+        """Return a condition that matches the plan or, if not ``exact``, a superset."""
         if depth > _DEEPEST:
-            return _TOO_MUCH
+            return _UNRESTRICTED
         match plan:
             case KeyIn():
                 return self._one_of(self._tokens.equal(plan.path, plan.keys))
@@ -151,7 +151,7 @@ class Translation:
                 return _compares(plan)
             case Unless():
                 part = self.of(plan.part, depth + 1)
-                return Condition(self._unless(part.text or self.all)) if part.exact else _TOO_MUCH
+                return Condition(self._unless(part.text or self.all)) if part.exact else _UNRESTRICTED
             case Every():
                 texts, exact = self._parts(plan.parts, depth)
                 return Condition(f"({' '.join(filter(None, texts))})" if any(texts) else "", exact)
@@ -161,7 +161,7 @@ class Translation:
                     return Condition("" if texts else _NOTHING, exact)
                 if all(isinstance(part, KeyIn | KeyBetween | FieldCompares) for part in plan.parts):
                     return Condition(f"({' | '.join(texts)})", exact)
-                # De Morgan: RediSearch 2.10 is wrong about an intersection with a negation in a union in an intersection.
+                # De Morgan, because RediSearch 2.10 evaluates a negation inside an intersection of a nested union wrongly.
                 none = " ".join(f"-({text})" for text in texts)
                 return Condition(self._unless(f"{self.all} {none}"), exact)
 
@@ -172,7 +172,7 @@ class Translation:
     def _one_of(self, tokens: Sequence[str], exact: bool = True) -> Condition:  # noqa: FBT001, FBT002  # as `between` returns it
         self._tokens_left -= len(tokens)
         if self._tokens_left < 0:
-            return _TOO_MUCH
+            return _UNRESTRICTED
         return Condition(f"@entries:{{{'|'.join(tokens)}}}" if tokens else _NOTHING, exact)
 
     def _unless(self, text: str) -> str:
@@ -182,11 +182,11 @@ class Translation:
 def _compares(compares: FieldCompares) -> Condition:
     field, operator, value = compares.field, compares.operator, compares.value
     if isinstance(value, str):
-        return _TOO_MUCH  # the id
+        return _UNRESTRICTED  # the id is not indexed
     exact = abs(value) < _EXACT
-    if not exact:  # a larger number may be the same double as its neighbours, so the bound itself is in question
+    if not exact:  # a large number and its neighbours may be the same double, so the bound must be included
         operator = cast(Operator, operator[0] + "=")
-    bound = min(max(value, -_FURTHEST), _FURTHEST)
+    bound = min(max(value, -_LARGEST_BOUND), _LARGEST_BOUND)
     bounds = {
         "==": f"{bound} {bound}",
         "<": f"-inf ({bound}",
@@ -198,9 +198,9 @@ def _compares(compares: FieldCompares) -> Condition:
 
 
 class Search(planner.Search):
-    """One criterion, in one namespace, at one moment.
+    """The search for one criterion in one namespace, at one point in time.
 
-    The server intersects look-ups by itself, so every drive is the same query: the whole criterion.
+    The server intersects lookups itself, so every drive runs the same query, which contains the whole criterion.
     """
 
     def __init__(self, wire: Wire, index: Index, keys: Keys, *, namespace: str, criterion: Criterion, now: int) -> None:
@@ -211,7 +211,7 @@ class Search(planner.Search):
         self._text, is_exact = self._translation.of(self.plan)
         self._query = f"{self._translation.all} {self._text} -@expires_at:[-inf {now}]"
         self._exactly = self.exact = exactly and is_exact
-        self._rows: list[Row] | None = None  # all that match, if they are few
+        self._rows: list[Row] | None = None  # all matches, if there are few
 
     def walk(
         self, order: Order, after: Place | None, wanted: int, most: int | None
@@ -222,7 +222,7 @@ class Search(planner.Search):
             return self._by_time(order, after, wanted)
         return self._passed(order, after, wanted, most)
 
-    def estimate(self, drives: Sequence[planner.Drive], limit: int) -> Sequence[int]:  # noqa: ARG002  # it is `drive_limit`
+    def estimate(self, drives: Sequence[planner.Drive], limit: int) -> Sequence[int]:  # noqa: ARG002  # always `drive_limit`
         return [self._number] * len(drives)
 
     def drive(
@@ -242,11 +242,11 @@ class Search(planner.Search):
 
     def total(self) -> int:
         ids, expiries = (self._keys.order(self._namespace, field) for field in ("id", "expires_at"))
-        listed, expired = self._wire.at_once(("ZCARD", ids), ("ZCOUNT", expiries, "-inf", self._now))
+        listed, expired = self._wire.transaction(("ZCARD", ids), ("ZCOUNT", expiries, "-inf", self._now))
         return int(listed) - int(expired)
 
     def count(self, drive: planner.Drive | None, matches: int) -> int:
-        """Count in parts, none of which keeps the server for long: by times of creation, which never change."""
+        """Count in several short queries, so that none blocks the server: one for each range of creation times."""
         if drive is not None and matches <= self.drive_limit:
             return matches
         total, near = 0, "-inf"
@@ -257,17 +257,17 @@ class Search(planner.Search):
 
     @cached_property
     def _number(self) -> int:
-        """How many match, up to one more than `drive_limit`. If they are few, they are read instead of counted."""
+        """The number of matches, up to `drive_limit` plus one. Few matches are read instead of counted."""
         if self._ids is not None:
             return len(self._ids)
-        rows = self._index.some(self._query, _FEW + 1)
+        rows = self._index.fetch(self._query, _FEW + 1)
         if len(rows) > _FEW:
             return self._index.count(self._query, self.drive_limit + 1)
         self._rows = rows
         return len(rows)
 
     def _driven(self, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
-        """Yield the matches in order, so many at a time: memory is bounded, and all are read for each time."""
+        """Yield the matches in order, in batches of ``wanted``. This bounds memory, but each batch reads all matches."""
         while found := planner.nearest(self.drive(None, order, after, wanted), order.place, order, after, wanted):
             yield from found
             if len(found) < wanted:
@@ -275,43 +275,43 @@ class Search(planner.Search):
             after = order.place(found[-1])
 
     def _by_time(self, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
-        """Yield the matches in an order by a time: for one range of times after the other, what the index finds there."""
+        """Yield the matches ordered by a time, querying the index for successive ranges of times."""
         self.exact = self._exactly
         near = f"{after[0]}" if after else "+inf" if order.descending else "-inf"
         few = min(2 * wanted, _AT_ONCE)
         size = 2 * few
         while near:
-            condition, beyond = self._window(order, near, size)
+            condition, next_start = self._window(order, near, size)
             query = f"{self._query} {condition}"
-            rows = self._index.some(query, few + 1)
+            rows = self._index.fetch(query, few + 1)
             if len(rows) > few:
                 if size > few:
                     size = max(size // _NARROWER, few)
                     continue
-                rows = list(self._index.all(query))  # so many have one and the same time
+                rows = list(self._index.all(query))  # the range cannot be narrowed: many have the same time
             found = list(self._records(rows))
             yield from planner.nearest(found, order.place, order, after, len(found))
-            near = beyond
+            near = next_start
             if len(found) < wanted:
                 size = min(_WIDER * size, _WIDEST)
 
     def _window(self, order: Order, near: str, size: int) -> tuple[str, str]:
-        """Return the condition for the next conversations of an order by time, and the bound to go on from, '' at the end."""
+        """Return the condition for the next range of an order by time, and the start of the following range ('': none)."""
         far, *reverse = ("-inf", "REV") if order.descending else ("+inf",)
         key = self._keys.order(self._namespace, order.field)
-        beyond = ""
+        next_start = ""
         for _, score in self._wire.ask(
             "ZRANGE", key, near, far, "BYSCORE", *reverse, "LIMIT", size - 1, 1, "WITHSCORES"
         ):
             far = f"{score:.0f}"
-            beyond = f"({far}"
+            next_start = f"({far}"
         low, high = (far, near) if order.descending else (near, far)
-        return f"@{order.field}:[{low} {high}]", beyond
+        return f"@{order.field}:[{low} {high}]", next_start
 
     def _passed(
         self, order: Order, after: Place | None, wanted: int, most: int | None
     ) -> Iterator[ConversationRecord | None]:
-        """Yield all conversations of an order, whether they match or not."""
+        """Yield all conversations of an order, without filtering them."""
         self.exact = self._exactly and not self._text
         key = self._keys.order(self._namespace, order.field)
         arguments = (self._keys.of_namespace(CONVERSATION, self._namespace), "DESC" if order.descending else "ASC")
@@ -333,14 +333,14 @@ class Search(planner.Search):
         return ((key, self._wire.checked(fields, key)) for key, fields in zip(keys, answers, strict=True))
 
     def _records(self, rows: Iterable[Row], *, are_listed: bool = False) -> Iterator[ConversationRecord]:
-        """Yield the conversations that have not expired. A hash that is gone is an error only if it is listed in an order."""
+        """Yield the conversations that have not expired. A missing hash is an error only if an order lists it."""
         for key, fields in rows:
             if not any(fields):
                 if are_listed:
                     raise records.corrupt(key, records.LEFT_OVER)
                 continue
             record = records.conversation(self._keys, self._namespace, key, fields)
-            if not are_listed and any(abs(time) >= _EXACT for time in record[-3:] if time):  # the index rounded it
+            if not are_listed and any(abs(time) >= _EXACT for time in record[-3:] if time):  # rounded by the index
                 exact = self._wire.ask("HMGET", key, *RECORD_FIELDS)
                 record = records.conversation(self._keys, self._namespace, key, exact)
             if not record.is_expired(self._now):

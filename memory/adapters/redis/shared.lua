@@ -1,4 +1,4 @@
--- What the scripts have in common. A script checks everything before its first write, because Redis takes nothing back.
+-- Functions shared by the scripts. A script performs all checks before its first write, because Redis never rolls back.
 
 local looked_at  -- the key of the last read: Redis's WRONGTYPE error does not name it
 
@@ -7,7 +7,7 @@ local function look(command, key, ...)
   return redis.call(command, key, ...)
 end
 
--- End the script with this answer, from inside any function.
+-- End the script with this reply; can be called in any function.
 local function answer(...)
   error({answer = {...}})
 end
@@ -23,10 +23,11 @@ local function answered(work)
   if string.sub(message, 1, 9) == 'WRONGTYPE' then
     return {'corrupt', looked_at}
   end
-  return redis.error_reply(message)  -- begins with the error's code; rethrown, it would begin with a line of this script
+  return redis.error_reply(message)  -- starts with the error's code; a rethrown error would start with a script line
 end
 
--- End the script unless the user may call these commands on this key. Half-way would be too late to find out.
+-- End the script unless the user may call these commands on this key: a command denied after the first write would leave a partial
+-- commit.
 local function must_be_allowed(key, ...)
   for _, command in ipairs({...}) do
     local known, allowed = pcall(redis.acl_check_cmd, command, key)
@@ -36,7 +37,7 @@ local function must_be_allowed(key, ...)
   end
 end
 
--- End the script unless the user may change the sorted sets and the set of namespaces, and they are what their keys say.
+-- End the script unless the sorted sets and the set of namespaces have the right type, and the user may change them.
 local function check_orders(namespaces_key, orders)
   look('SCARD', namespaces_key)
   must_be_allowed(namespaces_key, 'SADD', 'SREM')
@@ -50,15 +51,15 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
--- The same as `quoted` in keys.py. The character class names bytes: %w would depend on the server's locale.
+-- The same as `quoted` in keys.py. The character class lists bytes, because %w depends on the server's locale.
 local function quoted(id)
   return (string.gsub(id, '[^A-Za-z0-9_.~-]', function(byte)
     return string.format('%%%02X', string.byte(byte))
   end))
 end
 
--- Return the number that is stored as this text, or end the script. `tonumber` alone also reads nan, inf, 1e9, 0x1 and 1.5,
--- which we never write. A time has at most 18 digits; a count is not negative, and exact as a Lua number.
+-- Parse a stored number, or end the script. `tonumber` alone also accepts nan, inf, 1e9, 0x1 and 1.5, which we never write.
+-- A time has at most 18 digits; a count is not negative and is exact as a Lua number.
 local function number(key, text, least, most)
   local value = text and string.find(text, '^-?%d+$') and tonumber(text)
   if not value or value < least or value >= most then

@@ -1,11 +1,11 @@
--- Read conversations in an order, from a place on.
--- KEYS: the order. ARGV: beginning of the conversations' keys, ASC or DESC, score and id of the place ('' and '': the beginning),
--- how many. Answer: {score and id of the last ('' and '': the end), conversations, each with its key as the last field}.
+-- Read a page of conversations in an order, starting after a place.
+-- KEYS: the order. ARGV: prefix of the conversations' keys, ASC or DESC, score and id of the place ('' and '': the beginning),
+-- the page size. Reply: {score and id of the last one ('' and '': the end), conversations, each with its key as the last field}.
 
 local conversations, direction, score, id, size = unpack(ARGV)
 local order, ascending = KEYS[1], direction == 'ASC'
 
-local function before(one, other)  -- by bytes: Lua's own < depends on the server's locale
+local function before(one, other)  -- compares bytes: Lua's < depends on the server's locale
   for n = 1, math.min(#one, #other) do
     local a, b = string.byte(one, n), string.byte(other, n)
     if a ~= b then
@@ -15,7 +15,7 @@ local function before(one, other)  -- by bytes: Lua's own < depends on the serve
   return #one < #other
 end
 
--- Return the rank of the first member beyond the place. The member at the place itself may be gone.
+-- Return the rank of the first member after the place. The member at the place itself may have been removed.
 local function first_rank(total)
   if score == '' then
     return 0

@@ -1,7 +1,7 @@
-"""Round trips: commands are sent together, and their answers are returned as bytes, whatever the client decodes for others.
+"""Round trips: commands are sent as one pipeline, and replies are returned as bytes, regardless of the client's decoding.
 
-redis-py itself repeats a command up to ten times, even if the first one may have been executed. Here a read is repeated once, if
-the connection broke, and a commit never: its token says whether it was written. A round trip ends with the operation's deadline.
+redis-py retries a command up to ten times, even if the first attempt may have been executed. Here a read is retried once, if the
+connection broke, and a commit never: its token shows whether it was written. A round trip ends at the operation's deadline.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,33 +21,33 @@ Argument: TypeAlias = str | bytes | int
 Command: TypeAlias = Sequence[Argument]
 
 _SHARE_OF_COMMIT: Final = 0.5
-"""The share of the remaining time for the answer to a commit. In the rest, its token can tell whether it was written."""
+"""The share of the remaining time to wait for the reply to a commit. The rest allows to look up the token if it is lost."""
 
 
 class Script:
-    """A Lua script of this package, made of several files."""
+    """A Lua script of this package, concatenated from several files."""
 
     def __init__(self, *parts: str) -> None:
         folder = files(__package__)
         self.source: Final = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
-        self.sha: Final = sha1(self.source.encode()).hexdigest()  # noqa: S324  # Redis's name for the script, no secret
+        self.sha: Final = sha1(self.source.encode()).hexdigest()  # noqa: S324  # Redis identifies scripts by SHA-1
 
 
 class LostError(StoreUnavailableError):
-    """The connection broke before everything was answered."""
+    """The connection broke before all replies arrived."""
 
 
 class RefusedError(StoreUnavailableError):
-    """The server refused with an error that `errors.translate` does not know."""
+    """The server replied with an error that `errors.translate` does not recognise."""
 
 
 class Wire:
     """Sends commands over a pool of connections to one server.
 
     Args:
-        pool: a pool of redis-py's. (The type stubs that come with redis-om describe older ones.)
-        timeout: seconds that a round trip may take if no operation sets a deadline.
-        where: returns what errors call the server.
+        pool: a connection pool of redis-py. (The type stubs that redis-om installs describe an older version.)
+        timeout: the maximum duration of a round trip in seconds, if no operation sets a deadline.
+        where: returns the server's name for error messages.
     """
 
     def __init__(self, pool: Any, timeout: float, where: Callable[[], object]) -> None:
@@ -55,60 +55,60 @@ class Wire:
 
     @property
     def seconds_left(self) -> float:
-        """The seconds that are left for the operation."""
+        """The seconds until the operation's deadline."""
         return remaining(self._timeout)
 
     def ask(self, *command: Argument) -> Any:
-        """Return the answer to a command that may be repeated, or raise as `checked` does."""
+        """Return the reply to an idempotent command, or raise an error like `checked`."""
         return self.checked(self.ask_all(command)[0])
 
     def ask_all(self, *commands: Command) -> list[Any]:
-        """Return the answers to commands that may be repeated, in one round trip. Refusals are among them as exceptions."""
+        """Return the replies to idempotent commands, sent in one round trip. Error replies are returned as exceptions."""
         try:
             return self._exchange(commands)
         except LostError as error:
-            if isinstance(error.__cause__, TimeoutError):  # the time is up, and the server may still be working on it
+            if isinstance(error.__cause__, TimeoutError):  # no time is left, and the server may still be busy
                 raise
         return self._exchange(commands)
 
-    def at_once(self, *commands: Command) -> list[Any]:
-        """Return the answers to commands that read the state of one moment. The first argument of each is its key."""
-        # The first refusal says more than EXEC's, which follows from it.
+    def transaction(self, *commands: Command) -> list[Any]:
+        """Return the replies to commands that run in one transaction. The first argument of each command is its key."""
+        # `checked` raises the first error reply: it is more specific than EXEC's, which it causes.
         *_, answers = map(self.checked, self.ask_all(("MULTI",), *commands, ("EXEC",)))
         return [self.checked(answer, command[1]) for command, answer in zip(commands, answers, strict=True)]
 
     def read(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Return the answer of a script that may be repeated.
+        """Return the reply of an idempotent script.
 
         Raises:
-            CorruptRecordError: the script met a key that it cannot read; nothing was written.
+            CorruptRecordError: the script found a key that it cannot read; nothing was written.
         """
         return self._run(lambda command: self.ask_all(command)[0], script, keys, arguments)
 
     def commit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Return the answer of a script that writes. It runs at most once.
+        """Return the reply of a script that writes. The script runs at most once.
 
         Raises:
-            CommitInDoubtError: the answer was lost, or is an error that does not tell whether anything was written.
-            CorruptRecordError: as `read`.
+            CommitInDoubtError: the reply was lost, or is an error that does not show whether anything was written.
+            CorruptRecordError: the script found a key that it cannot read; nothing was written.
         """
         try:
             return self._run(lambda command: self._exchange((command,), _SHARE_OF_COMMIT)[0], script, keys, arguments)
         except (LostError, RefusedError) as error:
-            raise CommitInDoubtError(f"{error}; whether anything was written is unknown") from error.__cause__
+            raise CommitInDoubtError(f"{error}; the commit may or may not be written") from error.__cause__
 
     def checked(self, answer: Any, key: Argument | None = None) -> Any:
-        """Return an answer of `ask_all`, or raise our error for a refusal. ``key`` is the key that was asked for, if any."""
+        """Return a reply of `ask_all`, or raise our error for an error reply. ``key`` is the command's key, if it has one."""
         if isinstance(answer, Exception):
             where = key or self._where()
-            raise translate(answer, where) or RefusedError(f"{where}: the server refused: {answer}") from answer
+            raise translate(answer, where) or RefusedError(f"{where}: the server replied: {answer}") from answer
         return answer
 
     def _run(
         self, ask: Callable[[Command], Any], script: Script, keys: Sequence[str], arguments: Sequence[Argument]
     ) -> Any:
         answer = ask(("EVALSHA", script.sha, len(keys), *keys, *arguments))
-        if isinstance(answer, RedisError) and code(answer) == "NOSCRIPT":  # the first time, or the scripts were flushed
+        if isinstance(answer, RedisError) and code(answer) == "NOSCRIPT":  # not loaded yet, or flushed
             answer = ask(("EVAL", script.source, len(keys), *keys, *arguments))
         answer = self.checked(answer)
         if isinstance(answer, list) and answer[:1] == [b"corrupt"]:
@@ -118,7 +118,7 @@ class Wire:
     def _exchange(self, commands: Sequence[Command], share: float = 1.0) -> list[Any]:
         if not self.seconds_left:
             raise StoreUnavailableError(
-                f"{self._where()}: it took longer than {self._timeout:g} s; nothing was written"
+                f"{self._where()}: the operation took longer than {self._timeout:g} s; nothing was written"
             )
         try:
             connection = self._pool.get_connection()
@@ -129,12 +129,12 @@ class Wire:
             connection.send_packed_command(connection.pack_commands(commands))
             answers = [self._answer(connection, seconds) for _ in commands]
             if any(isinstance(answer, Exception) and code(answer) in LATER for answer in answers):
-                connection.disconnect()  # another server may have taken over under this name
+                connection.disconnect()  # another server may have taken over this name
         except LOST as error:
             connection.disconnect()
-            raise LostError(f"{self._where()}: the answer was lost: {error}") from error
+            raise LostError(f"{self._where()}: the reply was lost: {error}") from error
         except BaseException:
-            connection.disconnect()  # nobody may take answers that are still unread for their own
+            connection.disconnect()  # otherwise the next command would read the replies that are still unread
             raise
         finally:
             self._pool.release(connection)
@@ -144,7 +144,7 @@ class Wire:
         try:
             return connection.read_response(disable_decoding=True, timeout=seconds)
         except RedisError as error:
-            # redis-py counts some answers, such as LOADING, among the errors of a connection.
+            # redis-py derives some error replies, such as LOADING, from its errors of connections.
             if isinstance(error, LOST) and getattr(error, "status_code", None) is None:
                 raise
             return error

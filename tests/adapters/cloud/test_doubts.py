@@ -65,7 +65,7 @@ class TestAfterAnAttemptThatMayBeDone:
     ) -> None:
         put(store, "a", None, run("1"))
         cloud_server.plan = always(fault, "POST")
-        with pytest.raises(CommitInDoubtError, match="may be or become written"):
+        with pytest.raises(CommitInDoubtError, match="may still be written"):
             store.repository.commit("default", appending("2"))
         cloud_server.plan = always(BUSY, "POST")
         with pytest.raises(StoreUnavailableError, match="3600 s"):  # refused before it was done
@@ -90,7 +90,7 @@ class TestAfterAnAttemptThatMayBeDone:
         again = meanwhile(cloud_server, lambda: other.run(edit))
         lost = once(LOST, "PATCH")
         cloud_server.plan = lambda request: again(request) or lost(request)
-        with pytest.raises(CommitInDoubtError, match="changed by somebody else"):
+        with pytest.raises(CommitInDoubtError, match="changed by another writer"):
             store.run(edit, sleep=lambda _: None)
         assert (read(store, "a").metadata, read(store, "a").version) == ({"n": 3}, 3)
 

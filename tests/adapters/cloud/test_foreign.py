@@ -202,8 +202,8 @@ def test_what_the_service_says_of_the_key_is_masked(cloud_server: CloudServer) -
     class Echo:
         text = f'{{"errors": [{{"message": "bad key {SECRET}"}}]}}'
 
-    assert "***" in repository._http._said(Echo)  # type: ignore[arg-type]
-    assert SECRET not in repository._http._said(Echo)  # type: ignore[arg-type]
+    assert "***" in repository._http._masked_body(Echo)  # type: ignore[arg-type]
+    assert SECRET not in repository._http._masked_body(Echo)  # type: ignore[arg-type]
     repository.close()
 
 

@@ -152,7 +152,7 @@ def test_a_key_that_the_service_repeats_is_masked_before_its_words_are_cut(cloud
     response = requests.Response()
     for length in range(270, 301):
         response._content = b"x" * length + SECRET.encode()
-        assert SECRET[:6] not in repository._http._said(response)
+        assert SECRET[:6] not in repository._http._masked_body(response)
     repository.close()
 
 

@@ -65,7 +65,7 @@ def test_the_first_use_asks_for_a_migration(name: str, dynamodb_server: Server) 
 def test_each_step_is_told_before_it_is_done(name: str, dynamodb_server: Server, client: Any) -> None:
     with closing(open_table(name, dynamodb_server)) as repository:
         planned = repository.migration_steps()
-        assert [step.split()[0] for step in planned] == ["create", "let", "write"]
+        assert [step.split()[0] for step in planned] == ["create", "enable", "write"]
         assert name not in client.list_tables()["TableNames"]  # a dry run
         told: list[tuple[str, float | None]] = []
         for _ in range(2):  # the second time there is nothing to do
@@ -80,7 +80,7 @@ def test_each_step_is_told_before_it_is_done(name: str, dynamodb_server: Server,
 def test_what_an_existing_table_lacks_is_added(name: str, dynamodb_server: Server, client: Any) -> None:
     make_table(client, name, ("pk", "S"), ("sk", "S"))
     with closing(open_table(name, dynamodb_server)) as repository:
-        assert [step.split()[0] for step in repository.migration_steps()] == ["let", "write"]
+        assert [step.split()[0] for step in repository.migration_steps()] == ["enable", "write"]
         assert repository.migrate().is_current
 
 

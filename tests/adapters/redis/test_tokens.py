@@ -28,7 +28,7 @@ def is_covered(found: Cover, digits: str) -> bool:
     """Whether a key has a token of the cover: of one of its beginnings, or its own."""
     is_string = digits.startswith(key("")[:1].hex())
     own = {digits[:level] for level in _levels(digits) if level < len(digits) + is_string}
-    return bool(own & set(found.beginnings)) or digits in (found.keys if is_string else found.keys + found.beginnings)
+    return bool(own & set(found.prefixes)) or digits in (found.keys if is_string else found.keys + found.prefixes)
 
 
 @settings(max_examples=1_000)
@@ -56,7 +56,7 @@ def test_ranges_of_numbers_are_exact(bound: int | float, one: int | float) -> No
         if isinstance(bound, float) or bound.bit_length() <= 64:
             assert found.exact
         assert is_covered(found, key(one).hex()) == holds or (not found.exact and not holds)
-        assert len(found.beginnings) < 800
+        assert len(found.prefixes) < 800
 
 
 @settings(max_examples=300)
@@ -67,7 +67,7 @@ def test_beginnings_of_strings(prefix: str, one: str) -> None:
     found = cover(planned.low.hex(), planned.high.hex())
     size = len(prefix.encode("utf-8", "surrogatepass"))
     assert found.exact == (size <= 12 or size in (16, 24, 32))
-    assert len(found.beginnings) == 1
+    assert len(found.prefixes) == 1
     holds = one.startswith(prefix)
     assert is_covered(found, key(one).hex()) >= holds
     if found.exact:
