@@ -107,9 +107,6 @@ def import_(
     max_ratio: Annotated[
         int, _option("N", "Most times its compressed size that a file unpacks to.", min=1)
     ] = DEFAULT_LIMITS.ratio,
-    max_refused: Annotated[
-        int, _option("N", "Stop after so many refused conversations.", min=1)
-    ] = DEFAULT_LIMITS.refused,
 ) -> None:
     """Import conversations; `_IMPORT_HELP` is the help text."""
     from memory.cli.transferring import import_sources
@@ -119,7 +116,7 @@ def import_(
     options = {name: value for name, value in given.items() if value is not None}
     check_options(from_, options)
     with settings.open() as store:
-        limits = Limits(max_line, max_values, max_unpacked, max_ratio, max_refused)
+        limits = Limits(max_line, max_values, max_unpacked, max_ratio)
         everywhere = settings.namespace is None
         totals = import_sources(store, sources, on_conflict, from_, options, limits=limits, all_namespaces=everywhere)
     if totals.refused:

@@ -43,10 +43,13 @@ def read_lines(
 
 
 def split_lines(
-    stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
+    stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS, first: int = 1
 ) -> Iterator[tuple[int, bytes | RejectedConversation]]:
-    """Yield the non-blank lines of a stream with their numbers; and a `RejectedConversation` for a line that cannot be read."""
-    number = 0
+    """Yield the non-blank lines of a stream with their numbers; and a `RejectedConversation` for a line that cannot be read.
+
+    ``first`` is the number of the first line.
+    """
+    number = first - 1
     while True:
         number += 1
         try:

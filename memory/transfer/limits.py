@@ -16,7 +16,6 @@ class Limits:
         values: JSON values of one conversation, counted by their commas and brackets.
         unpacked: bytes that a compressed file unpacks to.
         ratio: how many times its compressed size that may be.
-        refused: lines, or elements, that hold no conversation; after so many the rest is not read.
 
     >>> Limits(line=2**30).line
     1073741824
@@ -26,7 +25,6 @@ class Limits:
     values: int = 5_000_000
     unpacked: int = 2**36
     ratio: int = 250
-    refused: int = 100_000
 
     def refusal(self, name: str, what: str) -> str:
         """Return the reason for a rejection: what exceeds the limit of this name, and how to raise the limit.

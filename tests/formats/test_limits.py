@@ -112,14 +112,6 @@ def test_a_list_of_messages_that_is_too_long_is_refused_and_the_rest_goes_on() -
     assert [type(one) for one in found("openai", text, values=20)] == [RejectedConversation, ParsedConversation]
 
 
-def test_a_file_that_holds_something_else_is_not_read_to_its_end() -> None:
-    *first, last = found("memory", b"x\n" * 100, refused=10)
-    assert len(first) == 10
-    assert isinstance(last, RejectedConversation)
-    assert last.reason.startswith("more than 10 items were rejected")
-    assert "--max-refused" in last.reason
-
-
 def test_a_number_of_any_length_is_refused_or_read() -> None:
     for digits in (b"9" * 5_000, b"1" * 10**6, b"0." + b"1" * 10**6, b"1e" + b"9" * 10**6, b"-" + b"1" * 10**6 + b".5"):
         (one,) = read_lines(io.BytesIO(b'{"id":"a","metadata":{"n":' + digits + b"}}"))
