@@ -4,7 +4,7 @@ Names follow OpenTelemetry's semantic conventions for database clients. Only nam
 recorded: no metadata, inputs or outputs, no ids, and no messages of errors, which can quote them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Any, Final, TypeVar, cast
@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvid
 
 from memory.core.store import Store
 from memory.errors import ConflictError, PersistenceError
-from memory.port.outbox import Outbox, OutboxEntry
+from memory.port.outbox import Outbox
 from memory.port.repository import Repository
 from memory.transfer.mirroring import MirroredStore
 
@@ -211,24 +211,5 @@ class _Observed:
 
     @contextmanager
     def _relaying(self, locked: AbstractContextManager[Outbox | None]) -> Iterator[Outbox | None]:
-        with self._telemetry.operation("relay") as span, locked as outbox:
-            yield None if outbox is None else _Delivered(outbox, span)
-
-
-class _Delivered(Outbox):
-    """An outbox that counts on a span what was delivered, and therefore removed."""
-
-    def __init__(self, outbox: Outbox, span: Span) -> None:
-        self._outbox, self._span, self._count = outbox, span, 0
-
-    def first(self, limit: int) -> list[OutboxEntry]:
-        return self._outbox.first(limit)
-
-    def remove(self, entries: Iterable[OutboxEntry]) -> None:
-        delivered = list(entries)
-        self._outbox.remove(delivered)
-        self._count += len(delivered)
-        self._span.set_attribute("memory.delivered", self._count)
-
-    def rename(self, replica: str) -> int:
-        return self._outbox.rename(replica)
+        with self._telemetry.operation("relay"), locked as outbox:
+            yield outbox

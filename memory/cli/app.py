@@ -4,12 +4,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
 from memory.cli.files import STANDARD
-from memory.cli.options import Settings, before_the_command, with_settings
+from memory.cli.options import Settings, with_settings
 from memory.cli.reporting import FAILED, MISUSED, complain, counted, visible
 from memory.domain.criteria import Criterion
 from memory.domain.expressions import parse
@@ -17,9 +18,7 @@ from memory.errors import InvalidValueError, NotFoundError
 from memory.formats.registry import NATIVE, Target, check_options, describe
 from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, read_whole
 
-app = typer.Typer(
-    callback=before_the_command, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def _option(metavar: str, help: str, **settings: float) -> Any:
@@ -61,6 +60,24 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _criterion(expression: str | None) -> Criterion | None:
     return None if expression is None else parse(expression)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(version("conversation-memory"))
+        raise typer.Exit
+
+
+@app.callback()
+@with_settings
+def options(
+    _: Settings,
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Manage conversations and their runs, in a local file or in any store that a URL names."""
 
 
 @app.command()
@@ -212,9 +229,6 @@ def relay(
     ] = None,
     *,
     forget: Annotated[str | None, _option("NAME", "Discard what waits for a former replica.")] = None,
-    rename: Annotated[
-        tuple[str, str] | None, _option("OLD NEW", "Deliver what waits under a former name to NEW.")
-    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Continue until the process is ended.")] = False,
     interval: Annotated[float, _option("SECONDS", "With --follow: the time between two deliveries.", min=0.0)] = 1.0,
 ) -> None:
@@ -232,8 +246,6 @@ def relay(
     with settings.open_existing() as primary, mirror(primary, **urls) as store:
         if forget is not None:
             print(f"discarded {counted(store.forget(forget), 'change set')}")
-        if rename is not None:
-            print(f"renamed {counted(store.rename(*rename), 'change set')}")
         if not urls:
             return
         if follow:

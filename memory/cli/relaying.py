@@ -36,7 +36,7 @@ def relay_once(store: MirroredStore) -> bool:
     left = {replica: lag.change_sets for replica, lag in store.lag().items() if lag.change_sets}
     for replica, change_sets in left.items():
         is_unknown = replica not in store.replicas
-        advice = ", which is not named here: see --rename and --forget" if is_unknown else ""
+        advice = ", which is not named here: name it, or see --forget" if is_unknown else ""
         complain(f"{replica}: {counted(change_sets, 'change set')} left{advice}")
     return not left
 
