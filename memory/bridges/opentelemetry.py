@@ -133,24 +133,24 @@ class _Telemetry:
         """Measure what waits for the replicas whenever metrics are collected, as long as the store is used."""
         mirrored = ref(store)
 
-        def lags(value: Callable[[int, float], float]) -> Callable[[CallbackOptions], Iterator[Observation]]:
+        def observed(index: int) -> Callable[[CallbackOptions], Iterator[Observation]]:
             def observe(_: CallbackOptions) -> Iterator[Observation]:
                 try:
                     found = store.lag() if (store := mirrored()) else {}
-                    for replica, (change_sets, oldest) in found.items():
-                        age = (store.repository.clock() - oldest) / 1e6 if store and change_sets else 0.0
-                        yield Observation(value(change_sets, age), {"memory.replica": replica})
+                    for replica, (pending, oldest) in found.items():
+                        age = (store.repository.clock() - oldest) / 1e6 if store and pending else 0.0
+                        yield Observation((age, pending)[index], {"memory.replica": replica})
                 except PersistenceError:  # closed, or out of reach
                     return
 
             return observe
 
-        self._meter.create_observable_gauge(
-            "memory.relay.lag", [lags(lambda _, age: age)], "s", "Age of the oldest change set that waits for a replica"
-        )
-        self._meter.create_observable_gauge(
-            "memory.relay.pending", [lags(lambda n, _: n)], "{change_set}", "Change sets that wait for a replica"
-        )
+        gauges = [
+            ("memory.relay.lag", "s", "Age of the oldest change set that waits for a replica"),
+            ("memory.relay.pending", "{change_set}", "Change sets that wait for a replica"),
+        ]
+        for index, (name, unit, description) in enumerate(gauges):
+            self._meter.create_observable_gauge(name, [observed(index)], unit, description)
 
 
 def _commit(_: object, arguments: tuple[Any, ...]) -> Attributes:
