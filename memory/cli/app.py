@@ -120,7 +120,6 @@ def import_(
     endpoint: Annotated[str | None, _option("URL", "A DynamoDB service other than Amazon's.")] = None,
     max_line: Annotated[int, _option("N", "Most bytes of one conversation.", min=1)] = DEFAULT_LIMITS.line,
     max_values: Annotated[int, _option("N", "Most JSON values of one conversation.", min=1)] = DEFAULT_LIMITS.values,
-    max_unpacked: Annotated[int, _option("N", "Most bytes that a file unpacks to.", min=1)] = DEFAULT_LIMITS.unpacked,
     max_ratio: Annotated[
         int, _option("N", "Most times its compressed size that a file unpacks to.", min=1)
     ] = DEFAULT_LIMITS.ratio,
@@ -133,7 +132,7 @@ def import_(
     options = {name: value for name, value in given.items() if value is not None}
     check_options(from_, options)
     with settings.open() as store:
-        limits = Limits(max_line, max_values, max_unpacked, max_ratio)
+        limits = Limits(max_line, max_values, max_ratio)
         everywhere = settings.namespace is None
         totals = import_sources(store, sources, on_conflict, from_, options, limits=limits, all_namespaces=everywhere)
     if totals.refused:
@@ -197,22 +196,25 @@ def copy(
     If it is interrupted, run it again: it resumes. Copies all namespaces, or the one given by --namespace. The exit code is 1
     if something was not copied, or differs.
     """
-    from memory.cli.copying import Stores
+    from memory.cli.copying import copy_all, opened, verify_all
     from memory.cli.transferring import check_namespace
 
     if verify_only and delete:
         raise InvalidValueError("--verify-only changes nothing, so it excludes --delete")
     if target_namespace is not None and settings.namespace is None:
         raise InvalidValueError("--target-namespace needs --namespace: the namespace to copy from")
-    with Stores.opened(
-        replace(settings, url=source),
-        replace(settings, url=target, namespace=settings.namespace if target_namespace is None else target_namespace),
-        may_create=not verify_only,
-    ) as stores:
-        if settings.namespace is not None and not (delete or verify_only):
-            check_namespace(stores.source)
-        is_done = verify_only or stores.copy(_criterion(where), on_conflict, delete=delete)
-        is_same = not (verify or verify_only) or stores.verify(_criterion(where))
+    everywhere, criterion = settings.namespace is None, _criterion(where)
+    other = replace(
+        settings, url=target, namespace=settings.namespace if target_namespace is None else target_namespace
+    )
+    with (
+        opened(replace(settings, url=source), may_create=False) as here,
+        opened(other, may_create=not verify_only) as there,
+    ):
+        if not (everywhere or delete or verify_only):
+            check_namespace(here)
+        is_done = verify_only or copy_all(here, there, criterion, on_conflict, all_namespaces=everywhere, delete=delete)
+        is_same = not (verify or verify_only) or verify_all(here, there, criterion, all_namespaces=everywhere)
     if not (is_done and is_same):
         raise typer.Exit(FAILED)
 

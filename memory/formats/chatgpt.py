@@ -17,22 +17,14 @@ from memory.formats.json_stream import elements
 from memory.formats.registry import Source
 from memory.formats.turns import Message, Role, rest_of, turns, values_of
 from memory.port.changes import Change
-from memory.transfer import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
+from memory.transfer.parsing import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
 
 KEY: Final = "chatgpt"
 """The metadata key of runs and conversations for fields without an equivalent in this package."""
 
 QUERIED: Final = {"title": "title", "default_model_slug": "model"}  # fields that become metadata under these names
 _ZIP: Final = b"PK\x03\x04"
-_UNREADABLE: Final = (
-    *BROKEN_STREAM,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-)
+_UNREADABLE: Final = (*BROKEN_STREAM, OverflowError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile)
 """The exceptions that `zipfile` raises for a damaged or unsupported archive."""
 
 _MEMBER: Final = re.compile(r"(.*/)?conversations(-\d+)?\.json")

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import IO, Final, NamedTuple
 
-from memory.transfer import BROKEN_STREAM, DEFAULT_LIMITS, Limits, RejectedConversation, broken_off
+from memory.transfer import DEFAULT_LIMITS, Limits
+from memory.transfer.parsing import BROKEN_STREAM, RejectedConversation, broken_off
 
 _CHUNK: Final = 2**16
 _SPACE: Final = re.compile(rb"[\s,]*+")

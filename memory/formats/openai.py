@@ -17,16 +17,9 @@ from memory.formats.json_stream import Element, elements
 from memory.formats.registry import Source
 from memory.formats.turns import Message, Role, rest_of, turns, values_of
 from memory.port.changes import Change
-from memory.transfer import (
-    BROKEN_STREAM,
-    Limits,
-    ParsedConversation,
-    RejectedConversation,
-    broken_off,
-    parse,
-    read_json,
-    split_lines,
-)
+from memory.transfer import Limits, ParsedConversation, RejectedConversation, read_json
+from memory.transfer.jsonl import split_lines
+from memory.transfer.parsing import BROKEN_STREAM, broken_off, parse
 
 KEY: Final = "openai"
 """The metadata key of runs and conversations for fields without an equivalent in this package."""
