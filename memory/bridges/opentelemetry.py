@@ -4,7 +4,7 @@ Names follow OpenTelemetry's semantic conventions for database clients. Only nam
 recorded: no metadata, inputs or outputs, no ids, and no messages of errors, which can quote them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Any, Final, TypeVar, cast
@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvid
 
 from memory.core.store import Store
 from memory.errors import ConflictError, PersistenceError
-from memory.port.outbox import Outbox, OutboxEntry
+from memory.port.outbox import Outbox
 from memory.port.repository import Repository
 from memory.transfer.mirroring import MirroredStore
 
@@ -133,24 +133,24 @@ class _Telemetry:
         """Measure what waits for the replicas whenever metrics are collected, as long as the store is used."""
         mirrored = ref(store)
 
-        def lags(value: Callable[[int, float], float]) -> Callable[[CallbackOptions], Iterator[Observation]]:
+        def observed(index: int) -> Callable[[CallbackOptions], Iterator[Observation]]:
             def observe(_: CallbackOptions) -> Iterator[Observation]:
                 try:
                     found = store.lag() if (store := mirrored()) else {}
-                    for replica, (change_sets, oldest) in found.items():
-                        age = (store.repository.clock() - oldest) / 1e6 if store and change_sets else 0.0
-                        yield Observation(value(change_sets, age), {"memory.replica": replica})
+                    for replica, (pending, oldest) in found.items():
+                        age = (store.repository.clock() - oldest) / 1e6 if store and pending else 0.0
+                        yield Observation((age, pending)[index], {"memory.replica": replica})
                 except PersistenceError:  # closed, or out of reach
                     return
 
             return observe
 
-        self._meter.create_observable_gauge(
-            "memory.relay.lag", [lags(lambda _, age: age)], "s", "Age of the oldest change set that waits for a replica"
-        )
-        self._meter.create_observable_gauge(
-            "memory.relay.pending", [lags(lambda n, _: n)], "{change_set}", "Change sets that wait for a replica"
-        )
+        gauges = [
+            ("memory.relay.lag", "s", "Age of the oldest change set that waits for a replica"),
+            ("memory.relay.pending", "{change_set}", "Change sets that wait for a replica"),
+        ]
+        for index, (name, unit, description) in enumerate(gauges):
+            self._meter.create_observable_gauge(name, [observed(index)], unit, description)
 
 
 def _commit(_: object, arguments: tuple[Any, ...]) -> Attributes:
@@ -215,24 +215,5 @@ class _Observed:
 
     @contextmanager
     def _relaying(self, locked: AbstractContextManager[Outbox | None]) -> Iterator[Outbox | None]:
-        with self._telemetry.operation("relay") as span, locked as outbox:
-            yield None if outbox is None else _Delivered(outbox, span)
-
-
-class _Delivered(Outbox):
-    """An outbox that counts on a span what was delivered, and therefore removed."""
-
-    def __init__(self, outbox: Outbox, span: Span) -> None:
-        self._outbox, self._span, self._count = outbox, span, 0
-
-    def first(self, limit: int) -> list[OutboxEntry]:
-        return self._outbox.first(limit)
-
-    def remove(self, entries: Iterable[OutboxEntry]) -> None:
-        delivered = list(entries)
-        self._outbox.remove(delivered)
-        self._count += len(delivered)
-        self._span.set_attribute("memory.delivered", self._count)
-
-    def rename(self, replica: str) -> int:
-        return self._outbox.rename(replica)
+        with self._telemetry.operation("relay"), locked as outbox:
+            yield outbox

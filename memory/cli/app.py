@@ -4,12 +4,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
 from memory.cli.files import STANDARD
-from memory.cli.options import Settings, before_the_command, with_settings
+from memory.cli.options import Settings, with_settings
 from memory.cli.reporting import FAILED, MISUSED, complain, counted, visible
 from memory.domain.criteria import Criterion
 from memory.domain.expressions import parse
@@ -17,9 +18,7 @@ from memory.errors import InvalidValueError, NotFoundError
 from memory.formats.registry import NATIVE, Target, check_options, describe
 from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, read_whole
 
-app = typer.Typer(
-    callback=before_the_command, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def _option(metavar: str, help: str, **settings: float) -> Any:
@@ -63,6 +62,24 @@ def _criterion(expression: str | None) -> Criterion | None:
     return None if expression is None else parse(expression)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(version("conversation-memory"))
+        raise typer.Exit
+
+
+@app.callback()
+@with_settings
+def options(
+    _: Settings,
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Manage conversations and their runs, in a local file or in any store that a URL names."""
+
+
 @app.command()
 @with_settings
 def tour(_: Settings) -> None:
@@ -103,13 +120,9 @@ def import_(
     endpoint: Annotated[str | None, _option("URL", "A DynamoDB service other than Amazon's.")] = None,
     max_line: Annotated[int, _option("N", "Most bytes of one conversation.", min=1)] = DEFAULT_LIMITS.line,
     max_values: Annotated[int, _option("N", "Most JSON values of one conversation.", min=1)] = DEFAULT_LIMITS.values,
-    max_unpacked: Annotated[int, _option("N", "Most bytes that a file unpacks to.", min=1)] = DEFAULT_LIMITS.unpacked,
     max_ratio: Annotated[
         int, _option("N", "Most times its compressed size that a file unpacks to.", min=1)
     ] = DEFAULT_LIMITS.ratio,
-    max_refused: Annotated[
-        int, _option("N", "Stop after so many refused conversations.", min=1)
-    ] = DEFAULT_LIMITS.refused,
 ) -> None:
     """Import conversations; `_IMPORT_HELP` is the help text."""
     from memory.cli.transferring import import_sources
@@ -119,7 +132,7 @@ def import_(
     options = {name: value for name, value in given.items() if value is not None}
     check_options(from_, options)
     with settings.open() as store:
-        limits = Limits(max_line, max_values, max_unpacked, max_ratio, max_refused)
+        limits = Limits(max_line, max_values, max_ratio)
         everywhere = settings.namespace is None
         totals = import_sources(store, sources, on_conflict, from_, options, limits=limits, all_namespaces=everywhere)
     if totals.refused:
@@ -183,22 +196,25 @@ def copy(
     If it is interrupted, run it again: it resumes. Copies all namespaces, or the one given by --namespace. The exit code is 1
     if something was not copied, or differs.
     """
-    from memory.cli.copying import Stores
+    from memory.cli.copying import copy_all, opened, verify_all
     from memory.cli.transferring import check_namespace
 
     if verify_only and delete:
         raise InvalidValueError("--verify-only changes nothing, so it excludes --delete")
     if target_namespace is not None and settings.namespace is None:
         raise InvalidValueError("--target-namespace needs --namespace: the namespace to copy from")
-    with Stores.opened(
-        replace(settings, url=source),
-        replace(settings, url=target, namespace=settings.namespace if target_namespace is None else target_namespace),
-        may_create=not verify_only,
-    ) as stores:
-        if settings.namespace is not None and not (delete or verify_only):
-            check_namespace(stores.source)
-        is_done = verify_only or stores.copy(_criterion(where), on_conflict, delete=delete)
-        is_same = not (verify or verify_only) or stores.verify(_criterion(where))
+    everywhere, criterion = settings.namespace is None, _criterion(where)
+    other = replace(
+        settings, url=target, namespace=settings.namespace if target_namespace is None else target_namespace
+    )
+    with (
+        opened(replace(settings, url=source), may_create=False) as here,
+        opened(other, may_create=not verify_only) as there,
+    ):
+        if not (everywhere or delete or verify_only):
+            check_namespace(here)
+        is_done = verify_only or copy_all(here, there, criterion, on_conflict, all_namespaces=everywhere, delete=delete)
+        is_same = not (verify or verify_only) or verify_all(here, there, criterion, all_namespaces=everywhere)
     if not (is_done and is_same):
         raise typer.Exit(FAILED)
 
@@ -215,9 +231,6 @@ def relay(
     ] = None,
     *,
     forget: Annotated[str | None, _option("NAME", "Discard what waits for a former replica.")] = None,
-    rename: Annotated[
-        tuple[str, str] | None, _option("OLD NEW", "Deliver what waits under a former name to NEW.")
-    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Continue until the process is ended.")] = False,
     interval: Annotated[float, _option("SECONDS", "With --follow: the time between two deliveries.", min=0.0)] = 1.0,
 ) -> None:
@@ -235,8 +248,6 @@ def relay(
     with settings.open_existing() as primary, mirror(primary, **urls) as store:
         if forget is not None:
             print(f"discarded {counted(store.forget(forget), 'change set')}")
-        if rename is not None:
-            print(f"renamed {counted(store.rename(*rename), 'change set')}")
         if not urls:
             return
         if follow:

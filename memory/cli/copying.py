@@ -4,8 +4,7 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Self
+from functools import partial
 
 from memory.cli.options import Settings
 from memory.cli.progress import progress
@@ -19,68 +18,67 @@ from memory.transfer import Compared, OnConflict, Totals, copy, verify
 from memory.transfer.verifying import Side
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """The two open stores of a command: one namespace of each, or all."""
-
-    source: Store
-    target: Store
-    one_namespace: bool
-
-    @classmethod
-    @contextmanager
-    def opened(cls, source: Settings, target: Settings, *, may_create: bool) -> Iterator[Self]:
-        """Open both stores while inside. The target may be a file that does not exist if ``may_create``."""
-        gc.set_threshold(GC_THRESHOLD)
-        with source.open_existing() as here, target.open() if may_create else target.open_existing() as there:
-            for settings, store in ((source, here), (target, there)):
-                try:
-                    store.ensure_ready()
-                except SchemaError as error:
-                    raise SchemaError(f"{redact(settings.url)}: {error}") from error
-            yield cls(here, there, source.namespace is not None)
-
-    def copy(self, criterion: Criterion | None, on_conflict: OnConflict, *, delete: bool) -> bool:
-        """Copy; report failures as they occur and a summary at the end, even on error. Return True if everything was copied."""
-        totals = Totals()
-        begin = time.monotonic()
+@contextmanager
+def opened(settings: Settings, *, may_create: bool) -> Iterator[Store]:
+    """Open a store while inside. It may be a file that does not exist if ``may_create``."""
+    gc.set_threshold(GC_THRESHOLD)
+    with settings.open() if may_create else settings.open_existing() as store:
         try:
-            with progress("copying", lambda: self._count(criterion), "conversations") as advance:
-                copy(
-                    self.source,
-                    self.target,
-                    criterion,
-                    all_namespaces=not self.one_namespace,
-                    on_conflict=on_conflict,
-                    delete=delete,
-                    on_not_copied=lambda one: complain(str(one)),
-                    progress=lambda totals: advance(totals.seen, counted(totals.runs, "run")),
-                    totals=totals,
-                )
-        finally:
-            print(_summary(totals, time.monotonic() - begin))
-        return not (totals.skipped or totals.refused)
+            store.ensure_ready()
+        except SchemaError as error:
+            raise SchemaError(f"{redact(settings.url)}: {error}") from error
+        yield store
 
-    def verify(self, criterion: Criterion | None) -> bool:
-        """Compare; report the differences and what was compared. Return True if both sides are equal."""
-        compared = Compared()
-        with progress("comparing", lambda: self._count(criterion), "conversations") as advance:
-            for difference in verify(
-                self.source,
-                self.target,
+
+def copy_all(
+    source: Store,
+    target: Store,
+    criterion: Criterion | None,
+    on_conflict: OnConflict,
+    *,
+    all_namespaces: bool,
+    delete: bool,
+) -> bool:
+    """Copy; report failures as they occur and a summary at the end, even on error. Return True if everything was copied."""
+    totals = Totals()
+    begin = time.monotonic()
+    total = partial(count, source, criterion, all_namespaces=all_namespaces)
+    try:
+        with progress("copying", total) as advance:
+            copy(
+                source,
+                target,
                 criterion,
-                all_namespaces=not self.one_namespace,
-                progress=lambda compared: advance(compared.source.conversations, counted(compared.source.runs, "run")),
-                compared=compared,
-            ):
-                print(visible(str(difference)))
-        print(f"source: {_side(compared.source)}\ntarget: {_side(compared.target)}")
-        differ = "1 conversation differs" if compared.differing == 1 else f"{compared.differing:,} conversations differ"
-        print(differ if compared.differing else "both are the same")
-        return not compared.differing
+                all_namespaces=all_namespaces,
+                on_conflict=on_conflict,
+                delete=delete,
+                on_not_copied=lambda one: complain(str(one)),
+                progress=lambda totals: advance(totals.seen, counted(totals.runs, "run")),
+                totals=totals,
+            )
+    finally:
+        print(_summary(totals, time.monotonic() - begin))
+    return not (totals.skipped or totals.refused)
 
-    def _count(self, criterion: Criterion | None) -> int:
-        return count(self.source, criterion, all_namespaces=not self.one_namespace)
+
+def verify_all(source: Store, target: Store, criterion: Criterion | None, *, all_namespaces: bool) -> bool:
+    """Compare; report the differences and what was compared. Return True if both sides are equal."""
+    compared = Compared()
+    total = partial(count, source, criterion, all_namespaces=all_namespaces)
+    with progress("comparing", total) as advance:
+        for difference in verify(
+            source,
+            target,
+            criterion,
+            all_namespaces=all_namespaces,
+            progress=lambda compared: advance(compared.source.conversations, counted(compared.source.runs, "run")),
+            compared=compared,
+        ):
+            print(visible(str(difference)))
+    print(f"source: {_side(compared.source)}\ntarget: {_side(compared.target)}")
+    differ = "1 conversation differs" if compared.differing == 1 else f"{compared.differing:,} conversations differ"
+    print(differ if compared.differing else "both are the same")
+    return not compared.differing
 
 
 def _summary(totals: Totals, seconds: float) -> str:

@@ -1,9 +1,9 @@
 """What `memory stats` and `memory migrate` show."""
 
-import sys
 from pathlib import Path
 
 from memory.cli.options import Settings
+from memory.cli.progress import progress
 from memory.core.store import Store
 from memory.domain.timestamps import format_timestamp
 from memory.domain.values import Json
@@ -46,16 +46,8 @@ def _waiting(store: Store) -> dict[str, Json]:
 
 def migrate_watched(store: Store) -> SchemaStatus:
     """Migrate; show the progress on stderr, if that is a terminal."""
-    if not sys.stderr.isatty():
-        return store.migrate()
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("migrating", total=None)
-        return store.migrate(
-            lambda what, part: bar.update(task, description=what, total=part and 1, completed=part or 0)
-        )
+    with progress("migrating", lambda: 100) as advance:
+        return store.migrate(lambda what, part: advance(round(100 * (part or 0)), what))
 
 
 def _size(file: Path) -> int:

@@ -1,12 +1,12 @@
 """The options of all commands, which can be given before the command or after it: which store it uses, and how."""
 
 import inspect
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Concatenate, Final, ParamSpec, cast
+from typing import Annotated, Any, Concatenate, Final, ParamSpec, cast
 
 import typer
 
@@ -20,9 +20,10 @@ P = ParamSpec("P")
 
 DEFAULT_URL: Final = "sqlite:///conversations.db"
 
-_STORE_HELP = f"URL of the store; by default the environment variable MEMORY_URL, else {DEFAULT_URL}."
+_URL_VARIABLE = "MEMORY_URL"
+_STORE_HELP = f"URL of the store; by default the environment variable {_URL_VARIABLE}, else {DEFAULT_URL}."
 _NAMESPACE_HELP = 'Namespace; by default "default", or all if the command says so.'
-_VALUES_HELP = "Most values in one conversation's metadata."
+_VALUES_HELP = f"Most values in one conversation's metadata; by default {MAX_METADATA_VALUES:,}."
 _DEBUG_HELP = "Show the traceback of an error."
 
 
@@ -56,43 +57,19 @@ class Settings:
         return None if file is None else Path(file)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
-        print(version("conversation-memory"))
-        raise typer.Exit
-
-
-def before_the_command(
-    context: typer.Context,
-    store: Annotated[
-        str, typer.Option(metavar="URL", help=_STORE_HELP, envvar="MEMORY_URL", show_envvar=False, show_default=False)
-    ] = DEFAULT_URL,
-    namespace: Annotated[str | None, typer.Option(metavar="NAME", help=_NAMESPACE_HELP)] = None,
-    max_metadata_values: Annotated[int, typer.Option(min=1, metavar="N", help=_VALUES_HELP)] = MAX_METADATA_VALUES,
-    debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
-    _: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Manage conversations and their runs, in a local file or in any store that a URL names."""
-    context.obj = Settings(store, namespace, max_metadata_values, debug)
-
-
-def _after_the_command(
+def _settings(
     *,
     context: typer.Context,
-    store_url: Annotated[str | None, typer.Option("--store", metavar="URL", help=_STORE_HELP)] = None,
+    store: Annotated[str | None, typer.Option(metavar="URL", help=_STORE_HELP)] = None,
     namespace: Annotated[str | None, typer.Option(metavar="NAME", help=_NAMESPACE_HELP)] = None,
     max_metadata_values: Annotated[int | None, typer.Option(min=1, metavar="N", help=_VALUES_HELP)] = None,
     debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
 ) -> Settings:
-    before = cast("Settings", context.obj)
-    return Settings(
-        before.url if store_url is None else store_url,
-        before.namespace if namespace is None else namespace,
-        before.max_metadata_values if max_metadata_values is None else max_metadata_values,
-        debug or before.debug,
-    )
+    """Return the settings given here; by default those given before the command, else the environment's."""
+    before = context.obj or Settings(os.environ.get(_URL_VARIABLE) or DEFAULT_URL)
+    given: dict[str, Any] = {"url": store, "namespace": namespace, "max_metadata_values": max_metadata_values}
+    given = {name: value for name, value in given.items() if value is not None}
+    return replace(before, debug=debug or before.debug, **given)
 
 
 def with_settings(
@@ -102,13 +79,14 @@ def with_settings(
 
     With ``names_stores``, the command's arguments name the stores, so it has no ``--store``.
     """
-    options = dict(inspect.signature(_after_the_command).parameters)
+    options = dict(inspect.signature(_settings).parameters)
     if names_stores:
-        del options["store_url"]
+        del options["store"]
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        settings = _after_the_command(**{name: kwargs.pop(name) for name in options})  # type: ignore[arg-type]
+        context = cast("typer.Context", kwargs["context"])
+        settings = context.obj = _settings(**{name: kwargs.pop(name) for name in options})  # type: ignore[arg-type]
         with reported(debug=settings.debug):
             command(settings, *args, **kwargs)
 

@@ -2,13 +2,10 @@
 
 import time
 from collections.abc import Iterable
-from typing import Final
 
 from memory.cli.reporting import complain, counted, visible
 from memory.errors import InvalidValueError
 from memory.transfer.mirroring import MirroredStore, Relayed
-
-_LONGEST: Final = 60.0  # seconds between two tries after failures
 
 
 def named_replicas(arguments: Iterable[str]) -> dict[str, str]:
@@ -36,14 +33,14 @@ def relay_once(store: MirroredStore) -> bool:
     left = {replica: lag.change_sets for replica, lag in store.lag().items() if lag.change_sets}
     for replica, change_sets in left.items():
         is_unknown = replica not in store.replicas
-        advice = ", which is not named here: see --rename and --forget" if is_unknown else ""
+        advice = ", which is not named here: name it, or see --forget" if is_unknown else ""
         complain(f"{replica}: {counted(change_sets, 'change set')} left{advice}")
     return not left
 
 
 def relay_on(store: MirroredStore, interval: float) -> None:
-    """Deliver continuously until the process ends, with pauses when nothing waits; after failures they double, up to a minute."""
-    delay, reported = interval, ""
+    """Deliver continuously until the process ends, with pauses when nothing waits or a replica fails."""
+    reported = ""
     while True:
         relayed = store.relay()
         for done in relayed:
@@ -52,10 +49,9 @@ def relay_on(store: MirroredStore, interval: float) -> None:
         failures = "; ".join(f"{done.replica}: {done.failure}" for done in relayed if done.failure is not None)
         if failures and failures != reported:  # the same failures are reported once
             complain(f"error: {failures}")
-        delay = min(2 * delay, _LONGEST) if failures else interval
         reported = failures
         if failures or not any(done.delivered for done in relayed):
-            time.sleep(delay)
+            time.sleep(interval)
 
 
 def _report(done: Relayed) -> None:

@@ -13,7 +13,7 @@ from memory.domain.timestamps import format_timestamp
 from memory.domain.values import Json
 from memory.formats.artifacts import text_of
 from memory.port.paging import Page
-from memory.transfer import write_head, write_line
+from memory.transfer.jsonl import write_head, write_line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -50,7 +50,7 @@ def _show_table(page: Page[Conversation]) -> None:
             _text(conversation.id),
             _text(f"{conversation.updated_at:%Y-%m-%d %H:%M:%S}"),
             _text(str(conversation.run_count)),
-            _text(_compact(conversation.metadata)[:_LONGEST_CELL]),
+            _text(json.dumps(conversation.metadata, ensure_ascii=False)[:_LONGEST_CELL]),
         )
     Console().print(table)
 
@@ -68,14 +68,15 @@ def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, na
     created, updated = format_timestamp(record.created_at), format_timestamp(record.updated_at)
     console.print(f"created {created}, updated {updated}{expiry}")
     console.print(f"version {record.version}, {counted(record.run_count, 'run')}")
-    console.print(_text(f"metadata {_compact(Conversation.from_record(record).metadata)}"))
+    metadata = Conversation.from_record(record).metadata
+    console.print(_text(f"metadata {json.dumps(metadata, ensure_ascii=False)}"))
     for run in (Run.from_record(record.id, run) for run in runs):
         console.print()
         console.print(_text(f"#{run.position}  {run.created_at:%Y-%m-%d %H:%M:%S}  {run.id}", "dim"))
         console.print(_said("> ", run.input, "cyan"))
         console.print(_said("< ", run.output, ""))
         if run.metadata:
-            console.print(_text(_INDENT + _compact(run.metadata), "dim"))
+            console.print(_text(_INDENT + json.dumps(run.metadata, ensure_ascii=False), "dim"))
 
 
 def show_facts(facts: dict[str, Json], *, as_json: bool) -> None:
@@ -95,10 +96,6 @@ def _said(mark: str, value: Json, style: str) -> "Text":
         text = json.dumps(value, ensure_ascii=False, indent=2)
     first, *rest = visible(text, keep="\n\t").split("\n")
     return _text("\n".join(chain([mark + first], (_INDENT[: len(mark)] + line for line in rest))), style, keep="\n\t")
-
-
-def _compact(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
 
 
 def _text(text: str, style: str = "", *, keep: str = "") -> "Text":

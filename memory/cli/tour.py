@@ -65,34 +65,12 @@ def conflict(store: Store) -> object:
     return "no conflict"
 
 
-def run_again(store: Store) -> object:
-    """`store.run` calls a function, and calls it again after a conflict."""
-    tries = []
-
-    def work(uow: memory.UnitOfWork) -> None:
-        tries.append(uow.conversations.get("support-42"))
-        if len(tries) == 1:
-            with store.begin() as theirs:
-                theirs.conversations.get("support-42").metadata["owner"] = "lin"
-        tries[-1].metadata["priority"] = 0
-
-    store.run(work)
-    return f"after {len(tries)} tries: {tries[-1].metadata}"
-
-
-def schema(store: Store) -> object:
-    """The schema is the one this version needs; `memory migrate` upgrades an older one."""
-    return store.schema_status()
-
-
 STEPS: Final[tuple[_Step, ...]] = (
     add_a_conversation,
     append_runs,
     find_by_metadata,
     change_it,
     conflict,
-    run_again,
-    schema,
 )
 
 

@@ -1,9 +1,7 @@
 """`memory import` and `memory export`, with a progress bar on a terminal."""
 
-import errno
 import gc
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -11,11 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import typer
-
 from memory.cli.files import STANDARD, open_input, open_output
 from memory.cli.progress import progress
-from memory.cli.reporting import FAILED, complain, counted, visible
+from memory.cli.reporting import complain, counted, visible
 from memory.core.store import Store
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
@@ -32,9 +28,6 @@ from memory.transfer.verifying import has_any
 _NAMED: Final = 3  # skipped conversations that are named
 GC_THRESHOLD: Final = 200_000
 """Objects until the garbage collector runs: records form no cycles, and at Python's 700 it took a sixth of the time."""
-
-_UNNAMEABLE: Final = frozenset([errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR])
-"""Errors of a file system that refuses a file's name: the files of other conversations can still be written."""
 
 
 def import_sources(
@@ -134,10 +127,7 @@ def export_file(
 
 
 def export_griptape(store: Store, name: str, criterion: Criterion | None, order: str) -> int:
-    """Export for Griptape's local driver: one conversation to a file, or each conversation to its own file in a folder.
-
-    A conversation whose id cannot be the name of a file is reported, and the exit code is 1; the others are exported.
-    """
+    """Export for Griptape's local driver: one conversation to a file, or each conversation to its own file in a folder."""
     if name != STANDARD and (name.endswith(os.sep) or Path(name).is_dir()):
         return _export_folder(store, Path(name), criterion, order)
     with store.begin() as uow:
@@ -152,27 +142,11 @@ def export_griptape(store: Store, name: str, criterion: Criterion | None, order:
 
 def _export_folder(store: Store, folder: Path, criterion: Criterion | None, order: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    exported = refused = 0
-    is_complete = False
-    try:
-        with store.begin() as uow, progress(str(folder), lambda: count(store, criterion)) as advance:
-            for conversation in uow.conversations.iterate(criterion, order=order):
-                try:
-                    file = folder / f"{stem_of(conversation.id)}{ENDING}"
-                    exported += _export_griptape(store, conversation, str(file))
-                except OSError as error:
-                    if error.errno not in _UNNAMEABLE:
-                        raise
-                    complain(f"conversation {conversation.id!r} was not exported: {error.strerror}")
-                    refused += 1
-                    continue
-                advance(exported)
-        is_complete = True
-    finally:
-        if refused or not is_complete:
-            print(f"exported {counted(exported, 'conversation')}, refused {refused:,}", file=sys.stderr)
-    if refused:
-        raise typer.Exit(FAILED)
+    exported = 0
+    with store.begin() as uow, progress(str(folder), lambda: count(store, criterion)) as advance:
+        for conversation in uow.conversations.iterate(criterion, order=order):
+            exported += _export_griptape(store, conversation, str(folder / f"{stem_of(conversation.id)}{ENDING}"))
+            advance(exported)
     return exported
 
 

@@ -104,14 +104,6 @@ def _is_text(value: Json) -> bool:
     return isinstance(value, str)
 
 
-def _is_integer(value: Json) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_bool(value: Json) -> bool:
-    return isinstance(value, bool)
-
-
 def _is_bytes(value: Json) -> bool:
     try:
         return isinstance(value, str) and base64.b64encode(base64.b64decode(value)).decode() == value
@@ -119,8 +111,8 @@ def _is_bytes(value: Json) -> bool:
         return False
 
 
-def _is_list(value: Json) -> bool:
-    return isinstance(value, list)
+def _exactly(kind: type) -> _Fits:
+    return lambda value: type(value) is kind
 
 
 def _is_present(value: Json) -> bool:
@@ -160,14 +152,14 @@ CLASSES: Final[dict[str, dict[str, _Fits]]] = {
     "AudioArtifact": {"value": _is_bytes, "format": _is_text},
     "AudioUrlArtifact": {"value": _is_text},
     "BlobArtifact": {"value": _is_bytes},
-    "BooleanArtifact": {"value": _is_bool},
+    "BooleanArtifact": {"value": _exactly(bool)},
     "ErrorArtifact": {"value": _is_text},
     "GenericArtifact": {"value": _is_present},
-    "ImageArtifact": {"value": _is_bytes, "format": _is_text, "width": _is_integer, "height": _is_integer},
+    "ImageArtifact": {"value": _is_bytes, "format": _is_text, "width": _exactly(int), "height": _exactly(int)},
     "ImageUrlArtifact": {"value": _is_text},
     "InfoArtifact": {"value": _is_text},
     "JsonArtifact": {"value": _is_json_value},
-    "ListArtifact": {"value": _is_list, "item_separator": _is_text, "validate_uniform_types": _is_bool},
+    "ListArtifact": {"value": _exactly(list), "item_separator": _is_text, "validate_uniform_types": _exactly(bool)},
     "ModelArtifact": {"value": _is_present},
     "TextArtifact": {"value": _is_text},
     "UrlArtifact": {"value": _is_text},

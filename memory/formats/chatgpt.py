@@ -9,32 +9,22 @@ from functools import partial
 from operator import attrgetter
 from typing import IO, Any, Final, cast
 
-from memory.domain.entities import Conversation, Run
+from memory.domain.entities import Run
 from memory.domain.values import Json, first_id, new_id, to_datetime
 from memory.errors import InvalidValueError
-from memory.formats import extras
 from memory.formats.builders import conversation, microseconds
 from memory.formats.json_stream import elements
 from memory.formats.registry import Source
-from memory.formats.turns import REST, Message, Role, messages_of, rest_of, turns, values_of
+from memory.formats.turns import Message, Role, rest_of, turns, values_of
 from memory.port.changes import Change
-from memory.transfer import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
+from memory.transfer.parsing import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
 
 KEY: Final = "chatgpt"
 """The metadata key of runs and conversations for fields without an equivalent in this package."""
 
-_FIELDS: Final = frozenset(["fields"])
-_QUERIED: Final = {"title": "title", "default_model_slug": "model"}  # fields that become metadata under these names
+QUERIED: Final = {"title": "title", "default_model_slug": "model"}  # fields that become metadata under these names
 _ZIP: Final = b"PK\x03\x04"
-_UNREADABLE: Final = (
-    *BROKEN_STREAM,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-)
+_UNREADABLE: Final = (*BROKEN_STREAM, OverflowError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile)
 """The exceptions that `zipfile` raises for a damaged or unsupported archive."""
 
 _MEMBER: Final = re.compile(r"(.*/)?conversations(-\d+)?\.json")
@@ -85,7 +75,7 @@ def read_tree(id: str, value: Any, at: int) -> Change:
     The runs are the messages from the root of the tree to ``current_node``, which is what the user saw last. Other branches
     (from an edited question or a regenerated answer) are kept in the metadata of the run where they fork, under
     ``chatgpt.branches``. ``title`` and ``model`` become metadata of the conversation; all other fields are kept under
-    ``chatgpt.fields``. `conversation_json` restores the value, except for the order of the nodes in ``mapping``.
+    ``chatgpt.fields``. Nothing is lost except the order of the nodes in ``mapping``.
     """
     mapping = value.get("mapping") if isinstance(value, dict) else None
     if not isinstance(mapping, dict):
@@ -102,8 +92,8 @@ def read_tree(id: str, value: Any, at: int) -> Change:
         rest = {**rest_of(part), **({"branches": branches[number]} if number in branches else {})}
         asked_at = to_datetime(microseconds(_message_of(mapping[path[asked]]).get("create_time"), created_at))
         runs.append(Run(*values_of(part), {KEY: rest}, first_id(path[asked]) or new_id(), asked_at))
-    fields = {name: None if name == "mapping" or name in _QUERIED else part for name, part in value.items()}
-    metadata: dict[str, Json] = {name: value[field] for field, name in _QUERIED.items() if field in value}
+    fields = {name: None if name == "mapping" or name in QUERIED else part for name, part in value.items()}
+    metadata: dict[str, Json] = {name: value[field] for field, name in QUERIED.items() if field in value}
     id = first_id(value.get("conversation_id"), value.get("id")) or id
     updated_at = microseconds(value.get("update_time"), created_at)
     return conversation(id, {**metadata, KEY: {"fields": fields}}, runs, created_at, updated_at)
@@ -191,24 +181,3 @@ def _value_of(content: dict[str, Any]) -> Json:
 def _pack(key: str, node: Any) -> Json:
     """Return a node together with its key in the mapping, which is nearly always its ``id``."""
     return node if isinstance(node, dict) and node.get("id") == key else {"key": key, "node": node}
-
-
-def _unpack(packed: Any) -> tuple[str, Any]:
-    return (packed["id"], packed) if "id" in packed else (packed["key"], packed["node"])
-
-
-def _fill(packed: Any, value: Any) -> Any:
-    key, node = _unpack(packed)
-    content = {"content_type": "text", "parts": [value]} if isinstance(value, str) else value
-    return _pack(key, {**node, "message": {**node["message"], "content": content}})
-
-
-def conversation_json(conversation: Conversation, runs: list[Run]) -> dict[str, Any]:
-    """Return the element of the export that a conversation was imported from, equal except for the order of its nodes."""
-    mapping: dict[str, Any] = {}
-    for run in runs:
-        _, rest = extras.split(run.metadata, KEY, REST)
-        mapping |= map(_unpack, [*messages_of(run, rest, _fill), *rest.get("branches", [])])
-    metadata, kept = extras.split(conversation.metadata, KEY, _FIELDS)
-    fields = {**kept.get("fields", {}), "mapping": mapping}
-    return {**fields, **{field: metadata.get(name) for field, name in _QUERIED.items() if field in fields}}

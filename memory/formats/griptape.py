@@ -41,13 +41,13 @@ def run_record(value: Json, created_at: datetime | None = None) -> Run:
     """
     created_at = datetime.now(UTC) if created_at is None else created_at
     run = _read(value, created_at)
-    if _can_be_kept(run):
+    if can_be_kept(run):
         return run
     text: dict[str, Json] = {KEY: {"text": json.dumps(value)}}
     if not isinstance(value, dict):
         return Run(None, None, text, created_at=created_at)
-    input, output = [part if _can_be_kept(Run(part, None)) else json.dumps(part) for part in (run.input, run.output)]
-    metadata = {name: part for name, part in run.metadata.items() if _can_be_kept(Run(None, None, {name: part}))}
+    input, output = [part if can_be_kept(Run(part, None)) else json.dumps(part) for part in (run.input, run.output)]
+    metadata = {name: part for name, part in run.metadata.items() if can_be_kept(Run(None, None, {name: part}))}
     return Run(input, output, {**metadata, **text}, run.id, created_at)
 
 
@@ -60,7 +60,8 @@ def is_kept_as_text(run: Run) -> bool:
     return "text" in _split(run)[1]
 
 
-def _can_be_kept(run: Run) -> bool:
+def can_be_kept(run: Run) -> bool:
+    """Return whether a store can keep the run exactly."""
     try:
         run.to_record()
     except InvalidValueError:

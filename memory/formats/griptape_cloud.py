@@ -14,7 +14,7 @@ from memory.formats.envelopes import metadata_of
 from memory.formats.registry import Source
 from memory.port.changes import Change
 from memory.port.urls import redact
-from memory.transfer import ParsedConversation, RejectedConversation, try_parse
+from memory.transfer.parsing import ParsedConversation, RejectedConversation, try_parse
 
 _MEMORIES: Final = frozenset(["ConversationMemory", "SummaryConversationMemory"])
 _MEMORY_FIELDS: Final = frozenset(["type", "max_runs", "autoload", "autoprune", "summary", "summary_index", "offset"])

@@ -71,10 +71,7 @@ def _parse_item(number: int, item: dict[str, Any], source: Source) -> ParsedConv
     if others:
         extra["attributes"] = others
     read = partial(read_envelope, id, at=source.at, extra=extra)
-    parsed = read_json(number, text.encode(), read, limits=source.limits)
-    if isinstance(parsed, RejectedConversation):
-        return RejectedConversation(number, f"{id!r}: {parsed.reason}")
-    return parsed
+    return read_json(number, text.encode(), read, limits=source.limits, id=id)
 
 
 def id_of_keys(keys: list[str]) -> str:

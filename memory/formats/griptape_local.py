@@ -6,7 +6,7 @@ from urllib.parse import quote, unquote
 
 from memory.formats.envelopes import read_envelope
 from memory.formats.registry import Source
-from memory.transfer import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
+from memory.transfer.parsing import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
 
 ENDING = ".json"
 _CHUNK: Final = 2**20

@@ -49,7 +49,4 @@ def _parse_field(number: int, field: bytes, text: bytes, source: Source) -> Pars
         id = field.decode()
     except UnicodeDecodeError:
         return RejectedConversation(number, f"the field name {field[:40]!r} is not UTF-8 and cannot be an id")
-    parsed = read_json(number, text, partial(read_envelope, id, at=source.at), limits=source.limits)
-    if isinstance(parsed, RejectedConversation):
-        return RejectedConversation(number, f"{id!r}: {parsed.reason}")
-    return parsed
+    return read_json(number, text, partial(read_envelope, id, at=source.at), limits=source.limits, id=id)

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import IO, Final, NamedTuple
 
-from memory.transfer import BROKEN_STREAM, DEFAULT_LIMITS, Limits, RejectedConversation, broken_off
+from memory.transfer import DEFAULT_LIMITS, Limits
+from memory.transfer.parsing import BROKEN_STREAM, RejectedConversation, broken_off
 
 _CHUNK: Final = 2**16
 _SPACE: Final = re.compile(rb"[\s,]*+")
@@ -30,16 +31,16 @@ class _EndError(Exception):
 
 
 def elements(
-    stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
+    stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS, begun: bytes = b""
 ) -> Iterator[tuple[int, Element | RejectedConversation]]:
     """Yield the elements of the arrays in a UTF-8 stream, and the values outside arrays, numbered from 1.
 
-    Only the current element is held in memory. Malformed JSON between elements, a truncated stream and an element beyond the
-    limits yield a `RejectedConversation` and end the iteration.
+    ``begun`` is what was already read of the stream. Only the current element is held in memory. Malformed JSON between
+    elements, a truncated stream and an element beyond the limits yield a `RejectedConversation` and end the iteration.
     """
     number = 0
     try:
-        for number, element in enumerate(_Reader(stream, limits).elements(), 1):
+        for number, element in enumerate(_Reader(stream, limits, begun).elements(), 1):
             too_long = len(element.text) > limits.line
             yield number, RejectedConversation(number, limits.too_long("the value")) if too_long else element
     except _EndError as error:
@@ -51,14 +52,14 @@ def elements(
 class _Reader:
     """A stream of which only the data from the current element on is held in memory."""
 
-    def __init__(self, stream: IO[bytes], limits: Limits) -> None:
+    def __init__(self, stream: IO[bytes], limits: Limits, begun: bytes) -> None:
         self._stream = stream
         self._limits = limits
-        self._data = b""
+        self._data = begun
         self._start = self._at = 0
 
     def elements(self) -> Iterator[Element]:
-        if self._more():
+        if self._data or self._more():
             self._data = self._data.removeprefix(codecs.BOM_UTF8)
         arrays = 0
         is_inside = False

@@ -111,7 +111,7 @@ def name_of(file: str) -> str:
 
 
 def read(name: str, source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
-    """Yield the conversations of a source one by one, until a limit of the source stops the import."""
+    """Yield the conversations of a source one by one."""
     format_ = check_options(name, source.options)
     try:
         reader = cast(
@@ -123,20 +123,7 @@ def read(name: str, source: Source) -> Iterator[ParsedConversation | RejectedCon
         raise ConfigurationError(
             f"--from {name} needs the module {error.name}: pip install 'conversation-memory[{format_.extra}]'"
         ) from error
-    return _limited(reader(source), source.limits)
-
-
-def _limited(
-    found: Iterator[ParsedConversation | RejectedConversation], limits: Limits
-) -> Iterator[ParsedConversation | RejectedConversation]:
-    rejected = 0
-    for parsed in found:
-        rejected += isinstance(parsed, RejectedConversation)
-        if rejected > limits.refused:
-            what = f"more than {limits.refused:,} items were rejected: the rest of the input was not read"
-            yield RejectedConversation(parsed.number, limits.refusal("refused", what))
-            return
-        yield parsed
+    return reader(source)
 
 
 def describe() -> str:

@@ -1,15 +1,11 @@
 """Group messages into runs of a question and its answers; other messages are kept in the metadata of the run."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
-from memory.domain.entities import Run
 from memory.domain.values import Json
 
 Role: TypeAlias = Literal["question", "answer", "context"]
-
-REST: Final = frozenset(["messages", "input", "output", "branches"])
-"""The keys that may appear under a format's key in a run's metadata."""
 
 
 class Message(NamedTuple):
@@ -50,7 +46,7 @@ def values_of(turn: Sequence[Message]) -> tuple[Json, Json]:
 
 
 def rest_of(turn: Sequence[Message]) -> dict[str, Json]:
-    """Return everything in a turn beyond its input and output, in the form that `messages_of` reads."""
+    """Return everything in a turn beyond its input and output, from which the messages can be rebuilt."""
     messages: list[Json] = [message.whole if message.role == "context" else message.rest for message in turn]
     rest: dict[str, Json] = {"messages": messages}
     for index, message in enumerate(turn):
@@ -58,13 +54,3 @@ def rest_of(turn: Sequence[Message]) -> dict[str, Json]:
             rest["input"] = index
     answers: list[Json] = [index for index, message in enumerate(turn) if message.role == "answer"]
     return {**rest, "output": answers} if answers else rest
-
-
-def messages_of(run: Run, rest: dict[str, Any], fill: Callable[[Any, Any], Any]) -> Iterator[Any]:
-    """Yield the messages that a run was made from: ``fill`` is called with the rest of a message and its value."""
-    answers = rest.get("output", [])
-    values = dict(zip(answers, [run.output] if len(answers) == 1 else run.output or [], strict=False))
-    if "input" in rest:
-        values[rest["input"]] = run.input
-    for index, message in enumerate(rest.get("messages", [])):
-        yield fill(message, values[index]) if index in values else message

@@ -37,10 +37,6 @@ class Outbox(ABC):
     def remove(self, entries: Iterable[OutboxEntry]) -> None:
         """Remove these entries."""
 
-    @abstractmethod
-    def rename(self, replica: str) -> int:
-        """Move all entries to the outbox of another name; return how many."""
-
 
 def resolved(changes: ChangeSet, receipt: Receipt) -> ChangeSet:
     """Return a committed change set with the values that the store assigned, so that a replica in the same state ends equal.

@@ -21,24 +21,15 @@ Times are ISO 8601, for example ``2026-01-31T12:00:00.000000Z``. An unknown key 
 """
 
 from memory.transfer.copying import Copied, NotCopied, Outcome, copy, copy_conversation
-from memory.transfer.jsonl import dump, read_lines, split_lines, write_head, write_line
+from memory.transfer.jsonl import dump, read_lines
 from memory.transfer.limits import DEFAULT_LIMITS, Limits
 from memory.transfer.loading import OnConflict, Totals, restore
-from memory.transfer.parsing import (
-    BROKEN_STREAM,
-    ParsedConversation,
-    RejectedConversation,
-    broken_off,
-    parse,
-    read_json,
-    try_parse,
-)
+from memory.transfer.parsing import ParsedConversation, RejectedConversation, read_json
 from memory.transfer.reading import read_whole
 from memory.transfer.unpacking import uncompressed
 from memory.transfer.verifying import Compared, Difference, verify
 
 __all__ = [
-    "BROKEN_STREAM",
     "DEFAULT_LIMITS",
     "Compared",
     "Copied",
@@ -50,19 +41,13 @@ __all__ = [
     "ParsedConversation",
     "RejectedConversation",
     "Totals",
-    "broken_off",
     "copy",
     "copy_conversation",
     "dump",
-    "parse",
     "read_json",
     "read_lines",
     "read_whole",
     "restore",
-    "split_lines",
-    "try_parse",
     "uncompressed",
     "verify",
-    "write_head",
-    "write_line",
 ]

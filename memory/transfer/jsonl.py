@@ -43,10 +43,13 @@ def read_lines(
 
 
 def split_lines(
-    stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS
+    stream: IO[bytes], *, limits: Limits = DEFAULT_LIMITS, first: int = 1
 ) -> Iterator[tuple[int, bytes | RejectedConversation]]:
-    """Yield the non-blank lines of a stream with their numbers; and a `RejectedConversation` for a line that cannot be read."""
-    number = 0
+    """Yield the non-blank lines of a stream with their numbers; and a `RejectedConversation` for a line that cannot be read.
+
+    ``first`` is the number of the first line.
+    """
+    number = first - 1
     while True:
         number += 1
         try:
@@ -54,15 +57,13 @@ def split_lines(
             if len(line) == limits.line and _skip_rest(stream, line):
                 yield number, RejectedConversation(number, limits.too_long("the line"))
                 continue
-            if line.isspace():
-                number += _skip_blank_lines(stream)
-                continue
         except BROKEN_STREAM as error:
             yield number, broken_off(number, error)
             return
         if not line:
             return
-        yield number, line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
+        if not line.isspace():
+            yield number, line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
 
 
 def _skip_rest(stream: IO[bytes], line: bytes) -> bool:
@@ -70,15 +71,6 @@ def _skip_rest(stream: IO[bytes], line: bytes) -> bool:
     while line and not line.endswith(b"\n") and (line := stream.readline(2**20)):
         skipped = True
     return skipped
-
-
-def _skip_blank_lines(stream: IO[bytes]) -> int:
-    """Skip the buffered blank lines at once, and return how many: a file can have millions."""
-    ahead: bytes = stream.peek() if hasattr(stream, "peek") else b""
-    blank = ahead[: len(ahead) - len(ahead.lstrip())]
-    size = blank.rfind(b"\n") + 1
-    stream.read(size)
-    return blank.count(b"\n")
 
 
 def _read(number: int, line: bytes, limits: Limits) -> ParsedConversation | RejectedConversation:

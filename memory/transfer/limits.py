@@ -14,9 +14,7 @@ class Limits:
     Attributes:
         line: bytes of one conversation: a line, an element of an array, or a file with one conversation.
         values: JSON values of one conversation, counted by their commas and brackets.
-        unpacked: bytes that a compressed file unpacks to.
-        ratio: how many times its compressed size that may be.
-        refused: lines, or elements, that hold no conversation; after so many the rest is not read.
+        ratio: how many times its compressed size a compressed file unpacks to.
 
     >>> Limits(line=2**30).line
     1073741824
@@ -24,9 +22,7 @@ class Limits:
 
     line: int = 2**28
     values: int = 5_000_000
-    unpacked: int = 2**36
     ratio: int = 250
-    refused: int = 100_000
 
     def refusal(self, name: str, what: str) -> str:
         """Return the reason for a rejection: what exceeds the limit of this name, and how to raise the limit.
@@ -52,9 +48,6 @@ class Limits:
         Raises:
             OSError: too many.
         """
-        if unpacked > self.unpacked:
-            what = f"it unpacks to more than {self.unpacked:,} bytes"
-            raise OSError(self.refusal("unpacked", what))
         if unpacked > max(_SMALL, self.ratio * packed):
             what = f"{packed:,} bytes unpack to {unpacked:,} or more, which is over {self.ratio:,} times as much"
             raise OSError(self.refusal("ratio", what))

@@ -8,8 +8,8 @@ later entries for it are recognized as delivered.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +29,7 @@ from memory.errors import (
     UnsupportedError,
 )
 from memory.port.changes import Change, ChangeSet, ExpectedVersion
-from memory.port.outbox import Outbox, OutboxEntry, ReplicaLag
+from memory.port.outbox import OutboxEntry, ReplicaLag
 from memory.port.repository import Progress, SchemaStatus, no_progress
 from memory.port.urls import is_temporary, normalized, sqlite_file
 from memory.transfer import copy_conversation
@@ -119,40 +119,17 @@ class MirroredStore(Store):
             ConfigurationError: it is a replica of this store, or a relay is at work on it.
             PersistenceError: the primary failed.
         """
+        if replica in self._replicas:
+            raise ConfigurationError(f"{replica!r} is a replica of this store: its change sets have to be delivered")
+        self.ensure_ready()
         forgotten = 0
-        with self._former(replica) as outbox:
+        with self.repository.relaying(replica) as outbox:
+            if outbox is None:
+                raise ConfigurationError(f"a relay is at work on {replica!r}: stop it first")
             while entries := outbox.first(_AT_ONCE):
                 outbox.remove(entries)
                 forgotten += len(entries)
         return forgotten
-
-    def rename(self, former: str, replica: str) -> int:
-        """Move the change sets queued under a former name to a replica of this store; return how many.
-
-        Args:
-            former: the former name, as in `lag`. Older versions used the kind and address of the replica.
-            replica: the replica's name today.
-
-        Raises:
-            ConfigurationError: ``former`` is a replica of this store, ``replica`` is not, or a relay is at work on the former.
-            PersistenceError: the primary failed.
-        """
-        if replica not in self._replicas:
-            raise ConfigurationError(
-                f"{replica!r} is not a replica of this store; there are: {', '.join(self._replicas)}"
-            )
-        with self._former(former) as outbox:
-            return outbox.rename(replica)
-
-    @contextmanager
-    def _former(self, replica: str) -> Iterator[Outbox]:
-        if replica in self._replicas:
-            raise ConfigurationError(f"{replica!r} is a replica of this store: its change sets have to be delivered")
-        self.ensure_ready()
-        with self.repository.relaying(replica) as outbox:
-            if outbox is None:
-                raise ConfigurationError(f"a relay is at work on {replica!r}: stop it first")
-            yield outbox
 
     def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
         """Migrate the schemas of the primary and of all replicas; return the primary's."""

@@ -41,12 +41,16 @@ def broken_off(number: int, error: Exception) -> RejectedConversation:
 
 
 def read_json(
-    number: int, text: bytes, read: Callable[[Any], Change], *, limits: Limits = DEFAULT_LIMITS
+    number: int, text: bytes, read: Callable[[Any], Change], *, limits: Limits = DEFAULT_LIMITS, id: str | None = None
 ) -> ParsedConversation | RejectedConversation:
-    """Return the conversation that ``read`` finds in a JSON text, or the reason why there is none."""
+    """Return the conversation that ``read`` finds in a JSON text, or the reason why there is none, which names an ``id``."""
     if limits.has_too_many_values(text):
-        return RejectedConversation(number, limits.too_many())
-    return try_parse(number, len(text), lambda: read(parse(text.decode())))
+        parsed: ParsedConversation | RejectedConversation = RejectedConversation(number, limits.too_many())
+    else:
+        parsed = try_parse(number, len(text), lambda: read(parse(text.decode())))
+    if isinstance(parsed, RejectedConversation) and id is not None:
+        return RejectedConversation(number, f"{id!r}: {parsed.reason}")
+    return parsed
 
 
 def parse(text: str | bytes) -> Any:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 import memory
 from memory import Store, where
 from memory.cli import main
-from memory.formats.chatgpt import KEY, conversation_json
+from memory.formats.chatgpt import KEY
 from tests.formats.conftest import AT, SAMPLES, Importing, import_into, kept
+from tests.formats.rebuilding import chatgpt_json
 from tests.formats.test_griptape_runs import text_of
 
 FILE = SAMPLES / "chatgpt_conversations.json"
@@ -55,7 +56,7 @@ def test_title_model_and_all_other_fields_can_be_asked_for(importing: Importing,
 def test_the_export_can_be_rebuilt(importing: Importing, store: Store) -> None:
     importing("chatgpt", FILE.read_bytes())
     for one in EXPORT:
-        rebuilt = conversation_json(*kept(store, one["conversation_id"]))
+        rebuilt = chatgpt_json(*kept(store, one["conversation_id"]))
         assert rebuilt == one
         assert list(rebuilt) == list(one)
         for key, node in rebuilt["mapping"].items():
@@ -118,7 +119,7 @@ def test_without_ids_times_and_current_node_there_are_others(importing: Importin
     assert [run.id for run in runs] == ["q1", "q2", "q3"]  # the leaf that was made last
     assert conversation.record is not None
     assert conversation.record.created_at == AT
-    assert conversation_json(conversation, runs) == bare
+    assert chatgpt_json(conversation, runs) == bare
 
 
 scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3) | st.floats(allow_nan=False)
@@ -177,7 +178,7 @@ def test_any_tree_is_imported_and_can_be_rebuilt(tree: dict[str, Any]) -> None:
         if totals.conversations:
             with store.begin() as uow:
                 (id,) = [found.id for found in uow.conversations.iterate()]
-            rebuilt = conversation_json(*kept(store, id))
+            rebuilt = chatgpt_json(*kept(store, id))
             assert rebuilt == tree
             assert text_of(rebuilt | {"mapping": None}) == text_of(tree | {"mapping": None})
             assert {key: text_of(node) for key, node in rebuilt["mapping"].items()} == {

@@ -17,7 +17,7 @@ from tests.formats.conftest import SAMPLES
 from tests.formats.test_limits import ONE
 from tests.rounds import rounds
 
-LIMITS = Limits(line=200_000, values=20_000, unpacked=2_000_000)
+LIMITS = Limits(line=200_000, values=20_000, ratio=20)
 ODD: list[Any] = [
     None, True, 0, -1, 1.5, -0.0, float("nan"), float("inf"), 1e308, 10**400, 2**63, "", "a\n", "\ud800", "\0", "x" * 300,
     [], {}, [[]], [{}], {"": None}, {"id": 5}, {"role": []}, {"type": {}}, {"parts": 1},

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import memory
 from memory import Store
-from memory.formats.openai import KEY, conversation_json
+from memory.formats.openai import KEY
 from tests.formats.conftest import AT, Importing, import_into, kept
+from tests.formats.rebuilding import openai_json
 from tests.formats.test_griptape_runs import text_of
 
 HI = {"role": "user", "content": "Hi"}
@@ -57,7 +58,7 @@ def test_a_file_may_be_lines_or_an_array(importing: Importing, store: Store, wri
     assert (totals.conversations, refusals) == (len(lists), [])
     with store.begin() as uow:
         found = [conversation.id for conversation in uow.conversations.iterate(order="created_at")]
-    rebuilt = [conversation_json(*kept(store, id)) for id in found]
+    rebuilt = [openai_json(*kept(store, id)) for id in found]
     assert sorted(text_of(one if isinstance(one, list) else one["messages"]) for one in rebuilt) == sorted(
         map(text_of, lists)
     )
@@ -68,7 +69,7 @@ def test_a_file_may_be_one_bare_list(importing: Importing, store: Store, indent:
     assert importing("openai", json.dumps([SYSTEM, HI, HELLO], indent=indent).encode(), "chat")[0].conversations == 1
     conversation, runs = kept(store, "chat-1")
     assert [(run.input, run.output) for run in runs] == [("Hi", "Hello")]
-    assert conversation_json(conversation, runs) == [SYSTEM, HI, HELLO]
+    assert openai_json(conversation, runs) == [SYSTEM, HI, HELLO]
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -102,14 +103,14 @@ def test_a_list_of_messages_that_is_cut_is_no_conversation(importing: Importing)
     assert (totals.conversations, len(refusals)) == (0, 1)
 
 
-def test_of_an_array_in_each_line_both_numbers_are_told(importing: Importing, store: Store) -> None:
+def test_lines_may_be_arrays_of_conversations(importing: Importing, store: Store) -> None:
     line = json.dumps([{"messages": [HI]}, 7, 8, {"messages": [HELLO]}])
     _, refusals = importing("openai", f"{line}\n{line}\n".encode())
     reason = 'not a list of messages, nor an object with one under "messages"'
-    assert refusals == [f"{line}: element {element}: {reason}" for line in (1, 2) for element in (2, 3)]
+    assert refusals == [f"{number}: {reason}" for number in (2, 3, 6, 7)]
     with store.begin() as uow:
         found = [conversation.id for conversation in uow.conversations.iterate(order="id")]
-    assert found == ["file-1-1", "file-1-4", "file-2-1", "file-2-4"]
+    assert found == ["file-1", "file-4", "file-5", "file-8"]
 
 
 def test_users_and_assistants_are_paired_and_the_others_kept_beside_them(importing: Importing, store: Store) -> None:
@@ -141,7 +142,7 @@ def test_other_fields_of_the_object_are_metadata(importing: Importing, store: St
     importing("openai", json.dumps(value).encode())
     conversation, runs = kept(store, "file-1")
     assert conversation.metadata == {KEY: {"fields": {**value, "messages": None}}}
-    assert text_of(conversation_json(conversation, runs)) == text_of(value)
+    assert text_of(openai_json(conversation, runs)) == text_of(value)
 
 
 def test_a_bad_line_is_refused_and_the_rest_goes_on(importing: Importing, store: Store) -> None:
@@ -181,7 +182,7 @@ def test_any_list_of_messages_is_imported_and_comes_back(said: list[Any], fields
         if isinstance(value["messages"], list):
             with memory.connect("memory://") as store:
                 assert import_into(store, "openai", json.dumps(value).encode())[1] == []
-                assert text_of(conversation_json(*kept(store, "file-1"))) == text_of(value)
+                assert text_of(openai_json(*kept(store, "file-1"))) == text_of(value)
 
 
 @given(st.lists(anything | st.lists(messages)) | anything | messages, st.sampled_from([None, 1]))

@@ -115,13 +115,6 @@ class SqlOutbox(Outbox):
         numbers = [(entry.number,) for entry in entries]
         self._do(lambda connection: statements.execute_many(connection, statements.REMOVE_OUTBOX_ENTRY, numbers))
 
-    @limited
-    def rename(self, replica: str) -> int:
-        values = {"old": self._replica, "replica": replica}
-        return int(
-            self._do(lambda connection: statements.execute(connection, statements.RENAME_REPLICA, values).rowcount)
-        )
-
 
 def _digest(replica: str) -> bytes:
     return hashlib.sha256(f"memory relay {replica}".encode()).digest()

@@ -153,7 +153,6 @@ OUTBOX_ENTRIES: Final = (
     .limit(_number("limit"))
 )
 REMOVE_OUTBOX_ENTRY: Final = sa.delete(outbox).where(_o.number == _number("which"))
-RENAME_REPLICA: Final = sa.update(outbox).where(_o.replica == _text("old")).values(_parameters(_o.replica))
 REPLICA_LAGS: Final = sa.select(_o.replica, sa.func.count(), sa.func.min(_o.at)).group_by(_o.replica)
 
 # On PostgreSQL receipts age by the server's clock: those of clients differ.

@@ -60,7 +60,8 @@ class Codec:
         """Return the artifact for a JSON value; a plain string becomes a `TextArtifact`."""
         if isinstance(value, str):
             return TextArtifact(value)
-        kind = self._kinds.get(value["type"]) if isinstance(value, dict) and _has_type(value) else None
+        name = value.get("type") if isinstance(value, dict) else None
+        kind = self._kinds.get(name) if isinstance(name, str) else None
         if kind is None:
             return RawArtifact(value)
         try:
@@ -104,7 +105,3 @@ def _json_or_text(value: object, run: GriptapeRun) -> Json:
     if not isinstance(value, BaseArtifact):
         return {"text": str(value)}
     return to_json(TextArtifact(str(value.value), id=str(value.id), name=str(value.name)))
-
-
-def _has_type(value: dict[str, Json]) -> bool:
-    return isinstance(value.get("type"), str)

@@ -95,11 +95,10 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         except BaseException:
             self.close()
             raise
-        codec = Codec(self.artifacts)
         self._recorder = Recorder(
             self._store,
             self.conversation_id,
-            codec,
+            Codec(self.artifacts),
             last=self.last,
             trimmed=self.trimmed,
             load_legacy=self._load_legacy,
@@ -178,8 +177,7 @@ class RepositoryConversationMemoryDriver(BaseConversationMemoryDriver):
         Raises:
             PersistenceError: as for the class.
         """
-        url = places.redis_url(host, port, username, password)
-        place = places.redis(url, index, db, conversation_id, client)
+        place = places.redis((host, port, username, password), index, db, conversation_id, client)
         return cls(**{**place, **options})
 
     @classmethod

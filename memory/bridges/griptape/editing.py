@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
+from attrs import define, field
+
 from memory.bridges.griptape import marks
 from memory.bridges.griptape.codec import Codec
 from memory.bridges.griptape.diff import Diff, Write
@@ -44,28 +46,28 @@ def create(conversation_id: str, codec: Codec, diff: Diff, metadata: dict[str, J
     return Edit(change, new, state)
 
 
+@define(eq=False, slots=False)
 class Editing:
     """One edit of an existing conversation; it raises `StaleStateError` if someone else changed the runs to edit."""
 
-    def __init__(
-        self, uow: UnitOfWork, conversation_id: str, codec: Codec, state: MemoryState, diff: Diff, *, trimmed: Trimmed
-    ) -> None:
-        self._uow = uow
-        self._id = conversation_id
-        self._codec = codec
-        self._deletes = trimmed == "deleted"
-        self._state = state
-        self._diff = diff
-        self._created_at = state.created_at
-        self._stored: dict[int, Run] = {}
-        self._new = [codec.to_ours(run) for run in diff.append]
-        self._kept = [known.position for known in diff.runs if known.position > 0]
+    _uow: UnitOfWork
+    _id: str
+    _codec: Codec
+    _state: MemoryState
+    _diff: Diff
+    _trimmed: Trimmed = field(kw_only=True)
+    _stored: dict[int, Run] = field(init=False, factory=dict)
+    _new: list[Run] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._created_at = self._state.created_at
+        self._new = [self._codec.to_ours(run) for run in self._diff.append]
 
     def edit(self, metadata: dict[str, Json]) -> Edit:
         state, diff = self._state, self._diff
         trimmed = [known for known in diff.trimmed if known.position]
-        hidden = [] if self._deletes else trimmed
-        remove = [known for known in diff.remove if known.position] + (trimmed if self._deletes else [])
+        hidden, deleted = ([], trimmed) if self._trimmed == "deleted" else (trimmed, [])
+        remove = [*[known for known in diff.remove if known.position], *deleted]
         shown, hide = self._shown_from(hidden)
         detached = sorted([*diff.detached, *hidden])
         after = replace(state, runs=diff.runs, detached=detached, metadata=metadata, shown_from=shown)
@@ -110,7 +112,8 @@ class Editing:
 
         The position never hides a run that others appended, because this driver has not seen it.
         """
-        state, kept = self._state, self._kept
+        state = self._state
+        kept = [known.position for known in self._diff.runs if known.position > 0]
         shown, hide = state.shown_from, list[KnownRun]()
         # With ``last=``, trimmed runs need no mark: the next load leaves them out anyway.
         is_left_out = state.is_window and self._diff.runs

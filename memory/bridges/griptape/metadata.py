@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from memory.bridges.griptape.artifacts import to_json
+from memory.domain.entities import Run
 from memory.domain.records import encode_metadata
 from memory.domain.values import Json, encode
 from memory.errors import InvalidValueError
+from memory.formats.griptape import can_be_kept
 
 _log = logging.getLogger("memory")
 
@@ -27,16 +29,8 @@ def metadata_text(metadata: dict[str, Json]) -> str:
         return encode_metadata(metadata)
     except InvalidValueError as error:
         _log.warning("a part of the conversation's metadata cannot be stored exactly, and is stored as text: %s", error)
-    kept = {key: value if _is_storable({key: value}) else str(value) for key, value in metadata.items()}
+    kept = {key: value if can_be_kept(Run(None, None, {key: value})) else str(value) for key, value in metadata.items()}
     return encode_metadata(kept)
-
-
-def _is_storable(metadata: dict[str, Json]) -> bool:
-    try:
-        encode_metadata(metadata)
-    except InvalidValueError:
-        return False
-    return True
 
 
 def merged(base: dict[str, Json], ours: dict[str, Json], theirs: dict[str, Json]) -> dict[str, Json]:

@@ -14,7 +14,7 @@ from memory.formats.griptape_local import id_of
 from memory.formats.registry import name_of
 from memory.port.changes import Change
 from memory.port.urls import sqlite_url
-from memory.transfer import parse
+from memory.transfer.parsing import parse
 
 if TYPE_CHECKING:
     import boto3
@@ -51,14 +51,13 @@ def _read_file(path: Path) -> str | None:
         raise CorruptRecordError(f"the file {path} cannot be read: {error}") from error
 
 
-def redis_url(host: str, port: int, username: str, password: str | None) -> str:
-    """Return the URL of a server that is described as in Griptape."""
+def redis(
+    address: tuple[str, int, str, str | None], index: str, db: int, conversation_id: str | None, client: Any
+) -> _Options:
+    """Return the options that replace a `RedisConversationMemoryDriver` with this host, port, username and password."""
+    host, port, username, password = address
     user = f"{quote(username, safe='')}:{quote(password, safe='')}@" if password is not None else ""
-    return f"redis://{user}{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def redis(url: str, index: str, db: int, conversation_id: str | None, client: Any) -> _Options:
-    """Return the options that replace a `RedisConversationMemoryDriver`."""
+    url = f"redis://{user}{f'[{host}]' if ':' in host else host}:{port}"
     options: _Options = {"store": url, "namespace": index if db == 0 else f"{index}@{db}"}
     if conversation_id is None:
         return options  # a new id, so there is no old conversation

@@ -7,6 +7,7 @@ from functools import partial
 from threading import RLock
 from typing import Any, Final, cast
 
+from attrs import define, field
 from griptape.memory.structure import Run as GriptapeRun
 
 from memory.bridges.griptape.codec import Codec
@@ -40,31 +41,24 @@ _FIRST_PAGE, _GROWTH = 256, 8  # runs; a long conversation is read in few, large
 _BEHIND: Final = 16  # how many runs of others may follow the runs of a memory that was restored from its JSON
 
 
+@define(eq=False, slots=False)
 class Recorder(ForkAware):
     """One conversation, for the memory of one driver. Safe to use from several threads.
 
     ``load_legacy`` returns the change that imports the conversation from the storage of Griptape's own driver.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        conversation_id: str,
-        codec: Codec,
-        *,
-        last: int | None,
-        trimmed: Trimmed,
-        load_legacy: LegacyLoader,
-    ) -> None:
-        self._store = store
-        self._id = conversation_id
-        self._codec = codec
-        self._last = last
-        self._trimmed: Trimmed = trimmed
-        self._load_legacy = load_legacy
-        self._lock = RLock()
-        self._state = MemoryState()
-        self._pending: tuple[ChangeSet, Callable[[Receipt], None]] | None = None
+    _store: Store
+    _id: str
+    _codec: Codec
+    _last: int | None = field(kw_only=True)
+    _trimmed: Trimmed = field(kw_only=True)
+    _load_legacy: LegacyLoader = field(kw_only=True)
+    _lock: RLock = field(init=False, factory=RLock)
+    _state: MemoryState = field(init=False, factory=MemoryState)
+    _pending: tuple[ChangeSet, Callable[[Receipt], None]] | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
         watch(self)
 
     def after_fork_in_child(self) -> None:
@@ -111,11 +105,7 @@ class Recorder(ForkAware):
             with suppress(AlreadyExistsError):  # another process imported it
                 self._store.commit(ChangeSet.of([change], self._store.repository.clock()))
             conversation = self._get(uow)
-        record = None if conversation is None else cast(ConversationRecord, conversation.record)
-        if record is None:
-            self._state = self._state.looked_up(None, 0, 0)
-        else:
-            self._state = self._state.looked_up(record.incarnation, record.created_at, record.last_position)
+        self._state = self._state.looked_up(conversation.record if conversation else None)
         return conversation
 
     def _get(self, uow: UnitOfWork) -> Conversation | None:

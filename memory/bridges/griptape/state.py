@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from memory.domain.records import ConversationRecord
 from memory.domain.values import Json
 from memory.port.changes import ALL_RUNS
 
@@ -52,18 +53,14 @@ class MemoryState:
     is_window: bool = False
     is_current: bool = False
 
-    def looked_up(self, incarnation: str | None, created_at: int, last_position: int) -> "MemoryState":
+    def looked_up(self, record: ConversationRecord | None) -> "MemoryState":
         """Return the state after reading the conversation. If another conversation replaced it, all known runs are gone."""
-        if incarnation == self.incarnation:
+        created_at = record.created_at if record else 0
+        if self.incarnation == (record.incarnation if record else None):
             return replace(self, created_at=created_at, is_current=True)
-        return MemoryState(
-            [known._replace(position=GONE) for known in self.runs],
-            metadata=self.metadata,
-            incarnation=incarnation,
-            created_at=created_at,
-            last_position=last_position,
-            is_current=True,
-        )
+        runs = [known._replace(position=GONE) for known in self.runs]
+        state = MemoryState(runs, metadata=self.metadata, created_at=created_at, is_current=True)
+        return replace(state, incarnation=record.incarnation, last_position=record.last_position) if record else state
 
     def relocated(self, stored: Iterable[KnownRun]) -> "MemoryState":
         """Return the state with each run's position in ``stored``; runs that others removed or replaced are `GONE`."""
