@@ -16,8 +16,7 @@ from redis.exceptions import (
 from memory.errors import ConfigurationError, CorruptRecordError, PersistenceError, StoreUnavailableError
 
 NO_CLUSTER: Final = (
-    "Redis Cluster is not supported, because a unit of work may write to several slots: use a single server, "
-    "or a primary with replicas"
+    "a cluster is not supported, because a unit of work may span slots: use a single server, or a primary with replicas"
 )
 """The error message for a cluster."""
 

@@ -210,7 +210,7 @@ def test_a_table_is_printed_for_cloudformation(name: str, dynamodb_server: Serve
         }
         del properties["Tags"]
         client.create_table(**properties)
-        assert [step.split()[0] for step in repository.migration_steps()] == ["let", "turn", "write"]
+        assert [step.split()[0] for step in repository.migration_steps()] == ["enable", "enable", "write"]
         with pytest.raises(ConfigurationError, match="cloudformation or terraform, not as 'pulumi'"):
             repository.definition("pulumi")
 
@@ -277,7 +277,7 @@ def test_point_in_time_recovery_where_there_is_none(name: str, dynamodb_server: 
     with closing(
         open_table(name, dynamodb_server, table_options=TableOptions(point_in_time_recovery=True))
     ) as repository:
-        assert "turn on point-in-time recovery" in repository.migration_steps()
+        assert "enable point-in-time recovery" in repository.migration_steps()
         with pytest.raises(memory.UnsupportedError, match="UnknownOperationException"):
             repository.migrate()
 
@@ -311,9 +311,9 @@ def test_a_schema_that_cannot_be_looked_at(name: str, dynamodb_server: Server) -
 @pytest.mark.parametrize(
     ("url", "wrong"),
     [
-        ("dynamodb://", "looks like"),
-        ("dynamodb:///", "looks like"),
-        ("dynamodb://a/b?region=x", "looks like"),
+        ("dynamodb://", "write dynamodb://TABLE"),
+        ("dynamodb:///", "write dynamodb://TABLE"),
+        ("dynamodb://a/b?region=x", "write dynamodb://TABLE"),
         ("dynamodb://table?nonsense=1", "option 1"),
         ("dynamodb://table?shards=many", "shards"),
         ("dynamodb://table?shards=0", "shards"),
