@@ -88,7 +88,7 @@ def test_what_is_wrong_with_a_redis_is_told_without_its_password(
         ),
         ([redis_server.url, "--index", index], "WRONGTYPE"),
         ([with_password, "--index", index], "the server could not be reached"),
-        ([f"redis://ada:sesame@{host}", "--index", index], "were refused"),
+        ([f"redis://ada:sesame@{host}", "--index", index], "rejected the user, password or permissions"),
         ([f"nonsense://:sesame@{host}", "--index", index], "is not the URL of a Redis server"),
         ([with_password], "--from griptape-redis needs --index"),
         ([with_password, "--index", index, "--region", "x", "--id", "y"], "does not take --id or --region"),
@@ -194,7 +194,7 @@ def test_what_is_wrong_with_a_table_is_told(dynamodb_server: Server) -> None:
         attempt("nobody", endpoint=dynamodb_server.url)
     with pytest.raises(ConfigurationError, match="Invalid endpoint"):
         attempt("nobody", endpoint="nonsense")
-    with pytest.raises(StoreUnavailableError, match="the connection was lost, or not made"):
+    with pytest.raises(StoreUnavailableError, match="the connection was lost or could not be established"):
         attempt("nobody", endpoint=f"http://127.0.0.1:{free_port()}")
 
 
