@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from zlib import crc32
 
-from sqlalchemy import ClauseElement, Connection, CursorResult
+from sqlalchemy import ClauseElement, Connection
 
 from memory.adapters.sql import statements
 from memory.adapters.sql.statements import record_of
@@ -63,7 +63,7 @@ class Writer:
 
     def purge(self, limit: int) -> int:
         """Remove expired conversations, at most ``limit``; return how many."""
-        expired = self._execute(statements.EXPIRED, in_namespace=self.namespace, now=self.now, limit=limit).all()
+        expired = self._execute(statements.EXPIRED, in_namespace=self.namespace, now=self.now, limit=limit)
         for (key,) in expired:
             self._remove(key)
         self._write_gathered()
@@ -87,7 +87,7 @@ class Writer:
         rows = [(replica, self.namespace, changes.at, text) for replica in self.replicas]
         self._execute_many(statements.ADD_OUTBOX_ENTRY, rows)
 
-    def _execute(self, statement: ClauseElement, **values: object) -> CursorResult[Any]:
+    def _execute(self, statement: ClauseElement, **values: object) -> Sequence[Any]:
         return statements.execute(self.connection, statement, values)
 
     def _execute_many(self, statement: ClauseElement, rows: Sequence[tuple[object, ...]]) -> None:
@@ -102,16 +102,16 @@ class Writer:
             return None
         run = {f"run_{name}": value for name, value in change.append[0]._asdict().items() if name != "position"}
         receipt = f"{{{compact(change.id)}"
-        row = self._execute(
+        rows = self._execute(
             statements.APPEND_ONE,
             **run,
             **self._appended(change, changes.at),
             with_token=changes.token,
             receipt_start=receipt,
-        ).first()
-        if row is None:
+        )
+        if not rows:
             return None
-        key, version, run_count, last_position = _checked(change, row)
+        key, version, run_count, last_position = _checked(change, rows[0])
         return Receipt(changes.token, {change.id: Written(version, str(key), run_count, last_position)})
 
     def _appended(self, change: Change, at: int) -> dict[str, object]:
@@ -127,10 +127,10 @@ class Writer:
         """Append by one update and one insert; None if the change does more, or if there is no conversation."""
         if not change.only_appends:
             return None
-        row = self._execute(statements.APPEND, **self._appended(change, at)).first()
-        if row is None:
+        rows = self._execute(statements.APPEND, **self._appended(change, at))
+        if not rows:
             return None
-        key, version, run_count, last_position = _checked(change, row)
+        key, version, run_count, last_position = _checked(change, rows[0])
         self._add_runs(key, assign_positions(change, last_position - len(change.append))[0])
         return Written(version, str(key), run_count, last_position)
 
@@ -139,11 +139,11 @@ class Writer:
         if change.only_creates and change.create is not None and not self.careful:
             check_preconditions(change, None)
             return self._create(change, change.create)
-        row = self._execute(statements.LOCK, in_namespace=self.namespace, with_id=change.id).first()
-        if row is None and change.create is None:
+        rows = self._execute(statements.LOCK, in_namespace=self.namespace, with_id=change.id)
+        if not rows and change.create is None:
             # PostgreSQL: a statement that waited for a removed row does not see the row created in its place; the next one does.
-            row = self._execute(statements.LOCK, in_namespace=self.namespace, with_id=change.id).first()
-        stored = None if row is None else record_of(row)
+            rows = self._execute(statements.LOCK, in_namespace=self.namespace, with_id=change.id)
+        stored = record_of(rows[0]) if rows else None
         if stored is not None:
             check_record(stored)
         present = None if stored is None or stored.is_expired(self.now) else stored
@@ -159,7 +159,7 @@ class Writer:
     def _create(self, change: Change, record: ConversationRecord) -> Written:
         runs, last_position = assign_positions(change, record.last_position)
         record = record._replace(run_count=len(runs), last_position=last_position)
-        key = self._execute(statements.CREATE, namespace=self.namespace, **record._asdict()).scalar_one()
+        ((key,),) = self._execute(statements.CREATE, namespace=self.namespace, **record._asdict())
         self._counts[key % _SHARDS] += 1
         self._add_runs(key, runs)
         self._add_entries(key, _entries_of(record))
@@ -186,12 +186,12 @@ class Writer:
     def _edit_runs(self, change: Change, key: int) -> int:
         removed = len(change.remove_runs)
         if change.remove_before:
-            removed += len(self._execute(statements.REMOVE_RUNS_BEFORE, of=key, before=change.remove_before).all())
+            removed += len(self._execute(statements.REMOVE_RUNS_BEFORE, of=key, before=change.remove_before))
         for position in change.remove_runs:
-            if not self._execute(statements.REMOVE_RUN, of=key, at=position).all():
+            if not self._execute(statements.REMOVE_RUN, of=key, at=position):
                 raise missing_runs(change, position)
         for run in change.replace_runs:
-            if not self._execute(statements.REPLACE_RUN, of=key, at=run.position, **run._asdict()).all():
+            if not self._execute(statements.REPLACE_RUN, of=key, at=run.position, **run._asdict()):
                 raise missing_runs(change, run.position)
         return removed
 

@@ -147,7 +147,11 @@ def is_disconnect(error: BaseException, dialect: Dialect, connection: Connection
 def _ours(
     error: BaseException, where: Place, dialect: Dialect, connection: Connection | None
 ) -> PersistenceError | None:
-    if not isinstance(error, Exception) or isinstance(error, PersistenceError):
+    if not isinstance(error, Exception):
+        if connection is not None:
+            connection.invalidate()  # an interrupt may have left its driver in the middle of a command
+        return None
+    if isinstance(error, PersistenceError):
         return None
     if isinstance(error, PoolTimeoutError):
         return StoreUnavailableError(f"{where}: no connection was free in time; nothing was written")

@@ -43,7 +43,7 @@ class SqlCommits(Repository):
         """Call a function with a connection, in its own transaction or savepoint, which is committed when this returns."""
 
     def _fetch(self, statement: ClauseElement, **values: object) -> Sequence[Any]:
-        return self._read(lambda connection: statements.execute(connection, statement, values).fetchall())
+        return self._read(lambda connection: statements.execute(connection, statement, values))
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:

@@ -107,7 +107,7 @@ class SqlOutbox(Outbox):
     @limited
     def first(self, limit: int) -> list[OutboxEntry]:
         values = {"replica": self._replica, "limit": limit}
-        rows = self._do(lambda connection: statements.execute(connection, statements.OUTBOX_ENTRIES, values).all())
+        rows = self._do(lambda connection: statements.execute(connection, statements.OUTBOX_ENTRIES, values))
         return [OutboxEntry(number, namespace, load(changes)) for number, namespace, changes in rows]
 
     @limited
