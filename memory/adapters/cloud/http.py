@@ -1,7 +1,6 @@
 """HTTP client of the service: retries that never write twice, paginated lists, and the errors that responses stand for."""
 
 import random
-import socket
 import ssl
 import time
 import traceback
@@ -23,6 +22,7 @@ from memory.errors import (
     PersistenceError,
     StoreUnavailableError,
 )
+from memory.port.causes import is_unknown_host
 from memory.port.deadlines import remaining
 from memory.port.forking import ForkAware, watch
 
@@ -245,8 +245,7 @@ def _translate(error: Exception, host: str, what: str) -> PersistenceError:
 def _can_never_be_reached(reason: object) -> bool:
     """Return whether a connection failed for a permanent reason: an unknown host, or an untrusted certificate."""
     cause = reason.__cause__ if isinstance(reason, NameResolutionError) else getattr(reason, "args", (None,))[0]
-    is_unknown = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
-    return is_unknown or isinstance(cause, ssl.SSLCertVerificationError)
+    return isinstance(cause, ssl.SSLCertVerificationError) or (cause is not None and is_unknown_host(cause))
 
 
 def _refusal(status: int, said: str, host: str, what: str) -> PersistenceError:

@@ -2,7 +2,6 @@
 
 import random
 import re
-import socket
 import ssl
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -12,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from memory import errors as ours
 from memory.errors import PersistenceError
+from memory.port.causes import chain, is_unknown_host
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.025, 1.0  # seconds
 _SERVER_FAILED: Final = 500  # the lowest HTTP status of a server error
@@ -36,7 +36,6 @@ _CREDENTIALS_REFUSED: Final = re.compile("AccessDenied|Invalid|Signature|Validat
 _UNAVAILABLE: Final = (aws.CredentialRetrievalError, aws.MetadataRetrievalError, aws.WaiterError)
 _LOST: Final = (aws.HTTPClientError, aws.ConnectionError)
 _NOT_REACHED: Final = (aws.ConnectTimeoutError, aws.EndpointConnectionError, aws.ProxyConnectionError)
-_NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
 
 
@@ -107,11 +106,11 @@ def _unanswered(cause: BotoCoreError, *, repeats: bool) -> Failure:
         return Failure(ours.StoreUnavailableError, "credentials or table are temporarily unavailable", str(cause))
     if not isinstance(cause, _LOST):
         return Failure(ours.ConfigurationError, "the client is not configured correctly", str(cause))
-    chain = _chain(cause)
+    causes = chain(cause)
     # Only these errors prove that the request was not sent: other TLS errors can also occur after it was.
-    is_untrusted = any(isinstance(error, ssl.SSLCertVerificationError) for error in chain)
+    is_untrusted = any(isinstance(error, ssl.SSLCertVerificationError) for error in causes)
     is_sent = not (is_untrusted or isinstance(cause, _NOT_REACHED))
-    if is_untrusted or any(map(_is_permanent, chain)):
+    if is_untrusted or any(map(_is_permanent, causes)):
         what = "the server does not exist, is not trusted, or does not use TLS"
         return Failure(ours.ConfigurationError, what, str(cause), in_doubt=is_sent or repeats)
     what = "the connection was lost or could not be established"
@@ -120,18 +119,8 @@ def _unanswered(cause: BotoCoreError, *, repeats: bool) -> Failure:
 
 def _is_permanent(error: BaseException) -> bool:
     """Whether a connection failed because the host does not exist or does not use TLS."""
-    if isinstance(error, socket.gaierror):
-        return error.errno in _NO_SUCH_HOST
-    return isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in _NO_TLS
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """Return an error followed by its causes and contexts. An error that is raised again can be its own context."""
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain
+    has_no_tls = isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in _NO_TLS
+    return has_no_tls or is_unknown_host(error)
 
 
 def delays(times: int) -> Iterator[float]:

@@ -1,8 +1,6 @@
 """Translation of Redis's errors to those of `memory.errors`, by code and type."""
 
-import socket
 import ssl
-from collections.abc import Iterator
 from typing import Final
 
 from redis.exceptions import (
@@ -14,6 +12,7 @@ from redis.exceptions import (
 )
 
 from memory.errors import ConfigurationError, CorruptRecordError, PersistenceError, StoreUnavailableError
+from memory.port.causes import chain, is_unknown_host
 
 NO_CLUSTER: Final = (
     "a cluster is not supported, because a unit of work may span slots: use a single server, or a primary with replicas"
@@ -54,7 +53,7 @@ def translate(error: Exception, where: object) -> PersistenceError | None:
         return StoreUnavailableError(f"{said}; nothing was written")
     if not isinstance(error, (*LOST, InvalidResponse)):
         return None
-    causes = list(_chain(error))
+    causes = chain(error)
     if any("handshake" in str(cause) or isinstance(cause, ssl.SSLError | InvalidResponse) for cause in causes):
         said += " (rediss:// uses TLS, redis:// does not)"
     if any(map(_is_permanent, causes)):
@@ -62,14 +61,7 @@ def translate(error: Exception, where: object) -> PersistenceError | None:
     return StoreUnavailableError(f"{said}; the server could not be reached, and nothing was written")
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _is_permanent(error: BaseException) -> bool:
     """Whether the host does not exist, or TLS or its certificate was rejected."""
-    if isinstance(error, socket.gaierror):
-        return error.errno in {socket.EAI_NONAME, socket.EAI_NODATA}  # EAI_AGAIN is temporary
-    return isinstance(error, ssl.SSLError | InvalidResponse) and not isinstance(error, _ENDED)
+    is_rejected = isinstance(error, ssl.SSLError | InvalidResponse) and not isinstance(error, _ENDED)
+    return is_rejected or is_unknown_host(error)
