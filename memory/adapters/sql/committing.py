@@ -111,8 +111,7 @@ class Writer:
         )
         if not rows:
             return None
-        key, version, run_count, last_position = _checked(change, rows[0])
-        return Receipt(changes.token, {change.id: Written(version, str(key), run_count, last_position)})
+        return Receipt(changes.token, {change.id: _written(change, rows[0])})
 
     def _appended(self, change: Change, at: int) -> dict[str, object]:
         return {
@@ -130,9 +129,9 @@ class Writer:
         rows = self._execute(statements.APPEND, **self._appended(change, at))
         if not rows:
             return None
-        key, version, run_count, last_position = _checked(change, rows[0])
-        self._add_runs(key, assign_positions(change, last_position - len(change.append))[0])
-        return Written(version, str(key), run_count, last_position)
+        written = _written(change, rows[0])
+        self._add_runs(rows[0][0], assign_positions(change, written.last_position - len(change.append))[0])
+        return written
 
     def _apply(self, change: Change, at: int) -> Written | None:
         """Lock one conversation, and apply all of a change to it."""
@@ -202,14 +201,14 @@ class Writer:
         self._entry_rows += [(key, path, value, self.namespace) for path, value in new]
 
 
-def _checked(change: Change, row: Sequence[Any]) -> Sequence[Any]:
-    """Return the row of an append; raise `CorruptRecordError` if its numbers are impossible."""
-    _, _, run_count, last_position = row
+def _written(change: Change, row: Sequence[Any]) -> Written:
+    """Return what an append has written, from its row; raise `CorruptRecordError` if its numbers are impossible."""
+    key, version, run_count, last_position = row
     if not (
         type(run_count) is type(last_position) is int and len(change.append) <= run_count <= last_position <= LARGEST
     ):
         raise CorruptRecordError(f"conversation {change.id!r} is stored with a damaged run_count or last_position")
-    return row
+    return Written(version, str(key), run_count, last_position)
 
 
 def _entries_of(record: ConversationRecord) -> set[Entry]:

@@ -111,9 +111,8 @@ class Connections(ForkAware):
                 self._kept.append(connection)
             else:
                 connection.close()
-        except (
-            BaseException
-        ):  # of a signal handler: until the garbage collector ran, the connection would keep sqlite's lock
+        except BaseException:
+            # A signal handler's: until the garbage collector ran, the connection would keep sqlite's lock.
             connection.invalidate()
             raise
 

@@ -243,9 +243,8 @@ def _run(connection: Connection, text: str, parameters: Any) -> Sequence[Any]:
     if _is_watched(connection):
         result = connection.exec_driver_sql(text, parameters)
         return result.all() if result.returns_rows else ()
-    with closing(
-        connection.connection.cursor()
-    ) as cursor:  # closed now: a collector that found it would wait for a lock
+    # Closed at once: a garbage collector that found an open cursor would wait for its connection's lock.
+    with closing(connection.connection.cursor()) as cursor:
         if isinstance(parameters, list):
             cursor.executemany(text, parameters)
             return ()
