@@ -3,8 +3,6 @@
 import gc
 import os
 import socket
-import ssl
-import subprocess
 import threading
 import time
 import weakref
@@ -31,6 +29,7 @@ from memory import (
 from memory.adapters.redis import RedisRepository
 from memory.adapters.redis.wire import Wire
 from memory.port.deadlines import within
+from tests.adapters.redis.certificates import untrusted_certificate
 from tests.rounds import rounds
 from tests.servers import KillableServer, Server, free_port
 from tests.servers.proxy import Proxy
@@ -330,13 +329,7 @@ class TestOtherPrimaries:
 @contextmanager
 def tls_server(folder: Path) -> Iterator[int]:
     """Something that speaks TLS, with a certificate that nobody knows."""
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    subject = ["-subj", "/CN=localhost", "-days", "1", "-nodes", "-newkey", "rsa:2048"]
-    subprocess.run(
-        ["openssl", "req", "-x509", *subject, "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context = untrusted_certificate(folder)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:

@@ -1,8 +1,6 @@
 """URLs as hosters give them, each on a real server."""
 
 import socket
-import ssl
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import redis as redis_py
 import memory
 from memory import ConfigurationError, Conversation, Run, Store, StoreUnavailableError
 from memory.adapters.redis import RedisRepository
+from tests.adapters.redis.certificates import untrusted_certificate
 from tests.servers import Server, free_port, package_folder, wait_until
 from tests.servers.processes import ProcessServer
 from tests.servers.redis import from_packages
@@ -73,13 +72,7 @@ def test_a_unix_socket(tmp_path: Path) -> None:
 @contextmanager
 def tls_in_front_of(server: Server, folder: Path) -> Iterator[int]:
     """Speak TLS at a port of localhost, with a certificate that nobody knows, and pass everything on to a server."""
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    subject = ["-subj", "/CN=localhost", "-days", "1", "-nodes", "-newkey", "rsa:2048"]
-    subprocess.run(
-        ["openssl", "req", "-x509", *subject, "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context = untrusted_certificate(folder)
     host, _, port = server.url.removeprefix("redis://").partition("/")[0].partition(":")
 
     def pump(one: socket.socket, other: socket.socket) -> None:
