@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from memory.adapters.in_memory import InMemoryRepository
-from memory.core.store import Committed, Store
+from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
 from memory.domain.entities import Conversation, Run
@@ -18,6 +18,9 @@ from memory.errors import CommitTooLargeError, PersistenceError
 from memory.port.changes import ChangeSet, Receipt
 from memory.port.repository import Repository
 from memory.testing.base import Clock, Contract, Work, do, new_store, outcome_of, put, run_states, snapshot, text_of
+
+if TYPE_CHECKING:
+    from memory.core.events import Committed
 
 _START = Clock().time
 _SECOND = 1_000_000
