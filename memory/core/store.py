@@ -139,7 +139,7 @@ class StoreOperations(Generic[M]):
         yield from self.ready()
         self._check_metadata(changes)
         receipt = yield from self._write(changes)
-        if self._shared.handlers:
+        if self._shared.handlers and not (receipt.repeated and changes.is_keyed):
             yield from self._publish(Committed(self._namespace, changes, receipt, self._codec))
         return receipt
 
@@ -191,7 +191,7 @@ class StoreOperations(Generic[M]):
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Steps[Receipt]:
         self._check_metadata(changes)
         receipt: Receipt = yield partial(joined.commit, self._namespace, changes)
-        if self._shared.handlers:  # otherwise the application's commit has nothing to find out
+        if self._shared.handlers and not receipt.repeated:  # otherwise the application's commit has nothing to find out
             joined.after_commit(
                 partial(self._publish_joined, Committed(self._namespace, changes, receipt, self._codec))
             )

@@ -207,9 +207,14 @@ class ChangeSet:
         return _KEYED + idempotency_key
 
     @property
+    def is_keyed(self) -> bool:
+        """Whether the token is an idempotency key of the application's."""
+        return self.token.startswith(_KEYED)
+
+    @property
     def receipt_kept(self) -> int:
         """How long the store keeps the receipt, in microseconds: at least `RECEIPTS_KEPT`, or `KEYED_RECEIPTS_KEPT`."""
-        return KEYED_RECEIPTS_KEPT if self.token.startswith(_KEYED) else RECEIPTS_KEPT
+        return KEYED_RECEIPTS_KEPT if self.is_keyed else RECEIPTS_KEPT
 
     def __post_init__(self) -> None:
         if len({change.id for change in self.changes}) < len(self.changes):

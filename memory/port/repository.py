@@ -174,7 +174,7 @@ class Repository(ABC):
 
     @abstractmethod
     def open_runs(self, namespace: str, before: int | None, limit: int) -> tuple[OpenRun, ...]:
-        """Return the first ``limit`` open runs in the order of their ``created_at``.
+        """Return the first ``limit`` open runs, ordered by ``created_at``, `key_of` the conversation's id, and position.
 
         Args:
             namespace: the namespace.
