@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations
 from memory.core.events import Committed
-from memory.core.faces import Sleep, Steps, Synchronous, operation
+from memory.core.faces import Sleep, Steps, Synchronous, Write, operation, perform
 from memory.core.identity_map import Session
 from memory.core.runs import ReadingRuns
 from memory.core.unit_of_work import UnitOfWork
@@ -155,7 +155,7 @@ class StoreOperations(Generic[M]):
                 )
 
     def _write(self, changes: ChangeSet) -> Steps[Receipt]:
-        commit = partial(self.repository.commit, self._namespace, changes)
+        commit = Write(self.repository.commit, self._namespace, changes)
         with within(self.repository.timeout):
             try:
                 receipt: Receipt = yield commit
@@ -170,7 +170,7 @@ class StoreOperations(Generic[M]):
         self, commit: Callable[[], Receipt], token: str, doubt: CommitInDoubtError
     ) -> Steps[Receipt | None]:
         """Commit again a change set that may be written; its token makes that safe. Return None if the deadline passes first."""
-        for delay in _delays(_DOUBT_RETRIES):
+        for delay in delays(_DOUBT_RETRIES):
             if delay >= remaining(inf):
                 break
             self._shared.on_retry(doubt)
@@ -190,7 +190,7 @@ class StoreOperations(Generic[M]):
 
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Steps[Receipt]:
         self._check_metadata(changes)
-        receipt: Receipt = yield partial(joined.commit, self._namespace, changes)
+        receipt: Receipt = yield Write(joined.commit, self._namespace, changes)
         if self._shared.handlers and not receipt.repeated:  # otherwise the application's commit has nothing to find out
             joined.after_commit(
                 partial(self._publish_joined, Committed(self._namespace, changes, receipt, self._codec))
@@ -198,6 +198,7 @@ class StoreOperations(Generic[M]):
         return receipt
 
     def _publish_joined(self, committed: Committed) -> None:
+        """Call the handlers after a commit of the application's own transaction."""
         raise NotImplementedError
 
     def subscribe(self, handler: Handler) -> Callable[[], None]:
@@ -267,14 +268,14 @@ class StoreOperations(Generic[M]):
         purged = 0
         names = sorted((yield self.repository.namespaces)) if all_namespaces else [self._namespace]
         for name in names:
-            purged += yield partial(self.repository.purge_expired, name)
+            purged += yield Write(self.repository.purge_expired, name)
         return purged
 
     @operation
     def migrate(self, progress: Progress = no_progress) -> Steps[SchemaStatus]:
         """Migrate the store's schema to the version that this code needs, and keep all data. Return the new status."""
         self.check_open()
-        status: SchemaStatus = yield partial(self.repository.migrate, progress)
+        status: SchemaStatus = yield Write(self.repository.migrate, progress)
         self._shared.schema_checked = status.is_current
         return status
 
@@ -296,7 +297,7 @@ class StoreOperations(Generic[M]):
         if self._shared.schema_checked:
             return
         is_new = yield self.repository.is_new
-        status = yield self.repository.migrate if is_new else self.repository.schema_status
+        status = yield Write(self.repository.migrate) if is_new else self.repository.schema_status
         if not status.is_current:
             raise SchemaError(status.advice())
         self._shared.schema_checked = True
@@ -401,7 +402,8 @@ class Store(Synchronous, StoreOperations[M]):
         >>> store.conversations.get("support-42").run_count
         1
         """
-        self.ensure_ready()
+        if not self._shared.schema_checked or self._shared.closed:
+            self.ensure_ready()
         token = self._token(idempotency_key)
         if connection is None:
             return UnitOfWork(Session(self.repository, self._namespace, self._codec, self), self._commit, token)
@@ -428,19 +430,19 @@ class Store(Synchronous, StoreOperations[M]):
         Raises:
             PersistenceError: the error of the last attempt.
         """
-        delays = iter(_delays(retries))
+        waits = iter(delays(retries))
         while True:
             try:
                 with self.begin(idempotency_key=idempotency_key) as uow:
                     return work(uow)
             except PersistenceError as error:
-                if not error.retryable or (delay := next(delays, None)) is None:
+                if not error.retryable or (delay := next(waits, None)) is None:
                     raise
                 self._shared.on_retry(error)
             sleep(delay)
 
     def _publish_joined(self, committed: Committed) -> None:
-        self._perform(self._publish(committed))
+        perform(self._publish(committed))
 
     def __enter__(self) -> Self:
         return self
@@ -451,5 +453,6 @@ class Store(Synchronous, StoreOperations[M]):
         self.close()
 
 
-def _delays(times: int) -> list[float]:
+def delays(times: int) -> list[float]:
+    """Return the seconds to wait before each repetition: up to 10 ms at first, doubling up to 1 s, with jitter."""
     return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter needs no secure random numbers
