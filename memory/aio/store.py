@@ -115,7 +115,8 @@ class Store(Face, StoreOperations[M]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        with anyio.CancelScope(shield=True):
+            await self.close()
 
 
 async def connect(
