@@ -141,8 +141,9 @@ class _Protection:
         is_write = isinstance(call, Write)
         if not self.has_begun:
             await anyio.lowlevel.checkpoint_if_cancelled()
-        future, done = workers.submit(call, is_write=is_write), anyio.Event()
-        future.add_done_callback(self._setter(done))
+        done, in_loop = anyio.Event(), soon()
+        future = workers.submit(call, is_write=is_write)
+        future.add_done_callback(lambda _: in_loop(done.set))
         try:
             if not self.has_begun:
                 await done.wait()
@@ -177,17 +178,18 @@ class _Protection:
                 except self._cancelled_class as cancelled:
                     self._kept = cancelled
 
-    def _setter(self, event: anyio.Event) -> Callable[["Future[Any]"], None]:
-        """Return a callback that sets an event of this loop from another thread."""
-        if self._in_asyncio:
-            soon: Callable[..., object] = asyncio.get_running_loop().call_soon_threadsafe
-        else:
-            import trio
 
-            soon = trio.lowlevel.current_trio_token().run_sync_soon
+def soon() -> Callable[[Callable[[], object]], None]:
+    """Return a function that calls another one in this event loop, from any thread; after the loop's end it does nothing."""
+    if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+        schedule: Callable[..., object] = asyncio.get_running_loop().call_soon_threadsafe
+    else:
+        import trio
 
-        def set_soon(_: "Future[Any]") -> None:
-            with suppress(RuntimeError):  # the loop was closed: nobody waits
-                soon(event.set)
+        schedule = trio.lowlevel.current_trio_token().run_sync_soon
 
-        return set_soon
+    def call(function: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # the loop has ended: nobody waits
+            schedule(function)
+
+    return call

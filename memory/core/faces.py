@@ -6,12 +6,20 @@ from `Synchronous`, an operation returns its result. `memory.aio` has the other 
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial, update_wrapper, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_log = logging.getLogger("memory.aio")
+_warned: set[tuple[str, int]] = set()
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -205,6 +213,8 @@ class immediate(_Member[P, T]):  # noqa: N801  # a decorator
 
 def perform(steps: Steps[T]) -> T:
     """Perform the calls of an operation, and return its result."""
+    if (events := sys.modules.get("asyncio.events")) is not None and events._get_running_loop() is not None:  # noqa: SLF001
+        _warn_once()
     try:
         call = next(steps)
         while True:
@@ -218,8 +228,22 @@ def perform(steps: Steps[T]) -> T:
         return end.value  # type: ignore[no-any-return]
 
 
+def _warn_once() -> None:
+    """Warn about the line of the application's that blocks the event loop, unless it was warned about before."""
+    if (greenlet := sys.modules.get("greenlet")) is not None and greenlet.getcurrent().parent is not None:
+        return  # inside of SQLAlchemy's `run_sync`, in which a call awaits the database
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "memory":
+        frame = frame.f_back
+    if frame is not None and (place := (frame.f_code.co_filename, frame.f_lineno)) not in _warned:
+        _warned.add(place)
+        _log.warning("%s:%d blocks the event loop: open the store by memory.aio.connect(), and await this call", *place)
+
+
 def iterate(steps: Items[T]) -> Iterator[T]:
     """Yield the items of an iteration, and perform the calls between them."""
+    if (events := sys.modules.get("asyncio.events")) is not None and events._get_running_loop() is not None:  # noqa: SLF001
+        _warn_once()
     try:
         step = next(steps)
         while True:
