@@ -1,7 +1,8 @@
 """The loop of the asynchronous face: it performs the calls of an operation on worker threads, and awaits them.
 
 Cancellation: a call that reads is abandoned, and its answer is discarded. From the moment an operation's first `Write` has begun,
-everything is awaited to its end, and the cancellation is delivered afterwards: a commit is never left half done or unknown.
+everything is awaited to the end, or to the next `Checkpoint` of a long operation. The cancellation is delivered then, so that a
+commit is never left half done or unknown.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from memory.core.faces import Call, Item, Items, Notify, Sleep, Steps, Write
+from memory.core.faces import Call, Checkpoint, Item, Items, Notify, Sleep, Steps, Write
 from memory.port.forking import ForkAware, watch
 
 T = TypeVar("T")
@@ -46,6 +47,8 @@ class Performer:
                     else:
                         call = steps.send(result)
             except StopIteration as end:
+                if protection.has_begun:
+                    await anyio.lowlevel.checkpoint_if_cancelled()
                 return end.value  # type: ignore[no-any-return]
 
     async def iterate(self, steps: Items[T]) -> AsyncGenerator[T]:
@@ -72,6 +75,8 @@ class Performer:
     async def _perform(self, call: Call, protection: "_Protection") -> Any:
         if isinstance(call, Sleep):
             return await protection.awaited(anyio.sleep(call.seconds))
+        if isinstance(call, Checkpoint):
+            return await protection.end()
         if isinstance(call, Notify):
             return await protection.awaited(_notify(call))
         return await self._call(call, protection)
@@ -135,6 +140,14 @@ class _Protection:
     def __exit__(self, *_: object) -> None:
         if self._kept is not None:
             raise self._kept
+
+    async def end(self) -> None:
+        """End the protection, and deliver a cancellation that came meanwhile."""
+        self.has_begun = False
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            raise kept
+        await anyio.lowlevel.checkpoint()
 
     async def in_thread(self, call: Call, workers: _Workers) -> Any:
         """Perform a call on a worker thread."""

@@ -1,7 +1,6 @@
 """`Store`, which an application opens once and from which it begins units of work."""
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations
 from memory.core.events import Committed
-from memory.core.faces import Notify, Sleep, Steps, Synchronous, Write, operation, perform
+from memory.core.faces import Notify, Sleep, Steps, Synchronous, Write, delays, operation, perform
 from memory.core.identity_map import Session
 from memory.core.runs import ReadingRuns
 from memory.core.unit_of_work import UnitOfWork
@@ -50,7 +49,6 @@ MAX_METADATA_VALUES: Final = 10_000
 """The default limit of values in one conversation's metadata."""
 
 _DOUBT_RETRIES = 10  # two seconds on average, enough for a server to restart or to fail over
-_FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
 
 Handler = Callable[[Committed], Any]
 
@@ -453,8 +451,3 @@ class Store(Synchronous, StoreOperations[M]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def delays(times: int) -> list[float]:
-    """Return the seconds to wait before each repetition: up to 10 ms at first, doubling up to 1 s, with jitter."""
-    return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter needs no secure random numbers

@@ -16,7 +16,7 @@ from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, drive
 from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.operations import SqlCommits
 from memory.adapters.sql.outbox import SqlOutbox, locked
-from memory.errors import CommitInDoubtError, UnsupportedError
+from memory.errors import CommitInDoubtError, InvalidValueError, UnsupportedError
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited, remaining
 from memory.port.outbox import Outbox, ReplicaLag
 from memory.port.repository import Progress, SchemaStatus, no_progress
@@ -171,15 +171,17 @@ class SqlRepository(SqlCommits):
     def joining(self, connection: object) -> JoinedSqlRepository:
         if hasattr(connection, "run_sync"):
             kind = type(connection).__name__
-            raise TypeError(
-                f"an {kind} is joined inside run_sync, which passes the Connection or Session behind it: "
-                "await session.run_sync(lambda session: work(store.begin(connection=session)))"
+            raise InvalidValueError(
+                f"an {kind} is joined by memory.aio.Store.begin; or inside run_sync, which passes the Connection or Session "
+                "behind it: await session.run_sync(lambda session: work(store.begin(connection=session)))"
             )
         if not isinstance(connection, Connection):
             connect = getattr(connection, "connection", None)  # a Session's: its connection in the transaction it is in
             connection = connect() if callable(connect) else connection
         if not isinstance(connection, Connection):
-            raise TypeError(f"connection must be a SQLAlchemy Connection or Session, not {type(connection).__name__}")
+            raise InvalidValueError(
+                f"connection must be a SQLAlchemy Connection or Session, not a {type(connection).__name__}"
+            )
         joined = JoinedSqlRepository(connection, self.engine.get_execution_options().get("schema_translate_map"))
         joined.clock, joined.replicas, joined.timeout = self.clock, self.replicas, self.timeout
         return joined

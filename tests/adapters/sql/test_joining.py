@@ -25,6 +25,7 @@ from memory import (
     Committed,
     ConflictError,
     Conversation,
+    InvalidValueError,
     NotFoundError,
     Run,
     Store,
@@ -495,7 +496,7 @@ def test_a_deadlock_aborts_the_whole_transaction(postgres_url: str) -> None:
 
 
 def test_an_asynchronous_session_is_named_with_what_to_write(store: Store) -> None:
-    with pytest.raises(TypeError, match="AsyncSession is joined inside run_sync"):
+    with pytest.raises(InvalidValueError, match=r"AsyncSession is joined by memory\.aio"):
         store.begin(connection=AsyncSession())
 
 
@@ -566,7 +567,7 @@ def test_an_asynchronous_session_joins_through_run_sync(postgres_url: str, drive
 def test_something_else_than_a_connection_is_a_type_error(
     store: Store, engine: Engine, wrong: Callable[[Engine], Any]
 ) -> None:
-    with pytest.raises(TypeError, match="SQLAlchemy Connection or Session"):
+    with pytest.raises(InvalidValueError, match="SQLAlchemy Connection or Session"):
         store.begin(connection=wrong(engine))
 
 
