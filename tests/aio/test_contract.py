@@ -6,11 +6,16 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from memory import Store
-from memory.adapters.in_memory import InMemoryRepository
 from memory.port.repository import Repository
-from memory.testing import RepositoryContract
 from tests.aio.driving import store_class
+from tests.contract import test_cloud, test_dynamodb, test_in_memory, test_postgresql, test_redis, test_sqlite
+from tests.contract.test_dynamodb import dynamodb
+from tests.contract.test_postgresql import postgresql
+from tests.contract.test_redis import redis
+from tests.contract.test_sqlite import file, in_memory
 from tests.rounds import rounds
+
+__all__ = ["dynamodb", "file", "in_memory", "postgresql", "redis"]  # fixtures of the classes below
 
 
 @pytest.fixture(scope="module")
@@ -26,26 +31,44 @@ def trio_portal() -> Iterator[BlockingPortal]:
 
 
 class Asynchronous:
-    @pytest.fixture
-    def portal(self, asyncio_portal: BlockingPortal) -> BlockingPortal:
-        return asyncio_portal
-
-    @pytest.fixture
-    def store_class(self, portal: BlockingPortal) -> Callable[[Repository, str], Store]:
-        return store_class(portal)
-
-
-class TestInMemory(Asynchronous, RepositoryContract):
-    examples = rounds(25)
-
-    @pytest.fixture
-    def repository(self) -> Repository:
-        return InMemoryRepository()
-
-
-class TestInTrio(TestInMemory):
     examples = rounds(10)
 
     @pytest.fixture
-    def portal(self, trio_portal: BlockingPortal) -> BlockingPortal:
-        return trio_portal
+    def store_class(self, asyncio_portal: BlockingPortal) -> Callable[[Repository, str], Store]:
+        return store_class(asyncio_portal)
+
+
+class TestInMemory(Asynchronous, test_in_memory.TestInMemory):
+    examples = rounds(25)
+
+
+class TestInTrio(test_in_memory.TestInMemory):
+    examples = rounds(10)
+
+    @pytest.fixture
+    def store_class(self, trio_portal: BlockingPortal) -> Callable[[Repository, str], Store]:
+        return store_class(trio_portal)
+
+
+class TestSqliteFile(Asynchronous, test_sqlite.TestSqliteFile):
+    pass
+
+
+class TestSqliteInMemory(Asynchronous, test_sqlite.TestSqliteInMemory):
+    pass
+
+
+class TestPostgresql(Asynchronous, test_postgresql.TestPostgresql):
+    pass
+
+
+class TestRedis(Asynchronous, test_redis.TestRedis):
+    pass
+
+
+class TestDynamoDb(Asynchronous, test_dynamodb.TestDynamoDb):
+    pass
+
+
+class TestCloud(Asynchronous, test_cloud.TestCloud):
+    pass
