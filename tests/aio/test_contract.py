@@ -1,6 +1,7 @@
 """Every store keeps the contract through the asynchronous face, too: the same suite, unchanged."""
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -31,7 +32,7 @@ def trio_portal() -> Iterator[BlockingPortal]:
 
 
 class Asynchronous:
-    examples = rounds(10)
+    examples: ClassVar[int] = rounds(10)
 
     @pytest.fixture
     def store_class(self, asyncio_portal: BlockingPortal) -> Callable[[Repository, str], Store]:
@@ -43,7 +44,7 @@ class TestInMemory(Asynchronous, test_in_memory.TestInMemory):
 
 
 class TestInTrio(test_in_memory.TestInMemory):
-    examples = rounds(10)
+    examples: ClassVar[int] = rounds(10)
 
     @pytest.fixture
     def store_class(self, trio_portal: BlockingPortal) -> Callable[[Repository, str], Store]:

@@ -179,9 +179,7 @@ class SqlRepository(SqlCommits):
             connect = getattr(connection, "connection", None)  # a Session's: its connection in the transaction it is in
             connection = connect() if callable(connect) else connection
         if not isinstance(connection, Connection):
-            raise InvalidValueError(
-                f"connection must be a SQLAlchemy Connection or Session, not a {type(connection).__name__}"
-            )
+            raise TypeError(f"connection must be a SQLAlchemy Connection or Session, not {type(connection).__name__}")
         joined = JoinedSqlRepository(connection, self.engine.get_execution_options().get("schema_translate_map"))
         joined.clock, joined.replicas, joined.timeout = self.clock, self.replicas, self.timeout
         return joined

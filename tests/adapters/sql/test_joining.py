@@ -567,7 +567,7 @@ def test_an_asynchronous_session_joins_through_run_sync(postgres_url: str, drive
 def test_something_else_than_a_connection_is_a_type_error(
     store: Store, engine: Engine, wrong: Callable[[Engine], Any]
 ) -> None:
-    with pytest.raises(InvalidValueError, match="SQLAlchemy Connection or Session"):
+    with pytest.raises(TypeError, match="SQLAlchemy Connection or Session"):
         store.begin(connection=wrong(engine))
 
 
