@@ -7,6 +7,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from inspect import iscoroutinefunction
 from math import inf
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -208,11 +209,19 @@ class StoreOperations(Generic[M]):
         a transaction of the application's, the handler is called after its commit, when the connection is back in the pool.
 
         Args:
-            handler: called with a `Committed`, whose ``events`` say what happened.
+            handler: called with a `Committed`, whose ``events`` say what happened. A store of `memory.aio` awaits a coroutine
+                function, and calls any other one on a thread.
 
         Returns:
             A function that ends the subscription. Calling it again has no effect.
+
+        Raises:
+            InvalidValueError: the handler is a coroutine function, and the store is not one of `memory.aio`.
         """
+        if isinstance(self, Synchronous) and iscoroutinefunction(handler):
+            raise InvalidValueError(
+                f"{self} cannot await the handler {handler!r}: open the store by memory.aio.connect()"
+            )
         subscription = partial(handler)  # a distinct object, because a handler may subscribe twice
         self._shared.handlers.append(subscription)
 
@@ -289,7 +298,7 @@ class StoreOperations(Generic[M]):
     def check_open(self) -> None:
         """Raise `ClosedError` if the store was closed."""
         if self._shared.closed:
-            raise ClosedError(f"{self} was closed: open a new one with memory.connect()")
+            raise ClosedError(f"{self} was closed: open a new one with connect()")
 
     def ready(self) -> Steps[None]:
         """Check the schema on first use, and create it in a new local file. Every operation does this first."""
