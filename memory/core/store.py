@@ -10,10 +10,9 @@ from functools import partial
 from inspect import iscoroutinefunction
 from math import inf
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias, TypeVar
 
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations
-from memory.core.events import Committed
 from memory.core.faces import Notify, Sleep, Steps, Synchronous, Write, delays, operation, perform
 from memory.core.identity_map import Session
 from memory.core.runs import ReadingRuns
@@ -40,6 +39,9 @@ from memory.port.paging import Query
 from memory.port.planner import Explanation
 from memory.port.repository import JoinedRepository, Progress, Repository, SchemaStatus, no_progress
 
+if TYPE_CHECKING:
+    from memory.core.events import Committed
+
 T = TypeVar("T")
 _log = logging.getLogger("memory")
 
@@ -51,7 +53,7 @@ MAX_METADATA_VALUES: Final = 10_000
 
 _DOUBT_RETRIES = 10  # two seconds on average, enough for a server to restart or to fail over
 
-Handler = Callable[[Committed], Any]
+Handler: TypeAlias = "Callable[[Committed], Any]"
 
 
 def _log_retry(error: PersistenceError) -> None:
@@ -139,7 +141,7 @@ class StoreOperations(Generic[M]):
         self._check_metadata(changes)
         receipt = yield from self._write(changes)
         if self._shared.handlers and not (receipt.repeated and changes.is_keyed):
-            yield from self._publish(Committed(self._namespace, changes, receipt, self._codec))
+            yield from self._publish(self._committed(changes, receipt))
         return receipt
 
     def _check_metadata(self, changes: ChangeSet) -> None:
@@ -193,12 +195,10 @@ class StoreOperations(Generic[M]):
         self._check_metadata(changes)
         receipt: Receipt = yield Write(joined.commit, self._namespace, changes)
         if self._shared.handlers and not receipt.repeated:  # otherwise the application's commit has nothing to find out
-            joined.after_commit(
-                partial(self._publish_joined, Committed(self._namespace, changes, receipt, self._codec))
-            )
+            joined.after_commit(partial(self._publish_joined, self._committed(changes, receipt)))
         return receipt
 
-    def _publish_joined(self, committed: Committed) -> None:
+    def _publish_joined(self, committed: "Committed") -> None:
         """Call the handlers after a commit of the application's own transaction."""
         raise NotImplementedError
 
@@ -231,7 +231,12 @@ class StoreOperations(Generic[M]):
 
         return end
 
-    def _publish(self, committed: Committed) -> Steps[None]:
+    def _committed(self, changes: ChangeSet, receipt: Receipt) -> "Committed":
+        from memory.core.events import Committed  # its classes take a while to define
+
+        return Committed(self._namespace, changes, receipt, self._codec)
+
+    def _publish(self, committed: "Committed") -> Steps[None]:
         for handler in tuple(self._shared.handlers):
             try:
                 yield Notify(handler, committed)
@@ -450,7 +455,7 @@ class Store(Synchronous, StoreOperations[M]):
                 self._shared.on_retry(error)
             sleep(delay)
 
-    def _publish_joined(self, committed: Committed) -> None:
+    def _publish_joined(self, committed: "Committed") -> None:
         perform(self._publish(committed))
 
     def __enter__(self) -> Self:
