@@ -107,7 +107,7 @@ def test_a_cancelled_transaction_writes_nothing(store: Repository, engine: Async
 def test_each_face_refuses_the_sessions_of_the_other(store: Repository, engine: AsyncEngine) -> None:
     async def main() -> None:
         async with AsyncSession(engine) as session:
-            with pytest.raises(InvalidValueError, match="AsyncSession is joined by memory.aio.Store.begin"):
+            with pytest.raises(InvalidValueError, match=r"AsyncSession is joined by memory\.aio\.Store\.begin"):
                 memory.Store(store).begin(connection=session)
             with pytest.raises(InvalidValueError, match="not a Session, which would block"):
                 await aio.Store(store).begin(connection=session.sync_session)
