@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable
 from inspect import Parameter, iscoroutinefunction, signature
@@ -217,3 +220,71 @@ def test_kinds_of_parameters_are_compared() -> None:
     """The comparison of the faces notices a difference."""
     assert parameters(lambda a, *, b=1: (a, b)) != parameters(lambda a, b=1: (a, b))
     assert parameters(lambda a: a) == [("a", Parameter.POSITIONAL_OR_KEYWORD, Parameter.empty)]
+
+
+FORKING = """
+import os, anyio, sys
+from memory import Conversation, aio
+from memory.adapters.in_memory import InMemoryRepository
+
+store = aio.Store(InMemoryRepository())
+
+async def add(name):
+    async with store.begin() as uow:
+        await uow.conversations.add(Conversation(name))
+    return await store.conversations.count()
+
+assert anyio.run(add, "parent") == 1
+if (child := os.fork()) == 0:
+    os._exit(0 if anyio.run(add, "child") == 2 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert anyio.run(add, "again") == 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_store_is_used_on_both_sides_of_a_fork() -> None:
+    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING], check=True, timeout=60)
+
+
+def test_a_long_operation_is_cancelled_at_its_checkpoint(anyio_backend: str) -> None:
+    written: list[int] = []
+
+    def steps(scope: anyio.CancelScope) -> faces.Steps[None]:
+        for number in range(5):
+            yield faces.Write(written.append, number)
+            if number == 2:
+                scope.cancel()
+                yield faces.Write(written.append, 20)  # what belongs together is finished
+            yield faces.Checkpoint()
+
+    async def main() -> None:
+        opened = aio.Store(InMemoryRepository())
+        with anyio.CancelScope() as scope:
+            await opened._perform(steps(scope))
+        assert scope.cancelled_caught
+
+    anyio.run(main, backend=anyio_backend)
+    assert written == [0, 1, 2, 20]
+
+
+def test_a_task_is_cancelled_at_a_checkpoint() -> None:
+    written: list[int] = []
+
+    def steps(task: "asyncio.Task[object]") -> faces.Steps[None]:
+        for number in range(5):
+            yield faces.Write(written.append, number)
+            if number == 2:
+                task.cancel()
+                yield faces.Write(written.append, 20)
+            yield faces.Checkpoint()
+
+    async def main() -> None:
+        opened = aio.Store(InMemoryRepository())
+        task = asyncio.current_task()
+        assert task is not None
+        with pytest.raises(asyncio.CancelledError):
+            await opened._perform(steps(task))
+
+    asyncio.run(main())
+    assert written == [0, 1, 2, 20]
