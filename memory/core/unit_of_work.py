@@ -4,7 +4,6 @@ Reads see the unit of work's own pending changes. No database transaction is ope
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -359,7 +358,7 @@ class Runs:
             # Read additional runs in place of those that this unit of work removes.
             after = max(window.after, min(tracked.removed_before, ALL_RUNS) - 1)
             limit = None if wanted is None else wanted + len(tracked.removed_runs)
-            wider = replace(window, after=after, limit=limit)
+            wider = Window(after=after, before=window.before, limit=limit, from_end=window.from_end)
             read = self._session.repository.runs(self._session.namespace, conversation_id, wider)
             tracked.record_read(read.seen, read.last_position)
             stored = tracked.overlay(read.runs)
