@@ -23,7 +23,6 @@ from memory.port.repository import Capabilities, Repository, RunsRead, Window
 T = TypeVar("T")
 
 _position: Final = attrgetter("position")
-_ATTEMPTS: Final = 3  # of a commit, if another one takes a key at the same moment
 _PURGED_AT_ONCE: Final = 500
 
 
@@ -76,10 +75,11 @@ class SqlCommits(Repository):
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        # The first attempt inserts a new conversation without reading; if the key is taken, the next attempt reads it.
-        for attempt in range(_ATTEMPTS - 1):
+        # The first attempt inserts a new conversation without reading; if the key is taken, the next attempt reads it. Another
+        # commit may take the key after that, hence the third attempt.
+        for careful in (False, True):
             try:
-                return self._commit_once(namespace, changes, careful=attempt > 0)
+                return self._commit_once(namespace, changes, careful=careful)
             except TakenError:
                 continue
         try:
