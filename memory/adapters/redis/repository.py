@@ -59,10 +59,7 @@ def open_url(url: str) -> "RedisRepository":
     ``unix:///path/of/the/socket``, and ``redis+sentinel://user:password@host:26379,other:26379/service`` or
     ``rediss+sentinel://`` for the primary that Sentinel reports.
 
-    Options follow a ``?``: ``prefix`` of all keys (``memory``), ``timeout`` of an operation in seconds (30),
-    ``max_connections`` (50; a thread waits while all are in use), ``client_name``, ``db`` (only 0 is allowed),
-    ``sentinel_username`` and ``sentinel_password``; for TLS also ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
-    ``ssl_check_hostname`` and ``ssl_cert_reqs`` (``none`` trusts every certificate).
+    docs/redis.md describes the options, which follow a ``?``.
 
     Raises:
         ConfigurationError: the URL or an option is not valid.
@@ -97,7 +94,7 @@ class RedisRepository(Repository, ForkAware):
         self.timeout = timeout
         self._wire = Wire(self._pool, timeout, self.__repr__)
         self._writer = Writer(self._wire, self._keys)
-        self._schema = Schema(self._wire, self._keys, self.__repr__)
+        self._schema = Schema(self._wire, self._keys)
         self._index = Index(self._wire, self._keys, self._schema.explain)
         watch(self)
 

@@ -6,7 +6,6 @@ was interrupted. `warnings` checks the server's settings, whose consequences doc
 """
 
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from memory.adapters.redis.errors import NO_CLUSTER, translate
@@ -36,8 +35,8 @@ _PAUSE: Final = 0.02  # seconds between two checks of the progress of indexing
 class Schema:
     """The index of one store."""
 
-    def __init__(self, wire: Wire, keys: Keys, where: Callable[[], object]) -> None:
-        self._wire, self._keys, self._where = wire, keys, where
+    def __init__(self, wire: Wire, keys: Keys) -> None:
+        self._wire, self._keys = wire, keys
 
     @property
     def _name(self) -> str:
@@ -53,27 +52,27 @@ class Schema:
             ("FT.INFO", self._keys.index), ("INFO", "cluster"), ("COMMAND", "INFO", "FT.CREATE")
         )
         if b"cluster_enabled:1" in self._wire.checked(cluster):
-            raise ConfigurationError(f"{self._where()}: {NO_CLUSTER}")
+            raise ConfigurationError(f"{self._wire.where()}: {NO_CLUSTER}")
         if not isinstance(index, Exception):
             version = index[b"index_name"].decode().rpartition(":")[2]
             return SchemaStatus(_OTHER_FIELDS if version == HEAD and not self._is_ours(index) else version, HEAD)
-        if (ours := translate(index, self._where())) is not None:
+        if (ours := translate(index, self._wire.where())) is not None:
             raise ours from index
         if self._wire.checked(search) == [None]:
             raise ConfigurationError(
-                f"{self._where()}: the server has no search module: use Redis 8, which includes it, "
+                f"{self._wire.where()}: the server has no search module: use Redis 8, which includes it, "
                 "or load RediSearch 2.6 or newer into Redis 7 (redis-stack-server has both)"
             )
         return SchemaStatus(None, HEAD)
 
     def explain(self, error: Exception) -> PersistenceError:
         """Return our error for an error reply to a search. RediSearch's errors have no codes."""
-        if (ours := translate(error, self._where())) is not None:
+        if (ours := translate(error, self._wire.where())) is not None:
             return ours
         status = self.status()
         if not status.is_current:
             return SchemaError(status.advice())
-        return StoreUnavailableError(f"{self._where()}: the server did not finish a query ({error})")
+        return StoreUnavailableError(f"{self._wire.where()}: the server did not finish a query ({error})")
 
     def steps(self) -> list[str]:
         """Describe the steps that `migrate` would perform."""
@@ -97,7 +96,7 @@ class Schema:
             raise SchemaError(status.advice())
         if f"{self._keys.index}:{_UNREADABLE}" in indexes:
             raise SchemaError(
-                f"{self._where()} has the layout {_UNREADABLE} of an older release, which this one cannot read: export the "
+                f"{self._wire.where()} has the layout {_UNREADABLE} of an older release, which this one cannot read: export the "
                 "store with the older release (`memory export`), and import it with this one under another prefix"
             )
         if not status.is_current:
