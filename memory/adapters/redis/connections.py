@@ -77,11 +77,7 @@ class _SentinelPool(SentinelConnectionPool, _Pool):
 
 
 def client_of(url: str, timeout: float, options: Mapping[str, Any]) -> Any:
-    """Return a client for a URL, which excludes the options. Its connections respect the deadline of the store's operation.
-
-    Raises:
-        ConfigurationError: the URL has none of the forms in docs/redis.md, or options of TLS or Sentinel without using it.
-    """
+    """Return a client for a URL without its options. Its connections respect the deadline of the store's operation."""
     try:
         located, sentinels, service = _locate(url)
     except ValueError:  # its message may contain a part of the password
@@ -115,11 +111,7 @@ def client_of(url: str, timeout: float, options: Mapping[str, Any]) -> Any:
 
 
 def _locate(url: str) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
-    """Return redis-py's settings for a URL; for a Sentinel URL also the addresses of the Sentinels and the service name.
-
-    Raises:
-        ValueError: the URL is not valid.
-    """
+    """Return redis-py's settings for a URL, the addresses of its Sentinels and the service name, or raise `ValueError`."""
     scheme, _, rest = url.partition("://")
     family, _, kind = scheme.replace("valkey", "redis", 1).partition("+")
     if kind == "sentinel":

@@ -19,11 +19,7 @@ _FIELDS_OF_RUN: Final = 6
 
 
 def conversation(keys: Keys, namespace: str, key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
-    """Return the record of a hash, whose fields are in the order of `ConversationRecord`.
-
-    Raises:
-        CorruptRecordError: a field is missing or cannot be read, or the hash belongs to another key.
-    """
+    """Return the record of a hash, whose fields are in the order of `ConversationRecord`."""
     if None in fields[:-1]:
         raise corrupt(key, "a field is missing")
     id_, metadata, version, incarnation, *numbers, expires_at = cast(Sequence[Any], fields)
@@ -53,11 +49,7 @@ def run_member(run: RunRecord) -> str:
 
 
 def runs(key: str, conversation_id: str, members: Sequence[bytes]) -> tuple[Run, ...]:
-    """Parse members of the sorted set of a conversation's runs, which are in order of position.
-
-    Raises:
-        CorruptRecordError: a run cannot be read, or the positions are not ascending because the scores were edited.
-    """
+    """Return the runs of members of a sorted set, which must be in order of position: an edited score would change it."""
     found = tuple([_run(key, conversation_id, member) for member in members])
     positions = [0, *[one.position or 0 for one in found]]
     if any(map(ge, positions, positions[1:])):

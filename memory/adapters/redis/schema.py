@@ -24,10 +24,7 @@ _LOSSES: Final = {
     ("appendonly", "no"): "a restart loses all writes acknowledged since the last snapshot",
     ("appendfsync", "no"): "a power failure loses writes that are not yet on disk, often 30 seconds of them",
     ("appendfsync", "everysec"): "a power failure (but not a server crash) loses up to two seconds of writes",
-    (
-        "min-replicas-to-write",
-        "0",
-    ): "a failover, for example by Sentinel, loses writes that a primary acknowledged while it had no replicas",
+    ("min-replicas-to-write", "0"): "a failover loses writes that a primary acknowledged while it had no replicas",
 }
 _PAUSE: Final = 0.02  # seconds between two checks of the progress of indexing
 
@@ -43,11 +40,7 @@ class Schema:
         return f"{self._keys.index}:{HEAD}"
 
     def status(self) -> SchemaStatus:
-        """Return the version of the index that the alias points to.
-
-        Raises:
-            ConfigurationError: the server has no search module, or is part of a cluster.
-        """
+        """Return the version of the index that the alias points to."""
         index, cluster, search = self._wire.ask_all(
             ("FT.INFO", self._keys.index), ("INFO", "cluster"), ("COMMAND", "INFO", "FT.CREATE")
         )
@@ -86,11 +79,7 @@ class Schema:
         return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
-        """Migrate the index to the current version; see the module's documentation.
-
-        Raises:
-            SchemaError: the store has a newer version, or a version that this code cannot read.
-        """
+        """Migrate the index to the current version, unless the store has a newer or an unreadable one."""
         status, indexes = self.status(), self._indexes()
         if status.current is not None and status.current > HEAD:
             raise SchemaError(status.advice())
@@ -127,13 +116,13 @@ class Schema:
             found.append(
                 f"this user may not read the server's settings ({configuration}): ask its administrator about AOF and eviction"
             )
-        else:
-            settings = {name.decode(): value.decode() for name, value in configuration.items()}
-            for (name, value), loss in _LOSSES.items():
-                if settings.get(name) == value and (is_replicated or not name.startswith("min-replicas")):
-                    found.append(f"{name} is {value}: {loss}")
-            if (policy := settings.get("maxmemory-policy", "noeviction")) != "noeviction":
-                found.append(f"maxmemory-policy is {policy}: a full server deletes conversations; set noeviction")
+            configuration = {}
+        settings = {name.decode(): value.decode() for name, value in configuration.items()}
+        for (name, value), loss in _LOSSES.items():
+            if settings.get(name) == value and (is_replicated or not name.startswith("min-replicas")):
+                found.append(f"{name} is {value}: {loss}")
+        if (policy := settings.get("maxmemory-policy", "noeviction")) != "noeviction":
+            found.append(f"maxmemory-policy is {policy}: a full server deletes conversations; set noeviction")
         if isinstance(index, dict) and (failures := int(index.get(b"hash_indexing_failures", 0))):
             found.append(
                 f"{failures} hashes could not be indexed, so searches miss them: they were edited (FT.INFO reports which)"

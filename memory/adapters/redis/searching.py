@@ -54,13 +54,7 @@ _WALK: Final = Script("shared", "walk")
 
 
 class Index:
-    """The index of one store. A query returns its complete result or raises an error.
-
-    Args:
-        wire: the connections.
-        keys: the names of keys.
-        explain: returns our error for an error reply to a search.
-    """
+    """The index of one store. A query returns its complete result or raises an error."""
 
     def __init__(self, wire: Wire, keys: Keys, explain: Callable[[Exception], PersistenceError]) -> None:
         self._wire, self._name, self._explain = wire, keys.index, explain

@@ -39,13 +39,7 @@ class UnclearError(StoreUnavailableError):
 
 
 class Wire:
-    """Sends commands over a pool of connections to one server.
-
-    Args:
-        pool: a connection pool of redis-py. (The type stubs that redis-om installs describe an older version.)
-        timeout: the maximum duration of a round trip in seconds, if no operation sets a deadline.
-        where: returns the server's name for error messages.
-    """
+    """Sends commands over redis-py's pool of connections. ``where`` returns the server's name for error messages."""
 
     def __init__(self, pool: Any, timeout: float, where: Callable[[], object]) -> None:
         self._pool, self._timeout, self.where = pool, timeout, where
@@ -60,11 +54,7 @@ class Wire:
         return self.checked(self.ask_all(command)[0])
 
     def ask_all(self, *commands: Command) -> list[Any]:
-        """Return the replies to commands sent in one round trip. Error replies are returned as exceptions.
-
-        Args:
-            commands: idempotent commands, because they are sent again if the connection broke.
-        """
+        """Return the replies to idempotent commands, sent in one round trip. Error replies are returned as exceptions."""
         try:
             return self._exchange(*commands)
         except UnclearError as error:
@@ -79,20 +69,11 @@ class Wire:
         return [self.checked(answer, command[1]) for command, answer in zip(commands, answers, strict=True)]
 
     def read(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Return the reply of an idempotent script.
-
-        Raises:
-            CorruptRecordError: the script found a key that it cannot read; nothing was written.
-        """
+        """Return the reply of an idempotent script; raise `CorruptRecordError` for a key that it cannot read."""
         return self._run(self.ask_all, script, keys, arguments)
 
     def commit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Return the reply of a script that writes. The script runs at most once.
-
-        Raises:
-            CommitInDoubtError: no reply shows whether anything was written.
-            CorruptRecordError: as for `read`.
-        """
+        """Return the reply of a script that runs at most once; raise `CommitInDoubtError` if no reply shows what it wrote."""
         try:
             return self._run(partial(self._exchange, share=_SHARE_OF_COMMIT), script, keys, arguments)
         except UnclearError as error:
