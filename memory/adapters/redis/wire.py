@@ -112,11 +112,10 @@ class Wire:
             answers = [self._answer(connection, seconds) for _ in commands]
             if any(isinstance(answer, Exception) and code(answer) in LATER for answer in answers):
                 connection.disconnect()  # another server may have taken over this name
-        except LOST as error:
-            connection.disconnect()
-            raise UnclearError(f"{self.where()}: the reply was lost: {error}") from error
-        except BaseException:
+        except BaseException as error:
             connection.disconnect()  # otherwise the next command would read the replies that are still unread
+            if isinstance(error, LOST):
+                raise UnclearError(f"{self.where()}: the reply was lost: {error}") from error
             raise
         finally:
             self._pool.release(connection)
