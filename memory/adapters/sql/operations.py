@@ -12,7 +12,7 @@ from memory.adapters.sql import statements
 from memory.adapters.sql.committing import Writer
 from memory.adapters.sql.errors import TakenError
 from memory.adapters.sql.searching import SqlSearch
-from memory.adapters.sql.statements import record_of
+from memory.adapters.sql.statements import Executor, record_of
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
 from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, InvalidValueError, NotFoundError
@@ -23,7 +23,6 @@ from memory.port.repository import Capabilities, Repository, RunsRead, Window
 T = TypeVar("T")
 
 _position: Final = attrgetter("position")
-_ATTEMPTS: Final = 3  # of a commit, if another one takes a key at the same moment
 _PURGED_AT_ONCE: Final = 500
 
 
@@ -43,7 +42,7 @@ class SqlCommits(Repository):
         """Call a function with a connection, in its own transaction or savepoint, which is committed when this returns."""
 
     def _fetch(self, statement: ClauseElement, **values: object) -> Sequence[Any]:
-        return self._read(lambda connection: statements.execute(connection, statement, values))
+        return self._read(lambda connection: Executor(connection).execute(statement, **values))
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
@@ -67,20 +66,20 @@ class SqlCommits(Repository):
         )
         if not rows:
             return RunsRead(None, ())
-        (state,) = [row for row in rows if row[1] is None]
-        key, *_, version, last_position = state
-        if not type(version) is type(last_position) is int:
+        ((key, *_, last_position, version),) = [row for row in rows if row[1] is None]
+        if not (type(version) is int and type(last_position) is str and last_position.isdecimal()):
             raise CorruptRecordError(f"conversation {conversation_id!r} is stored without a version or last position")
-        read = [Run.from_record(conversation_id, row[:-1]) for row in rows if row is not state]
+        read = [Run.from_record(conversation_id, row) for row in rows if row[1] is not None]
         read.sort(key=_position)  # the order of rows in a union is not promised
-        return RunsRead(ExpectedVersion(str(key), version), tuple(read), last_position)
+        return RunsRead(ExpectedVersion(str(key), version), tuple(read), int(last_position))
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        # The first attempt inserts a new conversation without reading; if the key is taken, the next attempt reads it.
-        for attempt in range(_ATTEMPTS - 1):
+        # The first attempt inserts a new conversation without reading; if the key is taken, the next attempt reads it. Another
+        # commit may take the key after that, hence the third attempt.
+        for careful in (False, True):
             try:
-                return self._commit_once(namespace, changes, careful=attempt > 0)
+                return self._commit_once(namespace, changes, careful=careful)
             except TakenError:
                 continue
         try:
@@ -107,7 +106,7 @@ class SqlCommits(Repository):
         return Receipt.load(token, rows[0][0]) if rows else None
 
     def _writer(self, connection: Connection, namespace: str, *, careful: bool) -> Writer:
-        return Writer(connection, namespace, self.clock(), careful, self.replicas)
+        return Writer(Executor(connection), namespace, self.clock(), careful, self.replicas)
 
     @limited
     def namespaces(self) -> set[str]:

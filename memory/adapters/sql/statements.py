@@ -1,17 +1,13 @@
-"""The statements of commits and of plain reads: built with SQLAlchemy Core, and compiled once for a dialect.
-
-If an event or the log shows statements, they run by ``exec_driver_sql``; otherwise on a cursor of the connection.
-"""
+"""The statements of commits and of plain reads: built with SQLAlchemy Core, and compiled once for a dialect."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Dialect
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from memory.adapters.sql.tables import commits, conversations, counts, entries, outbox, runs
@@ -75,15 +71,14 @@ GET: Final = sa.select(*RECORD_COLUMNS).where(_present)
 def _window_of_runs(*, from_end: bool) -> sa.CompoundSelect[Any]:
     """Select a conversation's state and a window of its runs in one statement, so that both are of one moment.
 
-    The state is the row without an id; its columns are the key, the version (instead of a time) and the last position. The key
-    is looked up twice: in a join with the runs, sqlite would copy the window, and PostgreSQL would sort all runs.
+    The state is the row without an id: it has the key, the last position as text and the version. The key is looked up twice: in
+    a join with the runs, sqlite would copy the window, and PostgreSQL would sort all runs.
     """
     order = _r.position.desc() if from_end else _r.position
     key = sa.select(_c.key).where(_present).scalar_subquery()
-    found = sa.select(*_run_columns, sa.cast(sa.null(), sa.BigInteger).label("last_position"))
-    window = found.where(_r.conversation_key == key, _r.position > _number("after"), _before)
-    texts = [sa.cast(sa.null(), sa.Text).label(name) for name in ("id", "input", "output", "metadata")]
-    state = sa.select(_c.key, *texts, _c.version, _c.last_position).where(_present)
+    window = sa.select(*_run_columns).where(_r.conversation_key == key, _r.position > _number("after"), _before)
+    nothing = [sa.cast(sa.null(), sa.Text).label(name) for name in ("id", "input", "output")]
+    state = sa.select(_c.key, *nothing, sa.cast(_c.last_position, sa.Text), _c.version).where(_present)
     return sa.union_all(state, sa.select(window.order_by(order).limit(_number("limit")).subquery("window_")))
 
 
@@ -146,6 +141,12 @@ EXPIRED: Final = (
 
 RECEIPT: Final = sa.select(_k.receipt).where(_k.namespace == _text("in_namespace"), _k.token == _text("with_token"))
 
+_added = insert(counts).values(_parameters(*counts.c))  # PostgreSQL's clause, which SQLAlchemy writes for sqlite too
+ADD_COUNT: Final = _added.on_conflict_do_update(
+    index_elements=[_n.namespace, _n.shard],
+    set_={"conversations": _n.conversations + _added.excluded.conversations},
+)
+
 ADD_OUTBOX_ENTRY: Final = _insert(outbox)
 OUTBOX_ENTRIES: Final = (
     sa.select(_o.number, _o.namespace, _o.changes)
@@ -166,30 +167,13 @@ def _forget_receipts(now: sa.ColumnElement[int]) -> sa.Delete:
     return sa.delete(commits).where(sa.tuple_(_k.namespace, _k.token).in_(old.with_for_update(skip_locked=True)))
 
 
-def _add_counts(insert: Any) -> Any:
-    added = insert(counts).values(_parameters(*counts.c))
-    return added.on_conflict_do_update(
-        index_elements=[_n.namespace, _n.shard],
-        set_={"conversations": _n.conversations + added.excluded.conversations},
-    )
-
-
 def _append_one() -> sa.Select[tuple[int, int, int, int]]:
     """Append one run and write the receipt in one statement: PostgreSQL changes three tables in one round trip."""
     head = APPEND.cte("head")
-    parts = [
-        _text("receipt_start"),
-        ":[",
-        head.c.version,
-        ',"',
-        head.c.key,
-        '",',
-        head.c.run_count,
-        ",",
-        head.c.last_position,
-        "]}",
-    ]
-    receipt = sa.func.concat(*parts)
+    numbers = sa.func.json_build_array(
+        head.c.version, sa.cast(head.c.key, sa.Text), head.c.run_count, head.c.last_position
+    )
+    receipt = sa.cast(sa.func.json_build_object(_text("with_id"), numbers), sa.Text)
     run = sa.select(
         head.c.key, head.c.last_position, *[sa.bindparam(f"run_{one.name}", type_=one.type) for one in _run_columns[1:]]
     )
@@ -206,7 +190,6 @@ ADD_RECEIPT: Final = {
     for name, now in _CLOCKS.items()
 }
 FORGET_RECEIPTS: Final = {name: _forget_receipts(now) for name, now in _CLOCKS.items()}
-ADD_COUNT: Final = {"sqlite": _add_counts(sqlite.insert), "postgresql": _add_counts(postgresql.insert)}
 
 
 class _Compiled(NamedTuple):
@@ -222,55 +205,61 @@ class _Compiled(NamedTuple):
 _compiled: Final[WeakKeyDictionary[Dialect, dict[object, _Compiled]]] = WeakKeyDictionary()
 
 
-def execute(connection: Connection, statement: sa.ClauseElement, values: Mapping[str, object]) -> Sequence[Any]:
-    """Run one of the statements above, and return its rows."""
-    text, names, constants, is_positional = _compiled_for(connection, statement)
-    if constants:
-        values = {**constants, **values}
-    return _run(connection, text, tuple([values[name] for name in names]) if is_positional else dict(values))
+class Executor:
+    """Runs the statements above on a connection, for one operation."""
 
+    def __init__(self, connection: Connection) -> None:
+        self.dialect = connection.dialect
+        self._connection = connection
+        self._cursor = connection.connection.cursor
+        events = connection.dispatch
+        # If neither an event nor the log shows statements, they skip `exec_driver_sql`: an append takes a fifth less time.
+        self._is_watched = bool(
+            events.before_cursor_execute
+            or events.after_cursor_execute
+            or events.begin
+            or self.dialect.dispatch.handle_error
+            or connection.engine.logger.isEnabledFor(logging.INFO)
+        )
+        self._schemas = connection.get_execution_options().get("schema_translate_map")
+        self._compiled = _compiled.setdefault(self.dialect, {})
 
-def execute_many(connection: Connection, statement: sa.ClauseElement, rows: Sequence[tuple[object, ...]]) -> None:
-    """Run one of the statements above for each row, which has the parameters in order: an insert's are the table's columns."""
-    if not rows:
-        return
-    text, names, _, is_positional = _compiled_for(connection, statement)
-    parameters: list[Any] = list(rows) if is_positional else [dict(zip(names, row, strict=True)) for row in rows]
-    _run(connection, text, parameters[0] if len(parameters) == 1 else parameters)
+    def execute(self, statement: sa.ClauseElement, **values: object) -> Sequence[Any]:
+        """Run a statement, and return its rows."""
+        text, names, constants, is_positional = self._compile(statement)
+        if constants:
+            values = {**constants, **values}
+        return self._run(text, tuple([values[name] for name in names]) if is_positional else values)
 
+    def execute_many(self, statement: sa.ClauseElement, rows: Sequence[tuple[object, ...]]) -> None:
+        """Run a statement for each row, which has the parameters in order: an insert's are the table's columns."""
+        if not rows:
+            return
+        text, names, _, is_positional = self._compile(statement)
+        parameters: list[Any] = list(rows) if is_positional else [dict(zip(names, row, strict=True)) for row in rows]
+        self._run(text, parameters[0] if len(parameters) == 1 else parameters)
 
-def _run(connection: Connection, text: str, parameters: Any) -> Sequence[Any]:
-    if _is_watched(connection):
-        result = connection.exec_driver_sql(text, parameters)
-        return result.all() if result.returns_rows else ()
-    # Closed at once: a garbage collector that found an open cursor would wait for its connection's lock.
-    with closing(connection.connection.cursor()) as cursor:
-        if isinstance(parameters, list):
-            cursor.executemany(text, parameters)
-            return ()
-        cursor.execute(text, parameters)
-        return cursor.fetchall() if cursor.description else ()
+    def _run(self, text: str, parameters: Any) -> Sequence[Any]:
+        if self._is_watched:
+            result = self._connection.exec_driver_sql(text, parameters)
+            return result.all() if result.returns_rows else ()
+        cursor = self._cursor()
+        try:
+            if isinstance(parameters, list):
+                cursor.executemany(text, parameters)
+                return ()
+            cursor.execute(text, parameters)
+            return cursor.fetchall() if cursor.description else ()
+        finally:
+            cursor.close()  # a garbage collector that found an open cursor would wait for its connection's lock
 
-
-def _is_watched(connection: Connection) -> bool:
-    """Return whether an event or the log shows statements. If not, an append takes a fifth less time without it."""
-    events = connection.dispatch
-    return bool(
-        events.before_cursor_execute
-        or events.after_cursor_execute
-        or events.begin
-        or connection.engine.logger.isEnabledFor(logging.INFO)
-    )
-
-
-def _compiled_for(connection: Connection, statement: sa.ClauseElement) -> _Compiled:
-    schemas = connection.get_execution_options().get("schema_translate_map")
-    known = _compiled.setdefault(connection.dialect, {})
-    key = (statement, *sorted(schemas.items(), key=repr)) if schemas else statement
-    if (found := known.get(key)) is None:
-        options: dict[str, Any] = {"schema_translate_map": schemas, "render_schema_translate": bool(schemas)}
-        compiled = cast(SQLCompiler, statement.compile(dialect=connection.dialect, **options))
-        constants = {name: value for name, value in compiled.params.items() if value is not None}
-        names = compiled.positiontup or tuple(compiled.params)
-        found = known[key] = _Compiled(compiled.string, names, constants, compiled.positiontup is not None)
-    return found
+    def _compile(self, statement: sa.ClauseElement) -> _Compiled:
+        schemas = self._schemas
+        key = (statement, *sorted(schemas.items(), key=repr)) if schemas else statement
+        if (found := self._compiled.get(key)) is None:
+            options: dict[str, Any] = {"schema_translate_map": schemas, "render_schema_translate": bool(schemas)}
+            compiled = cast(SQLCompiler, statement.compile(dialect=self.dialect, **options))
+            constants = {name: value for name, value in compiled.params.items() if value is not None}
+            names = compiled.positiontup or tuple(compiled.params)
+            found = self._compiled[key] = _Compiled(compiled.string, names, constants, compiled.positiontup is not None)
+        return found
