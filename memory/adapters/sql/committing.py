@@ -9,9 +9,19 @@ from zlib import crc32
 from memory.adapters.sql import statements
 from memory.adapters.sql.statements import Executor, record_of
 from memory.domain.records import ConversationRecord, RunRecord, check_record, decode_metadata
-from memory.domain.values import LARGEST
+from memory.domain.values import LARGEST, key_of
 from memory.errors import CorruptRecordError
-from memory.port.changes import Change, ChangeSet, Receipt, Written, assign_positions, check_preconditions, missing_runs
+from memory.port.changes import (
+    RECEIPTS_KEPT,
+    Change,
+    ChangeSet,
+    Receipt,
+    Written,
+    assign_positions,
+    check_preconditions,
+    missing_open_run,
+    missing_runs,
+)
 from memory.port.index import Entry, entries
 from memory.port.outbox import dump, resolved
 
@@ -52,6 +62,7 @@ class Writer:
                 token=changes.token,
                 receipt=receipt.dump(),
                 now=self.now,
+                longer=changes.receipt_kept - RECEIPTS_KEPT,
             )
         if self.replicas:
             self._add_outbox_entries(changes, receipt)
@@ -94,13 +105,24 @@ class Writer:
             return None
         run = {f"run_{name}": value for name, value in change.append[0]._asdict().items() if name != "position"}
         rows = self.executor.execute(
-            statements.APPEND_ONE, **run, **self._appended(change, changes.at), with_token=changes.token
+            statements.APPEND_ONE,
+            **run,
+            **self._appended(change, changes.at),
+            full_id=change.id,
+            with_token=changes.token,
+            longer=changes.receipt_kept - RECEIPTS_KEPT,
         )
         return Receipt(changes.token, {change.id: _written(change, rows[0])}) if rows else None
 
     def _appended(self, change: Change, at: int) -> dict[str, object]:
-        count = len(change.append)
-        return {"in_namespace": self.namespace, "with_id": change.id, "now": self.now, "count": count, "at": at}
+        return {
+            "in_namespace": self.namespace,
+            "with_id": key_of(change.id),
+            "now": self.now,
+            "count": len(change.append),
+            "at": at,
+            "run_at": max([run.created_at for run in change.append]),
+        }
 
     def _append(self, change: Change, at: int) -> Written | None:
         """Append by one update and one insert; None if the change does more, or if there is no conversation."""
@@ -117,11 +139,12 @@ class Writer:
         """Lock one conversation, and apply all of a change to it."""
         if change.only_creates and change.create is not None and not self.careful:
             check_preconditions(change, None)
-            return self._create(change, change.create)
-        rows = self.executor.execute(statements.LOCK, in_namespace=self.namespace, with_id=change.id)
+            return self._create(change, change.create, at)
+        named = {"in_namespace": self.namespace, "with_id": key_of(change.id)}
+        rows = self.executor.execute(statements.LOCK, **named)
         if not rows and change.create is None:
             # PostgreSQL: a statement that waited for a removed row does not see the row created in its place; the next one does.
-            rows = self.executor.execute(statements.LOCK, in_namespace=self.namespace, with_id=change.id)
+            rows = self.executor.execute(statements.LOCK, **named)
         stored = record_of(rows[0]) if rows else None
         if stored is not None:
             check_record(stored)
@@ -130,15 +153,17 @@ class Writer:
         if stored is not None and (change.remove or change.create):  # an expired one is replaced too
             self._remove(int(stored.incarnation))
         if change.create is not None:
-            return self._create(change, change.create)
+            return self._create(change, change.create, at)
         if present is None or change.remove:
             return None
         return self._edit(change, present, at)
 
-    def _create(self, change: Change, record: ConversationRecord) -> Written:
+    def _create(self, change: Change, record: ConversationRecord, at: int) -> Written:
         runs, last_position = assign_positions(change, record.last_position)
-        record = record._replace(run_count=len(runs), last_position=last_position)
-        ((key,),) = self.executor.execute(statements.CREATE, namespace=self.namespace, **record._asdict())
+        record = change.applied(record, len(runs), last_position, at)
+        key_of_id = key_of(record.id)
+        ids = {"id": key_of_id, "long_id": None if key_of_id == record.id else record.id}
+        ((key,),) = self.executor.execute(statements.CREATE, **{**record._asdict(), **ids}, namespace=self.namespace)
         self._counts[key % _SHARDS] += 1
         self._add_runs(key, runs)
         self._add_entries(key, _entries_of(record))
@@ -152,6 +177,7 @@ class Writer:
     def _edit(self, change: Change, record: ConversationRecord, at: int) -> Written:
         key = int(record.incarnation)
         removed = self._edit_runs(change, key)
+        self._complete(change, key)
         runs, last_position = assign_positions(change, record.last_position)
         self._add_runs(key, runs)
         after = change.applied(record, record.run_count - removed + len(runs), last_position, at)
@@ -168,6 +194,8 @@ class Writer:
         removed = len(change.remove_runs)
         if change.remove_before:
             removed += len(self.executor.execute(statements.REMOVE_RUNS_BEFORE, of=key, before=change.remove_before))
+        if change.remove_after is not None:
+            removed += len(self.executor.execute(statements.REMOVE_RUNS_AFTER, of=key, after=change.remove_after))
         for position in change.remove_runs:
             if not self.executor.execute(statements.REMOVE_RUN, of=key, at=position):
                 raise missing_runs(change, position)
@@ -175,6 +203,12 @@ class Writer:
             if not self.executor.execute(statements.REPLACE_RUN, of=key, at=run.position, **run._asdict()):
                 raise missing_runs(change, run.position)
         return removed
+
+    def _complete(self, change: Change, key: int) -> None:
+        for one in change.complete:
+            values = {"output": one.output, "metadata": one.metadata, "is_open": one.is_open}
+            if not self.executor.execute(statements.COMPLETE, of=key, with_id=one.run_id, **values):
+                raise missing_open_run(change, one.run_id)
 
     def _add_runs(self, key: int, runs: tuple[RunRecord, ...]) -> None:
         self._run_rows += [(key, *run) for run in runs]
