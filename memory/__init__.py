@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory.core.connect import connect
 from memory.core.events import Committed
+from memory.core.retention import Erased, Retained, Retention
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
@@ -53,11 +54,14 @@ __all__ = [
     "ConflictError",
     "Conversation",
     "CorruptRecordError",
+    "Erased",
     "InvalidValueError",
     "NotFoundError",
     "Page",
     "PartialCommitError",
     "PersistenceError",
+    "Retained",
+    "Retention",
     "Run",
     "SchemaError",
     "Store",

@@ -1,7 +1,6 @@
 """`Store`, which an application opens once and from which it begins units of work."""
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,8 +13,9 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations
 from memory.core.events import Committed
-from memory.core.faces import Sleep, Steps, Synchronous, operation
+from memory.core.faces import Sleep, Steps, Synchronous, delays, operation
 from memory.core.identity_map import Session
+from memory.core.retention import RetentionOperations
 from memory.core.runs import ReadingRuns
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.codecs import UNTYPED, Codec
@@ -32,6 +32,7 @@ from memory.errors import (
     PartialCommitError,
     PersistenceError,
     SchemaError,
+    StoreUnavailableError,
     UnsupportedError,
 )
 from memory.port.changes import ChangeSet, Receipt
@@ -50,7 +51,7 @@ MAX_METADATA_VALUES: Final = 10_000
 """The default limit of values in one conversation's metadata."""
 
 _DOUBT_RETRIES = 10  # two seconds on average, enough for a server to restart or to fail over
-_FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
+_RETRIES = 5  # of one step of a long operation
 
 Handler = Callable[[Committed], Any]
 
@@ -72,7 +73,7 @@ class _Shared:
     closed: bool = False
 
 
-class StoreOperations(Generic[M]):
+class StoreOperations(RetentionOperations, Generic[M]):
     """The operations of a store that both faces have."""
 
     def __init__(
@@ -170,7 +171,7 @@ class StoreOperations(Generic[M]):
         self, commit: Callable[[], Receipt], token: str, doubt: CommitInDoubtError
     ) -> Steps[Receipt | None]:
         """Commit again a change set that may be written; its token makes that safe. Return None if the deadline passes first."""
-        for delay in _delays(_DOUBT_RETRIES):
+        for delay in delays(_DOUBT_RETRIES):
             if delay >= remaining(inf):
                 break
             self._shared.on_retry(doubt)
@@ -187,6 +188,16 @@ class StoreOperations(Generic[M]):
                 return receipt
         _log.error("it is unknown whether the commit %s is written", token)
         return None
+
+    def persist(self, steps: Callable[[], Steps[T]]) -> Steps[T]:
+        """Perform one step of a long operation. Repeat it while the store is unavailable, a few times."""
+        for delay in delays(_RETRIES):
+            try:
+                return (yield from steps())
+            except StoreUnavailableError as error:
+                self._shared.on_retry(error)
+            yield Sleep(delay)
+        return (yield from steps())
 
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Steps[Receipt]:
         self._check_metadata(changes)
@@ -255,20 +266,6 @@ class StoreOperations(Generic[M]):
         query = Query.parse(criterion, order, limit, after)
         explanation: Explanation = yield partial(self.repository.explain, self._namespace, query)
         return explanation
-
-    @operation
-    def purge_expired(self, *, all_namespaces: bool = False) -> Steps[int]:
-        """Delete the expired conversations and their runs. Return the number of conversations.
-
-        Args:
-            all_namespaces: those of all namespaces of the store; by default those of this one.
-        """
-        yield from self.ready()
-        purged = 0
-        names = sorted((yield self.repository.namespaces)) if all_namespaces else [self._namespace]
-        for name in names:
-            purged += yield partial(self.repository.purge_expired, name)
-        return purged
 
     @operation
     def migrate(self, progress: Progress = no_progress) -> Steps[SchemaStatus]:
@@ -428,13 +425,13 @@ class Store(Synchronous, StoreOperations[M]):
         Raises:
             PersistenceError: the error of the last attempt.
         """
-        delays = iter(_delays(retries))
+        waits = iter(delays(retries))
         while True:
             try:
                 with self.begin(idempotency_key=idempotency_key) as uow:
                     return work(uow)
             except PersistenceError as error:
-                if not error.retryable or (delay := next(delays, None)) is None:
+                if not error.retryable or (delay := next(waits, None)) is None:
                     raise
                 self._shared.on_retry(error)
             sleep(delay)
@@ -449,7 +446,3 @@ class Store(Synchronous, StoreOperations[M]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _delays(times: int) -> list[float]:
-    return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter needs no secure random numbers
