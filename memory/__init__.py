@@ -15,8 +15,9 @@
 from typing import TYPE_CHECKING, Any
 
 from memory.core.connect import connect
+from memory.core.erasure import Erased
 from memory.core.events import Committed
-from memory.core.retention import Erased, Retained, Retention
+from memory.core.retention import Retained, Retention
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where

@@ -80,7 +80,9 @@ def _made(record: ConversationRecord) -> Conversation:
 def _records(metadatas: Sequence[dict[str, Any]]) -> list[ConversationRecord]:
     """Make conversations whose times and ids are in different orders."""
     return [
-        ConversationRecord(f"{n * 7 % 10}{n}", encode_metadata(metadata), 1, "", n, n, n // 2, n * 3 % 5, None, None, n * 3 % 5)
+        ConversationRecord(
+            f"{n * 7 % 10}{n}", encode_metadata(metadata), 1, "", n, n, n // 2, n * 3 % 5, None, None, n * 3 % 5
+        )
         for n, metadata in enumerate(metadatas)
     ]
 

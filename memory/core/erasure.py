@@ -16,6 +16,7 @@ from memory.port.repository import Forgotten, Progress
 
 _MOST_PASSES: Final = 10
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erased:
     """The report of `Store.erase`. It has no ids and no texts of conversations, except those in the criterion.
@@ -82,7 +83,7 @@ class Erasing:
     found_in: dict[str, int] = field(default_factory=dict)
     checked: int = 0
     left: int = 0
-    forgotten: Forgotten = Forgotten()
+    forgotten: Forgotten = field(default_factory=Forgotten)
 
     def run(self, origin: StoreSteps, *, all_namespaces: bool, verify: bool) -> Steps[Erased]:
         repository = origin.repository
@@ -99,8 +100,7 @@ class Erasing:
             if verify:
                 yield from each_page(store, EVERYTHING, self._check)
             elif found:
-                count = partial(repository.count, store.namespace_name, self.criterion)
-                self.left += yield from ask(store, count)
+                self.left += yield from ask(store, repository.count, store.namespace_name, self.criterion)
         waiting = yield from ask(origin, repository.waiting)
         until = self.forgotten.until
         return Erased(
@@ -142,8 +142,8 @@ class Erasing:
         return found
 
     def _forget(self, store: StoreSteps, ids: list[str]) -> Steps[None]:
-        forget = partial(store.repository.forget, store.namespace_name, ids)
-        new, old = (yield from ask(store, forget)), self.forgotten
+        new = yield from ask(store, store.repository.forget, store.namespace_name, ids)
+        old = self.forgotten
         self.forgotten = Forgotten(
             old.receipts + new.receipts,
             old.outbox + new.outbox,
@@ -154,8 +154,7 @@ class Erasing:
         """Purge after the last pass, so that a conversation that expired meanwhile is deleted too; return how many were."""
         expired = 0
         for store in stores:
-            purge = partial(store.repository.purge_expired, store.namespace_name)
-            expired += yield from ask(store, purge)
+            expired += yield from ask(store, store.repository.purge_expired, store.namespace_name)
         return expired
 
     def _check(self, page: Sequence[Conversation]) -> Steps[None]:
@@ -163,5 +162,3 @@ class Erasing:
         self.left += sum(map(self.criterion.matches, page))
         self.progress(f"compared {self.checked:,} conversations", None)
         yield from ()
-
-

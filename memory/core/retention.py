@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from typing import Final
 
 from memory.core.erasure import Erased, Erasing
@@ -83,7 +82,7 @@ class RetentionOperations:
         """
         purged = 0
         for store in (yield from stores_of(self, all_namespaces=all_namespaces)):
-            purged += yield partial(store.repository.purge_expired, store.namespace_name)
+            purged += yield from ask(store, store.repository.purge_expired, store.namespace_name)
         return purged
 
     @operation
@@ -189,8 +188,7 @@ class _Retaining:
         if retention.keep_last is not None:
             yield from each_page(self.store, criterion & (where.run_count > retention.keep_last), self._trim)
         if not self.retained.dry_run:
-            purge = partial(repository.purge_expired, self.store.namespace_name)
-            self.retained.expired += yield from ask(self.store, purge)
+            self.retained.expired += yield from ask(self.store, repository.purge_expired, self.store.namespace_name)
 
     def _remove(self, idle: Sequence[Conversation]) -> Steps[None]:
         removals = [
@@ -230,8 +228,6 @@ class _Retaining:
 
     def _read(self, conversation: Conversation, window: Window) -> Steps[int | None]:
         """Return the position of the first run in a window, None if there is none."""
-        call = partial(self.store.repository.runs, self.store.namespace_name, conversation.id, window)
-        read = yield from ask(self.store, call)
+        repository, namespace = self.store.repository, self.store.namespace_name
+        read = yield from ask(self.store, repository.runs, namespace, conversation.id, window)
         return read.runs[0].position if read.runs else None
-
-
