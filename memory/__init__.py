@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from memory.core.connect import connect
 from memory.core.erasure import Erased
-from memory.core.events import Committed
+from memory.core.events import (
+    Committed,
+    ConversationAdded,
+    ConversationRemoved,
+    Event,
+    ExpiryChanged,
+    MetadataChanged,
+    RunCompleted,
+    RunsAppended,
+    RunsRemoved,
+    RunsReplaced,
+)
 from memory.core.retention import Retained, Retention
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
@@ -54,9 +65,14 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "Conversation",
+    "ConversationAdded",
+    "ConversationRemoved",
     "CorruptRecordError",
     "Erased",
+    "Event",
+    "ExpiryChanged",
     "InvalidValueError",
+    "MetadataChanged",
     "NotFoundError",
     "Page",
     "PartialCommitError",
@@ -64,6 +80,10 @@ __all__ = [
     "Retained",
     "Retention",
     "Run",
+    "RunCompleted",
+    "RunsAppended",
+    "RunsRemoved",
+    "RunsReplaced",
     "SchemaError",
     "Store",
     "StoreUnavailableError",

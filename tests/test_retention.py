@@ -1,11 +1,13 @@
 """Retention and erasure above every repository: batches, retries, interruptions, reports."""
 
+import asyncio
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar
 
+import anyio
 import pytest
 
 import memory
@@ -19,6 +21,7 @@ from memory import (
     Run,
     Store,
     StoreUnavailableError,
+    aio,
     where,
 )
 from memory.adapters.in_memory import InMemoryRepository
@@ -338,3 +341,54 @@ def test_open_and_imported_runs_count_by_their_own_times() -> None:
         uow.runs.append("open", Run("now", memory.PENDING))
     assert store.retain(Retention(idle=timedelta(days=90))).removed == 1
     assert [one.id for one in walk(store)] == ["open"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_asynchronous_face_does_the_same(backend: str) -> None:
+    repository = SmallPages()
+    filled(repository, 7, runs=3)
+
+    async def work() -> None:
+        async with aio.Store(repository) as store:
+            assert (await store.retain(Retention(keep_last=1), all_namespaces=True)).trimmed == 7
+            report = await store.erase(OF_ADA, verify=True)
+            assert (report.conversations, report.runs, report.left) == (7, 7, 0)
+            assert await store.purge_expired(all_namespaces=True) == 0
+
+    anyio.run(work, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_asynchronous_erasure_is_cancelled_between_pages(backend: str) -> None:
+    """A page is removed and forgotten before the cancellation is delivered, and nothing after it is removed."""
+    repository = SmallPages()
+    filled(repository, 10)
+
+    async def work() -> None:
+        with anyio.CancelScope() as scope:
+            await aio.Store(repository).erase(OF_ADA, progress=lambda *_: scope.cancel())
+        assert scope.cancelled_caught
+
+    anyio.run(work, backend=backend)
+    assert Store(repository).conversations.count() == 7
+    assert repository.forgotten == [["0000", "0001", "0002"]]
+
+
+def test_the_task_of_an_asynchronous_retention_can_be_cancelled() -> None:
+    repository = SmallPages()
+    filled(repository, 10)
+
+    async def work() -> None:
+        removed: list[str] = []
+
+        def stop(what: str, _: float | None) -> None:
+            removed.append(what)
+            task.cancel()
+
+        task = asyncio.ensure_future(aio.Store(repository).retain(Retention(idle=LONG_AGO), progress=stop))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert removed == ["removed 3 conversations"]
+
+    asyncio.run(work())
+    assert Store(repository).conversations.count() == 7

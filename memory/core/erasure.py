@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
-from memory.core.faces import Steps
-from memory.core.removals import Batches, Removal, StoreSteps, ask, each_page, stores_of, version_of
+from memory.core.faces import Steps, Write
+from memory.core.removals import Batches, Removal, StoreSteps, ask, each_page, purge, stores_of, version_of
 from memory.domain.criteria import EVERYTHING, Criterion
 from memory.domain.entities import Conversation
 from memory.domain.timestamps import format_timestamp
@@ -100,7 +101,7 @@ class Erasing:
             if verify:
                 yield from each_page(store, EVERYTHING, self._check)
             elif found:
-                self.left += yield from ask(store, repository.count, store.namespace_name, self.criterion)
+                self.left += yield from ask(store, partial(repository.count, store.namespace_name, self.criterion))
         waiting = yield from ask(origin, repository.waiting)
         until = self.forgotten.until
         return Erased(
@@ -142,7 +143,7 @@ class Erasing:
         return found
 
     def _forget(self, store: StoreSteps, ids: list[str]) -> Steps[None]:
-        new = yield from ask(store, store.repository.forget, store.namespace_name, ids)
+        new = yield from ask(store, Write(store.repository.forget, store.namespace_name, ids))
         old = self.forgotten
         self.forgotten = Forgotten(
             old.receipts + new.receipts,
@@ -154,7 +155,7 @@ class Erasing:
         """Purge after the last pass, so that a conversation that expired meanwhile is deleted too; return how many were."""
         expired = 0
         for store in stores:
-            expired += yield from ask(store, store.repository.purge_expired, store.namespace_name)
+            expired += yield from purge(store)
         return expired
 
     def _check(self, page: Sequence[Conversation]) -> Steps[None]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol, Self, TypeVar
 
-from memory.core.faces import Call, Steps
+from memory.core.faces import Checkpoint, Steps, Write
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation
 from memory.errors import CommitTooLargeError, ConflictError, NotFoundError
@@ -40,9 +40,8 @@ def stores_of(store: StoreSteps, *, all_namespaces: bool) -> Steps[list[StoreSte
     return [store.namespace(name) for name in sorted(names)]
 
 
-def ask(store: StoreSteps, method: Callable[..., T], *arguments: object) -> Steps[T]:
-    """Call a method of the port, and again if the store was unavailable."""
-    call: Call = partial(method, *arguments)
+def ask(store: StoreSteps, call: Callable[[], T]) -> Steps[T]:
+    """Call the port, and again if the store was unavailable."""
 
     def steps() -> Steps[T]:
         result: T = yield call
@@ -54,14 +53,24 @@ def ask(store: StoreSteps, method: Callable[..., T], *arguments: object) -> Step
 def each_page(
     store: StoreSteps, criterion: Criterion, act: Callable[[Sequence[Conversation]], Steps[None]]
 ) -> Steps[None]:
-    """Act on each page of the conversations that match, in the order of their ids, in which nothing moves."""
+    """Act on each page of the conversations that match, in the order of their ids, in which nothing moves.
+
+    Between pages, the operation may be cancelled.
+    """
     repository, cursor = store.repository, None
     while True:
+        yield Checkpoint()
         query = Query.parse(criterion, "id", repository.iterate_page, cursor)
-        page = yield from ask(store, repository.find, store.namespace_name, query)
+        page = yield from ask(store, partial(repository.find, store.namespace_name, query))
         yield from act(page.items)
         if (cursor := page.cursor) is None:
             return
+
+
+def purge(store: StoreSteps) -> Steps[int]:
+    """Purge a namespace, and return how many conversations had expired. Before it, the operation may be cancelled."""
+    yield Checkpoint()
+    return (yield from ask(store, Write(store.repository.purge_expired, store.namespace_name)))
 
 
 class Removal(NamedTuple):

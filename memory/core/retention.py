@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from memory.core.erasure import Erased, Erasing
 from memory.core.faces import Steps, operation
-from memory.core.removals import Batches, Removal, StoreSteps, ask, each_page, stores_of, version_of
+from memory.core.removals import Batches, Removal, StoreSteps, ask, each_page, purge, stores_of, version_of
 from memory.domain.criteria import EVERYTHING, Criterion, FieldCompares, check_criterion, check_depth, where
 from memory.domain.entities import Conversation
 from memory.domain.values import to_duration
@@ -82,7 +83,7 @@ class RetentionOperations:
         """
         purged = 0
         for store in (yield from stores_of(self, all_namespaces=all_namespaces)):
-            purged += yield from ask(store, store.repository.purge_expired, store.namespace_name)
+            purged += yield from purge(store)
         return purged
 
     @operation
@@ -188,7 +189,7 @@ class _Retaining:
         if retention.keep_last is not None:
             yield from each_page(self.store, criterion & (where.run_count > retention.keep_last), self._trim)
         if not self.retained.dry_run:
-            self.retained.expired += yield from ask(self.store, repository.purge_expired, self.store.namespace_name)
+            self.retained.expired += yield from purge(self.store)
 
     def _remove(self, idle: Sequence[Conversation]) -> Steps[None]:
         removals = [
@@ -229,5 +230,5 @@ class _Retaining:
     def _read(self, conversation: Conversation, window: Window) -> Steps[int | None]:
         """Return the position of the first run in a window, None if there is none."""
         repository, namespace = self.store.repository, self.store.namespace_name
-        read = yield from ask(self.store, repository.runs, namespace, conversation.id, window)
+        read = yield from ask(self.store, partial(repository.runs, namespace, conversation.id, window))
         return read.runs[0].position if read.runs else None

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from types import TracebackType
@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations
 from memory.core.events import Committed
-from memory.core.faces import Sleep, Steps, Synchronous, delays, operation
+from memory.core.faces import Sleep, Steps, Synchronous, Write, delays, operation, perform
 from memory.core.identity_map import Session
 from memory.core.retention import RetentionOperations
 from memory.core.runs import ReadingRuns
@@ -156,21 +156,22 @@ class StoreOperations(RetentionOperations, Generic[M]):
                 )
 
     def _write(self, changes: ChangeSet) -> Steps[Receipt]:
-        commit = partial(self.repository.commit, self._namespace, changes)
+        commit = Write(self.repository.commit, self._namespace, changes)
         with within(self.repository.timeout):
             try:
                 receipt: Receipt = yield commit
             except CommitInDoubtError as doubt:
-                resolved = yield from self._resolve_doubt(commit, changes.token, doubt)
+                resolved = yield from self._resolve_doubt(commit, changes, doubt)
                 if resolved is None:
                     raise
                 return resolved
         return receipt
 
     def _resolve_doubt(
-        self, commit: Callable[[], Receipt], token: str, doubt: CommitInDoubtError
+        self, commit: Callable[[], Receipt], changes: ChangeSet, doubt: CommitInDoubtError
     ) -> Steps[Receipt | None]:
         """Commit again a change set that may be written; its token makes that safe. Return None if the deadline passes first."""
+        token = changes.token
         for delay in delays(_DOUBT_RETRIES):
             if delay >= remaining(inf):
                 break
@@ -185,7 +186,8 @@ class StoreOperations(RetentionOperations, Generic[M]):
                 continue  # this error does not tell whether the first commit was written
             else:
                 _log.warning("the commit %s is written", token)
-                return receipt
+                is_ours = receipt.written.keys() == {change.id for change in changes.changes}
+                return replace(receipt, repeated=not is_ours)  # another commit can have had the same idempotency key
         _log.error("it is unknown whether the commit %s is written", token)
         return None
 
@@ -201,7 +203,7 @@ class StoreOperations(RetentionOperations, Generic[M]):
 
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Steps[Receipt]:
         self._check_metadata(changes)
-        receipt: Receipt = yield partial(joined.commit, self._namespace, changes)
+        receipt: Receipt = yield Write(joined.commit, self._namespace, changes)
         if self._shared.handlers and not receipt.repeated:  # otherwise the application's commit has nothing to find out
             joined.after_commit(
                 partial(self._publish_joined, Committed(self._namespace, changes, receipt, self._codec))
@@ -209,6 +211,7 @@ class StoreOperations(RetentionOperations, Generic[M]):
         return receipt
 
     def _publish_joined(self, committed: Committed) -> None:
+        """Call the handlers after a commit of the application's own transaction."""
         raise NotImplementedError
 
     def subscribe(self, handler: Handler) -> Callable[[], None]:
@@ -271,7 +274,7 @@ class StoreOperations(RetentionOperations, Generic[M]):
     def migrate(self, progress: Progress = no_progress) -> Steps[SchemaStatus]:
         """Migrate the store's schema to the version that this code needs, and keep all data. Return the new status."""
         self.check_open()
-        status: SchemaStatus = yield partial(self.repository.migrate, progress)
+        status: SchemaStatus = yield Write(self.repository.migrate, progress)
         self._shared.schema_checked = status.is_current
         return status
 
@@ -293,7 +296,7 @@ class StoreOperations(RetentionOperations, Generic[M]):
         if self._shared.schema_checked:
             return
         is_new = yield self.repository.is_new
-        status = yield self.repository.migrate if is_new else self.repository.schema_status
+        status = yield Write(self.repository.migrate) if is_new else self.repository.schema_status
         if not status.is_current:
             raise SchemaError(status.advice())
         self._shared.schema_checked = True
@@ -398,7 +401,8 @@ class Store(Synchronous, StoreOperations[M]):
         >>> store.conversations.get("support-42").run_count
         1
         """
-        self.ensure_ready()
+        if not self._shared.schema_checked or self._shared.closed:
+            self.ensure_ready()
         token = self._token(idempotency_key)
         if connection is None:
             return UnitOfWork(Session(self.repository, self._namespace, self._codec, self), self._commit, token)
@@ -437,7 +441,7 @@ class Store(Synchronous, StoreOperations[M]):
             sleep(delay)
 
     def _publish_joined(self, committed: Committed) -> None:
-        self._perform(self._publish(committed))
+        perform(self._publish(committed))
 
     def __enter__(self) -> Self:
         return self
