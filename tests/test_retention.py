@@ -179,6 +179,23 @@ def test_an_erasure_that_never_ends_says_what_is_left() -> None:
     assert (with_check.left, with_check.checked) == (1, 1)
 
 
+def test_appends_do_not_delay_an_erasure() -> None:
+    repository = Watched()
+    store = filled(repository, 1)
+    repository.before_commit = lambda _: InMemoryRepository.commit(
+        repository, "default", ChangeSet.of([Change("0000", append=(run().to_record(),))], now())
+    )
+    report = store.erase(OF_ADA)
+    assert (report.conversations, report.passes, report.left) == (1, 2, 0)
+
+
+def test_a_dry_run_counts_the_runs_of_idle_conversations_once() -> None:
+    store = filled(Watched(), 4, runs=3)
+    both = Retention(idle=LONG_AGO, keep_last=1)
+    dry, done = store.retain(both, dry_run=True), store.retain(both)
+    assert (dry.removed, dry.trimmed, dry.runs) == (done.removed, done.trimmed, done.runs) == (4, 0, 12)
+
+
 def test_verifying_finds_what_the_index_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """`find` by a criterion finds nothing: an index that is damaged."""
     repository = Watched()
