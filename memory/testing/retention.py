@@ -1,7 +1,7 @@
 """Retention, erasure, rewinding and sliding expiry, beside others who write."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 
 from memory.core.retention import Retention
 from memory.core.store import Store
+from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
 from memory.domain.entities import PENDING, Conversation, Run
 from memory.domain.values import to_datetime
@@ -25,6 +26,7 @@ from memory.testing.base import (
     put,
     read,
     read_runs,
+    requires,
     run,
     sibling,
     snapshot,
@@ -201,6 +203,43 @@ class Retaining(Contract):
         report = store.erase(OF_ADA)
         assert report.receipts or report.receipts_until is not None
         assert store.commit(again).repeated == (report.receipts_until is not None)
+
+    @requires("detects_conflicts", by_chance=True)
+    def test_threads_write_while_one_trims(self, store: Store) -> None:
+        """Threads append while one trims: the last runs are there in the end, and no append fails."""
+        put(store, "a", None, run(), run(), run())
+
+        def work(thread: int) -> None:
+            for _ in range(ROUNDS):
+                if thread == 0:
+                    store.retain(Retention(keep_last=2))
+                else:
+                    do(store, lambda uow: uow.runs.append("a", run()))
+
+        in_threads(work)
+        last = 3 + (THREADS - 1) * ROUNDS
+        positions = [one.position for one in read_runs(store, "a")]
+        assert positions == list(range(last - len(positions) + 1, last + 1))
+        assert len(positions) >= 2
+
+    def test_threads_write_while_one_erases(self, store: Store) -> None:
+        """Threads create conversations and append to them while one erases: in the end nothing is left of them."""
+
+        def write(uow: UnitOfWork) -> None:
+            uow.conversations.get_or_create("a", {"customer": "ada"})
+            uow.runs.append("a", run())
+
+        def work(thread: int) -> None:
+            for _ in range(ROUNDS):
+                if thread == 0:
+                    store.erase(OF_ADA)
+                else:
+                    with suppress(NotFoundError):  # erased between reading and appending
+                        store.run(write, retries=1_000, sleep=lambda _: None)
+
+        in_threads(work)
+        assert store.erase(OF_ADA, verify=True).is_complete
+        assert (snapshot(store), read_runs(store, "a")) == (((), {}), [])
 
     def test_forced_removal(self, store: Store) -> None:
         """A removal with ``force`` does not conflict with what others wrote since; the conversation must exist."""
