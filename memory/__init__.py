@@ -15,6 +15,7 @@
 from typing import TYPE_CHECKING, Any
 
 from memory.core.connect import connect
+from memory.core.erasure import Erased
 from memory.core.events import (
     Committed,
     ConversationAdded,
@@ -27,6 +28,7 @@ from memory.core.events import (
     RunsRemoved,
     RunsReplaced,
 )
+from memory.core.retention import Retained, Retention
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
@@ -66,6 +68,7 @@ __all__ = [
     "ConversationAdded",
     "ConversationRemoved",
     "CorruptRecordError",
+    "Erased",
     "Event",
     "ExpiryChanged",
     "InvalidValueError",
@@ -74,6 +77,8 @@ __all__ = [
     "Page",
     "PartialCommitError",
     "PersistenceError",
+    "Retained",
+    "Retention",
     "Run",
     "RunCompleted",
     "RunsAppended",

@@ -1,7 +1,8 @@
 """The asynchronous face's loop: it performs the calls of an operation on worker threads, and awaits them.
 
 Cancellation: a call that reads is abandoned, and its answer is discarded. From an operation's first `Write` on, everything is
-awaited to its end, and the cancellation is delivered afterwards, so that a commit is never left half done or unknown.
+awaited to its end, or to the next `Checkpoint` of a long one. The cancellation is delivered then, so that a commit is never left
+half done or unknown.
 """
 
 import inspect
@@ -12,7 +13,7 @@ import anyio
 import anyio.to_thread
 import sniffio
 
-from memory.core.faces import Call, Item, Items, Sleep, Steps, Write
+from memory.core.faces import Call, Checkpoint, Item, Items, Sleep, Steps, Write
 from memory.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ class Performer:
                     if isinstance(call, Write):
                         shield.begin()
                     try:
+                        if isinstance(call, Checkpoint):
+                            await shield.end()
                         result = await shield.wait(self._call(call))
                     except BaseException as error:  # noqa: BLE001  # the operation handles it, or raises it again
                         call = steps.throw(error)
@@ -127,6 +130,14 @@ class _Shield:
 
     def begin(self) -> None:
         self._scope.shield = True
+
+    async def end(self) -> None:
+        """Deliver a cancellation that came meanwhile."""
+        self._scope.shield = False
+        cancelled, self._cancelled = self._cancelled, None
+        if cancelled is not None:
+            raise cancelled
+        await anyio.lowlevel.checkpoint()
 
     async def wait(self, call: Any) -> Any:
         if not self._scope.shield or sniffio.current_async_library() != "asyncio":

@@ -13,8 +13,9 @@ from memory.aio.performing import JoinedPerformer, Performer
 from memory.aio.unit_of_work import Beginning, ConversationsReader, Face, RunsReader, UnitOfWork
 from memory.core import connect as synchronous
 from memory.core.events import Committed
+from memory.core.faces import delays
 from memory.core.identity_map import Session
-from memory.core.store import MAX_METADATA_VALUES, StoreOperations, delays
+from memory.core.store import MAX_METADATA_VALUES, StoreOperations
 from memory.domain.codecs import UNTYPED, Codec
 from memory.domain.entities import M
 from memory.errors import InvalidValueError, PersistenceError

@@ -167,6 +167,7 @@ _OPERATIONS: Final[Mapping[str, Callable[[Any, tuple[Any, ...]], Attributes]]] =
     "runs": lambda read, _: {_ROWS: len(read.runs)},
     "namespaces": lambda names, _: {_ROWS: len(names)},
     "commit": _commit,
+    "forget": lambda *_: {},
     "purge_expired": lambda purged, _: {"memory.purged": purged},
     "migrate": lambda *_: {},
 }

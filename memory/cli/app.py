@@ -5,25 +5,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from memory.cli.files import STANDARD
-from memory.cli.options import Settings, with_settings
+from memory.cli.options import Settings, Where, criterion_of, option, with_settings
+from memory.cli.removing import delete, erase, purge, retain
 from memory.cli.reporting import FAILED, MISUSED, complain, counted, visible
-from memory.domain.criteria import Criterion
-from memory.domain.expressions import parse
 from memory.errors import InvalidValueError, NotFoundError
 from memory.formats.registry import NATIVE, Target, check_options, describe
 from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, read_whole
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-def _option(metavar: str, help: str, **settings: float) -> Any:
-    """Return an option whose value the help shows as ``metavar``."""
-    return typer.Option(metavar=metavar, help=help, **settings)  # type: ignore[arg-type]
 
 
 _Expression = Annotated[
@@ -32,8 +26,7 @@ _Expression = Annotated[
         metavar="EXPRESSION", help="Only these conversations, such as 'domain == \"Restaurants\" and party_size >= 4'."
     ),
 ]
-_Where = Annotated[str | None, _option("EXPRESSION", "Only the conversations that match.")]
-_Order = Annotated[str, _option("FIELD", "updated_at, created_at or id; with - before it in descending order.")]
+_Order = Annotated[str, option("FIELD", "updated_at, created_at or id; with - before it in descending order.")]
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON, one object per line.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")]
 
@@ -56,10 +49,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         context = getattr(error, "ctx", None)
         complain(f"error: {error.format_message()} (see `{context.command_path if context else 'memory'} --help`)")
         return MISUSED
-
-
-def _criterion(expression: str | None) -> Criterion | None:
-    return None if expression is None else parse(expression)
 
 
 def _show_version(asked: bool) -> None:
@@ -111,17 +100,17 @@ def import_(
     *,
     from_: Annotated[str, typer.Option("--from", metavar="FORMAT", help="The format of the sources.")] = NATIVE,
     on_conflict: Annotated[OnConflict, typer.Option(help="What to do if an id exists.")] = "skip",
-    id: Annotated[str | None, _option("ID", "The id of the conversation, if the file holds one.")] = None,
-    index: Annotated[str | None, _option("KEY", "The key of the Redis hash.")] = None,
-    partition_key: Annotated[str | None, _option("NAME", "The attribute that holds the id.")] = None,
-    sort_key: Annotated[str | None, _option("NAME", "The attribute that holds the second part of the id.")] = None,
-    value_attribute: Annotated[str | None, _option("NAME", "The attribute that holds the conversation.")] = None,
-    region: Annotated[str | None, _option("NAME", "The table's region; by default the configured one.")] = None,
-    endpoint: Annotated[str | None, _option("URL", "A DynamoDB service other than Amazon's.")] = None,
-    max_line: Annotated[int, _option("N", "Most bytes of one conversation.", min=1)] = DEFAULT_LIMITS.line,
-    max_values: Annotated[int, _option("N", "Most JSON values of one conversation.", min=1)] = DEFAULT_LIMITS.values,
+    id: Annotated[str | None, option("ID", "The id of the conversation, if the file holds one.")] = None,
+    index: Annotated[str | None, option("KEY", "The key of the Redis hash.")] = None,
+    partition_key: Annotated[str | None, option("NAME", "The attribute that holds the id.")] = None,
+    sort_key: Annotated[str | None, option("NAME", "The attribute that holds the second part of the id.")] = None,
+    value_attribute: Annotated[str | None, option("NAME", "The attribute that holds the conversation.")] = None,
+    region: Annotated[str | None, option("NAME", "The table's region; by default the configured one.")] = None,
+    endpoint: Annotated[str | None, option("URL", "A DynamoDB service other than Amazon's.")] = None,
+    max_line: Annotated[int, option("N", "Most bytes of one conversation.", min=1)] = DEFAULT_LIMITS.line,
+    max_values: Annotated[int, option("N", "Most JSON values of one conversation.", min=1)] = DEFAULT_LIMITS.values,
     max_ratio: Annotated[
-        int, _option("N", "Most times its compressed size that a file unpacks to.", min=1)
+        int, option("N", "Most times its compressed size that a file unpacks to.", min=1)
     ] = DEFAULT_LIMITS.ratio,
 ) -> None:
     """Import conversations; `_IMPORT_HELP` is the help text."""
@@ -148,7 +137,7 @@ def export(
     file: Annotated[
         str, typer.Argument(help="The file to write, compressed if it ends in .gz; - for stdout.")
     ] = STANDARD,
-    where: _Where = None,
+    where: Where = None,
     order: _Order = "id",
     to: Annotated[Target, typer.Option(help="The format to write.")] = "memory",
 ) -> None:
@@ -165,9 +154,9 @@ def export(
         if settings.namespace is not None:
             check_namespace(store)
         if to == "memory":
-            exported = export_file(store, file, _criterion(where), order, all_namespaces=settings.namespace is None)
+            exported = export_file(store, file, criterion_of(where), order, all_namespaces=settings.namespace is None)
         else:
-            exported = export_griptape(store, file, _criterion(where), order)
+            exported = export_griptape(store, file, criterion_of(where), order)
     print(f"exported {counted(exported, 'conversation')}", file=sys.stderr)
 
 
@@ -177,7 +166,7 @@ def copy(
     settings: Settings,
     source: Annotated[str, typer.Argument(metavar="SOURCE_URL", help="The store to copy from; it is only read.")],
     target: Annotated[str, typer.Argument(metavar="TARGET_URL", help="The store to copy to.")],
-    where: _Where = None,
+    where: Where = None,
     *,
     on_conflict: Annotated[
         OnConflict, typer.Option(help="What to do if the target has something else under an id.")
@@ -186,7 +175,7 @@ def copy(
         bool, typer.Option("--delete", help="Delete from the target what the source does not have.")
     ] = False,
     target_namespace: Annotated[
-        str | None, _option("NAME", "With --namespace: the target's namespace, if it is another one.")
+        str | None, option("NAME", "With --namespace: the target's namespace, if it is another one.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare all contents afterwards.")] = False,
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare all contents and copy nothing.")] = False,
@@ -203,7 +192,7 @@ def copy(
         raise InvalidValueError("--verify-only changes nothing, so it excludes --delete")
     if target_namespace is not None and settings.namespace is None:
         raise InvalidValueError("--target-namespace needs --namespace: the namespace to copy from")
-    everywhere, criterion = settings.namespace is None, _criterion(where)
+    everywhere, criterion = settings.namespace is None, criterion_of(where)
     other = replace(
         settings, url=target, namespace=settings.namespace if target_namespace is None else target_namespace
     )
@@ -230,9 +219,9 @@ def relay(
         ),
     ] = None,
     *,
-    forget: Annotated[str | None, _option("NAME", "Discard what waits for a former replica.")] = None,
+    forget: Annotated[str | None, option("NAME", "Discard what waits for a former replica.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Continue until the process is ended.")] = False,
-    interval: Annotated[float, _option("SECONDS", "With --follow: the time between two deliveries.", min=0.0)] = 1.0,
+    interval: Annotated[float, option("SECONDS", "With --follow: the time between two deliveries.", min=0.0)] = 1.0,
 ) -> None:
     """Deliver the changes of a mirrored store to its replicas.
 
@@ -263,8 +252,8 @@ def find(
     expression: _Expression = None,
     *,
     order: _Order = "-updated_at",
-    limit: Annotated[int, _option("N", "The most conversations to show.", min=1)] = 20,
-    after: Annotated[str | None, _option("CURSOR", "Continue after this cursor of a previous page.")] = None,
+    limit: Annotated[int, option("N", "The most conversations to show.", min=1)] = 20,
+    after: Annotated[str | None, option("CURSOR", "Continue after this cursor of a previous page.")] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show how the query is answered, and what each step reads.")
     ] = False,
@@ -278,10 +267,10 @@ def find(
 
     if explain:
         with settings.open_existing() as store:
-            print(store.explain(_criterion(expression), order=order, limit=limit, after=after))
+            print(store.explain(criterion_of(expression), order=order, limit=limit, after=after))
         return
     with settings.open_existing() as store, store.begin() as uow:
-        show_page(uow.conversations.find(_criterion(expression), order=order, limit=limit, after=after), as_json=json)
+        show_page(uow.conversations.find(criterion_of(expression), order=order, limit=limit, after=after), as_json=json)
 
 
 @app.command()
@@ -289,7 +278,7 @@ def find(
 def show(
     settings: Settings,
     id: _Id,
-    last: Annotated[int | None, _option("N", "Only the last N runs.", min=0)] = None,
+    last: Annotated[int | None, option("N", "Only the last N runs.", min=0)] = None,
     json: _Json = False,
 ) -> None:
     """Show a conversation as a transcript.
@@ -309,7 +298,7 @@ def show(
 def count(settings: Settings, expression: _Expression = None) -> None:
     """Count conversations."""
     with settings.open_existing() as store, store.begin() as uow:
-        print(uow.conversations.count(_criterion(expression)))
+        print(uow.conversations.count(criterion_of(expression)))
 
 
 @app.command()
@@ -332,35 +321,8 @@ def namespaces(settings: Settings) -> None:
             print(visible(name))
 
 
-@app.command()
-@with_settings
-def delete(
-    settings: Settings,
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The conversations' ids.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Delete conversations with their runs.
-
-    If one of them does not exist, none is deleted.
-    """
-    named = set(ids)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidValueError("stdin is not a terminal, so nobody can confirm: delete without asking by --yes")
-        typer.confirm(f"Delete {counted(len(named), 'conversation')} with all runs?", abort=True)
-    with settings.open_existing() as store:
-        with store.begin() as uow:
-            for conversation_id in named:
-                uow.conversations.remove(conversation_id)
-        print(f"deleted {counted(len(named), 'conversation')}")
-
-
-@app.command()
-@with_settings
-def purge(settings: Settings) -> None:
-    """Delete the conversations that have expired, and what removals have left (DynamoDB)."""
-    with settings.open_existing() as store:
-        print(f"deleted {counted(store.purge_expired(), 'expired conversation')}")
+for command in (delete, purge, retain, erase):
+    app.command()(with_settings(command))
 
 
 @app.command()

@@ -13,10 +13,20 @@ import typer
 from memory.cli.reporting import reported
 from memory.core.connect import connect
 from memory.core.store import MAX_METADATA_VALUES, Store
+from memory.domain.criteria import Criterion
+from memory.domain.expressions import parse
 from memory.errors import ConfigurationError
 from memory.port.urls import sqlite_file
 
 P = ParamSpec("P")
+
+
+def option(metavar: str, help: str, **settings: float) -> Any:
+    """Return an option whose value the help shows as ``metavar``."""
+    return typer.Option(metavar=metavar, help=help, **settings)  # type: ignore[arg-type]
+
+
+Where = Annotated[str | None, option("EXPRESSION", "Only the conversations that match.")]
 
 DEFAULT_URL: Final = "sqlite:///conversations.db"
 
@@ -25,6 +35,11 @@ _STORE_HELP = f"URL of the store; by default the environment variable {_URL_VARI
 _NAMESPACE_HELP = 'Namespace; by default "default", or all if the command says so.'
 _VALUES_HELP = f"Most values in one conversation's metadata; by default {MAX_METADATA_VALUES:,}."
 _DEBUG_HELP = "Show the traceback of an error."
+
+
+def criterion_of(expression: str | None) -> Criterion | None:
+    """Return the criterion of an expression, None without one."""
+    return None if expression is None else parse(expression)
 
 
 @dataclass(frozen=True, slots=True)

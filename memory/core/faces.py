@@ -6,6 +6,7 @@ from `Synchronous`, an operation returns its result. `memory.aio` has the other 
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cas
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
 
 Call: TypeAlias = Callable[[], Any]
 """A call of the port with its arguments bound. It may block."""
@@ -32,8 +35,24 @@ class Sleep:
         time.sleep(self.seconds)
 
 
+def delays(times: int) -> list[float]:
+    """Return the seconds to wait before each of so many retries: up to 10 ms at first, doubling up to 1 s, with jitter."""
+    return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter needs no secure random numbers
+
+
 class Write(partial[T]):
-    """A call that writes. An asynchronous face awaits it, and the rest of its operation, to the end, even if it is cancelled."""
+    """A call that writes. An asynchronous face awaits it, and the rest of its operation, to the end, even if it is cancelled.
+
+    The end is the next `Checkpoint`, if the operation has any.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The call that does nothing, at which a long operation may be cancelled: what it has written so far is complete."""
+
+    def __call__(self) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """`Store`, which an application opens once and from which it begins units of work."""
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,8 +13,9 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations
 from memory.core.events import Committed
-from memory.core.faces import Sleep, Steps, Synchronous, Write, operation, perform
+from memory.core.faces import Sleep, Steps, Synchronous, Write, delays, operation, perform
 from memory.core.identity_map import Session
+from memory.core.retention import RetentionOperations
 from memory.core.runs import ReadingRuns
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.codecs import UNTYPED, Codec
@@ -32,6 +32,7 @@ from memory.errors import (
     PartialCommitError,
     PersistenceError,
     SchemaError,
+    StoreUnavailableError,
     UnsupportedError,
 )
 from memory.port.changes import ChangeSet, Receipt
@@ -50,7 +51,7 @@ MAX_METADATA_VALUES: Final = 10_000
 """The default limit of values in one conversation's metadata."""
 
 _DOUBT_RETRIES = 10  # two seconds on average, enough for a server to restart or to fail over
-_FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
+_RETRIES = 5  # of one step of a long operation
 
 Handler = Callable[[Committed], Any]
 
@@ -72,7 +73,7 @@ class _Shared:
     closed: bool = False
 
 
-class StoreOperations(Generic[M]):
+class StoreOperations(RetentionOperations, Generic[M]):
     """The operations of a store that both faces have."""
 
     def __init__(
@@ -190,6 +191,16 @@ class StoreOperations(Generic[M]):
         _log.error("it is unknown whether the commit %s is written", token)
         return None
 
+    def persist(self, steps: Callable[[], Steps[T]]) -> Steps[T]:
+        """Perform one step of a long operation. Repeat it while the store is unavailable, a few times."""
+        for delay in delays(_RETRIES):
+            try:
+                return (yield from steps())
+            except StoreUnavailableError as error:
+                self._shared.on_retry(error)
+            yield Sleep(delay)
+        return (yield from steps())
+
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Steps[Receipt]:
         self._check_metadata(changes)
         receipt: Receipt = yield Write(joined.commit, self._namespace, changes)
@@ -258,20 +269,6 @@ class StoreOperations(Generic[M]):
         query = Query.parse(criterion, order, limit, after)
         explanation: Explanation = yield partial(self.repository.explain, self._namespace, query)
         return explanation
-
-    @operation
-    def purge_expired(self, *, all_namespaces: bool = False) -> Steps[int]:
-        """Delete the expired conversations and their runs. Return the number of conversations.
-
-        Args:
-            all_namespaces: those of all namespaces of the store; by default those of this one.
-        """
-        yield from self.ready()
-        purged = 0
-        names = sorted((yield self.repository.namespaces)) if all_namespaces else [self._namespace]
-        for name in names:
-            purged += yield Write(self.repository.purge_expired, name)
-        return purged
 
     @operation
     def migrate(self, progress: Progress = no_progress) -> Steps[SchemaStatus]:
@@ -453,8 +450,3 @@ class Store(Synchronous, StoreOperations[M]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def delays(times: int) -> list[float]:
-    """Return the seconds to wait before each repetition: up to 10 ms at first, doubling up to 1 s, with jitter."""
-    return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter needs no secure random numbers
