@@ -18,7 +18,9 @@ from memory.core.connect import connect
 from memory.core.events import Committed
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
+from memory.domain.codecs import Versioned
 from memory.domain.criteria import where
+from memory.domain.encoding import to_json
 from memory.domain.entities import PENDING, Conversation, Run
 from memory.errors import (
     AlreadyExistsError,
@@ -65,8 +67,10 @@ __all__ = [
     "TransactionAbortedError",
     "UnitOfWork",
     "UnsupportedError",
+    "Versioned",
     "connect",
     "mirror",
+    "to_json",
     "where",
 ]
 
