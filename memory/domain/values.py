@@ -113,29 +113,33 @@ def to_values(value: object, path: str, default: Default, depth: int = MAX_DEPTH
     """Return a copy of a value in which ``default`` has encoded each part that is not JSON. `encode` checks the rest.
 
     Raises:
-        InvalidValueError: ``default`` refused a part.
+        InvalidValueError: ``default`` refused a part, or the value nests too deeply.
     """
-    if depth < 0:
-        return value  # `encode` refuses it
-    if type(value) not in _KINDS:
-        try:
-            encoded = default(value)
-        except (TypeError, ValueError) as error:
-            raise InvalidValueError(f"{path} cannot be stored: {error}") from error
-        return to_values(encoded, path, default, depth - 1)
+    value = _to_value(value, path, default)
+    if depth == 0 and isinstance(value, list | dict):
+        raise _too_deep(path)
     if isinstance(value, list):
         return [to_values(item, f"{path}[{index}]", default, depth - 1) for index, item in enumerate(value)]
     if isinstance(value, dict):
         items = {
-            key if type(key) in _KINDS else to_values(key, f"a key of {path}", default, depth - 1): to_values(
-                item, f"{path}.{key}", default, depth - 1
-            )
+            _to_value(key, f"a key of {path}", default): to_values(item, f"{path}.{key}", default, depth - 1)
             for key, item in value.items()
         }
         if len(items) < len(value):
             raise InvalidValueError(f"{path} has two keys that are encoded to the same text")
         return items
     return value
+
+
+def _to_value(value: object, path: str, default: Default) -> object:
+    for _ in range(MAX_DEPTH):
+        if type(value) in _KINDS:
+            return value
+        try:
+            value = default(value)
+        except (TypeError, ValueError) as error:
+            raise InvalidValueError(f"{path} cannot be stored: {error}") from error
+    raise InvalidValueError(f"{path} cannot be stored: its encoding is a {type(value).__name__} for ever")
 
 
 def encode_parsed(value: Json, name: str) -> str:
@@ -314,7 +318,7 @@ def _check(value: object, path: str, depth: int) -> bool:
         if not math.isfinite(value):
             raise InvalidValueError(f"{path} is {value}: only finite numbers can be stored")
     elif value is not None and depth == 0:
-        raise InvalidValueError(f"{path[:200]} nests deeper than {MAX_DEPTH} levels, or contains itself")
+        raise _too_deep(path)
     elif isinstance(value, list):
         found = [_check(item, f"{path}[{index}]", depth - 1) for index, item in enumerate(value)]
         return True in found
@@ -322,6 +326,10 @@ def _check(value: object, path: str, depth: int) -> bool:
         found = [_check_item(key, item, path, depth - 1) for key, item in value.items()]
         return True in found
     return False
+
+
+def _too_deep(path: str) -> InvalidValueError:
+    return InvalidValueError(f"{path[:200]} nests deeper than {MAX_DEPTH} levels, or contains itself")
 
 
 def _check_item(key: object, item: object, path: str, depth: int) -> bool:
