@@ -54,7 +54,7 @@ class Typed(Generic[T]):
     """
 
     def __init__(self, kind: type[T]) -> None:
-        if not (is_dataclass(kind) or is_typeddict(kind) or is_model(kind)):
+        if not (isinstance(kind, type) and (is_dataclass(kind) or is_typeddict(kind) or is_model(kind))):
             raise ConfigurationError(
                 f"the type of metadata must be a dataclass, a TypedDict, a pydantic model or an object with encode and decode, "
                 f"not {kind!r:.100}"

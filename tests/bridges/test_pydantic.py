@@ -14,8 +14,7 @@ import memory
 from memory import PENDING, Conversation, Run, Store
 from memory.bridges import pydantic as bridge
 from memory.bridges.pydantic import ConversationModel, RunModel
-
-URLS = ["memory://"]
+from tests.typed_metadata import URLS
 
 
 @dataclass

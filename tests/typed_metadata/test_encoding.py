@@ -18,7 +18,6 @@ from memory import PENDING, Conversation, InvalidValueError, Run, to_json, where
 from memory.domain.criteria import Criterion
 from memory.domain.values import Json
 
-URLS = ["memory://"]
 ID = UUID("12345678-1234-5678-1234-567812345678")
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -54,11 +53,6 @@ class Special(Order):
 
 class Basket(BaseModel):
     order: Order
-
-
-@pytest.fixture(params=URLS)
-def url(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 CASES: list[tuple[Any, Json]] = [

@@ -1,4 +1,4 @@
-"""An application with typed metadata, for type checkers: `test_types.py` checks it, and nothing runs it."""
+"""An application with typed metadata, for type checkers: `test_type_checkers.py` checks it, and nothing runs it."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
