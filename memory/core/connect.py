@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Final, NamedTuple, cast, overload
+from typing import Final, NamedTuple, cast
 
 from memory.core.store import MAX_METADATA_VALUES, Store
-from memory.domain.codecs import UNTYPED, Codec, T, codec_for
+from memory.domain.codecs import Codec, codec_for
+from memory.domain.entities import M
 from memory.domain.values import Default
 from memory.errors import ConfigurationError
 from memory.port.repository import Repository
@@ -53,40 +54,14 @@ def _find_opener(scheme: str) -> Callable[[str], Repository]:
     raise ConfigurationError(f"no store has the scheme of this URL; there are: {', '.join(sorted(_ADAPTERS))}")
 
 
-@overload
 def connect(
     url: str,
     *,
+    metadata: type[M] | Codec[M] | None = None,
     namespace: str = "default",
     default: Default | None = None,
     max_metadata_values: int = MAX_METADATA_VALUES,
-) -> Store: ...
-@overload
-def connect(
-    url: str,
-    *,
-    metadata: type[T],
-    namespace: str = "default",
-    default: Default | None = None,
-    max_metadata_values: int = MAX_METADATA_VALUES,
-) -> Store[T]: ...
-@overload
-def connect(
-    url: str,
-    *,
-    metadata: Codec[T],
-    namespace: str = "default",
-    default: Default | None = None,
-    max_metadata_values: int = MAX_METADATA_VALUES,
-) -> Store[T]: ...
-def connect(
-    url: str,
-    *,
-    metadata: Any = None,
-    namespace: str = "default",
-    default: Default | None = None,
-    max_metadata_values: int = MAX_METADATA_VALUES,
-) -> Store[Any]:
+) -> Store[M]:
     """Open the store that a URL names.
 
     ==================================  ====================================================================
@@ -119,5 +94,7 @@ def connect(
     Raises:
         ConfigurationError: the URL or the type of the metadata is invalid, or the store needs an extra that is not installed.
     """
-    codec: Codec[Any] = UNTYPED if metadata is None else codec_for(metadata)
-    return Store(open_repository(url), namespace, codec=codec, default=default, max_metadata_values=max_metadata_values)
+    codec = codec_for(metadata)  # before anything is opened
+    return Store(
+        open_repository(url), namespace, metadata=codec, default=default, max_metadata_values=max_metadata_values
+    )

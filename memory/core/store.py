@@ -19,7 +19,7 @@ from memory.core.identity_map import Session
 from memory.core.runs import ReadingRuns
 from memory.core.unit_of_work import UnitOfWork
 from memory.core.upgrading import OnCorrupt, Upgrade
-from memory.domain.codecs import UNTYPED, Codec, Serializer
+from memory.domain.codecs import UNTYPED, Codec, Serializer, codec_for
 from memory.domain.criteria import Criterion
 from memory.domain.entities import M
 from memory.domain.values import Default, check_id, count_values
@@ -82,13 +82,13 @@ class StoreOperations(Generic[M]):
         repository: Repository,
         namespace: str = "default",
         *,
-        codec: Codec[M] = UNTYPED,  # type: ignore[assignment]  # the default of M is dict
+        metadata: type[M] | Codec[M] | None = None,
         default: Default | None = None,
         max_metadata_values: int = MAX_METADATA_VALUES,
     ) -> None:
         self._shared = _Shared(repository, max_metadata_values)
         self._namespace = check_id(namespace, "the namespace")
-        self._serializer = Serializer(codec, default)
+        self._serializer = Serializer(codec_for(metadata), default)
 
     @property
     def repository(self) -> Repository:
@@ -384,7 +384,7 @@ class Store(Synchronous, StoreOperations[M]):
     Args:
         repository: the repository that stores the conversations.
         namespace: the name of the namespace.
-        codec: converts the metadata of conversations to a type of the application's: see `memory.domain.codecs.Codec`.
+        metadata: the type of the metadata of conversations, as for `connect`.
         default: as for `connect`.
         max_metadata_values: the most values that one conversation's metadata may contain, including lists and dicts. Each value
             needs an index entry.

@@ -192,12 +192,14 @@ def _explain(error: Exception, conversation_id: str) -> str:
     return f"the metadata of conversation {conversation_id!r} does not fit the store's type: {reason}"
 
 
-def codec_for(metadata: type[T] | Codec[T]) -> Codec[T]:
-    """Return the codec of a type. An object that has ``encode`` and ``decode`` is one already.
+def codec_for(metadata: type[T] | Codec[T] | None) -> Codec[T]:
+    """Return the codec of a type, `UNTYPED` for None. An object that has ``encode`` and ``decode`` is one already.
 
     Raises:
         ConfigurationError: as for `Typed`.
     """
+    if metadata is None:
+        return cast("Codec[T]", UNTYPED)
     if hasattr(metadata, "encode") and hasattr(metadata, "decode"):
         return cast("Codec[T]", metadata)
     return Typed(metadata)

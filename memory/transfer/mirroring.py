@@ -85,7 +85,7 @@ class MirroredStore(Store[M]):
         super().__init__(
             primary.repository.with_outbox(list(replicas)),
             primary.namespace_name,
-            codec=primary.serializer.codec,
+            metadata=primary.serializer.codec,
             default=primary.serializer.default,
             max_metadata_values=primary.max_metadata_values,
         )

@@ -5,7 +5,6 @@ import pytest
 
 import memory
 from memory import Store
-from memory.domain.codecs import UNTYPED, codec_for
 from tests.typed_metadata import URLS
 from tests.typed_metadata.adding import Opened
 
@@ -21,7 +20,6 @@ def opened(url: str) -> Iterator[Opened]:
     with memory.connect(url) as base:
 
         def open_(metadata: Any = None, **options: Any) -> Store[Any]:
-            codec: Any = UNTYPED if metadata is None else codec_for(metadata)
-            return Store(base.repository, codec=codec, **options)
+            return Store(base.repository, metadata=metadata, **options)
 
         yield open_

@@ -177,7 +177,7 @@ class _WithOutbox(InMemoryRepository):
 
 
 def test_a_mirror_of_a_typed_store_has_its_type() -> None:
-    primary = Store(_WithOutbox(), codec=memory.domain.codecs.codec_for(Ticket), default=memory.to_json)
+    primary = Store(_WithOutbox(), metadata=Ticket, default=memory.to_json)
     with MirroredStore(primary, {}) as store:
         add(store, FULL)
         assert store.conversations.get("a").metadata == FULL

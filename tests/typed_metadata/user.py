@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 import memory
 from memory import Conversation, Page, Store, UnitOfWork, Versioned, where
+from memory.adapters.in_memory import InMemoryRepository
 from memory.bridges.pydantic import ConversationModel, RunModel
 from memory.transfer import copy, dump
 
@@ -46,7 +47,11 @@ def stores() -> None:
     assert_type(memory.connect("memory://", metadata=Fields), Store[Fields])
     assert_type(memory.connect("memory://", metadata=Codec()), Store[Ticket])
     assert_type(memory.connect("memory://", metadata=Versioned(Ticket, version=2, upgrade=upgrade)), Store[Ticket])
-    memory.connect("memory://", metadata=3)  # type: ignore[call-overload]  # no type
+    assert_type(Store(InMemoryRepository()), Store[dict[str, Any]])
+    assert_type(Store(InMemoryRepository(), metadata=Ticket), Store[Ticket])
+    assert_type(Store(InMemoryRepository(), metadata=Fields), Store[Fields])
+    assert_type(Store(InMemoryRepository(), metadata=Codec()), Store[Ticket])
+    memory.connect("memory://", metadata=3)  # type: ignore[arg-type]  # no type
 
 
 def units_of_work(store: Store[Ticket]) -> None:
