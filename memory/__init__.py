@@ -31,7 +31,9 @@ from memory.core.events import (
 from memory.core.retention import Retained, Retention
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
+from memory.domain.codecs import Versioned
 from memory.domain.criteria import where
+from memory.domain.encoding import to_json
 from memory.domain.entities import PENDING, Conversation, Run
 from memory.errors import (
     AlreadyExistsError,
@@ -90,8 +92,10 @@ __all__ = [
     "TransactionAbortedError",
     "UnitOfWork",
     "UnsupportedError",
+    "Versioned",
     "connect",
     "mirror",
+    "to_json",
     "where",
 ]
 

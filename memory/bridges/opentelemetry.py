@@ -20,7 +20,7 @@ from memory.port.outbox import Outbox
 from memory.port.repository import Repository
 from memory.transfer.mirroring import MirroredStore
 
-S = TypeVar("S", bound=Store)
+S = TypeVar("S", bound=Store[Any])
 Attributes = dict[str, str | int]
 
 _SYSTEMS: Final = {
@@ -129,7 +129,7 @@ class _Telemetry:
 
         return on_retry
 
-    def watch_lag(self, store: MirroredStore) -> None:
+    def watch_lag(self, store: MirroredStore[Any]) -> None:
         """Measure what waits for the replicas whenever metrics are collected, as long as the store is used."""
         mirrored = ref(store)
 

@@ -325,6 +325,31 @@ for command in (delete, purge, retain, erase):
     app.command()(with_settings(command))
 
 
+@app.command("upgrade-metadata")
+@with_settings
+def upgrade_metadata(
+    settings: Settings,
+    type_: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:OBJECT", help="The type of the metadata, as the application passes it to memory.connect."
+        ),
+    ],
+) -> None:
+    """Rewrite metadata that earlier versions of the application's type have written.
+
+    Upgrades all namespaces, or the one given by --namespace. Others may write meanwhile. If it is interrupted, run it again. The
+    exit code is 1 if the metadata of a conversation does not fit the type.
+    """
+    from memory.cli.maintenance import import_named, upgrade_reported
+
+    with settings.open_existing(import_named(type_)) as store:
+        upgraded, is_done = upgrade_reported(store, all_namespaces=settings.namespace is None)
+    print(f"upgraded {counted(upgraded, 'conversation')}")
+    if not is_done:
+        raise typer.Exit(FAILED)
+
+
 @app.command()
 @with_settings
 def migrate(

@@ -51,12 +51,12 @@ class Settings:
     max_metadata_values: int = MAX_METADATA_VALUES
     debug: bool = False
 
-    def open(self) -> Store:
-        """Open the store; a missing file is created."""
+    def open(self, metadata: Any = None) -> Store:
+        """Open the store, with a type of metadata as for `connect`; a missing file is created."""
         namespace = "default" if self.namespace is None else self.namespace
-        return connect(self.url, namespace=namespace, max_metadata_values=self.max_metadata_values)
+        return connect(self.url, metadata=metadata, namespace=namespace, max_metadata_values=self.max_metadata_values)
 
-    def open_existing(self) -> Store:
+    def open_existing(self, metadata: Any = None) -> Store:
         """Open the store; a file has to exist: a mistyped name must not look like an empty store."""
         if self.file is not None and not self.file.exists():
             if not self.file.parent.exists():
@@ -64,7 +64,7 @@ class Settings:
             raise ConfigurationError(
                 f"there is no file {self.file}: create it by `memory import`, or name another store by --store"
             )
-        return self.open()
+        return self.open(metadata)
 
     @property
     def file(self) -> Path | None:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from memory.core.store import Store
 from memory.errors import (
@@ -57,7 +57,7 @@ class Loader(ABC):
     written. Subclasses decide what happens to those.
     """
 
-    store: Store
+    store: Store[Any]
     on_conflict: OnConflict
     totals: Totals
     progress: Callable[[Totals], object]
@@ -98,7 +98,7 @@ class Loader(ABC):
                 self.totals.runs += sum(len(one.change.append) for one in part)
 
     def _divide(
-        self, store: Store, part: list[ParsedConversation], error: PersistenceError
+        self, store: Store[Any], part: list[ParsedConversation], error: PersistenceError
     ) -> list[list[ParsedConversation]]:
         """Return what is left to write of a refused part."""
         check_refusal(error)
@@ -107,7 +107,7 @@ class Loader(ABC):
             return []
         # To fail, the conversations before the existing one are written first, by dividing the part.
         if isinstance(error, AlreadyExistsError) and self.on_conflict != "fail":
-            with store.begin() as uow:
+            with store.untyped().begin() as uow:
                 existing = {one.change.id: one for one in part if one.change.id in uow.conversations}
             for one in existing.values():
                 self.handle_existing(one)
@@ -116,7 +116,7 @@ class Loader(ABC):
         half = len(part) // 2
         return [part[:half], part[half:]]
 
-    def _handle(self, store: Store, one: ParsedConversation, error: PersistenceError) -> None:
+    def _handle(self, store: Store[Any], one: ParsedConversation, error: PersistenceError) -> None:
         if isinstance(error, AlreadyExistsError):
             self.handle_existing(one)
             return
@@ -137,7 +137,7 @@ def _cost(one: ParsedConversation) -> Cost:
 
 
 def restore(
-    store: Store,
+    store: Store[Any],
     lines: Iterable[ParsedConversation | RejectedConversation],
     *,
     all_namespaces: bool = False,
