@@ -3,7 +3,6 @@
 # a fault looks at as much of what it is given as it needs
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from memory.adapters.in_memory import _Kept
 from memory.port.changes import Change
@@ -49,7 +48,7 @@ class TailStays(Faulty):
     """The runs after a position are not removed."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return change if change.remove_after is None else replace(change, remove_after=2**53 - 1)
+        return change if change.remove_after is None else change._replace(remove_after=2**53 - 1)
 
 
 class PositionsUsedAgain(Faulty):
@@ -64,7 +63,7 @@ class RewindsWhatWasNotRead(Faulty):
     """Removing the last runs takes along what was appended since they were read."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, after=None) if change.remove_after is not None else change
+        return change._replace(after=None) if change.remove_after is not None else change
 
 
 class ReceiptsStay(Faulty):
