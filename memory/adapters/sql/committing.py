@@ -56,8 +56,8 @@ class Writer:
             written = {change.id: self._append(change, at) or self._apply(change, at) for change in changes.changes}
             receipt = Receipt(changes.token, written)
             self._write_gathered()
-            self.executor.execute(
-                statements.ADD_RECEIPT[self.executor.dialect.name],
+            self.executor.execute_one_of(
+                statements.ADD_RECEIPT,
                 namespace=self.namespace,
                 token=changes.token,
                 receipt=receipt.dump(),
@@ -80,7 +80,7 @@ class Writer:
 
     def forget_receipts(self) -> None:
         """Delete some of the receipts, in all namespaces, that are older than a day."""
-        self.executor.execute(statements.FORGET_RECEIPTS[self.executor.dialect.name], now=self.now)
+        self.executor.execute_one_of(statements.FORGET_RECEIPTS, now=self.now)
 
     def _write_gathered(self) -> None:
         self.executor.execute_many(statements.ADD_RUN, self._run_rows)

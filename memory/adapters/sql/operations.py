@@ -11,7 +11,7 @@ from sqlalchemy import ClauseElement, Connection
 from memory.adapters.sql import statements
 from memory.adapters.sql.committing import Writer
 from memory.adapters.sql.errors import TakenError
-from memory.adapters.sql.outbox import forget_texts
+from memory.adapters.sql.forgetting import forget
 from memory.adapters.sql.searching import SqlSearch
 from memory.adapters.sql.statements import Executor, record_of, run_of
 from memory.domain.criteria import Criterion
@@ -48,7 +48,7 @@ class SqlCommits(Repository):
     ) -> Sequence[Any]:
         """Run a statement about these conversations, and return its rows."""
         values |= {"in_namespace": namespace, "ids": compact(list(map(key_of, conversation_ids))), "now": self.clock()}
-        return self._read(lambda connection: _of_dialect(Executor(connection), by_dialect, values))
+        return self._read(lambda connection: Executor(connection).execute_one_of(by_dialect, **values))
 
     def _fetch(self, statement: ClauseElement, **values: object) -> Sequence[Any]:
         return self._read(lambda connection: Executor(connection).execute(statement, **values))
@@ -110,7 +110,7 @@ class SqlCommits(Repository):
 
     @limited
     def forget(self, namespace: str, conversation_ids: Collection[str]) -> Forgotten:
-        return self._write(lambda connection: _forget(Executor(connection), namespace, set(conversation_ids)))
+        return self._write(lambda connection: forget(Executor(connection), namespace, set(conversation_ids)))
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
@@ -162,19 +162,6 @@ class SqlCommits(Repository):
         writer = self._writer(connection, namespace, careful=True)
         writer.forget_receipts()
         return writer.purge(_PURGED_AT_ONCE)
-
-
-def _of_dialect(
-    executor: Executor, by_dialect: Mapping[str, ClauseElement], values: Mapping[str, object]
-) -> Sequence[Any]:
-    return executor.execute(by_dialect[executor.dialect.name], **values)
-
-
-def _forget(executor: Executor, namespace: str, ids: Collection[str]) -> Forgotten:
-    # Receipts contain the ids themselves, not their keys.
-    values = {"in_namespace": namespace, "ids": compact(list(ids))}
-    receipts = _of_dialect(executor, statements.FORGET_RECEIPTS_OF, values)
-    return Forgotten(len(receipts), forget_texts(executor, namespace, ids))
 
 
 def _runs_read(conversation_id: str, state: Sequence[Any], rows: Iterable[Any]) -> RunsRead:

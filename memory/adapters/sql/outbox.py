@@ -2,9 +2,8 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,17 +15,13 @@ from memory.adapters.sql import statements
 from memory.adapters.sql.connections import file_of, holding, prepare
 from memory.adapters.sql.errors import reraise
 from memory.adapters.sql.statements import Executor
-from memory.port.changes import Change
 from memory.port.deadlines import limited, within
 from memory.port.forking import FreshLock
-from memory.port.outbox import Outbox, OutboxEntry, dump, load
+from memory.port.outbox import Outbox, OutboxEntry, load
 from memory.port.repository import Repository
 
 T = TypeVar("T")
 Do: TypeAlias = Callable[[Callable[[Connection], Any]], Any]
-
-_READ_AT_ONCE: Final = 500
-"""The entries that `forget_texts` has in memory at once."""
 
 _in_memory: Final[WeakKeyDictionary[Engine, FreshLock]] = WeakKeyDictionary()
 """Locks of databases in memory: their relays are in this process, and one lock for all replicas is enough."""
@@ -124,35 +119,6 @@ class SqlOutbox(Outbox):
     def remove(self, entries: Iterable[OutboxEntry]) -> None:
         numbers = [(entry.number,) for entry in entries]
         self._do(lambda connection: Executor(connection).execute_many(statements.REMOVE_OUTBOX_ENTRY, numbers))
-
-
-def forget_texts(executor: Executor, namespace: str, ids: Collection[str]) -> int:
-    """Delete the changes of these conversations from all entries, except removals; return the number of entries changed.
-
-    A relay that delivers at this moment is waited for: it deletes what it has delivered within seconds.
-    """
-    changed, last = 0, 0
-    page = {"in_namespace": namespace, "limit": _READ_AT_ONCE}
-    while rows := executor.execute(statements.OUTBOX_OF_NAMESPACE, **page, after=last):
-        for last, text in rows:
-            changes = load(text)
-            if not any(change.id in ids for change in changes.changes):
-                continue
-            left = [
-                change if change.id not in ids else Change(change.id, remove=True)
-                for change in changes.changes
-                if change.id not in ids or change.remove
-            ]
-            if tuple(left) == changes.changes:
-                continue
-            changed += 1
-            if left:
-                executor.execute(
-                    statements.REWRITE_OUTBOX_ENTRY, which=last, now=dump(replace(changes, changes=tuple(left)))
-                )
-            else:
-                executor.execute(statements.REMOVE_OUTBOX_ENTRY, which=last)
-    return changed
 
 
 def _digest(replica: str) -> bytes:

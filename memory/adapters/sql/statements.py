@@ -343,6 +343,10 @@ class Executor:
             values = {**constants, **values}
         return self._run(text, tuple([values[name] for name in names]) if is_positional else values)
 
+    def execute_one_of(self, statements: Mapping[str, sa.ClauseElement], **values: object) -> Sequence[Any]:
+        """Run the statement for this dialect, and return its rows."""
+        return self.execute(statements[self.dialect.name], **values)
+
     def execute_many(self, statement: sa.ClauseElement, rows: Sequence[tuple[object, ...]]) -> None:
         """Run a statement for each row, which has the parameters in order: an insert's are the table's columns."""
         if not rows:
