@@ -16,6 +16,7 @@ from memory.domain.values import now
 from memory.errors import ConfigurationError
 from memory.formats.registry import name_of
 from memory.formats.strands import SESSION
+from memory.port.urls import redact
 from memory.transfer import Limits, uncompressed
 
 STANDARD = "-"
@@ -41,10 +42,12 @@ def expand(names: Sequence[str]) -> list[Input]:
     """Return the files to import: those that are named, and those in the folders that are named.
 
     Raises:
-        ConfigurationError: a folder has no file that could be imported.
+        ConfigurationError: a folder has no file that could be imported, or an address was named without a format.
     """
     found: list[tuple[Path, Path]] = []
     for name in names:
+        if "://" in name:
+            raise ConfigurationError(f"{redact(name)} is an address: name its format by --from")
         path = Path(name)
         if name != STANDARD and path.is_dir():
             inside = list(_inside(path))

@@ -113,5 +113,6 @@ class Importing:
             named = f"{', '.join(self.skipped)}{f' and {more:,} more' if more else ''}"
             parts.append(f"skipped {totals.skipped:,} that already exist ({named})")
         if totals.refused:
-            parts.append(f"refused {counted(totals.refused, 'line' if self.formats <= {NATIVE} else 'conversation')}")
+            unit = "line" if self.formats == {NATIVE} else "conversation" if self.formats else "file"
+            parts.append(f"refused {counted(totals.refused, unit)}")
         return ", ".join(parts)

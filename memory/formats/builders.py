@@ -20,6 +20,8 @@ from memory.port.changes import Change
 _SCALES: Final = ((10**11, 10**6), (10**14, 10**3), (10**17, 1))
 """Numbers below these limits are seconds, milliseconds and microseconds; above them, nanoseconds."""
 
+_NANOSECOND: Final = Fraction(1, 1000)
+
 _TIMES: Final = ("created_at", "create_time", "createdAt", "created", "timestamp", "time", "date")
 
 
@@ -150,5 +152,5 @@ def microseconds(time: Json, default: int) -> int:
                 return default
     if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time < 10**20:
         return default
-    scale = next((factor for limit, factor in _SCALES if time < limit), Fraction(1, 1000))
+    scale = next((factor for limit, factor in _SCALES if time < limit), _NANOSECOND)
     return min(round(time * scale), LAST_TIME)

@@ -8,7 +8,7 @@ from itertools import chain, groupby
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from memory.domain.entities import Run
-from memory.domain.values import Json
+from memory.domain.values import Json, first_id
 from memory.formats.builders import Draft, build, digest
 from memory.formats.json_stream import Element, elements
 from memory.formats.others import check_known
@@ -60,8 +60,9 @@ def read(
 
     def make(found: Document, value: Any) -> Change:
         check_known(value)
-        id = source.name if found.is_whole else f"{source.name}-{digest(value)}"
-        return build(key, convert(value), id, source.at, plain=plain)
+        draft = convert(value)
+        id = first_id(draft.id) or (source.name if found.is_whole else f"{source.name}-{digest(value)}")
+        return build(key, draft, id, source.at, plain=plain)
 
     for found in documents(source, is_message):
         if isinstance(found, RejectedConversation):

@@ -262,3 +262,13 @@ def test_formats_are_listed(cli: Cli) -> None:
 def test_an_option_of_one_format_is_refused_for_the_one_that_was_found(cli: Cli) -> None:
     ended = cli("import", str(CASES / "claude-export.json"), "--id", "x")
     assert (ended.code, "--from claude does not take --id" in ended.err) == (1, True)
+
+
+def test_an_address_needs_a_format_and_its_password_is_not_shown(cli: Cli) -> None:
+    ended = cli("import", "redis://:secret@localhost/0")
+    assert (ended.code, "is an address: name its format by --from" in ended.err) == (1, True)
+    assert "secret" not in ended.err + ended.out
+
+
+def test_the_unit_of_what_was_refused_is_a_file_if_no_format_was_found(cli: Cli) -> None:
+    assert cli("import", "-", stdin=b"nonsense").out == "imported 0 conversations and 0 runs, refused 1 file\n"

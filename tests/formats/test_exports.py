@@ -189,3 +189,77 @@ def test_deepseek_keeps_the_branch_that_was_left(importing: Importing, store: St
     assert [(run.input, run.output) for run in runs] == [("Q", "new"), ("Thanks", None)]
     assert runs[0].metadata["deepseek"]["branches"] == [mapping["2"]]
     assert "hm" in json.dumps(runs[0].metadata)
+
+
+def test_the_report_of_a_research_is_the_answer(importing: Importing, store: Store) -> None:
+    (chat,) = json.loads((SAMPLES / "cases" / "chatgpt-january.json").read_text())
+    answer = chat["mapping"]["a"]["message"]
+    report = {**answer, "author": {"role": "tool"}, "metadata": {"is_async_task_result_message": True}}
+    chat["mapping"]["a"]["message"] = report
+    read(importing, [chat])
+    assert pairs(store) == {"c1": [("Q1", "A1")]}
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        {"author": {"role": "assistant"}, "content": {"content_type": "thoughts", "thoughts": [{"content": "hm"}]}},
+        {"author": {"role": "assistant"}, "content": {"content_type": "reasoning_recap", "content": "Thought for 5s"}},
+        {"author": {"role": "tool"}, "content": {"content_type": "execution_output", "text": "42"}},
+        {"author": {"role": "tool"}, "content": {"content_type": "system_error", "name": "x", "text": "failed"}},
+        {"author": {"role": "assistant"}, "content": {"content_type": "text", "parts": [""]}},
+        {"author": {"role": "assistant"}, "recipient": "python", "content": {"content_type": "code", "text": "1 + 1"}},
+        {"author": {"role": "user"}, "content": {"content_type": "user_editable_context", "user_profile": "P"}},
+        {"author": None, "content": {"content_type": "text", "parts": ["lost"]}},
+        {"content": "a string"},
+        None,
+    ],
+)
+def test_what_chatgpt_does_not_show_is_neither_a_question_nor_an_answer(
+    importing: Importing, store: Store, hidden: Any
+) -> None:
+    (chat,) = json.loads((SAMPLES / "cases" / "chatgpt-january.json").read_text())
+    chat["mapping"]["h"] = {"id": "h", "parent": "q", "children": ["a"], "message": hidden}
+    chat["mapping"]["a"]["parent"] = "h"
+    read(importing, [chat])
+    assert pairs(store) == {"c1": [("Q1", "A1")]}
+    assert kept(store, "c1")[1][0].metadata["chatgpt"]["messages"][2] == chat["mapping"]["h"]
+
+
+def test_a_leaf_without_a_time_wins_against_an_abandoned_one(importing: Importing, store: Store) -> None:
+    (chat,) = json.loads((SAMPLES / "cases" / "chatgpt-branches.json").read_text())
+    del chat["current_node"]
+    for key in ("a2", "q2", "b"):
+        chat["mapping"][key]["message"]["create_time"] = None
+    read(importing, [chat])
+    assert pairs(store) == {"c1": [("Q1", "new answer"), ("Q2", "A2")]}
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        ("Hi", "Hi"),
+        ([{"type": "text", "text": "Hi"}], "Hi"),
+        ([{"type": "input_text", "text": "Hi"}, {"type": "input_image", "image_url": "cat.png"}], "Hi"),
+        ([{"text": "Hi"}, {"inline_data": {"mime_type": "image/png", "data": "AA=="}}], "Hi"),
+        (["Hi", {"type": "text", "text": "there"}], "Hi\nthere"),
+        ([{"type": "image", "source": {"type": "url", "url": "cat.png"}}],) * 2,
+        ([{"type": "text", "text": "Hi"}, {"type": "tool_result", "content": "rain"}], "Hi"),
+    ],
+    ids=["text", "Anthropic", "Responses", "Gemini", "texts", "picture", "result"],
+)
+def test_a_question_is_what_a_person_wrote(importing: Importing, store: Store, content: Any, value: Any) -> None:
+    answer = {
+        "role": "assistant",
+        "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Hello"}],
+    }
+    read(importing, [{"role": "user", "content": content}, answer])
+    assert pairs(store) == {"file": [(value, "Hello")]}
+
+
+def test_conversations_of_one_object_and_of_a_list_are_the_same(importing: Importing) -> None:
+    for name in ("claude-export", "deepseek-export", "open-webui-export", "sharegpt"):
+        (one,) = json.loads((SAMPLES / "cases" / f"{name}.json").read_text())
+        read(importing, one)
+        totals, _ = importing(None, json.dumps([one], indent=2).encode())
+        assert (totals.conversations, totals.skipped) == (0, 1)
