@@ -210,6 +210,11 @@ def test_the_report_of_a_research_is_the_answer(importing: Importing, store: Sto
         {"author": {"role": "assistant"}, "content": {"content_type": "text", "parts": [""]}},
         {"author": {"role": "assistant"}, "recipient": "python", "content": {"content_type": "code", "text": "1 + 1"}},
         {"author": {"role": "user"}, "content": {"content_type": "user_editable_context", "user_profile": "P"}},
+        {
+            "author": {"role": "user"},
+            "metadata": {"is_user_system_message": True},
+            "content": {"content_type": "text", "parts": ["Be brief."]},
+        },
         {"author": None, "content": {"content_type": "text", "parts": ["lost"]}},
         {"content": "a string"},
         None,

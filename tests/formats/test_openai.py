@@ -216,6 +216,7 @@ def test_a_line_that_is_added_before_the_others_leaves_their_ids(importing: Impo
     totals, _ = importing("openai", "\n".join([json.dumps([HI, HELLO]), *lines]).encode())
     assert (totals.conversations, totals.skipped) == (1, 3)
     assert conversations(store).items() > before.items()
+    assert [("Hi", "Hello")] in conversations(store).values()
 
 
 @pytest.mark.parametrize("name", ["created", "created_at", "timestamp"])
