@@ -14,8 +14,9 @@ from memory.cli.options import Settings, Where, criterion_of, option, with_setti
 from memory.cli.removing import delete, erase, purge, retain
 from memory.cli.reporting import FAILED, MISUSED, complain, counted, visible
 from memory.errors import InvalidValueError, NotFoundError
-from memory.formats.registry import NATIVE, Target, check_options, describe
-from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, read_whole
+from memory.formats.registry import check_options, describe
+from memory.formats.targets import Target, describe_targets
+from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, OnExisting, read_whole
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -80,9 +81,10 @@ def tour(_: Settings) -> None:
 
 _IMPORT_HELP = f"""Import conversations from files or servers. Report what cannot be read, and import the rest.
 
-By default a file has one conversation per line, as `export` writes it: {{"id": ..., "metadata": {{...}}, "runs": [{{"input":
-..., "output": ..., "metadata": {{...}}}}]}}, and optionally more. A conversation goes to the namespace that its line names,
-else to "default"; with --namespace all go to that one. Formats, what they read, and the options they need or [take]:
+The format is detected from the content of each file, of each file in a zip, and of each file in a folder. `export` writes one
+conversation per line: {{"id": ..., "metadata": {{...}}, "runs": [{{"input": ..., "output": ..., "metadata": {{...}}}}]}}, and
+optionally more. A conversation goes to the namespace that its line names, else to "default"; with --namespace all go to that
+one. Formats, what they read, and the options they need or [take]:
 
 \b
 {describe()}
@@ -98,8 +100,14 @@ def import_(
         typer.Argument(metavar="SOURCE", help="Files, plain or gzip; - for stdin; or the address of a server."),
     ],
     *,
-    from_: Annotated[str, typer.Option("--from", metavar="FORMAT", help="The format of the sources.")] = NATIVE,
-    on_conflict: Annotated[OnConflict, typer.Option(help="What to do if an id exists.")] = "skip",
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FORMAT", help="The format of the sources; by default it is detected."),
+    ] = None,
+    on_conflict: Annotated[
+        OnExisting, typer.Option(help="What to do if an id exists; update adds what is new in the file.")
+    ] = "skip",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; report what would be imported.")] = False,
     id: Annotated[str | None, option("ID", "The id of the conversation, if the file holds one.")] = None,
     index: Annotated[str | None, option("KEY", "The key of the Redis hash.")] = None,
     partition_key: Annotated[str | None, option("NAME", "The attribute that holds the id.")] = None,
@@ -114,20 +122,30 @@ def import_(
     ] = DEFAULT_LIMITS.ratio,
 ) -> None:
     """Import conversations; `_IMPORT_HELP` is the help text."""
-    from memory.cli.transferring import import_sources
+    from memory.cli.importing import Importing
 
     given = {"id": id, "index": index, "partition_key": partition_key, "sort_key": sort_key}
     given |= {"value_attribute": value_attribute, "region": region, "endpoint": endpoint}
     options = {name: value for name, value in given.items() if value is not None}
-    check_options(from_, options)
+    if from_ is not None:
+        check_options(from_, options)
+    elif others := options.keys() - {"id"}:
+        raise InvalidValueError(f"--{others.pop().replace('_', '-')} needs --from: the format of the sources")
+    if dry_run and settings.file is not None and not settings.file.exists():
+        settings = replace(settings, url="memory://")  # nothing is there yet, and nothing is created
     with settings.open() as store:
         limits = Limits(max_line, max_values, max_ratio)
         everywhere = settings.namespace is None
-        totals = import_sources(store, sources, on_conflict, from_, options, limits=limits, all_namespaces=everywhere)
+        totals = Importing(store, on_conflict, from_, options, limits, everywhere, dry_run).run(sources)
     if totals.refused:
-        if from_ == NATIVE and not totals.conversations + totals.skipped:
-            complain("to import files of other programs, name their format with --from: see `memory import --help`")
         raise typer.Exit(FAILED)
+
+
+@app.command("formats")
+@with_settings
+def list_formats(_: Settings) -> None:
+    """List the formats that can be imported and exported."""
+    print(f"import --from\n\n{describe()}\n\nexport --to\n\n{describe_targets()}")
 
 
 @app.command()
@@ -145,10 +163,10 @@ def export(
 
     Exports all namespaces, or the one given by --namespace.
 
-    With --to griptape-local, export one namespace for Griptape's LocalConversationMemoryDriver (1.13): one conversation to a
-    file, or each to its own file in a folder, named with / at its end.
+    With --to, export one namespace in the format of another program: see `memory formats`. For griptape-local and markdown, one
+    conversation to a file, or each to its own file in a folder, named with / at its end.
     """
-    from memory.cli.transferring import check_namespace, export_file, export_griptape
+    from memory.cli.transferring import Exporting, check_namespace, export_file
 
     with settings.open_existing() as store:
         if settings.namespace is not None:
@@ -156,7 +174,7 @@ def export(
         if to == "memory":
             exported = export_file(store, file, criterion_of(where), order, all_namespaces=settings.namespace is None)
         else:
-            exported = export_griptape(store, file, criterion_of(where), order)
+            exported = Exporting(store, to, criterion_of(where), order).run(file)
     print(f"exported {counted(exported, 'conversation')}", file=sys.stderr)
 
 
