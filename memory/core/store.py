@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations
 from memory.core.events import Committed
-from memory.core.faces import Sleep, Steps, Synchronous, Write, delays, operation, perform
+from memory.core.faces import Notify, Sleep, Steps, Synchronous, Write, delays, operation, perform
 from memory.core.identity_map import Session
 from memory.core.retention import RetentionOperations
 from memory.core.runs import ReadingRuns
@@ -247,7 +247,7 @@ class StoreOperations(RetentionOperations, Generic[M]):
     def _publish(self, committed: Committed) -> Steps[None]:
         for handler in tuple(self._shared.handlers):
             try:
-                yield partial(handler, committed)
+                yield Notify(handler, committed)
             except Exception:  # noqa: BLE001  # the commit is already written
                 _log.exception("a subscriber failed after the commit %s, which is written", committed.receipt.token)
 
@@ -350,7 +350,7 @@ class StoreOperations(RetentionOperations, Generic[M]):
         """Close the store and its other namespaces, and the connections that `connect` opened. Yours stay open."""
         if not self._shared.closed:
             self._shared.closed = True
-            yield self.repository.close
+            yield Write(self.repository.close)
 
     def _token(self, idempotency_key: str | None) -> str | None:
         """Return the token of a unit of work with this key."""

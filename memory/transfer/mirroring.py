@@ -8,7 +8,7 @@ later entries for it are recognized as delivered.
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,16 +97,19 @@ class MirroredStore(Store[M]):
         """The replicas by name, each in the namespace it was opened with."""
         return MappingProxyType(self._replicas)
 
-    def relay(self) -> list[Relayed]:
+    def relay(self, progress: Callable[[Relayed], object] = lambda _: None) -> list[Relayed]:
         """Deliver to each replica the change sets that wait for it, of all namespaces. If one replica fails, go on with the next.
 
         Call it at any time, from any thread or process: each replica is served by one relay at a time.
+
+        Args:
+            progress: called with what was done for a replica so far, again and again.
 
         Raises:
             PersistenceError: the primary failed.
         """
         self.ensure_ready()
-        return [_Relay(self, replica, Relayed(name)).run() for name, replica in self._replicas.items()]
+        return [_Relay(self, replica, Relayed(name), progress).run() for name, replica in self._replicas.items()]
 
     def lag(self) -> Mapping[str, ReplicaLag]:
         """Return how far each replica is behind, by name; also for names in the outbox that are not replicas of this store."""
@@ -220,10 +223,13 @@ class _Relay:
     primary: Store[Any]
     replica: Store[Any]
     done: Relayed
+    progress: Callable[[Relayed], object]
 
     def run(self) -> Relayed:
-        while self._deliver_some():
-            pass
+        is_unfinished = True
+        while is_unfinished:
+            is_unfinished = self._deliver_some()
+            self.progress(self.done)
         return self.done
 
     def _deliver_some(self) -> bool:

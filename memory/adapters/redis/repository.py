@@ -25,6 +25,7 @@ from memory.port.urls import options, seconds
 
 _PURGED_AT_ONCE: Final = 200  # conversations per script, which takes about 5 ms of the server's time
 _PURGE: Final = Script("shared", "purge")
+_MOST_THREADS: Final = 50  # of an application's pool, which may have no limit
 _WITHOUT_METADATA: Final = ["id" if name == "metadata" else name for name in RECORD_FIELDS]  # which can be large
 
 
@@ -92,6 +93,7 @@ class RedisRepository(Repository, ForkAware):
         self._writer = Writer(self._wire, self._keys)
         self._schema = Schema(self._wire, self._keys)
         self._index = Index(self._wire, self._keys, self._schema.explain)
+        self.concurrency = (min(self._pool.max_connections, _MOST_THREADS),) * 2
         watch(self)
 
     # redis-py's pools detect a fork themselves, but then acquire a lock. If another thread held the lock during the fork, the
