@@ -11,6 +11,7 @@ from threading import RLock
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
 from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.values import key_of
 from memory.port.changes import (
     ALL_RUNS,
     Change,
@@ -117,7 +118,7 @@ class InMemoryRepository(Repository, ForkAware):
                 for run in kept.runs.values()
                 if run.is_open and (before is None or run.created_at < before)
             ]
-        first = nsmallest(limit, found, key=lambda one: one[0].created_at)
+        first = nsmallest(limit, found, key=lambda one: (one[0].created_at, key_of(one[1]), one[0].position))
         return tuple([OpenRun(id, Run.from_record(id, run)) for run, id in first])
 
     def forget(self, namespace: str, conversation_ids: Collection[str]) -> Forgotten:

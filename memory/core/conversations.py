@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Generic, cast
+from typing import Any, ClassVar, Final, Generic, cast
 
 from memory.core.faces import Item, Items, Steps, immediate, iteration, operation
 from memory.core.identity_map import Session, id_of
@@ -18,6 +18,8 @@ _MOVING: Final = ("last_run_at", "updated_at")  # orders in which a conversation
 
 class ReadingConversations(Generic[M]):
     """Read conversations. `Store.conversations` and the conversations of a unit of work have these methods in common."""
+
+    page_class: ClassVar[type[Page[Any]]] = Page
 
     def __init__(self, session: Session[M]) -> None:
         self._session = session
@@ -161,7 +163,7 @@ class ReadingConversations(Generic[M]):
         yield from session.prepare()
         page = yield partial(session.repository.find, session.namespace, Query.parse(criterion, order, limit, after))
         following = cast(Any, self).find  # of the face
-        return Page(
+        return self.page_class(
             tuple([session.tracked(found.id).found(found) for found in page.items]),
             page.cursor,
             partial(following, criterion, order=order, limit=limit),

@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
-from functools import update_wrapper
-from types import MethodType
+from functools import partial, update_wrapper, wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 P = ParamSpec("P")
@@ -33,6 +32,10 @@ class Sleep:
         time.sleep(self.seconds)
 
 
+class Write(partial[T]):
+    """A call that writes. An asynchronous face awaits it, and the rest of its operation, to the end, even if it is cancelled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item(Generic[T]):
     """What an iteration yields for its caller, among its calls."""
@@ -49,18 +52,20 @@ class Synchronous:
 
     __slots__ = ()
 
-    def _perform(self, steps: Steps[T]) -> T:
-        return perform(steps)
-
-    def _iterate(self, steps: Items[T]) -> Iterator[T]:
-        return iterate(steps)
-
-    def _immediately(self, result: T) -> T:
-        return result
+    def __init_subclass__(cls) -> None:
+        """Put plain methods in the place of the decorators, which saves a microsecond a call."""
+        super().__init_subclass__()
+        for base in cls.__mro__:
+            for name, member in vars(base).items():
+                if isinstance(member, operation | iteration | immediate) and name not in vars(cls):
+                    setattr(cls, name, member.synchronous())
 
 
 class Asynchronous:
-    """The face whose operations return awaitables; `memory.aio` implements it."""
+    """The face whose operations return awaitables. `memory.aio` has the three methods that make them.
+
+    ``_perform`` takes the steps of an operation, ``_iterate`` those of an iteration, and ``_immediately`` a function.
+    """
 
     __slots__ = ()
 
@@ -73,7 +78,7 @@ class operation(Generic[P, T]):  # noqa: N801  # a decorator
         update_wrapper(cast(Any, self), function)
 
     @overload
-    def __get__(self, instance: None, owner: type) -> operation[P, T]: ...
+    def __get__(self, instance: None, owner: type) -> Callable[Concatenate[Any, P], T]: ...
     @overload
     def __get__(self, instance: Synchronous, owner: type) -> Callable[P, T]: ...
     @overload
@@ -84,6 +89,16 @@ class operation(Generic[P, T]):  # noqa: N801  # a decorator
         function, perform = self._function, instance._perform  # noqa: SLF001  # the faces' side of this decorator
         return lambda *args, **kwargs: perform(function(instance, *args, **kwargs))
 
+    def synchronous(self) -> Callable[..., T]:
+        """Return the method of the synchronous face."""
+        function = self._function
+
+        @wraps(function)
+        def method(self: Any, /, *args: Any, **kwargs: Any) -> T:
+            return perform(function(self, *args, **kwargs))
+
+        return method
+
 
 class iteration(Generic[P, T]):  # noqa: N801  # a decorator
     """Make a method of a generator function that yields calls and `Item`s: it returns an iterator of the items."""
@@ -93,7 +108,7 @@ class iteration(Generic[P, T]):  # noqa: N801  # a decorator
         update_wrapper(cast(Any, self), function)
 
     @overload
-    def __get__(self, instance: None, owner: type) -> iteration[P, T]: ...
+    def __get__(self, instance: None, owner: type) -> Callable[Concatenate[Any, P], Iterator[T]]: ...
     @overload
     def __get__(self, instance: Synchronous, owner: type) -> Callable[P, Iterator[T]]: ...
     @overload
@@ -104,6 +119,16 @@ class iteration(Generic[P, T]):  # noqa: N801  # a decorator
         function, iterate = self._function, instance._iterate  # noqa: SLF001
         return lambda *args, **kwargs: iterate(function(instance, *args, **kwargs))
 
+    def synchronous(self) -> Callable[..., Iterator[T]]:
+        """Return the method of the synchronous face."""
+        function = self._function
+
+        @wraps(function)
+        def method(self: Any, /, *args: Any, **kwargs: Any) -> Iterator[T]:
+            return iterate(function(self, *args, **kwargs))
+
+        return method
+
 
 class immediate(Generic[P, T]):  # noqa: N801  # a decorator
     """Make a method of a function that makes no calls. In the asynchronous face it is awaited nevertheless, as all others are."""
@@ -113,7 +138,7 @@ class immediate(Generic[P, T]):  # noqa: N801  # a decorator
         update_wrapper(cast(Any, self), function)
 
     @overload
-    def __get__(self, instance: None, owner: type) -> immediate[P, T]: ...
+    def __get__(self, instance: None, owner: type) -> Callable[Concatenate[Any, P], T]: ...
     @overload
     def __get__(self, instance: Synchronous, owner: type) -> Callable[P, T]: ...
     @overload
@@ -121,10 +146,12 @@ class immediate(Generic[P, T]):  # noqa: N801  # a decorator
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return self
-        if isinstance(instance, Synchronous):
-            return MethodType(self._function, instance)
         function, immediately = self._function, instance._immediately  # noqa: SLF001
-        return lambda *args, **kwargs: immediately(function(instance, *args, **kwargs))
+        return lambda *args, **kwargs: immediately(partial(function, instance, *args, **kwargs))
+
+    def synchronous(self) -> Callable[..., T]:
+        """Return the method of the synchronous face: the function itself."""
+        return self._function
 
 
 def perform(steps: Steps[T]) -> T:

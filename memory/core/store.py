@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations
 from memory.core.events import Committed
-from memory.core.faces import Sleep, Steps, Synchronous, operation
+from memory.core.faces import Sleep, Steps, Synchronous, Write, operation, perform
 from memory.core.identity_map import Session
 from memory.core.runs import ReadingRuns
 from memory.core.unit_of_work import UnitOfWork
@@ -146,7 +146,7 @@ class StoreOperations(Generic[M]):
         yield from self.ready()
         self._check_metadata(changes)
         receipt = yield from self._write(changes)
-        if self._shared.handlers:
+        if self._shared.handlers and not (receipt.repeated and changes.is_keyed):
             yield from self._publish(Committed(self._namespace, changes, receipt, self._serializer.codec))
         return receipt
 
@@ -164,22 +164,23 @@ class StoreOperations(Generic[M]):
                 self._serializer.check(text, change.id)  # it may come from an import or a copy
 
     def _write(self, changes: ChangeSet) -> Steps[Receipt]:
-        commit = partial(self.repository.commit, self._namespace, changes)
+        commit = Write(self.repository.commit, self._namespace, changes)
         with within(self.repository.timeout):
             try:
                 receipt: Receipt = yield commit
             except CommitInDoubtError as doubt:
-                resolved = yield from self._resolve_doubt(commit, changes.token, doubt)
+                resolved = yield from self._resolve_doubt(commit, changes, doubt)
                 if resolved is None:
                     raise
                 return resolved
         return receipt
 
     def _resolve_doubt(
-        self, commit: Callable[[], Receipt], token: str, doubt: CommitInDoubtError
+        self, commit: Callable[[], Receipt], changes: ChangeSet, doubt: CommitInDoubtError
     ) -> Steps[Receipt | None]:
         """Commit again a change set that may be written; its token makes that safe. Return None if the deadline passes first."""
-        for delay in _delays(_DOUBT_RETRIES):
+        token = changes.token
+        for delay in delays(_DOUBT_RETRIES):
             if delay >= remaining(inf):
                 break
             self._shared.on_retry(doubt)
@@ -193,20 +194,22 @@ class StoreOperations(Generic[M]):
                 continue  # this error does not tell whether the first commit was written
             else:
                 _log.warning("the commit %s is written", token)
-                return receipt
+                is_ours = receipt.written.keys() == {change.id for change in changes.changes}
+                return replace(receipt, repeated=not is_ours)  # another commit can have had the same idempotency key
         _log.error("it is unknown whether the commit %s is written", token)
         return None
 
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Steps[Receipt]:
         self._check_metadata(changes)
-        receipt: Receipt = yield partial(joined.commit, self._namespace, changes)
-        if self._shared.handlers:  # otherwise the application's commit has nothing to find out
+        receipt: Receipt = yield Write(joined.commit, self._namespace, changes)
+        if self._shared.handlers and not receipt.repeated:  # otherwise the application's commit has nothing to find out
             joined.after_commit(
                 partial(self._publish_joined, Committed(self._namespace, changes, receipt, self._serializer.codec))
             )
         return receipt
 
     def _publish_joined(self, committed: Committed) -> None:
+        """Call the handlers after a commit of the application's own transaction."""
         raise NotImplementedError
 
     def subscribe(self, handler: Handler) -> Callable[[], None]:
@@ -276,7 +279,7 @@ class StoreOperations(Generic[M]):
         purged = 0
         names = sorted((yield self.repository.namespaces)) if all_namespaces else [self._namespace]
         for name in names:
-            purged += yield partial(self.repository.purge_expired, name)
+            purged += yield Write(self.repository.purge_expired, name)
         return purged
 
     @operation
@@ -308,7 +311,7 @@ class StoreOperations(Generic[M]):
     def migrate(self, progress: Progress = no_progress) -> Steps[SchemaStatus]:
         """Migrate the store's schema to the version that this code needs, and keep all data. Return the new status."""
         self.check_open()
-        status: SchemaStatus = yield partial(self.repository.migrate, progress)
+        status: SchemaStatus = yield Write(self.repository.migrate, progress)
         self._shared.schema_checked = status.is_current
         return status
 
@@ -330,7 +333,7 @@ class StoreOperations(Generic[M]):
         if self._shared.schema_checked:
             return
         is_new = yield self.repository.is_new
-        status = yield self.repository.migrate if is_new else self.repository.schema_status
+        status = yield Write(self.repository.migrate) if is_new else self.repository.schema_status
         if not status.is_current:
             raise SchemaError(status.advice())
         self._shared.schema_checked = True
@@ -359,6 +362,11 @@ class StoreOperations(Generic[M]):
         if not self.repository.capabilities.idempotency_keys:
             raise UnsupportedError(f"{self.repository} keeps no receipts, and cannot take an idempotency key")
         return ChangeSet.keyed(check_id(idempotency_key, "the idempotency key"))
+
+    def _without_type(self) -> "StoreOperations":
+        other = cast("StoreOperations", copy(self))
+        other._serializer = Serializer(UNTYPED, self._serializer.default)  # noqa: SLF001  # another Store
+        return other
 
     def _reading(self) -> Session[M]:
         return Session(self.repository, self._namespace, self._serializer, self, remembers=False)
@@ -436,7 +444,8 @@ class Store(Synchronous, StoreOperations[M]):
         >>> store.conversations.get("support-42").run_count
         1
         """
-        self.ensure_ready()
+        if not self._shared.schema_checked or self._shared.closed:
+            self.ensure_ready()
         token = self._token(idempotency_key)
         if connection is None:
             return UnitOfWork(Session(self.repository, self._namespace, self._serializer, self), self._commit, token)
@@ -463,25 +472,23 @@ class Store(Synchronous, StoreOperations[M]):
         Raises:
             PersistenceError: the error of the last attempt.
         """
-        delays = iter(_delays(retries))
+        waits = iter(delays(retries))
         while True:
             try:
                 with self.begin(idempotency_key=idempotency_key) as uow:
                     return work(uow)
             except PersistenceError as error:
-                if not error.retryable or (delay := next(delays, None)) is None:
+                if not error.retryable or (delay := next(waits, None)) is None:
                     raise
                 self._shared.on_retry(error)
             sleep(delay)
 
     def untyped(self) -> "Store":
         """Return the same store with metadata as the dict that is stored, also if it does not fit the store's type."""
-        other = cast("Store", copy(self))
-        other._serializer = Serializer(UNTYPED, self._serializer.default)  # noqa: SLF001  # another Store
-        return other
+        return cast("Store", self._without_type())
 
     def _publish_joined(self, committed: Committed) -> None:
-        self._perform(self._publish(committed))
+        perform(self._publish(committed))
 
     def __enter__(self) -> Self:
         return self
@@ -492,5 +499,6 @@ class Store(Synchronous, StoreOperations[M]):
         self.close()
 
 
-def _delays(times: int) -> list[float]:
+def delays(times: int) -> list[float]:
+    """Return the seconds to wait before each repetition: up to 10 ms at first, doubling up to 1 s, with jitter."""
     return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter needs no secure random numbers

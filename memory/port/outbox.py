@@ -52,8 +52,7 @@ def _resolved(change: Change, written: Written | None) -> Change:
     if written is None:
         return Change(change.id, remove=True)
     last = written.last_position - len(change.append)
-    return replace(
-        change,
+    return change._replace(
         expected=ExpectedVersion("", written.version - 1) if change.edits and not change.create else None,
         after=last if change.append and not (change.create or change.gives_positions) else None,
         append=assign_positions(change, last)[0],
@@ -76,7 +75,7 @@ def load(text: str) -> ChangeSet:
     return ChangeSet(tuple([_load(fields) for fields in changes]), token, at)
 
 
-_FIELDS: Final = tuple(Change.__dataclass_fields__)
+_FIELDS: Final = Change._fields
 
 
 def _load(fields: list[Any]) -> Change:

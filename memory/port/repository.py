@@ -123,6 +123,8 @@ class Repository(ABC):
     capabilities: ClassVar[Capabilities] = Capabilities()
     iterate_page: ClassVar[int] = 200
     """Conversations per page of an iteration: all of them, if each page would read the whole namespace again."""
+    concurrency: tuple[int, int] = (10, 10)
+    """How many calls can run at once without waiting for each other, on threads of their own, and how many of them can write."""
     clock: Callable[[], int] = staticmethod(now)
     """Returns the time in microseconds since 1970, for expiry. Tests may replace it."""
     timeout: float = DEFAULT_TIMEOUT
@@ -174,7 +176,7 @@ class Repository(ABC):
 
     @abstractmethod
     def open_runs(self, namespace: str, before: int | None, limit: int) -> tuple[OpenRun, ...]:
-        """Return the first ``limit`` open runs in the order of their ``created_at``.
+        """Return the first ``limit`` open runs, ordered by ``created_at``, `key_of` the conversation's id, and position.
 
         Args:
             namespace: the namespace.

@@ -6,7 +6,7 @@ the whole (docs/decisions/0050-a-long-copy-ends-with-its-version.md).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -285,7 +285,7 @@ class _OneCopy:
         begun = ours if following is None else ours._replace(version=ours.version - 1, last_position=0)
         change = Change(self.id, create=begun, append=tuple(piece))
         if theirs is not None:
-            change = replace(change, expected=version_of(theirs), after=theirs.last_position, remove=True)
+            change = change._replace(expected=version_of(theirs), after=theirs.last_position, remove=True)
         written = self._commit(change, ours.updated_at)
         piece.clear()  # before more is read
         if following is not None and written is not None:
@@ -360,8 +360,8 @@ class _OneCopy:
             self.progress(self.totals)
             return written
         half = len(change.append) // 2
-        self._commit(replace(change, metadata=None, append=change.append[:half]), at)
-        return self._commit(replace(change, after=change.append[half - 1].position, append=change.append[half:]), at)
+        self._commit(change._replace(metadata=None, append=change.append[:half]), at)
+        return self._commit(change._replace(after=change.append[half - 1].position, append=change.append[half:]), at)
 
 
 def _identity(record: ConversationRecord) -> tuple[object, ...]:
