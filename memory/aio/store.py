@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -108,6 +108,10 @@ class Store(Face, StoreOperations[M]):
                     raise
                 self._shared.on_retry(error)
             await sleep(delay)
+
+    def untyped(self) -> "Store":
+        """Return the same store with metadata as the dict that is stored, also if it does not fit the store's type."""
+        return cast("Store", self._without_type())
 
     def _publish_joined(self, committed: Committed) -> None:
         # Called by SQLAlchemy, which cannot await, in the event loop or in a thread of its own.

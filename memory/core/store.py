@@ -360,6 +360,11 @@ class StoreOperations(RetentionOperations, Generic[M]):
             raise UnsupportedError(f"{self.repository} keeps no receipts, and cannot take an idempotency key")
         return ChangeSet.keyed(check_id(idempotency_key, "the idempotency key"))
 
+    def _without_type(self) -> "StoreOperations":
+        other = cast("StoreOperations", copy(self))
+        other._serializer = Serializer(UNTYPED, self._serializer.default)  # noqa: SLF001  # another Store
+        return other
+
     def _reading(self) -> Session[M]:
         return Session(self.repository, self._namespace, self._serializer, self, remembers=False)
 
@@ -477,9 +482,7 @@ class Store(Synchronous, StoreOperations[M]):
 
     def untyped(self) -> "Store":
         """Return the same store with metadata as the dict that is stored, also if it does not fit the store's type."""
-        other = cast("Store", copy(self))
-        other._serializer = Serializer(UNTYPED, self._serializer.default)  # noqa: SLF001  # another Store
-        return other
+        return cast("Store", self._without_type())
 
     def _publish_joined(self, committed: Committed) -> None:
         perform(self._publish(committed))

@@ -7,6 +7,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
+import anyio
 import pytest
 
 import memory
@@ -16,6 +17,7 @@ from memory import (
     InvalidValueError,
     Run,
     Store,
+    aio,
     where,
 )
 from memory.adapters.in_memory import InMemoryRepository
@@ -182,6 +184,19 @@ def test_a_mirror_of_a_typed_store_has_its_type() -> None:
         add(store, FULL)
         assert store.conversations.get("a").metadata == FULL
         assert store.serializer == primary.serializer
+
+
+def test_an_asynchronous_store_has_a_type_too(url: str) -> None:
+    async def use() -> None:
+        async with await aio.connect(url, metadata=Ticket, default=memory.to_json) as store:
+            async with store.begin() as uow:
+                await uow.conversations.add(Conversation("a", FULL))
+                await uow.runs.append("a", Run(NOON, ""))
+            assert (await store.conversations.get("a")).metadata == FULL
+            assert (await store.untyped().conversations.get("a")).metadata["price"] == 12.5
+            assert await store.upgrade_metadata() == 0
+
+    anyio.run(use)
 
 
 def test_to_dict_encodes_typed_metadata(opened: Opened) -> None:

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from memory import (
+    CommitTooLargeError,
     ConfigurationError,
     ConflictError,
     Conversation,
@@ -167,3 +168,20 @@ def test_upgrade_metadata_reports_what_does_not_fit(opened: Opened) -> None:
     assert [error.conversation_id for error in reported] == ["001b"]
     with pytest.raises(ConfigurationError, match="no type of metadata"):
         store.untyped().upgrade_metadata()
+
+
+def test_upgrade_metadata_commits_as_much_as_the_store_takes(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(NEW)
+    fill(store, 60)
+    commit = store.repository.commit
+    sizes: list[int] = []
+
+    def commit_a_few(namespace: str, changes: Any) -> Any:
+        if len(changes.changes) > 7:
+            raise CommitTooLargeError("too large", limit=7, size=len(changes.changes))
+        sizes.append(len(changes.changes))
+        return commit(namespace, changes)
+
+    monkeypatch.setattr(store.repository, "commit", commit_a_few)
+    assert store.upgrade_metadata() == sum(sizes) == 60
+    assert max(sizes) <= 7

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, assert_type
 from pydantic import BaseModel
 
 import memory
-from memory import Conversation, Page, Store, UnitOfWork, Versioned, where
+from memory import Conversation, Page, Store, UnitOfWork, Versioned, aio, where
 from memory.adapters.in_memory import InMemoryRepository
 from memory.bridges.pydantic import ConversationModel, RunModel
 from memory.transfer import copy, dump
@@ -87,3 +87,11 @@ def models(store: Store[Ticket]) -> None:
     assert_type(ConversationModel[Ticket].model_validate(conversation).metadata, Ticket)
     assert_type(ConversationModel.model_validate(conversation).metadata, dict[str, Any])
     assert_type(RunModel.model_validate(store.runs.get("support-42", 1)).input, Any)
+
+
+async def asynchronously() -> None:
+    store = await aio.connect("memory://", metadata=Ticket)
+    assert_type(store, aio.Store[Ticket])
+    assert_type((await store.conversations.get("support-42")).metadata, Ticket)
+    assert_type(store.untyped(), aio.Store[dict[str, Any]])
+    assert_type(await aio.connect("memory://"), aio.Store[dict[str, Any]])
