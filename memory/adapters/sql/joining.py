@@ -57,7 +57,8 @@ class _Pending:
         self.after_commit.clear()
         self.after_rollback.clear()
         if actions:
-            connection.exec_driver_sql("COMMIT")
+            if connection.dialect.name != "sqlite" or is_in_transaction(connection):  # else a savepoint was all of it
+                connection.exec_driver_sql("COMMIT")
             if self.session is not None:
                 _committed.setdefault(self.session, []).extend(actions)
             elif isinstance(connection.engine.pool, (SingletonThreadPool, StaticPool)):
