@@ -130,10 +130,7 @@ class Commit:
         if threads and (change.remove or change.create):
             self._plan("removed", partial(self._service.delete, threads))
         if change.create is not None:
-            for position in (*change.remove_runs, *[run.position for run in change.replace_runs]):
-                raise missing_runs(change, position)  # a new conversation has no runs to edit
-            for completion in change.complete:
-                raise missing_open_run(change, completion.run_id)
+            self._edit_runs([])  # raises if there are any: a new conversation has none
             self._runs, last = assign_positions(change, change.create.last_position)
             created = change.applied(change.create, len(self._runs), last, self._changes.at)
             open_from = min([run.position for run in self._runs if run.is_open], default=0)
@@ -278,7 +275,8 @@ class Commit:
 
     def _replace(self, message: Message, run: RunRecord) -> None:
         sent = message.envelope or MessageEnvelope(self._changes.token, -run.position, run)
-        self._service.replace_message(message, message_body(run, sent.token, sent.number))
+        send = partial(self._http.send, "PATCH", ("messages", message.id), message_body(run, sent.token, sent.number))
+        self._http.write_once(send, None, f"the replacement of message {message.id}")
 
     def _append(self, number: int) -> None:
         run = self._runs[number]

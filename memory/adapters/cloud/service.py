@@ -1,7 +1,6 @@
 """The service's operations on threads and messages, and the mapping from threads to conversations."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -112,11 +111,6 @@ class Service:
 
     def add_message(self, thread_id: str, body: Fields) -> Message:
         return read_message(self._http.send("POST", ("threads", thread_id, "messages"), body), thread_id)
-
-    def replace_message(self, message: Message, body: Fields) -> None:
-        """Replace a message's content; raise `MissingError` if the message does not exist."""
-        send = partial(self._http.send, "PATCH", ("messages", message.id), body)
-        self._http.write_once(send, None, f"the replacement of message {message.id}")
 
     def get(self, thread_id: str) -> Thread:
         """Return a thread; raise `MissingError` if it does not exist."""
