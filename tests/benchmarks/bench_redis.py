@@ -215,7 +215,7 @@ def bench_import(store: Store, client: Any, prefix: str) -> None:
             store.commit(ChangeSet.of([Change(record.id, create=record, append=runs) for record in records], 1))
 
     def by_hand() -> None:
-        mapping = runs[0]._asdict()
+        mapping = {name: value for name, value in runs[0]._asdict().items() if name != "is_open"}
         for begin in range(0, 4000, 100):
             with client.pipeline(transaction=False) as pipeline:
                 for n in range(begin, begin + 100):

@@ -141,7 +141,7 @@ class RedisRepository(Repository, ForkAware):
         more: Callable[[str], Sequence[Command]] = lambda _: (),
     ) -> dict[str, tuple[ConversationRecord | None, list[Any]]]:
         """Return the record of each conversation (or None), and the replies to more commands, all read in one transaction."""
-        ids, commands = self._keys.order(namespace, "id"), {}
+        ids, commands, now = self._keys.order(namespace, "id"), {}, self.clock()
         for conversation_id in conversation_ids:
             key = self._keys.conversation(namespace, conversation_id)
             commands[conversation_id] = (
@@ -150,6 +150,8 @@ class RedisRepository(Repository, ForkAware):
                 ("ZSCORE", ids, key_of(conversation_id)),
                 *more(conversation_id),
             )
+        if not commands:
+            return {}
         answers = iter(self._wire.transaction(*[one for several in commands.values() for one in several]))
         read = {}
         for conversation_id, several in commands.items():
@@ -159,7 +161,7 @@ class RedisRepository(Repository, ForkAware):
                 record = records.conversation(self._keys, namespace, key, found)
             elif listed is not None:
                 raise records.corrupt(key, records.LEFT_OVER)
-            is_hidden = record is None or record.is_expired(self.clock())
+            is_hidden = record is None or record.is_expired(now)
             read[conversation_id] = (None if is_hidden else record), others
         return read
 
@@ -200,7 +202,7 @@ class RedisRepository(Repository, ForkAware):
 
     @limited
     def open_runs(self, namespace: str, before: int | None, limit: int) -> tuple[OpenRun, ...]:
-        """Return the first open runs, in two round trips, and two more whenever half of what was read had expired."""
+        """Return the first open runs, in two round trips; in more, if expired conversations have open runs."""
         key, latest, size = self._keys.open_runs(namespace), "+inf" if before is None else f"({before}", limit
         while True:
             members = self._wire.ask("ZRANGE", key, "-inf", latest, "BYSCORE", "LIMIT", 0, size)

@@ -1,5 +1,6 @@
 """The migration from the layout 0002, which had no `last_run_at`: complete, in steps, and beside writers of either release."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -99,13 +100,23 @@ def test_writers_of_this_release_beside_it(
     monkeypatch.setattr(schema, "_FILLED_AT_ONCE", 1)
     repository = old.repository
     written: list[str] = []
+    times: set[datetime | None] = set()
+
+    def last_run_at() -> datetime | None:
+        one = repository.get("default", "c 9")
+        assert one is not None
+        return one.last_run_at
 
     def write(*_: object) -> None:
         name = f"c {len(written)}"
         written.append(name)
         if len(written) <= 9:
-            for change in (Change(name, append=(RUN,)), Change("c 9", append=(RUN, RUN))):
+            for change in (
+                Change(name, append=(RUN,)),
+                Change("c 9", append=(RUN._replace(created_at=5 * 10**15), RUN)),
+            ):
                 repository.commit("default", ChangeSet((change,), at=10**15))
+        times.add(last_run_at())
         if len(written) == 5:
             for gone in ("c 0", "empty"):
                 repository.commit("default", ChangeSet((Change(gone, remove=True),)))
@@ -114,6 +125,7 @@ def test_writers_of_this_release_beside_it(
 
     old.migrate(write)
     assert len(written) > 9
+    assert times == {last_run_at()}
     check_orders(old, client, keys)
     assert old.conversations.count() == 10
 
