@@ -33,9 +33,10 @@ METADATA = {"customer": "ada", "priority": 3, "domain": "Restaurants", "open": T
 APPEND = """
 local position = redis.call('HGET', KEYS[1], 'last_position') + 1
 redis.call('ZADD', KEYS[2], position, position .. '\\n' .. ARGV[1])
-redis.call('HSET', KEYS[1], 'run_count', position, 'last_position', position, 'updated_at', ARGV[2])
+redis.call('HSET', KEYS[1], 'run_count', position, 'last_position', position, 'updated_at', ARGV[2], 'last_run_at', ARGV[2])
 redis.call('ZADD', KEYS[3], ARGV[2], ARGV[3])
-redis.call('SET', KEYS[4], position, 'PX', 90000000)
+redis.call('ZADD', KEYS[4], ARGV[2], ARGV[3])
+redis.call('SET', KEYS[5], position, 'PX', 86400000)
 return position
 """
 
@@ -52,13 +53,14 @@ def bench_appends(store: Store, client: Any, keys: Keys) -> None:
         keys.conversation("default", "floor"),
         keys.runs("default", "floor"),
         keys.order("default", "updated_at"),
+        keys.order("default", "last_run_at"),
     ]
     numbers = itertools.count(1_800_000_000_000_000)
 
     def by_hand() -> None:
         number = next(numbers)
         run = f'{number}\n{number:032x}\n{{}}\n"{TEXT}"\n"{TEXT}"'
-        client.evalsha(script, 4, *names, keys.receipt("default", f"{number:032x}"), run, number, "floor")
+        client.evalsha(script, 5, *names, keys.receipt("default", f"{number:032x}"), run, number, "floor")
 
     def append(conversation_id: str) -> Callable[[], None]:
         def appending() -> None:
@@ -108,7 +110,7 @@ def bench_reads(store: Store, client: Any, keys: Keys) -> None:
     report("get a conversation (floor: HGETALL)", *in_turns(2000, get, lambda: client.hgetall(name)))
 
 
-def first_page(store: Store, criterion: Criterion | None = None, order: str = "-updated_at") -> Callable[[], object]:
+def first_page(store: Store, criterion: Criterion | None = None, order: str = "-last_run_at") -> Callable[[], object]:
     return lambda: store.begin().conversations.find(criterion, order=order, limit=50)
 
 
@@ -156,7 +158,7 @@ def bench_queries(store: Store, client: Any) -> None:
         (spent,) = in_turns(3, counting)
         report(f"  count: {counting():,}", spent)
         report_server(client, counting)
-    for order in ("-updated_at", "created_at", "id", "-id"):
+    for order in ("-last_run_at", "-updated_at", "created_at", "id", "-id"):
         (spent,) = in_turns(100, first_page(store, order=order))
         report(f"no criterion, by {order}: the first page of 50", spent)
         report_server(client, first_page(store, order=order))
@@ -213,7 +215,7 @@ def bench_import(store: Store, client: Any, prefix: str) -> None:
             store.commit(ChangeSet.of([Change(record.id, create=record, append=runs) for record in records], 1))
 
     def by_hand() -> None:
-        mapping = runs[0]._asdict()
+        mapping = {name: value for name, value in runs[0]._asdict().items() if name != "is_open"}
         for begin in range(0, 4000, 100):
             with client.pipeline(transaction=False) as pipeline:
                 for n in range(begin, begin + 100):

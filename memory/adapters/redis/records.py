@@ -16,13 +16,18 @@ LEFT_OVER: Final = (
 """The error message for a conversation that is listed, or has runs, but has no hash."""
 
 _FIELDS_OF_RUN: Final = 6
+_OPEN: Final = "open"  # the last line of an open run, which a finished one does not have
 
 
 def conversation(keys: Keys, namespace: str, key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
-    """Return the record of a hash, whose fields are in the order of `ConversationRecord`."""
-    if None in fields[:-1]:
+    """Return the record of a hash, whose fields are in the order of `ConversationRecord`.
+
+    A hash that was never migrated, because a program of an earlier release wrote it later, has no ``last_run_at``.
+    """
+    *required, expires_at, expires_after, last_run_at = fields
+    if None in required:
         raise corrupt(key, "a field is missing")
-    id_, metadata, version, incarnation, *numbers, expires_at = cast(Sequence[Any], fields)
+    id_, metadata, version, incarnation, *numbers = cast(Sequence[Any], required)
     try:
         run_count, last_position, created_at, updated_at = map(_number, numbers)
         record = ConversationRecord(
@@ -35,6 +40,8 @@ def conversation(keys: Keys, namespace: str, key: str, fields: Sequence[bytes | 
             created_at,
             updated_at,
             None if expires_at is None else _number(expires_at),
+            None if expires_after is None else _number(expires_after),
+            updated_at if last_run_at is None else _number(last_run_at),
         )
     except ValueError as error:
         raise corrupt(key, error) from error
@@ -45,7 +52,17 @@ def conversation(keys: Keys, namespace: str, key: str, fields: Sequence[bytes | 
 
 def run_member(run: RunRecord) -> str:
     """Return the member of a sorted set for a run, without the leading position: one field per line. No field has a newline."""
-    return f"{run.created_at}\n{run.id}\n{run.metadata}\n{run.input}\n{run.output}"
+    member = f"{run.created_at}\n{run.id}\n{run.metadata}\n{run.input}\n{run.output}"
+    return f"{member}\n{_OPEN}" if run.is_open else member
+
+
+def open_run(key: str, member: bytes) -> tuple[str, int]:
+    """Return the key of the conversation, and the position, of a member of the sorted set of open runs."""
+    conversation_key, _, position = member.decode(errors="replace").partition("\x01")
+    try:
+        return conversation_key, _number(position.encode())
+    except ValueError as error:
+        raise corrupt(key, error) from error
 
 
 def runs(key: str, conversation_id: str, members: Sequence[bytes]) -> tuple[Run, ...]:
@@ -60,10 +77,12 @@ def runs(key: str, conversation_id: str, members: Sequence[bytes]) -> tuple[Run,
 def _run(key: str, conversation_id: str, member: bytes) -> Run:
     try:
         fields = member.decode().split("\n")
+        if is_open := fields[-1] == _OPEN:
+            fields.pop()
         if len(fields) != _FIELDS_OF_RUN:
             raise ValueError(f"a run has {_FIELDS_OF_RUN} lines, not {len(fields)}")  # noqa: TRY301  # handled below
         position, created_at, id_, metadata, given, output = fields
-        record = RunRecord(int(position), id_, given, output, metadata, int(created_at))
+        record = RunRecord(int(position), id_, given, output, metadata, int(created_at), is_open)
         return Run.from_record(conversation_id, record)
     except (ValueError, OverflowError, CorruptRecordError) as error:
         raise corrupt(key, f"the run {member[:40]!r}: {error}") from error

@@ -1,21 +1,22 @@
 """The search index: it has a version, is used through an alias, and is replaced without downtime.
 
-`migrate` creates the new index beside the old one, waits until the server has indexed all conversations, points the alias to the
-new index, and drops all others. Every step is idempotent, so concurrent migrations are safe, and a migration completes one that
-was interrupted. `warnings` checks the server's settings, whose consequences docs/redis.md describes.
+`migrate` sets the fields that an earlier release did not write, creates the new index beside the old one, waits until the server
+has indexed all conversations, points the alias to the new index, and drops all others. Every step is idempotent, so concurrent
+migrations are safe, and a migration completes one that was interrupted. `warnings` checks the server's settings, whose
+consequences docs/redis.md describes.
 """
 
 import time
 from typing import Any, Final
 
 from memory.adapters.redis.errors import NO_CLUSTER, translate
-from memory.adapters.redis.keys import Keys
+from memory.adapters.redis.keys import CONVERSATION, Keys
 from memory.adapters.redis.models import index_arguments
-from memory.adapters.redis.wire import Wire
+from memory.adapters.redis.wire import Script, Wire
 from memory.errors import ConfigurationError, PersistenceError, SchemaError, StoreUnavailableError
 from memory.port.repository import Progress, SchemaStatus
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The version of the layout that this code reads and writes: keys, fields, tokens and index."""
 
 _UNREADABLE: Final = "0001"
@@ -27,6 +28,8 @@ _LOSSES: Final = {
     ("min-replicas-to-write", "0"): "a failover loses writes that a primary acknowledged while it had no replicas",
 }
 _PAUSE: Final = 0.02  # seconds between two checks of the progress of indexing
+_BACKFILL: Final = Script("shared", "backfill")
+_FILLED_AT_ONCE: Final = 500  # conversations per script, which takes about 5 ms of the server's time
 
 
 class Schema:
@@ -73,6 +76,7 @@ class Schema:
         steps = [f"drop the index {name}" for name in sorted(self._indexes() - {self._name})]
         if not status.is_current:
             steps[:0] = [
+                "set last_run_at of the conversations that do not have it",
                 f"create the index {self._name}, and wait until it contains all conversations",
                 f"point the alias {self._keys.index} at it",
             ]
@@ -88,6 +92,8 @@ class Schema:
                 f"{self._wire.where()} has the layout {_UNREADABLE} of an older release, which this one cannot read: export the "
                 "store with the older release (`memory export`), and import it with this one under another prefix"
             )
+        for namespace in sorted(self._wire.ask("SMEMBERS", self._keys.namespaces)):
+            self._backfill(namespace.decode(), progress)
         if not status.is_current:
             if self._name in indexes and not self._is_ours(self._wire.ask("FT.INFO", self._name)):
                 self._change("FT.DROPINDEX", self._name)
@@ -100,6 +106,18 @@ class Schema:
         for name in self._indexes() - {self._name}:
             self._change("FT.DROPINDEX", name)
         return self.status()
+
+    def _backfill(self, namespace: str, progress: Progress) -> None:
+        """Set last_run_at where it is missing, also in what programs of an earlier release wrote since the last migration."""
+        keys = [self._keys.order(namespace, field) for field in ("id", "last_run_at")]
+        prefixes = [self._keys.of_namespace(kind, namespace) for kind in (CONVERSATION, "runs")]
+        done, after, size = 0, "", int(self._wire.ask("ZCARD", keys[0]))
+        while True:
+            found, after = self._wire.read(_BACKFILL, keys, [*prefixes, after, _FILLED_AT_ONCE])
+            done += int(found)
+            if not after:
+                return
+            progress(f"setting last_run_at in the namespace {namespace}", min(done / max(size, 1), 0.999))
 
     def warnings(self) -> list[str]:
         """Return one sentence for each setting or state of the server that could lose or hide acknowledged writes."""

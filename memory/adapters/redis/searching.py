@@ -299,12 +299,12 @@ class Search(planner.Search):
     ) -> Iterator[ConversationRecord | None]:
         """Yield all conversations of an order, without filtering them."""
         self.exact = self._exactly and not self._text
-        key = self._keys.order(self._namespace, order.field)
+        keys = [self._keys.order(self._namespace, field) for field in (order.field, "id")]
         arguments = (self._keys.of_namespace(CONVERSATION, self._namespace), "DESC" if order.descending else "ASC")
         place: Sequence[Argument] = ("", "") if after is None else (0, *after)[-2:]
         size, passed = min(wanted, _AT_ONCE), 0
         while True:
-            *place, rows = self._wire.read(_WALK, [key], [*arguments, *place, size])
+            *place, rows = self._wire.read(_WALK, keys, [*arguments, *place, size])
             yield from self._records(((key.decode(), fields) for *fields, key in rows), are_listed=True)
             if not place[1]:
                 return
@@ -326,7 +326,7 @@ class Search(planner.Search):
                     raise records.corrupt(key, records.LEFT_OVER)
                 continue
             record = records.conversation(self._keys, self._namespace, key, fields)
-            if not are_listed and any(abs(time) >= _EXACT for time in record[-3:] if time):  # rounded by the index
+            if not are_listed and any(abs(number or 0) >= _EXACT for number in record[6:]):  # rounded by the index
                 exact = self._wire.ask("HMGET", key, *RECORD_FIELDS)
                 record = records.conversation(self._keys, self._namespace, key, exact)
             if not record.is_expired(self._now):
