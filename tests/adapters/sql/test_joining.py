@@ -670,7 +670,7 @@ def test_an_asynchronous_session_joins_through_run_sync(postgres_url: str, drive
         opened.migrate()
         opened.subscribe(told.append)
         asyncio.run(work())
-        assert len(told) == 6
+        assert len(told) == 7
         assert [found.id for found in opened.begin().conversations.find()] == ["ours"]
 
 
