@@ -89,7 +89,7 @@ _POSTGRESQL: Final = _each(
         "08007 40003": (CommitInDoubtError, "the server cannot tell whether it committed"),
         "25006": (StoreUnavailableError, "the server takes no writes, or no longer; nothing was written"),
         "22021 22P05": (InvalidValueError, "the database's encoding cannot keep a character"),
-        "22003 XX": (CorruptRecordError, "the server found stored data damaged"),
+        "22003 22P02 XX": (CorruptRecordError, "the server found stored data damaged"),
         "23505": _TAKEN,
         "54": _TOO_LARGE,
         "25P01": (

@@ -6,7 +6,6 @@ from typing import Final
 
 from memory.adapters.sql import statements
 from memory.adapters.sql.statements import Executor
-from memory.domain.values import compact
 from memory.port.changes import Change
 from memory.port.outbox import dump, load
 from memory.port.repository import Forgotten
@@ -17,7 +16,7 @@ _READ_AT_ONCE: Final = 500
 
 def forget(executor: Executor, namespace: str, ids: Collection[str]) -> Forgotten:
     """Delete the receipts and the queued texts of these conversations, in the current transaction."""
-    receipts = executor.execute_one_of(statements.FORGET_RECEIPTS_OF, in_namespace=namespace, ids=compact(list(ids)))
+    receipts = executor.execute_one_of(statements.FORGET_RECEIPTS_OF, in_namespace=namespace, ids=executor.texts(ids))
     return Forgotten(len(receipts), _forget_texts(executor, namespace, ids))
 
 

@@ -16,7 +16,7 @@ from memory.adapters.sql.searching import SqlSearch
 from memory.adapters.sql.statements import Executor, record_of, run_of
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
-from memory.domain.values import LAST_TIME, compact, key_of
+from memory.domain.values import LAST_TIME, key_of
 from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, InvalidValueError, NotFoundError
 from memory.port.changes import ALL_RUNS, ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import limited
@@ -47,8 +47,13 @@ class SqlCommits(Repository):
         self, by_dialect: Mapping[str, ClauseElement], namespace: str, conversation_ids: Iterable[str], **values: object
     ) -> Sequence[Any]:
         """Run a statement about these conversations, and return its rows."""
-        values |= {"in_namespace": namespace, "ids": compact(list(map(key_of, conversation_ids))), "now": self.clock()}
-        return self._read(lambda connection: Executor(connection).execute_one_of(by_dialect, **values))
+        values |= {"in_namespace": namespace, "now": self.clock()}
+
+        def fetch(connection: Connection) -> Sequence[Any]:
+            executor = Executor(connection)
+            return executor.execute_one_of(by_dialect, **values, ids=executor.texts(map(key_of, conversation_ids)))
+
+        return self._read(fetch)
 
     def _fetch(self, statement: ClauseElement, **values: object) -> Sequence[Any]:
         return self._read(lambda connection: Executor(connection).execute(statement, **values))
@@ -89,7 +94,7 @@ class SqlCommits(Repository):
     def last_runs(self, namespace: str, conversation_ids: Sequence[str], n: int) -> dict[str, RunsRead]:
         found: dict[str, tuple[Any, list[Any]]] = {}
         for id, key, version, last_position, *run in self._fetch_each(
-            statements.LAST_RUNS_OF, namespace, conversation_ids, others=n - 1
+            statements.LAST_RUNS_OF, namespace, conversation_ids, n=n
         ):
             runs = found.setdefault(id, ((key, version, last_position), []))[1]
             if run[0] is not None:

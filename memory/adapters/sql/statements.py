@@ -1,7 +1,7 @@
 """The statements of commits and of plain reads: built with SQLAlchemy Core, and compiled once for a dialect."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -12,7 +12,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from memory.adapters.sql.tables import commits, conversations, counts, entries, is_open, outbox, runs
 from memory.domain.records import ConversationRecord, RunRecord
-from memory.domain.values import LAST_TIME
+from memory.domain.values import LAST_TIME, compact
 from memory.port.changes import RECEIPTS_KEPT
 
 _c, _r, _m, _k, _n, _o = conversations.c, runs.c, entries.c, commits.c, counts.c, outbox.c
@@ -91,32 +91,42 @@ def _window_of_runs(*, from_end: bool) -> sa.CompoundSelect[Any]:
     return sa.union_all(state, sa.select(window.order_by(order).limit(_number("limit")).subquery("window_")))
 
 
-_texts: Final = {  # the elements of an array of strings in JSON: one parameter for any number of values
-    "sqlite": sa.func.json_each(_text("ids")).table_valued("value"),
-    "postgresql": sa.func.json_array_elements_text(sa.cast(_text("ids"), sa.JSON)).table_valued("value"),
+_among: Final[dict[str, Callable[[sa.ColumnElement[str]], sa.ColumnElement[bool]]]] = {
+    "sqlite": lambda column: column.in_(sa.select(sa.func.json_each(_text("ids")).table_valued("value").c.value)),
+    "postgresql": lambda column: column == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(sa.Text))),
+}
+"""The condition that a text is one of `Executor.texts`: one parameter for any number of them."""
+
+GET_MANY: Final = {
+    name: sa.select(*RECORD_COLUMNS).where(
+        _c.namespace == _text("in_namespace"), among(_c.id), not_expired(_number("now"))
+    )
+    for name, among in _among.items()
 }
 
 
-def _get_many(ids: sa.TableValuedAlias) -> sa.Select[Any]:
-    among = _c.id.in_(sa.select(ids.c.value))
-    return sa.select(*RECORD_COLUMNS).where(_c.namespace == _text("in_namespace"), among, not_expired(_number("now")))
+def _last_runs_of() -> dict[str, sa.Select[Any]]:
+    """Select the state of each conversation, with each of its last runs, or with NULLs if it has none.
+
+    sqlite has no LATERAL, and PostgreSQL might join all runs with the condition that sqlite looks up.
+    """
+    latest = sa.select(*RUN_COLUMNS).where(_r.conversation_key == _c.key).order_by(_r.position.desc())
+    lateral = latest.limit(_number("n")).lateral("last")
+    nth = latest.with_only_columns(_r.position).limit(1).offset(_number("n") - 1)
+    first = sa.func.coalesce(nth.correlate(conversations).scalar_subquery(), 0)
+    joined = {
+        "sqlite": (runs, sa.and_(_r.conversation_key == _c.key, _r.position >= first), RUN_COLUMNS),
+        "postgresql": (lateral, sa.true(), tuple(lateral.c)),
+    }
+    return {
+        name: sa.select(_id, _c.key, _c.version, _c.last_position, *columns)
+        .select_from(conversations.outerjoin(last, own))
+        .where(_c.namespace == _text("in_namespace"), _among[name](_c.id), not_expired(_number("now")))
+        for name, (last, own, columns) in joined.items()
+    }
 
 
-def _last_runs(ids: sa.TableValuedAlias) -> sa.Select[Any]:
-    """Select the state of each conversation, with each of its last runs, or with NULLs if it has none."""
-    among = _c.id.in_(sa.select(ids.c.value))
-    nth = sa.select(_r.position).where(_r.conversation_key == _c.key).order_by(_r.position.desc())
-    first = nth.limit(1).offset(_number("others")).correlate(conversations).scalar_subquery()
-    own = sa.and_(_r.conversation_key == _c.key, _r.position >= sa.func.coalesce(first, 0))
-    return (
-        sa.select(_id, _c.key, _c.version, _c.last_position, *RUN_COLUMNS)
-        .select_from(conversations.outerjoin(runs, own))
-        .where(_c.namespace == _text("in_namespace"), among, not_expired(_number("now")))
-    )
-
-
-GET_MANY: Final = {name: _get_many(ids) for name, ids in _texts.items()}
-LAST_RUNS_OF: Final = {name: _last_runs(ids) for name, ids in _texts.items()}
+LAST_RUNS_OF: Final = _last_runs_of()
 
 # A column inside a function has no index: a database may otherwise begin with all conversations of the namespace.
 OPEN_RUNS: Final = (
@@ -286,20 +296,18 @@ ADD_RECEIPT: Final = {
 }
 
 
-def _forget_receipts_of(ids: sa.TableValuedAlias, named: sa.ColumnElement[str]) -> sa.ClauseElement:
-    mentions = sa.exists().where(named.in_(sa.select(ids.c.value)))
-    return sa.delete(commits).where(_k.namespace == _text("in_namespace"), mentions).returning(_k.token)
-
-
 _whole = sa.case(
     (sa.func.json_valid(_k.receipt) == 1, _k.receipt), else_="{}"
 )  # sqlite takes damage for a wrong statement
+_ids_in_receipt: Final[dict[str, sa.ColumnElement[str]]] = {
+    "sqlite": sa.func.json_each(_whole).table_valued("key").c.key,
+    "postgresql": sa.func.json_object_keys(sa.cast(_k.receipt, sa.JSON)).column_valued("named"),
+}
 FORGET_RECEIPTS_OF: Final = {
-    "sqlite": _forget_receipts_of(_texts["sqlite"], sa.func.json_each(_whole).table_valued("key").c.key),
-    "postgresql": _forget_receipts_of(
-        _texts["postgresql"],
-        sa.func.json_object_keys(sa.cast(_k.receipt, sa.JSON)).table_valued("key").c.key,
-    ),
+    name: sa.delete(commits)
+    .where(_k.namespace == _text("in_namespace"), sa.exists().where(_among[name](id)))
+    .returning(_k.token)
+    for name, id in _ids_in_receipt.items()
 }
 FORGET_RECEIPTS: Final = {name: _forget_receipts(now) for name, now in _CLOCKS.items()}
 
@@ -346,6 +354,10 @@ class Executor:
     def execute_one_of(self, statements: Mapping[str, sa.ClauseElement], **values: object) -> Sequence[Any]:
         """Run the statement for this dialect, and return its rows."""
         return self.execute(statements[self.dialect.name], **values)
+
+    def texts(self, values: Iterable[str]) -> object:
+        """Return the parameter for a list of texts."""
+        return compact(list(values)) if self.dialect.name == "sqlite" else list(values)
 
     def execute_many(self, statement: sa.ClauseElement, rows: Sequence[tuple[object, ...]]) -> None:
         """Run a statement for each row, which has the parameters in order: an insert's are the table's columns."""

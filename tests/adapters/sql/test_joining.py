@@ -628,9 +628,14 @@ def do_everything(store: Store, session: Session) -> None:
         uow.conversations.remove("removed")
     with store.begin(connection=session) as uow:
         assert [run.output for run in uow.runs.last("ours", 5)] == ["II"]
+        assert list(uow.conversations.get_many(["missing", "ours"])) == ["ours"]
+        assert [run.output for run in uow.runs.last_of(["ours"], 5)["ours"]] == ["II"]
+        uow.runs.append("ours", Run("q", "", id="open", is_open=True))
         matching = (where("size").contains(2.5)) & ~(where("tier") == "basic")
         assert [found.id for found in uow.conversations.find(matching, order="metadata.tier")] == ["ours"]
         assert uow.conversations.count() == uow.conversations.count(matching) == 1
+    with store.begin(connection=session) as uow:
+        uow.runs.complete("ours", "open", output="final")
     with pytest.raises(AlreadyExistsError):
         put(store, session)
 
@@ -666,7 +671,7 @@ def test_an_asynchronous_session_joins_through_run_sync(postgres_url: str, drive
         opened.migrate()
         opened.subscribe(told.append)
         asyncio.run(work())
-        assert len(told) == 5
+        assert len(told) == 7
         assert [found.id for found in opened.begin().conversations.find()] == ["ours"]
 
 

@@ -155,8 +155,8 @@ def test_the_last_runs_of_many_are_read_along_their_primary_key(store: Store) ->
         assert "SCAN memory" not in plan
         assert "TEMP B-TREE" not in plan
     else:
-        assert plan.count("using pk_memory_runs") == 2
-        assert "position >= " in plan
+        assert "Index Scan Backward using pk_memory_runs" in plan
+        assert "Sort" not in plan
         assert "Seq Scan on memory" not in plan
 
 
@@ -174,7 +174,7 @@ def test_open_runs_are_found_through_their_own_indexes(store: Store) -> None:
     (listed,) = plans_of(store, lambda uow: uow._session.repository.open_runs("default", None, 10))
     completed = plans_of(store, lambda uow: uow.runs.complete("c009", "open", output="", is_final=False))[-1]
     assert "ix_memory_runs_created_at" in listed
-    assert "ix_memory_runs_conversation_key_id" in completed
+    assert "ix_memory_runs_" in completed  # PostgreSQL may take either, if there are few
     for plan in (listed, completed):
         assert "SCAN memory_conversations" not in plan
         assert "Seq Scan on memory_runs" not in plan

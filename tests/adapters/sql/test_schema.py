@@ -263,8 +263,8 @@ def test_down_to_0004_open_runs_have_no_output_and_long_ids_are_keys(store: Stor
     with store.repository.engine.connect() as connection:
         rows = connection.execute(text("SELECT id, run_count FROM memory_conversation_view ORDER BY id")).all()
         assert rows == [("kept", 1), (key_of(long_id), 2)]
-        outputs = text("SELECT output FROM memory_runs ORDER BY conversation_key, position")
-        assert connection.execute(outputs).scalars().all() == ['"answer"', "null", '"a"']
+        stored = text("SELECT output FROM memory_runs ORDER BY conversation_key, position")
+        assert connection.execute(stored).scalars().all() == ['"answer"', "null", '"a"']
     assert store.migrate().is_current
     assert [run.output for run in store.runs.list("kept")] == ["answer"]
 
