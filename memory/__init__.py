@@ -12,22 +12,11 @@
 >>> store.close()
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from memory.core.connect import connect
 from memory.core.erasure import Erased
-from memory.core.events import (
-    Committed,
-    ConversationAdded,
-    ConversationRemoved,
-    Event,
-    ExpiryChanged,
-    MetadataChanged,
-    RunCompleted,
-    RunsAppended,
-    RunsRemoved,
-    RunsReplaced,
-)
 from memory.core.retention import Retained, Retention
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
@@ -55,6 +44,18 @@ from memory.errors import (
 from memory.port.paging import Page
 
 if TYPE_CHECKING:
+    from memory.core.events import (
+        Committed,
+        ConversationAdded,
+        ConversationRemoved,
+        Event,
+        ExpiryChanged,
+        MetadataChanged,
+        RunCompleted,
+        RunsAppended,
+        RunsRemoved,
+        RunsReplaced,
+    )
     from memory.transfer.mirroring import mirror
 
 __all__ = [
@@ -105,9 +106,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import `mirror` on first use, because most applications do not need it."""
-    if name == "mirror":
-        from memory.transfer.mirroring import mirror
-
-        return mirror
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import on first use what most applications do not need."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "memory.transfer.mirroring" if name == "mirror" else "memory.core.events"
+    return getattr(import_module(module), name)

@@ -33,6 +33,26 @@ def test_importing_memory_loads_no_driver() -> None:
     assert modules_after("import memory").isdisjoint(DRIVERS)
 
 
+def test_importing_memory_loads_nothing_that_most_applications_do_not_need() -> None:
+    loaded = modules_after("import memory")
+    assert loaded.isdisjoint(
+        [
+            "anyio",
+            "asyncio",
+            "hashlib",
+            "importlib.metadata",
+            "memory.aio",
+            "memory.core.events",
+            "memory.port.urls",
+            "urllib.parse",
+        ]
+    )
+
+
+def test_an_unknown_scheme_alone_needs_the_metadata_of_packages() -> None:
+    assert "importlib.metadata" not in modules_after("import memory; memory.connect('memory://').close()")
+
+
 def test_opening_a_store_loads_its_own_driver_only() -> None:
     loaded = modules_after("import memory; memory.connect('sqlite://').close()")
     assert loaded & set(DRIVERS) == {"sqlalchemy"}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from copy import copy
 from functools import partial, wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 import anyio
 import anyio.to_thread
 
-from memory.aio.performing import JoinedPerformer, Performer
+from memory.aio.performing import JoinedPerformer, Performer, soon
 from memory.aio.unit_of_work import Beginning, ConversationsReader, Face, RunsReader, UnitOfWork
 from memory.core import connect as synchronous
 from memory.core.events import Committed
@@ -44,8 +45,8 @@ class Store(Face, StoreOperations[M]):
     1
     """
 
-    _publishing: set[asyncio.Task[None]]
-    _loop: asyncio.AbstractEventLoop
+    _publishing: set[asyncio.Future[None]]
+    _in_loop: Callable[[Callable[[], object]], None]
 
     if not TYPE_CHECKING:  # which sees the arguments of both faces
 
@@ -82,9 +83,10 @@ class Store(Face, StoreOperations[M]):
                 "the event loop: memory.Store.begin joins that"
             )
         joined = await connection.run_sync(self.repository.joining)
-        self._loop = asyncio.get_running_loop()  # SQLAlchemy's asyncio extension works with asyncio only
         session = Session(joined, self._namespace, self._serializer, self)
-        return UnitOfWork(session, partial(self._commit_joined, joined), token, JoinedPerformer(connection.run_sync))
+        bound = copy(self)
+        bound._in_loop = soon()  # noqa: SLF001  # it publishes in this event loop
+        return UnitOfWork(session, partial(bound._commit_joined, joined), token, JoinedPerformer(connection.run_sync))  # noqa: SLF001
 
     async def run(
         self,
@@ -114,11 +116,11 @@ class Store(Face, StoreOperations[M]):
         return cast("Store", self._without_type())
 
     def _publish_joined(self, committed: Committed) -> None:
-        # Called by SQLAlchemy, which cannot await, in the event loop or in a thread of its own.
-        self._loop.call_soon_threadsafe(self._start_publishing, committed)
+        # Called by SQLAlchemy, which cannot await it, in any thread. Its event loop is one of asyncio's.
+        self._in_loop(partial(self._start_publishing, committed))
 
     def _start_publishing(self, committed: Committed) -> None:
-        task = self._loop.create_task(self._performer.perform(self._publish(committed)))
+        task = asyncio.ensure_future(self._performer.perform(self._publish(committed)))
         self._publishing.add(task)  # the loop keeps a weak reference only
         task.add_done_callback(self._publishing.discard)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Final, NamedTuple, cast
 
 from memory.core.store import MAX_METADATA_VALUES, Store
@@ -11,7 +10,6 @@ from memory.domain.entities import M
 from memory.domain.values import Default
 from memory.errors import ConfigurationError
 from memory.port.repository import Repository
-from memory.port.urls import normalized
 
 
 class _Adapter(NamedTuple):
@@ -33,6 +31,8 @@ ENTRY_POINTS: Final = "memory.adapters"
 
 def open_repository(url: str) -> Repository:
     """Open the repository that a URL names. Errors never quote the URL: any part of a wrong URL may be a password."""
+    from memory.port.urls import normalized  # here, as below: an application that imports `memory` waits for less
+
     url = normalized(url)
     scheme = url.split("://", 1)[0].split("+", 1)[0]
     adapter = _ADAPTERS.get(scheme)
@@ -49,6 +49,8 @@ def open_repository(url: str) -> Repository:
 
 
 def _find_opener(scheme: str) -> Callable[[str], Repository]:
+    from importlib.metadata import entry_points
+
     for entry_point in entry_points(group=ENTRY_POINTS, name=scheme):
         return cast(Callable[[str], Repository], entry_point.load())
     raise ConfigurationError(f"no store has the scheme of this URL; there are: {', '.join(sorted(_ADAPTERS))}")

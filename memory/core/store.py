@@ -7,12 +7,12 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from inspect import iscoroutinefunction
 from math import inf
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias, TypeVar, cast
 
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations
-from memory.core.events import Committed
 from memory.core.faces import Notify, Sleep, Steps, Synchronous, Write, delays, operation, perform
 from memory.core.identity_map import Session
 from memory.core.retention import RetentionOperations
@@ -43,6 +43,9 @@ from memory.port.paging import Query
 from memory.port.planner import Explanation
 from memory.port.repository import JoinedRepository, Progress, Repository, SchemaStatus, no_progress
 
+if TYPE_CHECKING:
+    from memory.core.events import Committed
+
 T = TypeVar("T")
 _log = logging.getLogger("memory")
 
@@ -55,7 +58,7 @@ MAX_METADATA_VALUES: Final = 10_000
 _DOUBT_RETRIES = 10  # two seconds on average, enough for a server to restart or to fail over
 _RETRIES = 5  # of one step of a long operation
 
-Handler = Callable[[Committed], Any]
+Handler: TypeAlias = "Callable[[Committed], Any]"
 
 
 def _log_retry(error: PersistenceError) -> None:
@@ -148,7 +151,7 @@ class StoreOperations(RetentionOperations, Generic[M]):
         self._check_metadata(changes)
         receipt = yield from self._write(changes)
         if self._shared.handlers and not (receipt.repeated and changes.is_keyed):
-            yield from self._publish(Committed(self._namespace, changes, receipt, self._serializer.codec))
+            yield from self._publish(self._committed(changes, receipt))
         return receipt
 
     def _check_metadata(self, changes: ChangeSet) -> None:
@@ -214,12 +217,10 @@ class StoreOperations(RetentionOperations, Generic[M]):
         self._check_metadata(changes)
         receipt: Receipt = yield Write(joined.commit, self._namespace, changes)
         if self._shared.handlers and not receipt.repeated:  # otherwise the application's commit has nothing to find out
-            joined.after_commit(
-                partial(self._publish_joined, Committed(self._namespace, changes, receipt, self._serializer.codec))
-            )
+            joined.after_commit(partial(self._publish_joined, self._committed(changes, receipt)))
         return receipt
 
-    def _publish_joined(self, committed: Committed) -> None:
+    def _publish_joined(self, committed: "Committed") -> None:
         """Call the handlers after a commit of the application's own transaction."""
         raise NotImplementedError
 
@@ -230,11 +231,19 @@ class StoreOperations(RetentionOperations, Generic[M]):
         a transaction of the application's, the handler is called after its commit, when the connection is back in the pool.
 
         Args:
-            handler: called with a `Committed`, whose ``events`` say what happened.
+            handler: called with a `Committed`, whose ``events`` say what happened. A store of `memory.aio` awaits a coroutine
+                function, and calls any other one on a thread.
 
         Returns:
             A function that ends the subscription. Calling it again has no effect.
+
+        Raises:
+            InvalidValueError: the handler is a coroutine function, and the store is not one of `memory.aio`.
         """
+        if isinstance(self, Synchronous) and iscoroutinefunction(handler):
+            raise InvalidValueError(
+                f"{self} cannot await the handler {handler!r}: open the store by memory.aio.connect()"
+            )
         subscription = partial(handler)  # a distinct object, because a handler may subscribe twice
         self._shared.handlers.append(subscription)
 
@@ -244,7 +253,12 @@ class StoreOperations(RetentionOperations, Generic[M]):
 
         return end
 
-    def _publish(self, committed: Committed) -> Steps[None]:
+    def _committed(self, changes: ChangeSet, receipt: Receipt) -> "Committed":
+        from memory.core.events import Committed  # its classes take a while to define
+
+        return Committed(self._namespace, changes, receipt, self._serializer.codec)
+
+    def _publish(self, committed: "Committed") -> Steps[None]:
         for handler in tuple(self._shared.handlers):
             try:
                 yield Notify(handler, committed)
@@ -322,7 +336,7 @@ class StoreOperations(RetentionOperations, Generic[M]):
     def check_open(self) -> None:
         """Raise `ClosedError` if the store was closed."""
         if self._shared.closed:
-            raise ClosedError(f"{self} was closed: open a new one with memory.connect()")
+            raise ClosedError(f"{self} was closed: open a new one with connect()")
 
     def ready(self) -> Steps[None]:
         """Check the schema on first use, and create it in a new local file. Every operation does this first."""
@@ -484,7 +498,7 @@ class Store(Synchronous, StoreOperations[M]):
         """Return the same store with metadata as the dict that is stored, also if it does not fit the store's type."""
         return cast("Store", self._without_type())
 
-    def _publish_joined(self, committed: Committed) -> None:
+    def _publish_joined(self, committed: "Committed") -> None:
         perform(self._publish(committed))
 
     def __enter__(self) -> Self:

@@ -1,6 +1,5 @@
 """The entities that an application stores: conversations and their runs."""
 
-import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -201,8 +200,10 @@ class Conversation(Generic[M]):
         """
         if self._record is None:
             return None
+        from hashlib import sha256  # which takes a while to import
+
         state = self._record.incarnation, self.version, self.last_position, self.run_count, self._record.updated_at
-        return f'"{hashlib.sha256(repr(state).encode()).hexdigest()[:32]}"'
+        return f'"{sha256(repr(state).encode()).hexdigest()[:32]}"'
 
     def to_dict(self) -> dict[str, Any]:
         """Return the conversation as JSON values, with times as ISO 8601 text: what `memory export` writes, without the runs.

@@ -4,7 +4,6 @@ A value is JSON: ``None``, ``bool``, ``int``, finite ``float``, ``str``, ``list`
 these types. Reading returns an equal value of the same type: ``1`` does not become ``1.0``, and ``2**70`` stays ``2**70``.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -239,7 +238,9 @@ def key_of(conversation_id: str) -> str:
     """
     if len(conversation_id) <= _ID_LENGTH:
         return conversation_id
-    digest = hashlib.sha256(conversation_id.encode()).hexdigest()
+    from hashlib import sha256  # which takes a while to import
+
+    digest = sha256(conversation_id.encode()).hexdigest()
     return f"{conversation_id[: _ID_LENGTH - _DIGEST_LENGTH]}\t{digest}"
 
 

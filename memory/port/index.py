@@ -5,7 +5,6 @@ across all integers and floats, so a store needs only byte order. `plan` turns a
 returns whether they are exact. If not, they find more conversations, and the planner checks each with `Criterion.matches`.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -154,7 +153,7 @@ def key(value: Json) -> bytes:
 
 
 def _short_key(whole: bytes) -> bytes:
-    return whole if len(whole) <= LONGEST_KEY else whole[:LONGEST_KEY] + hashlib.sha256(whole).digest()
+    return whole if len(whole) <= LONGEST_KEY else whole[:LONGEST_KEY] + _digest(whole)
 
 
 def _number(value: float) -> bytes:
@@ -307,7 +306,13 @@ def _encode_name(name: str) -> bytes:
 
 
 def _short(path: bytes) -> bytes:
-    return path if len(path) <= LONGEST_PATH else _DIGESTED + hashlib.sha256(path).digest()
+    return path if len(path) <= LONGEST_PATH else _DIGESTED + _digest(path)
+
+
+def _digest(value: bytes) -> bytes:
+    from hashlib import sha256  # which takes a while to import
+
+    return sha256(value).digest()
 
 
 def _is_short(bound: Scalar) -> bool:
