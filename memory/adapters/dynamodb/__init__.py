@@ -1,6 +1,5 @@
 """Amazon DynamoDB adapter."""
 
 from memory.adapters.dynamodb.repository import DynamoDbRepository, open_url
-from memory.adapters.dynamodb.schema import TableOptions
 
-__all__ = ["DynamoDbRepository", "TableOptions", "open_url"]
+__all__ = ["DynamoDbRepository", "open_url"]

@@ -22,7 +22,15 @@ from memory.adapters.dynamodb.preparing import Prepared, counts, mark_unswept
 from memory.adapters.dynamodb.purging import sweep
 from memory.adapters.dynamodb.reading import ChangedError, Space
 from memory.adapters.dynamodb.records import NO_HEAD, TTL, Head, Item
-from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, Action, RefusedError, back_off, in_transactions
+from memory.adapters.dynamodb.table import (
+    IS_ABSENT,
+    MOST_ACTIONS,
+    MOST_BYTES,
+    Action,
+    RefusedError,
+    back_off,
+    in_transactions,
+)
 from memory.domain.values import new_id, now
 from memory.errors import (
     AlreadyExistsError,
@@ -152,7 +160,7 @@ class Commit:
         """Return the action that stores the receipt; its condition fails if the change set was written before."""
         until = now() // 1_000_000 + _RECEIPT_KEPT
         values = {"receipt": {"S": receipt.dump()}, TTL: {"N": str(until)}}
-        return self._table.put(Item(self._receipt_key, values), self._table.is_absent())
+        return self._table.put(Item(self._receipt_key, values), IS_ABSENT)
 
     def _find_receipt(self) -> Receipt | None:
         """Return the receipt of the change set if it was written before, or None."""

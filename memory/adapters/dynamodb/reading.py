@@ -9,7 +9,7 @@ from typing import Final
 
 from memory.adapters.dynamodb import keys, records
 from memory.adapters.dynamodb.records import NO_HEAD, Head, Item
-from memory.adapters.dynamodb.table import Action, Table
+from memory.adapters.dynamodb.table import Action, Table, has_stamp
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import CorruptRecordError, StoreUnavailableError
 from memory.port.repository import Window
@@ -75,14 +75,14 @@ class Space:
 
     def write_head(self, conversation_id: str, before: Head, after: Head) -> Action:
         """Return the action that replaces or deletes a head, on condition that it is unchanged."""
-        key, condition = (self.partition(conversation_id), keys.STATE), self.table.has_stamp(before.stamp)
+        key, condition = (self.partition(conversation_id), keys.STATE), has_stamp(before.stamp)
         if after.stamp is None:
             return self.table.delete(key, condition)
         return self.table.put(Item(key, records.head_values(after, conversation_id)), condition)
 
     def check_head(self, conversation_id: str, head: Head) -> Action:
         """Return the action that checks that a head is unchanged."""
-        return self.table.check((self.partition(conversation_id), keys.STATE), self.table.has_stamp(head.stamp))
+        return self.table.check((self.partition(conversation_id), keys.STATE), has_stamp(head.stamp))
 
     # metadata
 

@@ -24,23 +24,6 @@ TTL: Final = "ttl"
 """The attribute with the time, in seconds since 1970, when DynamoDB deletes a receipt."""
 
 _NUMBERS: Final = ("version", "run_count", "last_position", "created_at", "updated_at", "expires_at")
-_OF_HEADS: Final = ("stamp", "first_position", "shard", "unswept", "parts", "part_count")
-_OF_OTHERS: Final = (
-    "sizes",
-    "text",
-    "of",
-    "receipt",
-    TTL,
-    "count",
-    "namespace",
-    "shards",
-    "shards_before",
-    "shards_since",
-)
-
-ATTRIBUTES: Final = {*ConversationRecord._fields, *RunRecord._fields, *_OF_HEADS, *_OF_OTHERS}
-"""The names of all attributes of our items, except the keys."""
-
 _MOST_PARTS: Final = 9_999  # 3.8 GB
 _TEXTS: Final = 3  # of a run: input, output and metadata
 _LARGE: Final = ("input", "output", "metadata", "text")

@@ -2,9 +2,8 @@
 
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
@@ -17,8 +16,7 @@ from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.purging import purge
 from memory.adapters.dynamodb.reading import Space
-from memory.adapters.dynamodb.records import ATTRIBUTES, Head
-from memory.adapters.dynamodb.schema import FORMATS, MOST_SHARDS, Schema, TableOptions
+from memory.adapters.dynamodb.schema import MOST_SHARDS, Schema, definition
 from memory.adapters.dynamodb.searching import DynamoDbSearch
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
 from memory.domain.criteria import Criterion
@@ -33,21 +31,15 @@ from memory.port.urls import options, seconds
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+    from memory.adapters.dynamodb.records import Head
+
 _CONNECTED_WITHIN: Final = 5  # seconds; a reachable server accepts a connection much faster
 _ANSWERED_WITHIN: Final = 10  # seconds, after which a read is retried on another connection
-_YES_NO: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-
-
-def _tags(value: str) -> dict[str, str]:
-    """Parse tags in the form ``team:chat,stage:live``."""
-    return {name: tag for name, _, tag in (each.partition(":") for each in value.split(",")) if name or tag}
-
-
 _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
-    **dict.fromkeys(("region", "endpoint", "profile", "partition_key", "sort_key", "kms_key"), str),
-    **dict.fromkeys(("shards", "read_units", "write_units"), int),
-    **dict.fromkeys(("point_in_time_recovery", "deletion_protection"), lambda value: _YES_NO[value.lower()]),
-    "tags": _tags,
+    "region": str,
+    "endpoint": str,
+    "profile": str,
+    "shards": int,
     "timeout": seconds,
 }
 
@@ -62,10 +54,7 @@ def open_url(url: str) -> "DynamoDbRepository":
     # An @ would introduce credentials, which the URL must not contain.
     if not name or "/" in name or "@" in f"{name}{given.get('endpoint', '')}":
         raise ConfigurationError("the URL is invalid: write dynamodb://TABLE?region=eu-central-1")
-    table_options = TableOptions(
-        **{each.name: given.pop(each.name) for each in fields(TableOptions) if each.name in given}
-    )
-    return DynamoDbRepository(name, table_options=table_options, **given)
+    return DynamoDbRepository(name, **given)
 
 
 class DynamoDbRepository(Repository):
@@ -74,15 +63,12 @@ class DynamoDbRepository(Repository):
     Args:
         table: the name of the table.
         session: the application's boto3 ``Session``.
-        client: the application's boto3 DynamoDB client; `close` does not close it.
         region: the table's region; if None, boto3's default, or else AWS_REGION.
         endpoint: an endpoint other than Amazon's, such as DynamoDB Local.
         profile: a profile of the AWS configuration.
-        partition_key: the name of the table's partition key, a string.
-        sort_key: the name of the table's sort key, a string.
         shards: the number of partitions over which `migrate` spreads each list, and the entries of each metadata path. It can
             be increased later.
-        table_options: how `migrate` creates the table.
+        table_options: more arguments for the ``create_table`` of boto3, for example ``{"DeletionProtectionEnabled": True}``.
         timeout: the maximum duration of one operation in seconds, including all its requests.
 
     Raises:
@@ -96,24 +82,15 @@ class DynamoDbRepository(Repository):
         table: str,
         *,
         session: "boto3.Session | None" = None,
-        client: "DynamoDBClient | None" = None,
         region: str | None = None,
         endpoint: str | None = None,
         profile: str | None = None,
-        partition_key: str = "pk",
-        sort_key: str = "sk",
         shards: int = 1,
-        table_options: TableOptions | None = None,
+        table_options: Mapping[str, Any] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         if not 1 <= shards <= MOST_SHARDS:
             raise ConfigurationError(f"shards must be 1 to {MOST_SHARDS}, not {shards}")
-        if partition_key == sort_key:
-            raise ConfigurationError(f"partition_key and sort_key cannot both be {sort_key!r}")
-        if taken := ATTRIBUTES & {partition_key, sort_key}:
-            raise ConfigurationError(
-                f"{min(taken)!r} is an attribute of the items: choose another name for the table's key"
-            )
         if not timeout > 0:
             raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout:g}")
         config = Config(
@@ -125,12 +102,11 @@ class DynamoDbRepository(Repository):
             parameter_validation=False,
         )
         self.timeout = timeout
-        self._clients = Clients(client, lambda: _make_client(session, region, endpoint, profile, config))
-        self._name, self._region = table, self.client.meta.region_name
-        self._options = table_options or TableOptions()
-        self._table = Table(table, (partition_key, sort_key), self, self._clients, repeats=client is not None)
+        self._clients = Clients(lambda: _make_client(session, region, endpoint, profile, config))
+        self._region = self.client.meta.region_name
+        self._table = Table(table, self, self._clients)
         self._seen: OrderedDict[tuple[str, str], Head] = OrderedDict()
-        self._schema = Schema(self._table, self._clients, self, shards, self._options)
+        self._schema = Schema(self._table, self, shards, table_options or {})
 
     @property
     def client(self) -> "DynamoDBClient":
@@ -149,7 +125,7 @@ class DynamoDbRepository(Repository):
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[DynamoDbSearch]:
         planned, _ = plan(criterion)
-        space = self._space(namespace, self._schema.shards().reading)
+        space = self._space(namespace, self._schema.shards())
         yield DynamoDbSearch(space, planned, self.clock())
 
     @limited
@@ -163,7 +139,7 @@ class DynamoDbRepository(Repository):
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        return Commit(self._space(namespace, self._schema.shards().writing), changes, self.clock).run()
+        return Commit(self._space(namespace, self._schema.shards(to_write=True)), changes, self.clock).run()
 
     def namespaces(self) -> set[str]:
         counts: Counter[str] = Counter()
@@ -173,7 +149,7 @@ class DynamoDbRepository(Repository):
 
     def purge_expired(self, namespace: str) -> int:
         """Remove expired conversations, and items left by removals and interrupted commits; return how many had expired."""
-        return purge(self._space(namespace, self._schema.shards().reading), self.clock)
+        return purge(self._space(namespace, self._schema.shards()), self.clock)
 
     def schema_status(self) -> SchemaStatus:
         return self._schema.status()
@@ -195,15 +171,13 @@ class DynamoDbRepository(Repository):
         Raises:
             ConfigurationError: the format is unknown.
         """
-        if (printed := FORMATS.get(format)) is None:
-            raise ConfigurationError(f"a DynamoDB table can be printed as {' or '.join(FORMATS)}, not as {format!r}")
-        return printed(self._name, self._table.key_names, self._options)
+        return definition(self._table.name, format)
 
     def close(self) -> None:
         self._clients.close()
 
     def __repr__(self) -> str:
-        return f"DynamoDbRepository({self._name!r}, region={self._region!r})"
+        return f"DynamoDbRepository({self._table.name!r}, region={self._region!r})"
 
 
 def _make_client(

@@ -1,11 +1,8 @@
 resource "aws_dynamodb_table" "conversations" {
-  name = "chats"
-  hash_key = "pk"
-  range_key = "sk"
-  billing_mode = "PROVISIONED"
-  read_capacity = 5
-  write_capacity = 6
-  deletion_protection_enabled = true
+  name         = "chats"
+  billing_mode = "PAY_PER_REQUEST"
+  hash_key     = "pk"
+  range_key    = "sk"
 
   attribute {
     name = "pk"
@@ -19,20 +16,6 @@ resource "aws_dynamodb_table" "conversations" {
 
   ttl {
     attribute_name = "ttl"
-    enabled = true
-  }
-
-  point_in_time_recovery {
-    enabled = true
-  }
-
-  server_side_encryption {
-    enabled = true
-    kms_key_arn = "alias/chats"
-  }
-
-  tags = {
-    "team" = "chat"
-    "note" = "$${not} %%{one}"
+    enabled        = true
   }
 }

@@ -1,15 +1,13 @@
 """What users of PynamoDB read by our public models: the same as the store."""
 
 import json
-from contextlib import closing
 
 import pytest
-from pynamodb.attributes import UnicodeAttribute
 
 from memory import Conversation, Run, Store
 from memory.adapters.dynamodb import DynamoDbRepository
 from memory.adapters.dynamodb.models import STATE, ConversationItem, RunItem, conversation_key
-from memory.domain.values import new_id, to_datetime
+from memory.domain.values import to_datetime
 from memory.testing.base import put, read, read_runs, run
 from tests.adapters.dynamodb.watching import items_of
 from tests.servers import Server
@@ -68,27 +66,6 @@ def test_the_models_have_every_attribute_that_is_written(
         model.from_raw_data(item.values)
         found |= item.values.keys()
     assert {"parts", "part_count", "sizes", "unswept", "first_position"} <= found
-
-
-def test_a_table_with_other_names_of_keys(dynamodb_server: Server) -> None:
-    name = f"models-{new_id()}"
-
-    class Runs(RunItem):
-        class Meta:
-            table_name = name
-            host = dynamodb_server.url
-            region = "eu-central-1"
-
-        pk = UnicodeAttribute(hash_key=True, attr_name="Tenant")
-        sk = UnicodeAttribute(range_key=True, attr_name="Key")
-
-    options = {"endpoint": dynamodb_server.url, "partition_key": "Tenant", "sort_key": "Key"}
-    with closing(DynamoDbRepository(name, **options)) as repository:  # type: ignore[arg-type]
-        store = Store(repository)
-        store.migrate()
-        put(store, "a", None, run("in"))
-    found = list(Runs.query(conversation_key("default", "a"), Runs.sk.startswith("run#")))
-    assert [(one.position, one.input) for one in found] == [(1, '"in"')]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 
 import memory
 from memory import Conversation, Store, where
-from memory.adapters.dynamodb import DynamoDbRepository, TableOptions, keys, schema
+from memory.adapters.dynamodb import DynamoDbRepository, keys, schema
 from memory.cli import main
 from memory.domain.values import new_id, now
 from memory.errors import ConfigurationError, SchemaError, StoreUnavailableError
@@ -87,7 +86,7 @@ def test_what_an_existing_table_lacks_is_added(name: str, dynamodb_server: Serve
 @pytest.mark.parametrize(
     ("attributes", "wrong"),
     [
-        ([("hash", "S"), ("sk", "S")], r"keys are hash \(S\), sk \(S\), not pk \(S\), sk \(S\).*partition_key=NAME"),
+        ([("hash", "S"), ("sk", "S")], r"keys are hash \(S\), sk \(S\), not pk \(S\), sk \(S\)"),
         ([("pk", "S"), ("range", "S")], r"keys are pk \(S\), range \(S\), not"),
         ([("pk", "N"), ("sk", "S")], r"keys are pk \(N\), sk \(S\), not"),
         ([("pk", "S"), ("sk", "B")], r"keys are pk \(S\), sk \(B\), not"),
@@ -110,17 +109,6 @@ def test_another_time_to_live_is_wrong(name: str, dynamodb_server: Server, clien
     client.update_time_to_live(TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"})
     with closing(open_table(name, dynamodb_server)) as repository, pytest.raises(SchemaError, match="'expires'"):
         repository.migrate()
-
-
-def test_other_names_of_keys(name: str, dynamodb_server: Server, client: Any) -> None:
-    make_table(client, name, ("Tenant", "S"), ("Key", "S"))
-    url = f"dynamodb://{name}?endpoint={dynamodb_server.url}&partition_key=Tenant&sort_key=Key"
-    with memory.connect(url) as store:
-        assert store.migrate().is_current
-        put(store, "a", {"n": 1})
-        with store.begin() as uow:
-            uow.conversations.get("a").metadata["n"] = 2
-        assert [one.metadata for one in store.begin().conversations.find(memory.where("n") == 2)] == [{"n": 2}]
 
 
 def test_shards_grow_on_a_live_table(name: str, dynamodb_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,62 +153,34 @@ def head_of(repository: DynamoDbRepository, conversation_id: str) -> Any:
     return repository._space("default").head(conversation_id)
 
 
-OPTIONS = TableOptions(
-    point_in_time_recovery=True,
-    deletion_protection=True,
-    kms_key="alias/chats",
-    read_units=5,
-    write_units=6,
-    tags={"team": "chat", "note": "${not} %{one}"},
-)
-
-
-def test_a_table_is_made_with_its_options(name: str, dynamodb_server: Server, client: Any) -> None:
-    """DynamoDB Local knows neither keys of customers nor deletion protection: what is asked for is looked at."""
-    asked: list[Any] = []
-
-    def look(params: dict[str, Any], **_: object) -> None:
-        asked.append({**params})
-        del params["SSESpecification"], params["Tags"]
-
-    with closing(
-        open_table(name, dynamodb_server, table_options=replace(OPTIONS, point_in_time_recovery=False))
-    ) as repository:
-        repository.client.meta.events.register("provide-client-params.dynamodb.CreateTable", look)
-        assert "with provisioned capacity" in repository.migration_steps()[0]
+def test_a_table_is_made_with_more_arguments(name: str, dynamodb_server: Server, client: Any) -> None:
+    options = {
+        "BillingMode": "PROVISIONED",
+        "ProvisionedThroughput": {"ReadCapacityUnits": 5, "WriteCapacityUnits": 6},
+    }
+    with closing(open_table(name, dynamodb_server, table_options=options)) as repository:
         assert repository.migrate().is_current
-    assert asked[0]["SSESpecification"] == {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": "alias/chats"}
-    assert asked[0]["DeletionProtectionEnabled"] is True
-    assert asked[0]["Tags"][0] == {"Key": "team", "Value": "chat"}
     throughput = client.describe_table(TableName=name)["Table"]["ProvisionedThroughput"]
     assert (throughput["ReadCapacityUnits"], throughput["WriteCapacityUnits"]) == (5, 6)
 
 
 def test_a_table_is_printed_for_cloudformation(name: str, dynamodb_server: Server, client: Any) -> None:
     """The template says what `migrate` does: a table made by it needs nothing but the version."""
-    with closing(open_table(name, dynamodb_server, table_options=OPTIONS)) as repository:
+    with closing(open_table(name, dynamodb_server)) as repository:
         (resource,) = json.loads(repository.definition("cloudformation"))["Resources"].values()
         properties = resource["Properties"]
-        assert properties.pop("TimeToLiveSpecification") == {"AttributeName": "ttl", "Enabled": True}
-        assert properties.pop("PointInTimeRecoverySpecification") == {"PointInTimeRecoveryEnabled": True}
-        assert properties.pop("SSESpecification") == {
-            "SSEEnabled": True,
-            "SSEType": "KMS",
-            "KMSMasterKeyId": "alias/chats",
-        }
-        del properties["Tags"]
+        time_to_live = properties.pop("TimeToLiveSpecification")
         client.create_table(**properties)
-        assert [step.split()[0] for step in repository.migration_steps()] == ["enable", "enable", "write"]
+        client.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)
+        assert [step.split()[0] for step in repository.migration_steps()] == ["write"]
         with pytest.raises(ConfigurationError, match="cloudformation or terraform, not as 'pulumi'"):
             repository.definition("pulumi")
 
 
 def test_a_table_is_printed_for_terraform() -> None:
-    with closing(DynamoDbRepository("chats", region="eu-central-1", table_options=OPTIONS)) as repository:
+    with closing(DynamoDbRepository("chats", region="eu-central-1")) as repository:
         printed = repository.definition("terraform")
     assert printed == (Path(__file__).parent / "table.tf").read_text().rstrip()
-    with closing(DynamoDbRepository("chats", region="eu-central-1")) as repository:
-        assert 'billing_mode = "PAY_PER_REQUEST"' in repository.definition("terraform")
 
 
 def test_the_command_line_prints_a_table(
@@ -233,19 +193,6 @@ def test_the_command_line_prints_a_table(
         assert repository.schema_status().current is None  # nothing was created
     assert main(["migrate", "--store", "memory://", "--print", "terraform"]) != 0
     assert "only a DynamoDB table" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ("deletion_protection=yes&kms_key=alias/a", TableOptions(deletion_protection=True, kms_key="alias/a")),
-        ("read_units=5&write_units=6", TableOptions(read_units=5, write_units=6)),
-        ("tags=team:chat,stage:", TableOptions(tags={"team": "chat", "stage": ""})),
-    ],
-)
-def test_the_options_of_a_table_are_options_of_the_url(options: str, expected: TableOptions) -> None:
-    with memory.connect(f"dynamodb://t?region=eu-central-1&{options}") as store:
-        assert store.repository._options == expected  # type: ignore[attr-defined]
 
 
 def test_a_newer_schema_is_refused(name: str, dynamodb_server: Server, client: Any) -> None:
@@ -272,32 +219,6 @@ def test_many_migrate_at_once(name: str, dynamodb_server: Server) -> None:
         assert list(pool.map(migrate, range(4))) == [True] * 4
 
 
-def test_point_in_time_recovery_where_there_is_none(name: str, dynamodb_server: Server) -> None:
-    """DynamoDB Local has no back-ups: it says so, with the code."""
-    with closing(
-        open_table(name, dynamodb_server, table_options=TableOptions(point_in_time_recovery=True))
-    ) as repository:
-        assert "enable point-in-time recovery" in repository.migration_steps()
-        with pytest.raises(memory.UnsupportedError, match="UnknownOperationException"):
-            repository.migrate()
-
-
-def test_point_in_time_recovery(name: str, dynamodb_server: Server) -> None:
-    asked: list[int] = []
-    with closing(
-        open_table(name, dynamodb_server, table_options=TableOptions(point_in_time_recovery=True))
-    ) as repository:
-        from types import SimpleNamespace
-
-        def answer(number: int) -> Any:
-            asked.append(number)
-            return SimpleNamespace(status_code=200), {}
-
-        with before_each(repository.client, "UpdateContinuousBackups", answer):
-            assert repository.migrate().is_current
-    assert asked == [0]
-
-
 def test_a_schema_that_cannot_be_looked_at(name: str, dynamodb_server: Server) -> None:
     with closing(open_table(name, dynamodb_server)) as repository:
         for operation, do in (("DescribeTable", repository.migrate), ("CreateTable", repository.migrate)):
@@ -318,12 +239,6 @@ def test_a_schema_that_cannot_be_looked_at(name: str, dynamodb_server: Server) -
         ("dynamodb://table?shards=many", "shards"),
         ("dynamodb://table?shards=0", "shards"),
         ("dynamodb://table?shards=1000", "shards"),
-        ("dynamodb://table?point_in_time_recovery=maybe", "point_in_time_recovery"),
-        ("dynamodb://table?partition_key=sk", "both"),
-        ("dynamodb://table?partition_key=id", "'id' is an attribute"),
-        ("dynamodb://table?sort_key=ttl", "'ttl' is an attribute"),
-        ("dynamodb://table?read_units=5", "write_units"),
-        ("dynamodb://table?read_units=5&write_units=0", "write_units"),
         ("dynamodb://table?region=eu-central-1&profile=no-such-profile", "no-such-profile"),
         ("dynamodb://table?region=eu-central-1&endpoint=nonsense", "nonsense"),
     ],
@@ -350,24 +265,22 @@ def test_no_region(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         memory.connect("dynamodb://table")
 
 
-def test_a_session_and_a_client_of_the_applications(table_name: str, dynamodb_server: Server, client: Any) -> None:
+def test_a_session_of_the_applications(
+    table_name: str, dynamodb_server: Server, repository: DynamoDbRepository
+) -> None:
     session = boto3.Session(aws_access_key_id="other", aws_secret_access_key="other", region_name="eu-west-1")
     namespace = new_id()
-    with (
-        closing(DynamoDbRepository(table_name, session=session, endpoint=dynamodb_server.url)) as by_session,
-        closing(DynamoDbRepository(table_name, client=client)) as by_client,
-    ):
+    with closing(DynamoDbRepository(table_name, session=session, endpoint=dynamodb_server.url)) as by_session:
         assert "eu-west-1" in repr(by_session)
         put(Store(by_session, namespace), "a", {"n": 1})
-        assert read(Store(by_client, namespace), "a").metadata == {"n": 1}
-    assert client.list_tables()  # it stays open
+        assert read(Store(repository, namespace), "a").metadata == {"n": 1}
 
 
 def test_several_stores_at_once(name: str, dynamodb_server: Server) -> None:
-    """Other endpoints, other tables, other names of keys: none talks to another's."""
+    """Other endpoints, other tables: none talks to another's."""
     with (
         closing(open_table(name, dynamodb_server)) as first,
-        closing(open_table(f"{name}-2", dynamodb_server, partition_key="a", sort_key="b")) as second,
+        closing(open_table(f"{name}-2", dynamodb_server)) as second,
         closing(DynamoDbRepository(name, endpoint="http://127.0.0.1:1", region="eu-central-1")) as nowhere,
     ):
         for repository in (first, second):

@@ -132,7 +132,7 @@ def items_of(repository: DynamoDbRepository, namespace: str) -> dict[keys.Key, I
     for page in repository.client.get_paginator("scan").paginate(TableName=table.name, ConsistentRead=True):
         raw: Any
         for raw in page["Items"]:
-            item = Item((raw[table.key_names[0]]["S"], raw[table.key_names[1]]["S"]), raw)
+            item = Item((raw["pk"]["S"], raw["sk"]["S"]), raw)
             if namespace in item.key[0] and not item.key[0].startswith("receipt#"):
                 found[item.key] = item
     return found
