@@ -16,7 +16,7 @@ from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.purging import purge
 from memory.adapters.dynamodb.reading import Space
-from memory.adapters.dynamodb.schema import MOST_SHARDS, Schema, definition
+from memory.adapters.dynamodb.schema import Schema, definition
 from memory.adapters.dynamodb.searching import DynamoDbSearch
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
 from memory.domain.criteria import Criterion
@@ -39,7 +39,6 @@ _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
     "region": str,
     "endpoint": str,
     "profile": str,
-    "shards": int,
     "timeout": seconds,
 }
 
@@ -66,8 +65,6 @@ class DynamoDbRepository(Repository):
         region: the table's region; if None, boto3's default, or else AWS_REGION.
         endpoint: an endpoint other than Amazon's, such as DynamoDB Local.
         profile: a profile of the AWS configuration.
-        shards: the number of partitions over which `migrate` spreads each list, and the entries of each metadata path. It can
-            be increased later.
         table_options: more arguments for the ``create_table`` of boto3, for example ``{"DeletionProtectionEnabled": True}``.
         timeout: the maximum duration of one operation in seconds, including all its requests.
 
@@ -85,12 +82,9 @@ class DynamoDbRepository(Repository):
         region: str | None = None,
         endpoint: str | None = None,
         profile: str | None = None,
-        shards: int = 1,
         table_options: Mapping[str, Any] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
-        if not 1 <= shards <= MOST_SHARDS:
-            raise ConfigurationError(f"shards must be 1 to {MOST_SHARDS}, not {shards}")
         if not timeout > 0:
             raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout:g}")
         config = Config(
@@ -106,15 +100,15 @@ class DynamoDbRepository(Repository):
         self._region = self.client.meta.region_name
         self._table = Table(table, self, self._clients)
         self._seen: OrderedDict[tuple[str, str], Head] = OrderedDict()
-        self._schema = Schema(self._table, self, shards, table_options or {})
+        self._schema = Schema(self._table, self, table_options or {})
 
     @property
     def client(self) -> "DynamoDBClient":
         """The boto3 client of this process."""
         return self._clients.get()
 
-    def _space(self, namespace: str, shards: int = 0) -> Space:
-        return Space(self._table, self._seen, namespace, shards)
+    def _space(self, namespace: str) -> Space:
+        return Space(self._table, self._seen, namespace)
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
@@ -125,7 +119,7 @@ class DynamoDbRepository(Repository):
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[DynamoDbSearch]:
         planned, _ = plan(criterion)
-        space = self._space(namespace, self._schema.shards())
+        space = self._space(namespace)
         yield DynamoDbSearch(space, planned, self.clock())
 
     @limited
@@ -139,7 +133,7 @@ class DynamoDbRepository(Repository):
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        return Commit(self._space(namespace, self._schema.shards(to_write=True)), changes, self.clock).run()
+        return Commit(self._space(namespace), changes, self.clock).run()
 
     def namespaces(self) -> set[str]:
         counts: Counter[str] = Counter()
@@ -149,7 +143,7 @@ class DynamoDbRepository(Repository):
 
     def purge_expired(self, namespace: str) -> int:
         """Remove expired conversations, and items left by removals and interrupted commits; return how many had expired."""
-        return purge(self._space(namespace, self._schema.shards()), self.clock)
+        return purge(self._space(namespace), self.clock)
 
     def schema_status(self) -> SchemaStatus:
         return self._schema.status()

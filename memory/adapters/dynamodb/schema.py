@@ -1,30 +1,22 @@
 """The table: creates it, prints its definition for other tools, checks an existing table, and stores the layout's version."""
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.records import TTL, Item
-from memory.adapters.dynamodb.table import IS_ABSENT, RefusedError, Table, has
-from memory.domain.values import now
+from memory.adapters.dynamodb.table import IS_ABSENT, RefusedError, Table
 from memory.errors import ConfigurationError, InvalidValueError, SchemaError, StoreUnavailableError
 from memory.port.repository import Progress, SchemaStatus
 
 HEAD: Final = "0002"
 """The version of the layout that this code writes (see docs/dynamodb.md). Version 0001 had binary keys."""
 
-MOST_SHARDS: Final = 100
-
 _PATIENCE: Final = 600  # seconds to wait for the table to become active
-_READ_AGAIN_AFTER: Final = 60.0  # seconds for which a process caches the number of shards
-_GRACE: Final = 120  # seconds before new shards are written to, so that all processes have read the new number
-
 
 _TERRAFORM: Final = """\
 resource "aws_dynamodb_table" "conversations" {
@@ -75,13 +67,10 @@ def definition(table: str, format: str) -> str:
 class Schema:
     """The schema of one table."""
 
-    def __init__(self, table: Table, where: object, shards: int, options: Mapping[str, Any]) -> None:
+    def __init__(self, table: Table, where: object, options: Mapping[str, Any]) -> None:
         self._table = table
         self._where = where
-        self._wanted = shards
         self._options = options
-        self._item: Item | None = None
-        self._read_at = 0.0  # of time.monotonic()
 
     def status(self) -> SchemaStatus:
         """Return the version of the table and that of this code; takes one request.
@@ -96,26 +85,7 @@ class Schema:
         except InvalidValueError:  # the table has other keys
             self._check_keys(self._describe() or {})
             raise
-        if item is None:
-            return SchemaStatus(None, HEAD)
-        self._item, self._read_at = item, time.monotonic()
-        return SchemaStatus(item.text("version"), HEAD)
-
-    def shards(self, *, to_write: bool = False) -> int:
-        """Return the number of partitions of each list, or the number over which new conversations are spread.
-
-        Raises:
-            SchemaError: the schema does not exist yet.
-        """
-        if self._item is None or time.monotonic() - self._read_at > _READ_AGAIN_AFTER:
-            status = self.status()
-            if self._item is None or status.current is None:
-                raise SchemaError(f"{self._where}: {status.advice()}")
-        item = self._item
-        shards, before = item.number("shards"), item.number("shards_before")
-        if not 1 <= before <= shards <= MOST_SHARDS:
-            raise item.corrupt(f"it has {shards} shards")
-        return before if to_write and now() < item.number("shards_since") else shards
+        return SchemaStatus(None if item is None else item.text("version"), HEAD)
 
     def steps(self) -> list[tuple[str, Callable[[], object]]]:
         """Return the steps of `migrate`: their descriptions, and the functions that perform them.
@@ -137,12 +107,7 @@ class Schema:
         if status.current is not None and status.current > HEAD:
             raise SchemaError(f"{self._where}: {status.advice()}")
         if status.current is None:
-            new = partial(self._put, IS_ABSENT, before=self._wanted, since=0)
-            steps.append((f"write the schema's version, {HEAD}, into the table", new))
-        elif self._wanted > (before := self.shards()):
-            unchanged, since = has("shards", {"N": str(before)}), now() + _GRACE * 1_000_000
-            words = f"spread new conversations over {self._wanted} partitions instead of {before}"
-            steps.append((words, partial(self._put, unchanged, before=before, since=since)))
+            steps.append((f"write the schema's version, {HEAD}, into the table", self._put_version))
         return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
@@ -205,8 +170,7 @@ class Schema:
         if answer is None and not self._has_ttl():  # DynamoDB rejects the update if a concurrent migration made it
             raise StoreUnavailableError(f"{self._where}: the table's time to live is being changed; run migrate again")
 
-    def _put(self, condition: dict[str, Any], *, before: int, since: int) -> None:
-        numbers = {"shards": self._wanted, "shards_before": before, "shards_since": since}
-        values: dict[str, dict[str, Any]] = {name: {"N": str(number)} for name, number in numbers.items()}
+    def _put_version(self) -> None:
+        item = Item(keys.SCHEMA, {"version": {"S": HEAD}})
         with suppress(RefusedError):  # a concurrent migration has written the item
-            self._table.write([self._table.put(Item(keys.SCHEMA, {"version": {"S": HEAD}, **values}), condition)])
+            self._table.write([self._table.put(item, IS_ABSENT)])

@@ -13,13 +13,13 @@ import boto3
 import pytest
 
 import memory
-from memory import Conversation, Store, where
-from memory.adapters.dynamodb import DynamoDbRepository, keys, schema
+from memory import Conversation, Store
+from memory.adapters.dynamodb import DynamoDbRepository, keys
 from memory.cli import main
-from memory.domain.values import new_id, now
+from memory.domain.values import new_id
 from memory.errors import ConfigurationError, SchemaError, StoreUnavailableError
-from memory.testing.base import put, read, walk
-from tests.adapters.dynamodb.watching import before_each, check_tidy, failure, watched
+from memory.testing.base import put, read
+from tests.adapters.dynamodb.watching import before_each, failure, watched
 from tests.servers import Server
 
 
@@ -111,48 +111,6 @@ def test_another_time_to_live_is_wrong(name: str, dynamodb_server: Server, clien
         repository.migrate()
 
 
-def test_shards_grow_on_a_live_table(name: str, dynamodb_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New shards are written to when every process knows of them: each reads the number again after a minute at most."""
-    begin = now()
-    with (
-        closing(open_table(name, dynamodb_server)) as old,
-        closing(open_table(name, dynamodb_server, shards=4)) as new,
-    ):
-        old.migrate()
-        stores = Store(old), Store(new)
-        for n in range(8):
-            put(stores[n % 2], f"before{n}", {"n": n})
-        assert {head_of(new, f"before{n}").shard for n in range(8)} == {0}
-        assert new.migration_steps() == ["spread new conversations over 4 partitions instead of 1"]
-        new.migrate()
-        put(stores[1], "soon", {"n": 8})
-        assert head_of(new, "soon").shard == 0
-        monkeypatch.setattr(schema, "now", lambda: begin + 300_000_000)
-        monkeypatch.setattr(schema, "_READ_AGAIN_AFTER", -1)
-        for n in range(9, 29):
-            put(stores[n % 2], f"after{n}", {"n": n})
-        assert {head_of(new, f"after{n}").shard for n in range(9, 29)} == {0, 1, 2, 3}
-        for store in stores:
-            for order in ("created_at", "updated_at", "metadata.n"):
-                assert [one.metadata["n"] for one in walk(store, order=order, limit=5)] == list(range(29))
-            assert [one.metadata["n"] for one in walk(store, where("n").between(7, 10), order="metadata.n")] == [
-                7,
-                8,
-                9,
-                10,
-            ]
-            assert store.begin().conversations.count() == 29
-        with stores[0].begin() as uow:
-            uow.conversations.get("before0").metadata = {"n": 100}
-        assert [one.id for one in walk(stores[1], where("n") == 100)] == ["before0"]
-        assert (old.migration_steps(), new.migration_steps()) == ([], [])
-        check_tidy(new, "default")
-
-
-def head_of(repository: DynamoDbRepository, conversation_id: str) -> Any:
-    return repository._space("default").head(conversation_id)
-
-
 def test_a_table_is_made_with_more_arguments(name: str, dynamodb_server: Server, client: Any) -> None:
     options = {
         "BillingMode": "PROVISIONED",
@@ -236,9 +194,6 @@ def test_a_schema_that_cannot_be_looked_at(name: str, dynamodb_server: Server) -
         ("dynamodb:///", "write dynamodb://TABLE"),
         ("dynamodb://a/b?region=x", "write dynamodb://TABLE"),
         ("dynamodb://table?nonsense=1", "option 1"),
-        ("dynamodb://table?shards=many", "shards"),
-        ("dynamodb://table?shards=0", "shards"),
-        ("dynamodb://table?shards=1000", "shards"),
         ("dynamodb://table?region=eu-central-1&profile=no-such-profile", "no-such-profile"),
         ("dynamodb://table?region=eu-central-1&endpoint=nonsense", "nonsense"),
     ],
