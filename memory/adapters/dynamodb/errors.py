@@ -71,12 +71,7 @@ def failure_by(code: str, message: object) -> Failure:
 
 
 def translate(error: Exception, where: object) -> PersistenceError | None:
-    """Return our error for a botocore error of a request that writes nothing; None for any other exception.
-
-    Args:
-        error: the exception to translate.
-        where: the repository, named in the message.
-    """
+    """Return our error for a botocore error of a request that writes nothing; None for any other exception."""
     return failure_of(error).error(where) if isinstance(error, BotoCoreError | ClientError) else None
 
 

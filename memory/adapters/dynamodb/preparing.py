@@ -34,12 +34,7 @@ class Prepared:
     has_garbage: bool = False  # whether the change leaves items for a purge
 
     def apply(self, change: Change, *, now: int, at: int) -> "Prepared":
-        """Apply a change to the conversation; return self.
-
-        Args:
-            change: the change.
-            now: the time of the repository's clock, which decides whether a conversation has expired.
-            at: the time of the change.
+        """Apply a change made at the time ``at``; return self. Whether the conversation has expired depends on ``now``.
 
         Raises:
             CommitTooLargeError: the conversation has too many index entries.

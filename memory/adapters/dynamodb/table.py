@@ -49,11 +49,7 @@ class Action(NamedTuple):
 
 
 class RefusedError(Exception):
-    """A condition of a transaction failed, so nothing was written.
-
-    Attributes:
-        found: the items whose condition failed (None: the item does not exist).
-    """
+    """A condition of a transaction failed, so nothing was written. ``found`` has the items (None: the item does not exist)."""
 
     def __init__(self, found: dict[Key, Item | None]) -> None:
         super().__init__(found)
@@ -61,10 +57,7 @@ class RefusedError(Exception):
 
 
 class Table:
-    """One table, accessed with the client of the current process. Instances are thread-safe.
-
-    Errors name the repository ``where``.
-    """
+    """One table, accessed with the client of the current process. Errors name the repository ``where``."""
 
     def __init__(self, name: str, where: Repository, clients: Clients) -> None:
         self.name = name
@@ -72,11 +65,7 @@ class Table:
         self._where = where
 
     def ask(self, operation: str, *, unless: str = "", **arguments: object) -> Any:
-        """Send a request that may be repeated, and retry temporary failures.
-
-        Returns:
-            the response; None if the request fails with the error code ``unless``.
-        """
+        """Send a request that may be repeated, and return the response, or None if it fails with the error code ``unless``."""
         waits = delays(_TRIES)
         while True:
             self._check_time()
@@ -178,10 +167,9 @@ class Table:
         return Action(key, {kind: {"TableName": self.name, **request, **(more or {})}}, size)
 
     def write(self, actions: Sequence[Action]) -> None:
-        """Write the actions in one transaction; retry while it conflicts with other transactions.
+        """Write the actions in one transaction; retry temporary failures.
 
-        All attempts use the same ``ClientRequestToken``: if the response to one is lost, DynamoDB responds to the next one with
-        the outcome of the first, for ten minutes.
+        All attempts use the same ``ClientRequestToken``, so DynamoDB responds to each with the outcome of the first.
 
         Raises:
             RefusedError: a condition failed.
