@@ -40,7 +40,7 @@ class Prepared:
             CommitTooLargeError: the conversation has too many index entries.
             PersistenceError: the change is refused by `memory.port.changes.check_preconditions`.
         """
-        before, present = self.before, None if self.before.is_hidden(now) else self.before.record
+        before, present = self.before, self.before.visible(now)
         check_preconditions(change, present)
         if (record := change.create) is not None:
             runs, last_position = assign_positions(change, record.last_position)

@@ -29,7 +29,7 @@ def purge(space: Space, clock: Callable[[], int]) -> int:
 def _remove(space: Space, clock: Callable[[], int], conversation_id: str) -> bool:
     """Remove a conversation if it has expired; return whether this call removed it."""
     head = space.head(conversation_id)
-    if head.record is None or not head.is_hidden(clock()):
+    if head.record is None or not head.record.is_expired(clock()):
         return False
     removal = Prepared(space, conversation_id, head).finish()
     action = space.write_head(conversation_id, head, removal.after)

@@ -87,8 +87,7 @@ class Space:
 
     def records(self, heads: dict[str, Head], now: int) -> dict[str, ConversationRecord]:
         """Return the records of the heads that are not hidden, including their metadata."""
-        complete = self.with_metadata(heads)
-        return {id: head.record for id, head in complete.items() if head.record and not head.is_hidden(now)}
+        return {id: record for id, head in self.with_metadata(heads).items() if (record := head.visible(now))}
 
     def with_metadata(self, heads: dict[str, Head]) -> dict[str, Head]:
         """Return the heads with their metadata. Heads whose metadata was replaced since are read again."""
@@ -125,9 +124,9 @@ class Space:
         if limit and window.before is None and (window.from_end or (window.after == 0 and limit == _ALL)):
             return self._last_runs(conversation_id, window.after, limit, now)
         head = self.head(conversation_id)
-        if head.is_hidden(now) or head.record is None:
+        if (record := head.visible(now)) is None:
             return NO_HEAD, []
-        low, high = max(head.first, window.after + 1), head.record.last_position
+        low, high = max(head.first, window.after + 1), record.last_position
         high = high if window.before is None else min(high, window.before - 1)
         return head, self._between(head, low, high, limit, backwards=window.from_end)
 
@@ -138,10 +137,10 @@ class Space:
         if not items or items[0].key[1] != keys.STATE:
             return NO_HEAD, []
         head = self.read(conversation_id, items[0])
-        if head.is_hidden(now) or head.record is None:
+        if (record := head.visible(now)) is None:
             return NO_HEAD, []
-        low, high = max(head.first, after + 1), head.record.last_position
-        first, last = keys.run(head.record.incarnation, low), keys.run(head.record.incarnation, high)
+        low, high = max(head.first, after + 1), record.last_position
+        first, last = keys.run(record.incarnation, low), keys.run(record.incarnation, high)
         runs = [item for item in reversed(items) if first <= item.key[1] <= last]
         if is_last or len(runs) == limit or items[-1].key[1] < first:
             return head, runs

@@ -83,9 +83,9 @@ class Head(NamedTuple):
     parts: Parts | None = None  # the parts of the metadata, if it is not stored in the head
     unswept: bool = False  # whether a purge may have items to delete; if so, the list of unswept conversations has it
 
-    def is_hidden(self, now: int) -> bool:
-        """Whether the conversation does not exist or has expired."""
-        return self.record is None or self.record.is_expired(now)
+    def visible(self, now: int) -> ConversationRecord | None:
+        """Return the record, or None if the conversation does not exist or has expired."""
+        return None if self.record is None or self.record.is_expired(now) else self.record
 
     def with_metadata(self, text: str) -> "Head":
         """Return the head with the metadata replaced."""

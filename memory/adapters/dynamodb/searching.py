@@ -5,7 +5,7 @@ list by ``updated_at`` is the exception: it contains copies of the heads, about 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import Final, TypeAlias
 
 from memory.adapters.dynamodb import keys
@@ -42,7 +42,7 @@ class DynamoDbSearch(Search):
         self._table = space.table
         self._namespace = space.namespace
         self._now = now
-        self._estimated: dict[Drive, Iterator[str]] = {}
+        self._ids: dict[Drive, list[str]] = {}  # all ids that a drive finds, if it was read to its end
 
     def total(self) -> int:
         """Return the sum of the namespace's counters, minus the conversations that have expired but are not purged."""
@@ -58,16 +58,14 @@ class DynamoDbSearch(Search):
         counts, best = dict.fromkeys(drives, limit + 1), limit
         for drive in sorted(drives, key=lambda drive: any(isinstance(lookup, KeyBetween) for lookup in drive.lookups)):
             if best > _FEW and len(ranges := list(self._ranges(drive.lookups))) <= _QUERIES_AT_MOST:
-                found = self._found(ranges, best + 1)
-                ids = list(islice(found, best + 1))
-                self._estimated[drive] = chain(ids, found)
-                counts[drive] = len(ids)
-                best = min(best, len(ids))
+                counts[drive] = len(ids := list(islice(self._found(ranges, best + 1), best + 1)))
+                if len(ids) <= best:
+                    self._ids[drive], best = ids, len(ids)
         return [counts[drive] for drive in drives]
 
     def drive(self, drive: Drive, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:  # noqa: ARG002  # the planner sorts
         """See `Search.drive`. The records are unordered."""
-        ids = self._estimated.pop(drive, None) or self._found(self._ranges(drive.lookups), None)
+        ids = self._ids[drive] if drive in self._ids else self._found(self._ranges(drive.lookups), None)
         seen: set[str] = set()
         for batch in in_batches(ids, _HEADS_AT_ONCE):
             yield from self._records({id for id in batch if id not in seen}).values()

@@ -161,7 +161,7 @@ def check_tidy(repository: DynamoDbRepository, namespace: str) -> None:
     for key, values in expected.items():
         assert values.items() <= items[key].values.items()
     with repository.searching(namespace, EVERYTHING) as search:
-        assert search.total() == sum(not head.is_hidden(repository.clock()) for head in heads)
+        assert search.total() == sum(head.visible(repository.clock()) is not None for head in heads)
 
 
 def _is_alive(sort_key: str, head: Head) -> bool:
