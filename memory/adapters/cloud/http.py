@@ -74,14 +74,15 @@ class Http(ForkAware):
     Instances are thread-safe. ``timeout`` applies to requests outside an operation with a deadline.
     """
 
-    def __init__(self, host: str, key: str, timeout: float) -> None:
+    def __init__(self, host: str, key: str, session: requests.Session | None, timeout: float) -> None:
         self.host = host
         self.sleep: Callable[[float], object] = time.sleep
         self.attempts = 5  # the maximum number of times a request is sent
         self.page_size = 100  # the service may return smaller pages (A5)
         self._first_page: int | None = None  # its number, read from the first list
         self._key = key
-        self._session = requests.Session()
+        self._is_owned = session is None
+        self._session = session or requests.Session()
         # Sessions from before a fork stay referenced: collecting one takes locks that the fork may have left locked.
         self._inherited: list[requests.Session] = []
         self._timeout = timeout
@@ -92,7 +93,8 @@ class Http(ForkAware):
         self._session = requests.Session()
 
     def close(self) -> None:
-        self._session.close()
+        if self._is_owned:
+            self._session.close()
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the API key, as an ``auth`` callable: ``~/.netrc`` would override a header, and the session would keep one."""
@@ -191,6 +193,10 @@ class Http(ForkAware):
 
     def _request(self, seconds: float, method: str, url: str, **options: Any) -> Fields:
         """Send one request and return the JSON object of the response."""
+        if self._inherited and not self._is_owned:
+            raise ConfigurationError(
+                "this process was forked after the repository received its session: open the repository after the fork"
+            )
         # Redirects are not followed: they would turn a POST into a GET, and send the key to another host.
         options |= {"auth": self, "headers": _HEADERS, "allow_redirects": False, "timeout": Timeout(total=seconds)}
         what = f"{method} {url}"

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Final, cast
 
+import requests
+
 from memory.adapters.cloud.committing import Commit
 from memory.adapters.cloud.http import KEY_VARIABLE, Http, MissingError
 from memory.adapters.cloud.records import Thread, run_of
@@ -42,6 +44,8 @@ class GriptapeCloudRepository(Repository):
     Args:
         host: the scheme, host and port of the service.
         key: the API key; by default the value of the environment variable ``GT_CLOUD_API_KEY``.
+        session: a session of the application, whose proxies, certificates and adapters are used. `close` does not close it.
+            After a fork, the child process gets `ConfigurationError`; it must open its own repository.
         timeout: the maximum duration of one operation in seconds, including all requests, waits and retries.
 
     >>> GriptapeCloudRepository("https://cloud.griptape.ai", "secret")
@@ -51,7 +55,14 @@ class GriptapeCloudRepository(Repository):
     capabilities: ClassVar[Capabilities] = Capabilities(atomic=False, detects_conflicts=False, many_conversations=False)
     iterate_page: ClassVar[int] = 1_000_000
 
-    def __init__(self, host: str, key: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        host: str,
+        key: str | None = None,
+        *,
+        session: requests.Session | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
         if not _ADDRESS.fullmatch(host):  # the message omits the host, which may contain the key
             raise ConfigurationError(
                 "the address is invalid: write https://cloud.griptape.ai, or griptape+https://cloud.griptape.ai as a URL, "
@@ -61,7 +72,7 @@ class GriptapeCloudRepository(Repository):
         if not key or not key.isascii() or not key.isprintable():
             raise ConfigurationError(f"the API key for {host} is missing or invalid: set {KEY_VARIABLE}")
         self.timeout = timeout
-        self._http = Http(host.rstrip("/"), key, timeout)
+        self._http = Http(host.rstrip("/"), key, session, timeout)
         self._service = Service(self._http, lambda: self.clock())  # noqa: PLW0108  # tests replace the clock later
         self._lock = FreshLock()
         self._known: OrderedDict[tuple[str, str], Receipt | Commit] = OrderedDict()  # by namespace and token

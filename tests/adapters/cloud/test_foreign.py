@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests
 
 import memory
 from memory import (
@@ -227,12 +228,15 @@ def test_a_proxy_of_the_environment_is_used(cloud_server: CloudServer, monkeypat
 
 def test_a_certificate_authority_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name, raising=False)  # requests prefers them to a session's own
     server = CloudServer(tls=True)
     repository = GriptapeCloudRepository(server.host, "key-of-org-a")
     repository._http.sleep = lambda _: None
     with pytest.raises(ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
         repository.get("default", "a")
+    with requests.Session() as session:
+        session.verify = str(CERTIFICATE)
+        assert GriptapeCloudRepository(server.host, "key-of-org-a", session=session).get("default", "a") is None
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
     put(Store(repository), "a")
     repository.close()

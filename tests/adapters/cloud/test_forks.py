@@ -5,7 +5,9 @@ import signal
 import traceback
 from collections.abc import Callable
 
-from memory import Store
+import requests
+
+from memory import ConfigurationError, Store
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.adapters.cloud.repository import GriptapeCloudRepository as Repository
 from memory.testing.base import put, read, read_runs, run
@@ -47,6 +49,17 @@ def test_each_process_has_connections_of_its_own(connect: Connect, cloud_server:
     append(store, "3")
     assert cloud_server.connections == ports + 1  # the parent's is open still
     assert [one.input for one in read_runs(store, "a")] == ["1", "2", "3"]
+
+
+def test_a_session_of_the_application_is_refused_in_the_child_only(connect: Connect) -> None:
+    with requests.Session() as session:
+        store = Store(connect(session=session))
+        put(store, "a", None, run("1"))
+        said = in_child(lambda: read(store, "a"))
+        assert ConfigurationError.__name__ in said
+        assert "after the fork" in said
+        append(store, "2")
+        assert [one.input for one in read_runs(store, "a")] == ["1", "2"]
 
 
 def test_locks_that_another_thread_holds_at_the_fork_are_free_in_the_child(connect: Connect) -> None:

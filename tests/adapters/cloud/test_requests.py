@@ -169,3 +169,16 @@ def test_the_alias_of_every_namespace(store: Store, cloud_server: CloudServer) -
     aliases = [thread.alias or "" for thread in cloud_server.service.threads.values()]
     assert aliases[:2] == ["a%2Fb%20c", "tenant%20a/x"]
     assert [len(alias) for alias in aliases[2:]] == [65, 65]
+
+
+def test_a_session_of_the_application(connect: Connect, cloud_server: CloudServer) -> None:
+    import requests
+
+    with requests.Session() as session:
+        session.headers["X-Ours"] = "yes"
+        repository = connect(session=session)
+        put(Store(repository), "a")
+        repository.close()
+        assert cloud_server.requests[-1].headers["X-Ours"] == "yes"
+        assert "Authorization" not in session.headers
+        assert session.get(f"{cloud_server.host}/api/threads").status_code == 401  # still usable, and without the key

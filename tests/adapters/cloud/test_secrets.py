@@ -127,23 +127,23 @@ def test_a_host_that_hangs_up_while_it_is_sent_to(
     assert cloud_server.requests
 
 
-def test_whatever_requests_raises_is_an_error_of_ours(store: Store, cloud_server: CloudServer) -> None:
+def test_whatever_a_session_raises_is_an_error_of_ours(store: Store, cloud_server: CloudServer) -> None:
     failing = ["GET", "POST"]
 
     def fail(response: requests.Response, **_: object) -> None:
         if response.request.method in failing:
-            raise AttributeError("a mistake of an instrumentation")
+            raise AttributeError("a mistake of the application's")
 
-    repository = GriptapeCloudRepository(cloud_server.host, SECRET)
-    repository._http.sleep = lambda _: None
-    own = Store(repository)
-    assert read(own, "a") == read(store, "a")
-    repository._http._session.hooks["response"].append(fail)
-    with pytest.raises(memory.StoreUnavailableError):
-        read(own, "a")
-    failing.remove("GET")
-    own.repository.commit("default", appending("2"))  # which is found to be written
-    repository.close()
+    with requests.Session() as session:
+        repository = GriptapeCloudRepository(cloud_server.host, SECRET, session=session)
+        repository._http.sleep = lambda _: None
+        own = Store(repository)
+        assert read(own, "a") == read(store, "a")
+        session.hooks["response"].append(fail)
+        with pytest.raises(memory.StoreUnavailableError):
+            read(own, "a")
+        failing.remove("GET")
+        own.repository.commit("default", appending("2"))  # which is found to be written
     assert [texts[1:] for texts in cloud_server.texts] == [["2"]]
 
 
@@ -165,11 +165,9 @@ def test_what_can_never_be_right_is_not_retryable(store: Store, cloud_server: Cl
     assert len(cloud_server.requests) == before + 1
 
 
-def test_a_bundle_of_certificates_that_does_not_exist(
-    cloud_server: CloudServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/there/is/none.pem")
-    repository = GriptapeCloudRepository(cloud_server.host.replace("http:", "https:"), "key")
-    with pytest.raises(ConfigurationError):
-        repository.get("default", "a")
-    repository.close()
+def test_a_bundle_of_certificates_that_does_not_exist(cloud_server: CloudServer) -> None:
+    with requests.Session() as session:
+        session.verify, session.trust_env = "/there/is/none.pem", False
+        host = cloud_server.host.replace("http:", "https:")
+        with pytest.raises(ConfigurationError):
+            GriptapeCloudRepository(host, "key", session=session).get("default", "a")
