@@ -113,7 +113,7 @@ def test_postgres_means_postgresql(postgres_url: str) -> None:
 
 
 def test_an_arn_names_the_table_and_its_region() -> None:
-    repository = open_repository("dynamodb://arn:aws:dynamodb:eu-west-3:123456789012:table/chats?timeout=2")
+    repository = open_repository("dynamodb://arn:aws:dynamodb:eu-west-3:123456789012:table/chats?shards=2")
     assert repr(repository).startswith("DynamoDbRepository('chats', region='eu-west-3'"), repr(repository)
     repository.close()
 

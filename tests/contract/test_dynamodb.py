@@ -1,4 +1,8 @@
-"""DynamoDB keeps the contract, on Amazon's own emulator; all tests share a table, and are parted by their namespaces."""
+"""DynamoDB keeps the contract, on Amazon's own emulator; all tests share a table, and are parted by their namespaces.
+
+Shards spread lists and index entries, which finding, counting, listing and purging read: those parts are played on a table in
+shards too. A conversation and its runs are where they are without shards.
+"""
 
 from collections.abc import Iterator
 
@@ -23,6 +27,12 @@ def dynamodb(dynamodb_server: Server) -> Iterator[Repository]:
         yield store.repository
 
 
+@pytest.fixture(scope="module")
+def sharded(dynamodb_server: Server) -> Iterator[Repository]:
+    with memory.connect(f"dynamodb://contract-{new_id()}?endpoint={dynamodb_server.url}&shards=3") as store:
+        yield store.repository
+
+
 class TestDynamoDb(RepositoryContract):
     examples = rounds(25)  # each of many requests
 
@@ -31,17 +41,20 @@ class TestDynamoDb(RepositoryContract):
         return dynamodb
 
 
-class TestDynamoDbWithSmallLimits(Planning, Times, Pages, Namespaces, Expiry, Queries, RandomQueries):
-    """The planner, and the requests that it needs, with limits so small that every way is taken."""
+class TestDynamoDbInShards(Planning, Times, Pages, Namespaces, Expiry, Queries, RandomQueries):
+    """The part of the contract in which it matters how many partitions a list is spread over.
+
+    The limits of the planner, and of what is read at once, are so small that every way is taken.
+    """
 
     examples = rounds(10)
-    # All pairs of values: small limits make no difference to a single conversation.
+    # All pairs of values: they are compared in each shard as without shards, or by Python.
     test_equality = test_comparison_of_numbers = test_comparison_of_strings = None  # type: ignore[assignment]
 
     @pytest.fixture
-    def repository(self, dynamodb: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    def repository(self, sharded: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
         for name, limit in (("DynamoDbSearch.drive_limit", 3), ("DynamoDbSearch.walk_limit", 40)):
             monkeypatch.setattr(f"memory.adapters.dynamodb.searching.{name}", limit)
         for name, limit in (("_FEW", 1), ("_HEADS_AT_ONCE", 20), ("_WALKED_AT_ONCE", 10)):
             monkeypatch.setattr(f"memory.adapters.dynamodb.searching.{name}", limit)
-        return dynamodb
+        return sharded

@@ -26,7 +26,7 @@ COUNTS: Final = "counts"
 """The partition of all counters, from which `namespaces` is read."""
 
 SCHEMA: Final = ("schema", "schema")
-"""The key of the item with the version of the layout."""
+"""The key of the item with the version of the layout and the number of shards."""
 
 LOWEST, HIGHEST = " ", "\U0010ffff" * 256
 """These sort before and after every name."""
@@ -41,13 +41,13 @@ _LOW_BYTES: Final = {byte: f"\n{chr(0x41 + byte)}" for byte in range(0x0B)}
 
 
 @lru_cache(maxsize=4096)  # for the lists of a namespace and the conversations in use
-def partition(*names: str) -> str:
+def partition(*names: str | int) -> str:
     """Return a partition key, built from a kind of item, the namespace, and more names.
 
-    >>> partition("conversation", "default", "support-42"), partition("list", "id", "a#b")
-    ('conversation#default#support-42', 'list#id#a%23b')
+    >>> partition("conversation", "default", "support-42"), partition("list", "id", "a#b", 0)
+    ('conversation#default#support-42', 'list#id#a%23b#0')
     """
-    return _fitted("#".join([_UNSAFE.sub(_escape, name) for name in names]), _LONGEST_PARTITION)
+    return _fitted("#".join([_UNSAFE.sub(_escape, str(name)) for name in names]), _LONGEST_PARTITION)
 
 
 def run(incarnation: str, position: int) -> str:
@@ -67,12 +67,14 @@ def listed(microseconds: int, conversation_id: str) -> str:
 
 
 @lru_cache(maxsize=4096)  # an append does not change them
-def pointers(namespace: str, conversation_id: str, created_at: int, expires_at: int | None) -> frozenset[Key]:
+def pointers(
+    namespace: str, shard: int, conversation_id: str, created_at: int, expires_at: int | None
+) -> frozenset[Key]:
     """Return the keys of a conversation's items in the lists by ``id``, ``created_at`` and ``expires_at``."""
     sort_keys = {"id": conversation_id, "created_at": listed(created_at, conversation_id)}
     if expires_at is not None:
         sort_keys["expires_at"] = listed(expires_at, conversation_id)
-    return frozenset((partition("list", field, namespace), key) for field, key in sort_keys.items())
+    return frozenset((partition("list", field, namespace, shard), key) for field, key in sort_keys.items())
 
 
 def time(microseconds: int) -> str:
@@ -85,15 +87,15 @@ def end_of(microseconds: int) -> str:
     return f"{time(microseconds)}$"  # $ sorts after #
 
 
-def entries(namespace: str, path: bytes) -> str:
+def entries(namespace: str, path: bytes, shard: int) -> str:
     r"""Return the partition of all index entries at a path.
 
-    >>> entries("default", b"customer\x00\x01tier"), entries("default", b"tags\x00\x02")
-    ('entry#default#customer.tier', 'entry#default#tags[]')
+    >>> entries("default", b"customer\x00\x01tier", 0), entries("default", b"tags\x00\x02", 1)
+    ('entry#default#0#customer.tier', 'entry#default#1#tags[]')
     """
     text = _UNSAFE_IN_PATH.sub(_escape, path.decode("utf-8", "surrogateescape"))
     text = text.replace("%00%01", ".").replace("%00%02", "[]")
-    return _fitted(f"{partition('entry', namespace)}#{text}", _LONGEST_PARTITION)
+    return _fitted(f"{partition('entry', namespace, shard)}#{text}", _LONGEST_PARTITION)
 
 
 def entry(key: bytes, conversation_id: str) -> str:
@@ -126,7 +128,12 @@ def counters(namespace: str) -> tuple[str, str]:
 
 def counter(namespace: str, conversation_id: str) -> Key:
     """Return the key of the counter that counts a conversation."""
-    return COUNTS, f"{counters(namespace)[0]}{zlib.crc32(conversation_id.encode()) % _COUNTERS:02d}"
+    return COUNTS, f"{counters(namespace)[0]}{spread(conversation_id, _COUNTERS):02d}"
+
+
+def spread(conversation_id: str, over: int) -> int:
+    """Return the number of the shard or counter that a new conversation is assigned to, from 0 to ``over - 1``."""
+    return zlib.crc32(conversation_id.encode()) % over
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -41,6 +41,7 @@ class ConversationItem(Model):
         first_position: runs at lower positions are removed.
         metadata: JSON; None if it is too long for this item and stored in parts.
         parts, part_count: the name and number of the parts of the metadata: the items at ``part#NAME#0000`` and so on.
+        shard: the shard of the lists that contain the conversation.
         unswept: whether a purge has items to delete, or a large commit is writing runs.
     """
 
@@ -59,6 +60,7 @@ class ConversationItem(Model):
     metadata = UnicodeAttribute(null=True)
     parts = UnicodeAttribute(null=True)
     part_count = NumberAttribute(null=True)
+    shard = NumberAttribute(null=True)
     unswept = BooleanAttribute(null=True)
 
     def run_keys(self) -> tuple[str, str]:

@@ -45,7 +45,8 @@ class Prepared:
         if (record := change.create) is not None:
             runs, last_position = assign_positions(change, record.last_position)
             record = record._replace(incarnation=new_id(), run_count=len(runs), last_position=last_position)
-            self._set_head(Head(new_id(), record), record.metadata, runs)
+            shard = keys.spread(self.id, self.space.shards)
+            self._set_head(Head(new_id(), record, shard=shard), record.metadata, runs)
         elif present is not None and not change.remove:
             removed = self._edit_runs(change, present) if change.edits_runs else 0
             runs, last_position = assign_positions(change, present.last_position)
@@ -148,14 +149,14 @@ def copy_place(space: Space, head: Head) -> Key | None:
     """Return the key of the copy of a head in the list by ``updated_at``."""
     if (record := head.record) is None:
         return None
-    return space.listing("updated_at"), keys.listed(record.updated_at, record.id)
+    return space.listing("updated_at", head.shard), keys.listed(record.updated_at, record.id)
 
 
 def pointers(space: Space, head: Head) -> frozenset[Key]:
     """Return the keys of a conversation's items in the other lists."""
     if (record := head.record) is None:
         return frozenset()
-    return keys.pointers(space.namespace, record.id, record.created_at, record.expires_at)
+    return keys.pointers(space.namespace, head.shard, record.id, record.created_at, record.expires_at)
 
 
 def index_places(space: Space, head: Head) -> set[Key]:
@@ -170,9 +171,9 @@ def index_places(space: Space, head: Head) -> set[Key]:
             limit=MOST_ACTIONS,
             size=len(found) + MOST_ACTIONS - MOST_ENTRIES,
         )
-    return {(keys.entries(space.namespace, each.path), keys.entry(each.key, record.id)) for each in found}
+    return {(keys.entries(space.namespace, each.path, head.shard), keys.entry(each.key, record.id)) for each in found}
 
 
 def _indexed(head: Head) -> object:
     """Return a value that changes whenever the index entries of a conversation may change."""
-    return head.record and (head.parts or head.record.metadata)
+    return head.record and (head.shard, head.parts or head.record.metadata)

@@ -19,8 +19,10 @@ def purge(space: Space, clock: Callable[[], int]) -> int:
     """Remove expired conversations and unreferenced items; return the number of expired conversations."""
     purged = 0
     until = keys.end_of(clock())
-    for item in list(space.table.query(space.listing("expires_at"), keys.LOWEST, until)):
-        purged += _remove(space, clock, item.text("id"))
+    for shard in range(space.shards):
+        partition = space.listing("expires_at", shard)
+        for item in list(space.table.query(partition, keys.LOWEST, until)):
+            purged += _remove(space, clock, item.text("id"))
     for mark in list(space.table.query(keys.partition("unswept", space.namespace), keys.LOWEST, keys.HIGHEST)):
         sweep(space, mark.key[1])
     return purged

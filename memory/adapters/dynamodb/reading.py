@@ -31,6 +31,7 @@ class Space:
     # A cache of the heads that this store wrote or read last, in all namespaces. Each operation of the dict is atomic.
     seen: OrderedDict[tuple[str, str], Head]
     namespace: str
+    shards: int = 0  # the number of partitions of each list; 0 if no list is read or written
 
     # heads
 
@@ -46,9 +47,9 @@ class Space:
         """Return the partition of a conversation."""
         return keys.partition("conversation", self.namespace, conversation_id)
 
-    def listing(self, field: str) -> str:
+    def listing(self, field: str, shard: int) -> str:
         """Return the partition of a list of conversations: by ``updated_at``, ``created_at``, ``expires_at`` or ``id``."""
-        return keys.partition("list", field, self.namespace)
+        return keys.partition("list", field, self.namespace, shard)
 
     def head(self, conversation_id: str) -> Head:
         """Return the head of a conversation."""

@@ -80,6 +80,7 @@ class Head(NamedTuple):
     # None if the conversation does not exist. The metadata is empty until its parts are read.
     record: ConversationRecord | None = None
     first: int = 1  # runs at lower positions are removed; their items exist until the next purge
+    shard: int = 0  # the shard of the lists and index entries that contain the conversation
     parts: Parts | None = None  # the parts of the metadata, if it is not stored in the head
     unswept: bool = False  # whether a purge may have items to delete; if so, the list of unswept conversations has it
 
@@ -111,7 +112,11 @@ def copy_values(head: Head) -> Values:
     """Return the attributes of the copy of a head in the list by ``updated_at``."""
     record = head.record
     assert record is not None  # noqa: S101  # only conversations are listed
-    values: Values = {"id": {"S": record.id}, "incarnation": {"S": record.incarnation}}
+    values: Values = {
+        "id": {"S": record.id},
+        "incarnation": {"S": record.incarnation},
+        "shard": {"N": str(head.shard)},
+    }
     for name in _NUMBERS:
         if (value := getattr(record, name)) is not None:
             values[name] = {"N": str(value)}
@@ -132,7 +137,7 @@ def read_head(item: Item) -> Head:
     first = item.number("first_position") if "first_position" in values else 1
     if not (1 <= first <= ALL_RUNS + 1 and (parts or record.metadata)):
         raise item.corrupt("its metadata is empty, or its first position is invalid")
-    return Head(stamp, record, first, parts, unswept)
+    return Head(stamp, record, first, item.number("shard"), parts, unswept)
 
 
 def run_items(partition: str, incarnation: str, run: RunRecord) -> Iterator[Item]:

@@ -2,8 +2,9 @@
 
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
@@ -16,9 +17,10 @@ from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.purging import purge
 from memory.adapters.dynamodb.reading import Space
-from memory.adapters.dynamodb.schema import Schema, definition
+from memory.adapters.dynamodb.schema import MOST_SHARDS, Schema
 from memory.adapters.dynamodb.searching import DynamoDbSearch
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
+from memory.adapters.dynamodb.table_options import TableOptions
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
 from memory.errors import ConfigurationError
@@ -35,10 +37,19 @@ if TYPE_CHECKING:
 
 _CONNECTED_WITHIN: Final = 5  # seconds; a reachable server accepts a connection much faster
 _ANSWERED_WITHIN: Final = 10  # seconds, after which a read is retried on another connection
+_YES_NO: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+
+
+def _tags(value: str) -> dict[str, str]:
+    """Parse tags in the form ``team:chat,stage:live``."""
+    return {name: tag for name, _, tag in (each.partition(":") for each in value.split(",")) if name or tag}
+
+
 _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
-    "region": str,
-    "endpoint": str,
-    "profile": str,
+    **dict.fromkeys(("region", "endpoint", "profile", "kms_key"), str),
+    **dict.fromkeys(("shards", "read_units", "write_units"), int),
+    **dict.fromkeys(("point_in_time_recovery", "deletion_protection"), lambda value: _YES_NO[value.lower()]),
+    "tags": _tags,
     "timeout": seconds,
 }
 
@@ -53,7 +64,10 @@ def open_url(url: str) -> "DynamoDbRepository":
     # An @ would introduce credentials, which the URL must not contain.
     if not name or "/" in name or "@" in f"{name}{given.get('endpoint', '')}":
         raise ConfigurationError("the URL is invalid: write dynamodb://TABLE?region=eu-central-1")
-    return DynamoDbRepository(name, **given)
+    table_options = TableOptions(
+        **{each.name: given.pop(each.name) for each in fields(TableOptions) if each.name in given}
+    )
+    return DynamoDbRepository(name, table_options=table_options, **given)
 
 
 class DynamoDbRepository(Repository):
@@ -65,7 +79,9 @@ class DynamoDbRepository(Repository):
         region: the table's region; if None, boto3's default, or else AWS_REGION.
         endpoint: an endpoint other than Amazon's, such as DynamoDB Local.
         profile: a profile of the AWS configuration.
-        table_options: more arguments for the ``create_table`` of boto3, for example ``{"DeletionProtectionEnabled": True}``.
+        shards: the number of partitions over which `migrate` spreads each list, and the entries of each metadata path. It can
+            be increased later.
+        table_options: how `migrate` creates the table.
         timeout: the maximum duration of one operation in seconds, including all its requests.
 
     Raises:
@@ -82,9 +98,12 @@ class DynamoDbRepository(Repository):
         region: str | None = None,
         endpoint: str | None = None,
         profile: str | None = None,
-        table_options: Mapping[str, Any] | None = None,
+        shards: int = 1,
+        table_options: TableOptions | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
+        if not 1 <= shards <= MOST_SHARDS:
+            raise ConfigurationError(f"shards must be 1 to {MOST_SHARDS}, not {shards}")
         if not timeout > 0:
             raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout:g}")
         config = Config(
@@ -100,15 +119,16 @@ class DynamoDbRepository(Repository):
         self._region = self.client.meta.region_name
         self._table = Table(table, self, self._clients)
         self._seen: OrderedDict[tuple[str, str], Head] = OrderedDict()
-        self._schema = Schema(self._table, self, table_options or {})
+        self._options = table_options or TableOptions()
+        self._schema = Schema(self._table, self, shards, self._options)
 
     @property
     def client(self) -> "DynamoDBClient":
         """The boto3 client of this process."""
         return self._clients.get()
 
-    def _space(self, namespace: str) -> Space:
-        return Space(self._table, self._seen, namespace)
+    def _space(self, namespace: str, shards: int = 0) -> Space:
+        return Space(self._table, self._seen, namespace, shards)
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
@@ -119,7 +139,7 @@ class DynamoDbRepository(Repository):
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[DynamoDbSearch]:
         planned, _ = plan(criterion)
-        space = self._space(namespace)
+        space = self._space(namespace, self._schema.shards())
         yield DynamoDbSearch(space, planned, self.clock())
 
     @limited
@@ -133,7 +153,7 @@ class DynamoDbRepository(Repository):
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        return Commit(self._space(namespace), changes, self.clock).run()
+        return Commit(self._space(namespace, self._schema.shards(to_write=True)), changes, self.clock).run()
 
     def namespaces(self) -> set[str]:
         counts: Counter[str] = Counter()
@@ -143,7 +163,7 @@ class DynamoDbRepository(Repository):
 
     def purge_expired(self, namespace: str) -> int:
         """Remove expired conversations, and items left by removals and interrupted commits; return how many had expired."""
-        return purge(self._space(namespace), self.clock)
+        return purge(self._space(namespace, self._schema.shards()), self.clock)
 
     def schema_status(self) -> SchemaStatus:
         return self._schema.status()
@@ -165,7 +185,7 @@ class DynamoDbRepository(Repository):
         Raises:
             ConfigurationError: the format is unknown.
         """
-        return definition(self._table.name, format)
+        return self._options.definition(self._table.name, format)
 
     def close(self) -> None:
         self._clients.close()

@@ -1,82 +1,47 @@
-"""The table: creates it, prints its definition for other tools, checks an existing table, and stores the layout's version."""
+"""The table: creates it, checks an existing one, and stores the version of the layout and the number of shards."""
 
-import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError
 
 from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.records import TTL, Item
-from memory.adapters.dynamodb.table import IS_ABSENT, RefusedError, Table
-from memory.errors import ConfigurationError, InvalidValueError, SchemaError, StoreUnavailableError
+from memory.adapters.dynamodb.table import IS_ABSENT, RefusedError, Table, has
+from memory.adapters.dynamodb.table_options import TableOptions
+from memory.domain.values import now
+from memory.errors import InvalidValueError, SchemaError, StoreUnavailableError
 from memory.port.repository import Progress, SchemaStatus
 
 HEAD: Final = "0002"
 """The version of the layout that this code writes (see docs/dynamodb.md). Version 0001 had binary keys."""
 
+MOST_SHARDS: Final = 100
+
 _PATIENCE: Final = 600  # seconds to wait for the table to become active
-
-_TERRAFORM: Final = """\
-resource "aws_dynamodb_table" "conversations" {
-  name         = TABLE
-  billing_mode = "PAY_PER_REQUEST"
-  hash_key     = "pk"
-  range_key    = "sk"
-
-  attribute {
-    name = "pk"
-    type = "S"
-  }
-
-  attribute {
-    name = "sk"
-    type = "S"
-  }
-
-  ttl {
-    attribute_name = "ttl"
-    enabled        = true
-  }
-}"""
-
-
-def creation(table: str) -> dict[str, Any]:
-    """Return the arguments with which ``CreateTable`` creates a table, billed on demand."""
-    return {
-        "TableName": table,
-        "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-        "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
-        "BillingMode": "PAY_PER_REQUEST",
-    }
-
-
-def definition(table: str, format: str) -> str:
-    """Return the definition of a table in the format ``cloudformation`` or ``terraform``."""
-    if format == "terraform":
-        return _TERRAFORM.replace("TABLE", json.dumps(table))
-    if format != "cloudformation":
-        raise ConfigurationError(f"a DynamoDB table can be printed as cloudformation or terraform, not as {format!r}")
-    properties = creation(table) | {"TimeToLiveSpecification": {"AttributeName": TTL, "Enabled": True}}
-    resource = {"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
-    conversations = {"Conversations": resource | {"Properties": properties}}
-    return json.dumps({"AWSTemplateFormatVersion": "2010-09-09", "Resources": conversations}, indent=2)
+_READ_AGAIN_AFTER: Final = 60.0  # seconds for which a process caches the number of shards
+_GRACE: Final = 120  # seconds before new shards are written to, so that all processes have read the new number
 
 
 class Schema:
     """The schema of one table."""
 
-    def __init__(self, table: Table, where: object, options: Mapping[str, Any]) -> None:
+    def __init__(self, table: Table, where: object, shards: int, options: TableOptions) -> None:
         self._table = table
         self._where = where
+        self._wanted = shards
         self._options = options
+        self._item: Item | None = None
+        self._read_at = 0.0  # of time.monotonic()
 
     def status(self) -> SchemaStatus:
         """Return the version of the table and that of this code; takes one request.
 
         Raises:
-            SchemaError: the table has other keys than this repository is configured with.
+            SchemaError: the table has other keys.
         """
         try:
             item = self._table.get(keys.SCHEMA)
@@ -85,7 +50,26 @@ class Schema:
         except InvalidValueError:  # the table has other keys
             self._check_keys(self._describe() or {})
             raise
-        return SchemaStatus(None if item is None else item.text("version"), HEAD)
+        if item is None:
+            return SchemaStatus(None, HEAD)
+        self._item, self._read_at = item, time.monotonic()
+        return SchemaStatus(item.text("version"), HEAD)
+
+    def shards(self, *, to_write: bool = False) -> int:
+        """Return the number of partitions of each list, or the number over which new conversations are spread.
+
+        Raises:
+            SchemaError: the schema does not exist yet.
+        """
+        if self._item is None or time.monotonic() - self._read_at > _READ_AGAIN_AFTER:
+            status = self.status()
+            if self._item is None or status.current is None:
+                raise SchemaError(f"{self._where}: {status.advice()}")
+        item = self._item
+        shards, before = item.number("shards"), item.number("shards_before")
+        if not 1 <= before <= shards <= MOST_SHARDS:
+            raise item.corrupt(f"it has {shards} shards")
+        return before if to_write and now() < item.number("shards_since") else shards
 
     def steps(self) -> list[tuple[str, Callable[[], object]]]:
         """Return the steps of `migrate`: their descriptions, and the functions that perform them.
@@ -93,21 +77,29 @@ class Schema:
         Raises:
             SchemaError: the existing table cannot be used; the message says why.
         """
-        name, description = self._table.name, self._describe()
+        name, description, options = self._table.name, self._describe(), self._options
         steps: list[tuple[str, Callable[[], object]]] = []
         if description is None:
-            steps.append((f"create the table {name}, and wait for it", self._create))
+            billed = "billed on demand" if options.read_units is None else "with provisioned capacity"
+            steps.append((f"create the table {name}, {billed}, and wait for it", self._create))
         else:
             self._check_keys(description)
             if (state := description["TableStatus"]) != "ACTIVE":
                 steps.append((f"wait for the table {name}: it is {state}", self._wait))
         if description is None or not self._has_ttl():
             steps.append((f"enable time to live, which deletes old receipts, on the attribute {TTL}", self._enable_ttl))
+        if options.point_in_time_recovery and (description is None or not self._has_recovery()):
+            steps.append(("enable point-in-time recovery", self._enable_recovery))
         status = SchemaStatus(None, HEAD) if description is None else self.status()
         if status.current is not None and status.current > HEAD:
             raise SchemaError(f"{self._where}: {status.advice()}")
         if status.current is None:
-            steps.append((f"write the schema's version, {HEAD}, into the table", self._put_version))
+            new = partial(self._put, IS_ABSENT, before=self._wanted, since=0)
+            steps.append((f"write the schema's version, {HEAD}, into the table", new))
+        elif self._wanted > (before := self.shards()):
+            unchanged, since = has("shards", {"N": str(before)}), now() + _GRACE * 1_000_000
+            words = f"spread new conversations over {self._wanted} partitions instead of {before}"
+            steps.append((words, partial(self._put, unchanged, before=before, since=since)))
         return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
@@ -144,9 +136,8 @@ class Schema:
 
     def _create(self) -> None:
         # DynamoDB returns ResourceInUseException if another process is creating the table.
-        self._table.ask(
-            "create_table", unless="ResourceInUseException", **creation(self._table.name) | dict(self._options)
-        )
+        arguments = self._options.creation(self._table.name)
+        self._table.ask("create_table", unless="ResourceInUseException", **arguments)
         self._wait()
 
     def _wait(self) -> None:
@@ -170,7 +161,17 @@ class Schema:
         if answer is None and not self._has_ttl():  # DynamoDB rejects the update if a concurrent migration made it
             raise StoreUnavailableError(f"{self._where}: the table's time to live is being changed; run migrate again")
 
-    def _put_version(self) -> None:
-        item = Item(keys.SCHEMA, {"version": {"S": HEAD}})
+    def _has_recovery(self) -> bool:
+        answer = self._ask("describe_continuous_backups", unless="UnknownOperationException")  # from DynamoDB Local
+        recovery = (answer or {}).get("ContinuousBackupsDescription", {}).get("PointInTimeRecoveryDescription", {})
+        return bool(recovery.get("PointInTimeRecoveryStatus") == "ENABLED")
+
+    def _enable_recovery(self) -> None:
+        wanted = {"PointInTimeRecoveryEnabled": True}
+        self._ask("update_continuous_backups", PointInTimeRecoverySpecification=wanted)
+
+    def _put(self, condition: dict[str, Any], *, before: int, since: int) -> None:
+        numbers = {"shards": self._wanted, "shards_before": before, "shards_since": since}
+        values: dict[str, dict[str, Any]] = {name: {"N": str(number)} for name, number in numbers.items()}
         with suppress(RefusedError):  # a concurrent migration has written the item
-            self._table.write([self._table.put(item, IS_ABSENT)])
+            self._table.write([self._table.put(Item(keys.SCHEMA, {"version": {"S": HEAD}, **values}), condition)])

@@ -5,6 +5,7 @@ list by ``updated_at`` is the exception: it contains copies of the heads, about 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
 from itertools import islice
 from typing import Final, TypeAlias
 
@@ -41,6 +42,7 @@ class DynamoDbSearch(Search):
         self._space = space
         self._table = space.table
         self._namespace = space.namespace
+        self._shards = range(space.shards)
         self._now = now
         self._ids: dict[Drive, list[str]] = {}  # all ids that a drive finds, if it was read to its end
 
@@ -48,8 +50,12 @@ class DynamoDbSearch(Search):
         """Return the sum of the namespace's counters, minus the conversations that have expired but are not purged."""
         counters = self._table.query(keys.COUNTS, *keys.counters(self._namespace))
         until = keys.end_of(self._now)
-        expired = sum(1 for _ in self._table.query(self._space.listing("expires_at"), keys.LOWEST, until))
-        return max(0, sum(item.number("count") for item in counters) - expired)
+        expired = (
+            1
+            for shard in self._shards
+            for _ in self._table.query(self._space.listing("expires_at", shard), keys.LOWEST, until)
+        )
+        return max(0, sum(item.number("count") for item in counters) - sum(expired))
 
     # driven
 
@@ -79,12 +85,13 @@ class DynamoDbSearch(Search):
 
     def _ranges(self, lookups: Iterable[Lookup]) -> Iterator[_Range]:
         for lookup in lookups:
-            partition = keys.entries(self._namespace, lookup.path)
-            if isinstance(lookup, KeyBetween):
-                bounds = [(lookup.low, lookup.high)] if lookup.low < lookup.high else []
-            else:
-                bounds = [(key, key + b"\0") for key in lookup.keys]
-            yield from ((partition, *keys.entries_between(low, high)) for low, high in bounds)
+            for shard in self._shards:
+                partition = keys.entries(self._namespace, lookup.path, shard)
+                if isinstance(lookup, KeyBetween):
+                    bounds = [(lookup.low, lookup.high)] if lookup.low < lookup.high else []
+                else:
+                    bounds = [(key, key + b"\0") for key in lookup.keys]
+                yield from ((partition, *keys.entries_between(low, high)) for low, high in bounds)
 
     # walked
 
@@ -109,22 +116,28 @@ class DynamoDbSearch(Search):
             yield None
 
     def _listed(self, order: Order, after: Place | None, wanted: int) -> Iterator[Item]:
-        """Yield the items of a list (or the entries of a metadata path) after a place, in order."""
+        """Yield the items of a list (or the entries of a metadata path) after a place, merging all shards in order."""
         low, high = self._bounds(order)
         start = None if after is None else _sort_key(order, after)
         if start is not None:
             low, high = (low, min(high, start)) if order.descending else (max(low, start), high)
         if low > high:
             return
+        is_all = self.plan == Every()
         first = wanted + (start is not None)  # the place itself is included
-        by_path = keys.entries(self._namespace, order.index_path) if order.path else None
-        items = self._table.query(
-            by_path or self._space.listing(order.field),
-            low,
-            high,
-            backwards=order.descending,
-            limit=first if self.plan == Every() else max(first, _WALKED_AT_ONCE),
-        )
+        shards = [
+            self._table.query(
+                keys.entries(self._namespace, order.index_path, shard)
+                if order.path
+                else self._space.listing(order.field, shard),
+                low,
+                high,
+                backwards=order.descending,
+                limit=first if is_all else max(first, _WALKED_AT_ONCE),
+            )
+            for shard in self._shards
+        ]
+        items = merge(*shards, key=lambda item: item.key[1], reverse=order.descending)
         yield from (item for item in items if item.key[1] != start)
 
     def _read(self, order: Order, items: list[Item]) -> Iterator[ConversationRecord]:

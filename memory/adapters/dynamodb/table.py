@@ -213,12 +213,16 @@ class Table:
         return failure_of(error)
 
 
+def has(name: str, value: dict[str, str]) -> Condition:
+    """Return the condition that an attribute of the item has this value."""
+    names, values = {"#name": name}, {":value": value}
+    request = {"ExpressionAttributeNames": names, "ExpressionAttributeValues": values}
+    return {"ConditionExpression": "#name = :value", **request, **_RETURN_ITEM}
+
+
 def has_stamp(stamp: str | None) -> Condition:
     """Return the condition that the item has this stamp or, for None, that it does not exist."""
-    if stamp is None:
-        return IS_ABSENT
-    values = {":stamp": {"S": stamp}}
-    return {"ConditionExpression": "stamp = :stamp", "ExpressionAttributeValues": values, **_RETURN_ITEM}
+    return IS_ABSENT if stamp is None else has("stamp", {"S": stamp})
 
 
 def _place(key: Key) -> Values:

@@ -60,7 +60,7 @@ def test_no_two_conversations_share_a_partition(pairs: list[tuple[str, str]]) ->
 
 def test_the_longest_keys_fit() -> None:
     assert size(keys.partition("conversation", WIDEST, WIDEST)) <= 2048
-    assert size(keys.entries(WIDEST, b"\xff" * LONGEST_PATH)) <= 2048
+    assert size(keys.entries(WIDEST, b"\xff" * LONGEST_PATH, 99)) <= 2048
     assert size(keys.partition("receipt", WIDEST, "x" * 100_000)) <= 2048
     assert size(keys.counter("#" * 255, "a")[1]) <= 1024
     assert size(keys.counters(WIDEST)[1]) <= 1024
@@ -80,7 +80,7 @@ def test_a_key_with_a_digest_is_never_another(long: str, other: str) -> None:
 @example(b"a\x00\x01b", b"a.b")
 @example(b"a\x00\x02", b"a[]")
 def test_no_two_paths_share_a_partition(left: bytes, right: bytes) -> None:
-    assert (keys.entries("n", left) == keys.entries("n", right)) == (left == right)
+    assert (keys.entries("n", left, 0) == keys.entries("n", right, 0)) == (left == right)
 
 
 @given(st.integers(1, 2**53 - 1))

@@ -126,7 +126,7 @@ def test_few_matches_at_the_end_of_a_long_list_are_driven(
     for n in range(0, 300, 10):
         put_all(store, {f"old{n:03}": {"city": "Bern", "n": n} for n in range(n, n + 10)})
     newer = ConversationRecord("", "{}", 1, new_id(), 0, 0, now(), 0, None)
-    partition = keys.partition("list", "updated_at", namespace)
+    partition = keys.partition("list", "updated_at", namespace, 0)
     for begin in range(0, 11_700, 25):
         records = [newer._replace(id=f"new{n}", updated_at=now() + n) for n in range(begin, begin + 25)]
         items = [(keys.listed(one.updated_at, one.id), copy_values(Head("", one))) for one in records]

@@ -1,4 +1,4 @@
-"""The table: made, waited for, checked; opened by URL, or with a session or client of the application's."""
+"""The table: made, waited for, checked; opened by URL, or with a session of the application's."""
 
 import json
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import boto3
 import pytest
 
 import memory
-from memory import Conversation, Store
-from memory.adapters.dynamodb import DynamoDbRepository, keys
+from memory import Conversation, Store, where
+from memory.adapters.dynamodb import DynamoDbRepository, TableOptions, keys, schema
 from memory.cli import main
-from memory.domain.values import new_id
+from memory.domain.values import new_id, now
 from memory.errors import ConfigurationError, SchemaError, StoreUnavailableError
-from memory.testing.base import put, read
-from tests.adapters.dynamodb.watching import before_each, failure, watched
+from memory.testing.base import put, read, walk
+from tests.adapters.dynamodb.watching import before_each, check_tidy, failure, watched
 from tests.servers import Server
 
 
@@ -111,34 +112,104 @@ def test_another_time_to_live_is_wrong(name: str, dynamodb_server: Server, clien
         repository.migrate()
 
 
-def test_a_table_is_made_with_more_arguments(name: str, dynamodb_server: Server, client: Any) -> None:
-    options = {
-        "BillingMode": "PROVISIONED",
-        "ProvisionedThroughput": {"ReadCapacityUnits": 5, "WriteCapacityUnits": 6},
-    }
-    with closing(open_table(name, dynamodb_server, table_options=options)) as repository:
+def test_shards_grow_on_a_live_table(name: str, dynamodb_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New shards are written to when every process knows of them: each reads the number again after a minute at most."""
+    begin = now()
+    with (
+        closing(open_table(name, dynamodb_server)) as old,
+        closing(open_table(name, dynamodb_server, shards=4)) as new,
+    ):
+        old.migrate()
+        stores = Store(old), Store(new)
+        for n in range(8):
+            put(stores[n % 2], f"before{n}", {"n": n})
+        assert {head_of(new, f"before{n}").shard for n in range(8)} == {0}
+        assert new.migration_steps() == ["spread new conversations over 4 partitions instead of 1"]
+        new.migrate()
+        put(stores[1], "soon", {"n": 8})
+        assert head_of(new, "soon").shard == 0
+        monkeypatch.setattr(schema, "now", lambda: begin + 300_000_000)
+        monkeypatch.setattr(schema, "_READ_AGAIN_AFTER", -1)
+        for n in range(9, 29):
+            put(stores[n % 2], f"after{n}", {"n": n})
+        assert {head_of(new, f"after{n}").shard for n in range(9, 29)} == {0, 1, 2, 3}
+        for store in stores:
+            for order in ("created_at", "updated_at", "metadata.n"):
+                assert [one.metadata["n"] for one in walk(store, order=order, limit=5)] == list(range(29))
+            assert [one.metadata["n"] for one in walk(store, where("n").between(7, 10), order="metadata.n")] == [
+                7,
+                8,
+                9,
+                10,
+            ]
+            assert store.begin().conversations.count() == 29
+        with stores[0].begin() as uow:
+            uow.conversations.get("before0").metadata = {"n": 100}
+        assert [one.id for one in walk(stores[1], where("n") == 100)] == ["before0"]
+        assert (old.migration_steps(), new.migration_steps()) == ([], [])
+        check_tidy(new, "default")
+
+
+def head_of(repository: DynamoDbRepository, conversation_id: str) -> Any:
+    return repository._space("default").head(conversation_id)
+
+
+OPTIONS = TableOptions(
+    point_in_time_recovery=True,
+    deletion_protection=True,
+    kms_key="alias/chats",
+    read_units=5,
+    write_units=6,
+    tags={"team": "chat", "note": "${not} %{one}"},
+)
+
+
+def test_a_table_is_made_with_its_options(name: str, dynamodb_server: Server, client: Any) -> None:
+    """DynamoDB Local knows neither keys of customers nor deletion protection: what is asked for is looked at."""
+    asked: list[Any] = []
+
+    def look(params: dict[str, Any], **_: object) -> None:
+        asked.append({**params})
+        del params["SSESpecification"], params["Tags"]
+
+    with closing(
+        open_table(name, dynamodb_server, table_options=replace(OPTIONS, point_in_time_recovery=False))
+    ) as repository:
+        repository.client.meta.events.register("provide-client-params.dynamodb.CreateTable", look)
+        assert "with provisioned capacity" in repository.migration_steps()[0]
         assert repository.migrate().is_current
+    assert asked[0]["SSESpecification"] == {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": "alias/chats"}
+    assert asked[0]["DeletionProtectionEnabled"] is True
+    assert asked[0]["Tags"][0] == {"Key": "team", "Value": "chat"}
     throughput = client.describe_table(TableName=name)["Table"]["ProvisionedThroughput"]
     assert (throughput["ReadCapacityUnits"], throughput["WriteCapacityUnits"]) == (5, 6)
 
 
 def test_a_table_is_printed_for_cloudformation(name: str, dynamodb_server: Server, client: Any) -> None:
     """The template says what `migrate` does: a table made by it needs nothing but the version."""
-    with closing(open_table(name, dynamodb_server)) as repository:
+    with closing(open_table(name, dynamodb_server, table_options=OPTIONS)) as repository:
         (resource,) = json.loads(repository.definition("cloudformation"))["Resources"].values()
         properties = resource["Properties"]
-        time_to_live = properties.pop("TimeToLiveSpecification")
+        assert properties.pop("TimeToLiveSpecification") == {"AttributeName": "ttl", "Enabled": True}
+        assert properties.pop("PointInTimeRecoverySpecification") == {"PointInTimeRecoveryEnabled": True}
+        assert properties.pop("SSESpecification") == {
+            "SSEEnabled": True,
+            "SSEType": "KMS",
+            "KMSMasterKeyId": "alias/chats",
+        }
+        del properties["Tags"]
         client.create_table(**properties)
-        client.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)
-        assert [step.split()[0] for step in repository.migration_steps()] == ["write"]
+        assert [step.split()[0] for step in repository.migration_steps()] == ["enable", "enable", "write"]
         with pytest.raises(ConfigurationError, match="cloudformation or terraform, not as 'pulumi'"):
             repository.definition("pulumi")
 
 
 def test_a_table_is_printed_for_terraform() -> None:
-    with closing(DynamoDbRepository("chats", region="eu-central-1")) as repository:
+    with closing(DynamoDbRepository("chats", region="eu-central-1", table_options=OPTIONS)) as repository:
         printed = repository.definition("terraform")
     assert printed == (Path(__file__).parent / "table.tf").read_text().rstrip()
+    with closing(DynamoDbRepository("chats", region="eu-central-1")) as repository:
+        assert 'billing_mode = "PAY_PER_REQUEST"' in repository.definition("terraform")
 
 
 def test_the_command_line_prints_a_table(
@@ -151,6 +222,19 @@ def test_the_command_line_prints_a_table(
         assert repository.schema_status().current is None  # nothing was created
     assert main(["migrate", "--store", "memory://", "--print", "terraform"]) != 0
     assert "only a DynamoDB table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("deletion_protection=yes&kms_key=alias/a", TableOptions(deletion_protection=True, kms_key="alias/a")),
+        ("read_units=5&write_units=6", TableOptions(read_units=5, write_units=6)),
+        ("tags=team:chat,stage:", TableOptions(tags={"team": "chat", "stage": ""})),
+    ],
+)
+def test_the_options_of_a_table_are_options_of_the_url(options: str, expected: TableOptions) -> None:
+    with memory.connect(f"dynamodb://t?region=eu-central-1&{options}") as store:
+        assert store.repository._options == expected  # type: ignore[attr-defined]
 
 
 def test_a_newer_schema_is_refused(name: str, dynamodb_server: Server, client: Any) -> None:
@@ -177,6 +261,32 @@ def test_many_migrate_at_once(name: str, dynamodb_server: Server) -> None:
         assert list(pool.map(migrate, range(4))) == [True] * 4
 
 
+def test_point_in_time_recovery_where_there_is_none(name: str, dynamodb_server: Server) -> None:
+    """DynamoDB Local has no back-ups: it says so, with the code."""
+    with closing(
+        open_table(name, dynamodb_server, table_options=TableOptions(point_in_time_recovery=True))
+    ) as repository:
+        assert "enable point-in-time recovery" in repository.migration_steps()
+        with pytest.raises(memory.UnsupportedError, match="UnknownOperationException"):
+            repository.migrate()
+
+
+def test_point_in_time_recovery(name: str, dynamodb_server: Server) -> None:
+    asked: list[int] = []
+    with closing(
+        open_table(name, dynamodb_server, table_options=TableOptions(point_in_time_recovery=True))
+    ) as repository:
+        from types import SimpleNamespace
+
+        def answer(number: int) -> Any:
+            asked.append(number)
+            return SimpleNamespace(status_code=200), {}
+
+        with before_each(repository.client, "UpdateContinuousBackups", answer):
+            assert repository.migrate().is_current
+    assert asked == [0]
+
+
 def test_a_schema_that_cannot_be_looked_at(name: str, dynamodb_server: Server) -> None:
     with closing(open_table(name, dynamodb_server)) as repository:
         for operation, do in (("DescribeTable", repository.migrate), ("CreateTable", repository.migrate)):
@@ -194,6 +304,12 @@ def test_a_schema_that_cannot_be_looked_at(name: str, dynamodb_server: Server) -
         ("dynamodb:///", "write dynamodb://TABLE"),
         ("dynamodb://a/b?region=x", "write dynamodb://TABLE"),
         ("dynamodb://table?nonsense=1", "option 1"),
+        ("dynamodb://table?shards=many", "shards"),
+        ("dynamodb://table?shards=0", "shards"),
+        ("dynamodb://table?shards=1000", "shards"),
+        ("dynamodb://table?point_in_time_recovery=maybe", "point_in_time_recovery"),
+        ("dynamodb://table?read_units=5", "write_units"),
+        ("dynamodb://table?read_units=5&write_units=0", "write_units"),
         ("dynamodb://table?region=eu-central-1&profile=no-such-profile", "no-such-profile"),
         ("dynamodb://table?region=eu-central-1&endpoint=nonsense", "nonsense"),
     ],
