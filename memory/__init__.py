@@ -15,10 +15,11 @@
 from typing import TYPE_CHECKING, Any
 
 from memory.core.connect import connect
-from memory.core.store import Committed, Store
+from memory.core.events import Committed
+from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
-from memory.domain.entities import Conversation, Run
+from memory.domain.entities import PENDING, Conversation, Run
 from memory.errors import (
     AlreadyExistsError,
     ClosedError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from memory.transfer.mirroring import mirror
 
 __all__ = [
+    "PENDING",
     "AlreadyExistsError",
     "ClosedError",
     "CommitInDoubtError",

@@ -16,7 +16,10 @@ class PersistenceError(Exception):
     """
 
     retryable = False
-    conversation_id: str | None = None
+
+    def __init__(self, *args: object, conversation_id: str | None = None) -> None:
+        super().__init__(*args)
+        self.conversation_id = conversation_id
 
 
 class NotFoundError(PersistenceError, LookupError):
@@ -27,10 +30,24 @@ class AlreadyExistsError(PersistenceError):
     """A conversation with this id already exists; nothing was written."""
 
 
+class State(NamedTuple):
+    """The version and the last position of a conversation; None for one that was not read or not expected."""
+
+    version: int | None = None
+    last_position: int | None = None
+
+
 class ConflictError(PersistenceError):
-    """The conversation changed since it was read; nothing was written. Read it again and retry, as `Store.run` does."""
+    """The conversation changed since it was read; nothing was written. Read it again and retry, as `Store.run` does.
+
+    Attributes:
+        expected: the version and the last position that the unit of work expected.
+        actual: those that the store has; None if the conversation does not exist any more.
+    """
 
     retryable = True
+    expected: State = State()
+    actual: State | None = None
 
 
 class InvalidValueError(PersistenceError, ValueError):

@@ -80,7 +80,9 @@ def _made(record: ConversationRecord) -> Conversation:
 def _records(metadatas: Sequence[dict[str, Any]]) -> list[ConversationRecord]:
     """Make conversations whose times and ids are in different orders."""
     return [
-        ConversationRecord(f"{n * 7 % 10}{n}", encode_metadata(metadata), 1, "", n, n, n // 2, n * 3 % 5, None)
+        ConversationRecord(
+            f"{n * 7 % 10}{n}", encode_metadata(metadata), 1, "", n, n, n // 2, n * 3 % 5, None, None, n * 3 % 5
+        )
         for n, metadata in enumerate(metadatas)
     ]
 
@@ -144,7 +146,7 @@ THOUSAND = _records([{"n": n, "even": n % 2 == 0, "old": n < 3} for n in range(1
     ],
 )
 def test_what_is_read(criterion: Criterion, walked: int, driven: int) -> None:
-    records = [one._replace(updated_at=n) for n, one in enumerate(THOUSAND)]
+    records = [one._replace(last_run_at=n) for n, one in enumerate(THOUSAND)]
     search = Reads(records, criterion)
     search.drive_limit, search.walk_limit = 10, 20
     explanation = Explanation()

@@ -1,17 +1,19 @@
 """In-memory repository: the reference implementation that the other adapters are tested against, and a test double."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush, nsmallest
 from itertools import count
 from threading import RLock
-from typing import Final
 
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
 from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.values import key_of
 from memory.port.changes import (
+    ALL_RUNS,
     Change,
     ChangeSet,
     ExpectedVersion,
@@ -19,11 +21,12 @@ from memory.port.changes import (
     Written,
     assign_positions,
     check_preconditions,
+    missing_open_run,
     missing_runs,
 )
 from memory.port.forking import ForkAware, watch
 from memory.port.planner import ListedSearch, Search
-from memory.port.repository import Repository, RunsRead, Window
+from memory.port.repository import Forgotten, OpenRun, Repository, RunsRead, Window
 from memory.port.urls import options, seconds
 
 
@@ -31,9 +34,6 @@ def open_url(url: str) -> "InMemoryRepository":
     """Return a new, empty repository for ``memory://``. ``timeout`` is validated and ignored: no operation blocks."""
     options(url, {"timeout": seconds})
     return InMemoryRepository()
-
-
-_RECEIPTS_KEPT: Final = 24 * 3600 * 1_000_000  # microseconds, the same as in the other adapters
 
 
 @dataclass(slots=True)
@@ -60,7 +60,8 @@ class InMemoryRepository(Repository, ForkAware):
         self._lock = RLock()
         watch(self)
         self._kept: dict[tuple[str, str], _Kept] = {}
-        self._receipts: dict[tuple[str, str], tuple[int, Receipt]] = {}  # in ascending order of time
+        self._receipts: dict[tuple[str, str], Receipt] = {}
+        self._forget_at: list[tuple[int, tuple[str, str]]] = []  # a heap of the times at which receipts are forgotten
         self._incarnations = count(1)
 
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
@@ -94,7 +95,7 @@ class InMemoryRepository(Repository, ForkAware):
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         with self._lock:
             if (known := self._receipts.get((namespace, changes.token))) is not None:
-                return known[1]
+                return replace(known, repeated=True)
             outcomes = {change.id: self._outcome(namespace, change, changes.at) for change in changes.changes}
             for conversation_id, kept in outcomes.items():  # nothing can fail from here on
                 if kept is None:
@@ -103,10 +104,30 @@ class InMemoryRepository(Repository, ForkAware):
                     self._kept[namespace, conversation_id] = kept.joined()
             receipt = Receipt(changes.token, {id: _written(kept) for id, kept in outcomes.items()})
             now = self.clock()
-            self._receipts[namespace, changes.token] = now, receipt
-            while (oldest := next(iter(self._receipts.items())))[1][0] < now - _RECEIPTS_KEPT:
-                del self._receipts[oldest[0]]
+            self._receipts[namespace, changes.token] = receipt
+            heappush(self._forget_at, (now + changes.receipt_kept, (namespace, changes.token)))
+            while self._forget_at[0][0] < now:
+                self._receipts.pop(heappop(self._forget_at)[1], None)
             return receipt
+
+    def open_runs(self, namespace: str, before: int | None, limit: int) -> tuple[OpenRun, ...]:
+        with self._lock:
+            found = [
+                (run, kept.record.id)
+                for kept in self._all(namespace)
+                for run in kept.runs.values()
+                if run.is_open and (before is None or run.created_at < before)
+            ]
+        first = nsmallest(limit, found, key=lambda one: (one[0].created_at, key_of(one[1]), one[0].position))
+        return tuple([OpenRun(id, Run.from_record(id, run)) for run, id in first])
+
+    def forget(self, namespace: str, conversation_ids: Collection[str]) -> Forgotten:
+        with self._lock:
+            ids = set(conversation_ids)
+            keys = [key for key, one in self._receipts.items() if key[0] == namespace and ids & one.written.keys()]
+            for key in keys:
+                del self._receipts[key]
+            return Forgotten(len(keys))
 
     def before_fork(self) -> None:
         self._lock.acquire()  # so that the copy contains no partial commit
@@ -128,7 +149,7 @@ class InMemoryRepository(Repository, ForkAware):
         else:
             record, runs = present.record, present.runs
         positions = present.positions if present and not change.create else []
-        if change.edits_runs:
+        if change.edits_runs or change.complete:
             runs = _edited(change, runs)
             positions = list(runs)
         appended, last_position = assign_positions(change, record.last_position)
@@ -162,13 +183,22 @@ class InMemoryRepository(Repository, ForkAware):
 
 def _edited(change: Change, runs: dict[int, RunRecord]) -> dict[int, RunRecord]:
     """Apply removals and replacements of runs to a copy of the runs, and return it."""
-    left = {position: run for position, run in runs.items() if position >= change.remove_before}
+    last = ALL_RUNS if change.remove_after is None else change.remove_after
+    left = {position: run for position, run in runs.items() if change.remove_before <= position <= last}
     edited = [*change.remove_runs, *(run.position for run in change.replace_runs)]
     if missing := [position for position in edited if position not in left]:
         raise missing_runs(change, missing[0])
     for position in change.remove_runs:
         del left[position]
-    return left | {run.position: run for run in change.replace_runs}
+    left |= {run.position: run for run in change.replace_runs}
+    for completion in change.complete:
+        position = max(
+            (one.position for one in left.values() if one.is_open and one.id == completion.run_id), default=0
+        )
+        if not position:
+            raise missing_open_run(change, completion.run_id)
+        left[position] = completion.of(left[position])
+    return left
 
 
 def _written(kept: _Kept | None) -> Written | None:

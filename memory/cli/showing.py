@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from memory.cli.reporting import counted, visible, visible_json
-from memory.domain.entities import Conversation, Run
+from memory.domain.entities import PENDING, Conversation, Run
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.timestamps import format_timestamp
 from memory.domain.values import Json
@@ -74,7 +74,9 @@ def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, na
         console.print()
         console.print(_text(f"#{run.position}  {run.created_at:%Y-%m-%d %H:%M:%S}  {run.id}", "dim"))
         console.print(_said("> ", run.input, "cyan"))
-        console.print(_said("< ", run.output, ""))
+        console.print(_text("< (no output yet)", "dim") if run.output is PENDING else _said("< ", run.output, ""))
+        if run.is_open and run.output is not PENDING:
+            console.print(_text(_INDENT + "(the output is not final)", "dim"))
         if run.metadata:
             console.print(_text(_INDENT + json.dumps(run.metadata, ensure_ascii=False), "dim"))
 

@@ -1,35 +1,47 @@
 """The identity map of a unit of work: the conversations that it has read, and their pending changes."""
 
 from collections.abc import Callable
+from typing import Any, Generic, Protocol, cast
 from weakref import WeakValueDictionary
 
-from memory.domain.entities import Conversation, Run
+from memory.core.faces import Steps
+from memory.domain.codecs import UNTYPED, Codec
+from memory.domain.entities import Conversation, M, Run
 from memory.domain.records import ConversationRecord, RunRecord, encode_metadata
-from memory.domain.values import check_id, to_microseconds
-from memory.errors import AlreadyExistsError, ClosedError, InvalidValueError, NotFoundError
-from memory.port.changes import ALL_RUNS, NEVER, Change, ExpectedVersion, Written
+from memory.domain.values import check_conversation_id, same
+from memory.errors import AlreadyExistsError, ClosedError, CorruptRecordError, InvalidValueError, NotFoundError
+from memory.port.changes import ALL_RUNS, NEVER, UNKNOWN, Change, Completion, ExpectedVersion, Written
 from memory.port.repository import Repository
 
 
-class TrackedConversation:
+def id_of(conversation: Conversation[Any] | str) -> str:
+    """Return the id of a conversation that is given as an object or by its id."""
+    return conversation.id if isinstance(conversation, Conversation) else conversation
+
+
+class TrackedConversation(Generic[M]):
     """State of one conversation in a unit of work: what was read, and the pending changes."""
 
-    def __init__(self, conversation_id: str) -> None:
+    def __init__(self, conversation_id: str, codec: Codec[M]) -> None:
         self.id = conversation_id
-        self.conversation: Conversation | None = None
+        self._codec = codec
+        self.conversation: Conversation[M] | None = None
         self.seen: ExpectedVersion | None = None
         self._last_position: int | None = None  # when ``seen`` was read
         self._added = False
         self._removed = False  # the stored conversation; another one may be added afterwards
+        self._forced = False  # the removal does not check what was read
         self._remove_after: int | None = None
         self.was_absent = False  # `get` did not find it
         self._discard_run_changes()
 
     def _discard_run_changes(self) -> None:
         self._after: int | None = None
-        self._append: list[RunRecord] = []
+        self._append: list[tuple[Run, RunRecord]] = []
+        self._complete: dict[str, Completion] = {}
         self._replace: dict[int, RunRecord] = {}
         self.removed_before = 0
+        self.removed_after: int | None = None
         self.removed_runs: set[int] = set()
 
     # state
@@ -45,16 +57,43 @@ class TrackedConversation:
 
     @property
     def appended(self) -> list[Run]:
-        return [Run.from_record(self.id, record) for record in self._append]
+        return [Run.from_record(self.id, record) for _, record in self._append]
 
-    def attach(self, conversation: Conversation) -> None:
+    def read(self, found: Conversation | None) -> None:
+        """Record what the store has: the conversation, or that it does not exist."""
+        if found is None:
+            self.was_absent = True
+        else:
+            self.found(found)
+
+    def found(self, stored: Conversation) -> Conversation[M]:
+        """Return the unit of work's object for a stored conversation: this one, if it is the first."""
+        return self.resolve(self._typed(stored)) if self.conversation is None else self.conversation
+
+    def _typed(self, stored: Conversation) -> Conversation[M]:
+        conversation = cast("Conversation[M]", stored)
+        if cast(object, self._codec) is not UNTYPED:
+            try:
+                conversation.metadata = self._codec.decode(stored.metadata)
+                conversation.unchanged = self._encoded(conversation.metadata)
+            except InvalidValueError as error:
+                raise CorruptRecordError(
+                    f"the metadata of conversation {self.id!r} does not fit the store's type: {error}",
+                    conversation_id=self.id,
+                ) from error
+        return conversation
+
+    def _encoded(self, metadata: M) -> str:
+        return encode_metadata(self._codec.encode(metadata))
+
+    def attach(self, conversation: Conversation[M]) -> None:
         """Make this object the one for the conversation in this unit of work."""
         self.conversation = conversation
         if conversation.record is not None:
             record = conversation.record
             self.record_read(ExpectedVersion(record.incarnation, record.version), record.last_position)
 
-    def resolve(self, conversation: Conversation) -> Conversation:
+    def resolve(self, conversation: Conversation[M]) -> Conversation[M]:
         """Return the unit of work's object for this conversation; attach the given one if it is the first."""
         if self.conversation is None and not self._removed:
             self.attach(conversation)
@@ -67,51 +106,67 @@ class TrackedConversation:
 
     def overlay(self, runs: tuple[Run, ...]) -> list[Run]:
         """Return stored runs with the pending changes applied."""
-        if not (self.removed_before or self.removed_runs or self._replace):
+        if not (self._edits_runs or self._complete):
             return list(runs)
-        return [
-            Run.from_record(self.id, self._replace[position]) if position in self._replace else run
-            for run in runs
-            if (position := run.position or 0) >= self.removed_before and position not in self.removed_runs
-        ]
+        left = [self._replaced(run) for run in runs if not self._removes(run.position or 0)]
+        completions = dict(self._complete)
+        for index in reversed(range(len(left))):  # of several open runs with one id, the last is completed
+            if left[index].is_open and (completion := completions.pop(left[index].id, None)) is not None:
+                record = left[index].to_record(left[index].position or 0)
+                left[index] = Run.from_record(self.id, completion.of(record))
+        return left
+
+    @property
+    def _edits_runs(self) -> bool:
+        return bool(self.removed_before or self.removed_runs or self._replace or self.removed_after is not None)
+
+    def _removes(self, position: int) -> bool:
+        return (
+            position < self.removed_before
+            or (self.removed_after is not None and position > self.removed_after)
+            or position in self.removed_runs
+        )
+
+    def _replaced(self, run: Run) -> Run:
+        record = self._replace.get(run.position or 0)
+        return run if record is None else Run.from_record(self.id, record)
 
     # pending changes
 
-    def add(self, conversation: Conversation) -> None:
+    def add(self, conversation: Conversation[M]) -> None:
         if self.conversation is not None:
-            raise AlreadyExistsError(f"conversation {self.id!r} already exists")
-        encode_metadata(conversation.metadata)
-        _expiry(conversation)
+            raise AlreadyExistsError(f"conversation {self.id!r} already exists", conversation_id=self.id)
+        self._created(conversation, 0)  # raises if it cannot be stored
         pending, after = self._append, self._after  # runs may be appended before their conversation is added
         self._discard_run_changes()
         self._append, self._after = pending, after
         self.conversation, self._added = conversation, True
 
-    def remove(self) -> None:
+    def remove(self, *, force: bool) -> None:
         self._check_present()
         if not self._added:
             # The removal conflicts with a run that someone appends after the conversation was read.
-            self._removed = True
-            self._remove_after = self._last_position
+            self._removed, self._forced = True, force
+            self._remove_after = None if force else self._last_position
         self.conversation, self._added = None, False
         self._discard_run_changes()
 
-    def append(self, records: list[RunRecord], after: int | None) -> None:
+    def append(self, runs: list[tuple[Run, RunRecord]], after: int | None) -> None:
         self._check_present()
         if after is not None and self._after not in (None, after):
             raise InvalidValueError(
                 f"this unit of work already appends to conversation {self.id!r} with after={self._after}, not {after}"
             )
-        if not records and after is not None and not self._added:
+        if not runs and after is not None and not self._added:
             self._last_position = after  # only sets the expected last position, for a removal
             return
-        self._append += records
+        self._append += runs
         self._after = self._after if after is None else after
 
     def replace_run(self, record: RunRecord) -> None:
         self._check_present()
         self._check_has_positions(record.position)
-        if record.position < self.removed_before or record.position in self.removed_runs:
+        if self._removes(record.position):
             raise NotFoundError(
                 f"conversation {self.id!r} has no run at position {record.position}: this unit of work has removed it"
             )
@@ -121,7 +176,7 @@ class TrackedConversation:
         self._check_present()
         for position in positions:
             self._check_has_positions(position)
-            if position >= self.removed_before:
+            if position >= self.removed_before and (self.removed_after is None or position <= self.removed_after):
                 self._replace.pop(position, None)
                 self.removed_runs.add(position)
 
@@ -130,13 +185,41 @@ class TrackedConversation:
         if self._added:
             return
         self.removed_before = max(self.removed_before, position)
-        self.removed_runs = {removed for removed in self.removed_runs if removed >= self.removed_before}
-        self._replace = {at: record for at, record in self._replace.items() if at >= self.removed_before}
+        self._forget_edits(lambda at: at < self.removed_before)
+
+    def remove_runs_after(self, position: int) -> None:
+        self._check_present()
+        self._append.clear()  # pending runs come last
+        if self._added:
+            return
+        self.removed_after = position if self.removed_after is None else min(self.removed_after, position)
+        self._forget_edits(lambda at: at > position)
+
+    def _forget_edits(self, are_removed: Callable[[int], bool]) -> None:
+        self.removed_runs = {at for at in self.removed_runs if not are_removed(at)}
+        self._replace = {at: record for at, record in self._replace.items() if not are_removed(at)}
 
     def clear_runs(self) -> None:
         self.remove_runs_before(ALL_RUNS)
         self._append.clear()
+        self._complete.clear()
         self._after = None
+
+    def complete(self, completion: Completion) -> None:
+        self._check_present()
+        for index in reversed(range(len(self._append))):
+            run, record = self._append[index]
+            if record.id == completion.run_id and record.is_open:
+                self._append[index] = run, completion.of(record)
+                return
+        if self._added:
+            raise NotFoundError(f"conversation {self.id!r} has no open run {completion.run_id!r}")
+        before = self._complete.get(completion.run_id)
+        if before is not None and not before.is_open:
+            raise NotFoundError(f"this unit of work has already completed run {completion.run_id!r} of {self.id!r}")
+        if before is not None and completion.metadata is None:
+            completion = completion._replace(metadata=before.metadata)
+        self._complete[completion.run_id] = completion
 
     def _check_present(self) -> None:
         if self.is_removed:
@@ -149,14 +232,15 @@ class TrackedConversation:
     # commit
 
     def change(self, at: int) -> Change | None:
-        create, metadata, expires_at = self._conversation_changes(at)
-        edits = metadata is not None or expires_at is not None
-        edits_runs = bool(self.removed_before or self.removed_runs or self._replace)
-        if not (edits or edits_runs or create or self._removed or self._append):
+        create, metadata, expires_at, expires_after = self._conversation_changes(at)
+        edits = metadata is not None or expires_at is not None or expires_after is not None
+        edits_runs = self._edits_runs
+        if not (edits or edits_runs or create or self._removed or self._append or self._complete):
             return None
+        checks = edits or edits_runs or (self._removed and not self._forced)
         return Change(
             self.id,
-            self.seen if edits or edits_runs or self._removed else None,  # an append never conflicts
+            self.seen if checks else None,  # an append never conflicts
             self._expected_last_position(),
             self._removed,
             create,
@@ -165,33 +249,57 @@ class TrackedConversation:
             self.removed_before,
             tuple(sorted(self.removed_runs)),
             tuple([record for _, record in sorted(self._replace.items())]),
-            tuple(self._append),
+            tuple([record for _, record in self._append]),
+            self.removed_after,
+            expires_after,
+            tuple(self._complete.values()),
         )
 
     def _expected_last_position(self) -> int | None:
         """Return `Change.after`. A removal or a clear expects the position that was read, to keep later appends."""
         if self._removed:
             return self._remove_after
-        if self._after is None and self.removed_before == ALL_RUNS:
+        if self._after is None and (self.removed_before == ALL_RUNS or self.removed_after is not None):
             return self._last_position
         return self._after
 
-    def _conversation_changes(self, at: int) -> tuple[ConversationRecord | None, str | None, int | None]:
-        """Return the record to create, the new metadata and the new expiry, each None if it does not change."""
+    def _conversation_changes(self, at: int) -> tuple[ConversationRecord | None, str | None, int | None, int | None]:
+        """Return the record to create, and the new metadata, expiry and lifetime, each None if it does not change."""
         if self.conversation is None:
-            return None, None, None
-        metadata, expires_at = encode_metadata(self.conversation.metadata), _expiry(self.conversation)
+            return None, None, None, None
         record = self.conversation.record
         if self._added or record is None:
-            return ConversationRecord(self.id, metadata, 1, "", 0, 0, at, at, expires_at), None, None
+            return self._created(self.conversation, at), None, None, None
+        metadata, (expires_at, expires_after) = self._encoded(self.conversation.metadata), self.conversation.expiry
         return (
             None,
-            None if metadata == record.metadata else metadata,
+            None if same(metadata, self.conversation.unchanged) else metadata,
             None if expires_at == record.expires_at else NEVER if expires_at is None else expires_at,
+            None if expires_after == record.expires_after else NEVER if expires_after is None else expires_after,
         )
 
+    def _created(self, conversation: Conversation[M], at: int) -> ConversationRecord:
+        return conversation.to_create(self._encoded(conversation.metadata), at)
+
+    def memento(self) -> Callable[[], None]:
+        """Return a function that takes back what a commit tells the entities, for a rollback of the application's."""
+        restore_conversation = None if self.conversation is None else self.conversation.memento()
+        runs = [run for run, _ in self._append]
+
+        def restore() -> None:
+            if restore_conversation is not None:
+                restore_conversation()
+            for run in runs:
+                run.written(None)
+
+        return restore
+
     def committed(self, change: Change, written: Written | None, at: int) -> None:
-        self._added = self._removed = self.was_absent = False
+        self._added = self._removed = self._forced = self.was_absent = False
+        if written is not None and written.last_position != UNKNOWN:
+            first = written.last_position - len(self._append) + 1
+            for position, (run, _) in enumerate(self._append, first):
+                run.written(position)
         self._discard_run_changes()
         if written is None:
             self.seen = self._last_position = None
@@ -206,35 +314,72 @@ class TrackedConversation:
                 self._last_position = written.last_position
         if self.conversation is not None and written is not None:
             # If another writer edited the conversation, its version was not read here and must conflict with the next change.
-            self.conversation.written(change.outcome(self.conversation.record, written, at))
+            unchanged = self.conversation.unchanged if change.metadata is None and change.create is None else None
+            self.conversation.written(change.outcome(self.conversation.record, written, at), unchanged)
 
 
-class Session:
-    """The conversations of one unit of work."""
+class Guard(Protocol):
+    """Checks that a store can be used."""
 
-    def __init__(self, repository: Repository, namespace: str, check_store: Callable[[], object]) -> None:
+    def check_open(self) -> None:
+        """Raise `ClosedError` if the store was closed."""
+
+    def ready(self) -> Steps[None]:
+        """Check the version of the store's schema at the first use, and raise `SchemaError` if it is another one."""
+        ...
+
+
+class Session(Generic[M]):
+    """The conversations of one unit of work.
+
+    Args:
+        repository: where they are stored.
+        namespace: their namespace.
+        codec: the codec of their metadata.
+        guard: checks that the store can be used.
+        remembers: whether it returns the same object for a conversation each time, and its changes are committed.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        namespace: str,
+        codec: Codec[M],
+        guard: Guard,
+        *,
+        remembers: bool = True,
+    ) -> None:
         self.repository = repository
         self.namespace = namespace
-        self._check_store = check_store
-        self._tracked: dict[str, TrackedConversation] = {}
+        self.codec = codec
+        self._guard = guard
+        self._remembers = remembers
+        self._tracked: dict[str, TrackedConversation[M]] = {}
         # Conversations from earlier steps of `iterate`, which may still be changed while the application references them.
-        self._released: WeakValueDictionary[str, Conversation] | None = None
+        self._released: WeakValueDictionary[str, Conversation[M]] | None = None
         self._ended = False
         self.is_in_doubt = False
+
+    def prepare(self) -> Steps[None]:
+        """Check that the unit of work and the store can be used."""
+        self.check_open()
+        return self._guard.ready()
 
     def check_open(self) -> None:
         if self._ended:
             raise ClosedError("this unit of work has ended: begin another")
-        self._check_store()
+        self._guard.check_open()
 
-    def tracked(self, conversation_id: str) -> TrackedConversation:
+    def tracked(self, conversation_id: str) -> TrackedConversation[M]:
         """Return the state of a conversation in this unit of work; a new one, if it was not used before."""
         self.check_open()
         if type(conversation_id) is not str:  # may not even be hashable
-            check_id(conversation_id, "the conversation's id")
+            check_conversation_id(conversation_id)
         if (tracked := self._tracked.get(conversation_id)) is None:
-            check_id(conversation_id, "the conversation's id")
-            tracked = self._tracked[conversation_id] = TrackedConversation(conversation_id)
+            check_conversation_id(conversation_id)
+            tracked = TrackedConversation(conversation_id, self.codec)
+            if self._remembers:
+                self._tracked[conversation_id] = tracked
             if self._released and (conversation := self._released.pop(conversation_id, None)) is not None:
                 tracked.attach(conversation)
         return tracked
@@ -242,13 +387,15 @@ class Session:
     def is_tracked(self, conversation_id: str) -> bool:
         return conversation_id in self._tracked
 
-    def all_tracked(self) -> list[TrackedConversation]:
+    def all_tracked(self) -> list[TrackedConversation[M]]:
         for conversation_id in list(self._released or ()):
             self.tracked(conversation_id)
         return list(self._tracked.values())
 
-    def release(self, tracked: TrackedConversation) -> None:
-        if tracked.conversation is not None and tracked.change(0) is None:
+    def release(self, conversation_id: str) -> None:
+        """Reference a conversation weakly from now on, unless it was changed."""
+        tracked = self._tracked.get(conversation_id)
+        if tracked is not None and tracked.conversation is not None and tracked.change(0) is None:
             if self._released is None:
                 self._released = WeakValueDictionary()
             self._released[tracked.id] = tracked.conversation
@@ -262,10 +409,3 @@ class Session:
         self.clear()
         self._ended = True
         self.is_in_doubt = in_doubt
-
-
-def _expiry(conversation: Conversation) -> int | None:
-    if conversation.expires_at is None:
-        return None
-    # At least 0, because a negative value could be `NEVER`.
-    return max(0, to_microseconds(conversation.expires_at, "the conversation's expires_at"))

@@ -10,10 +10,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
+from memory.core.conversations import NEWEST_FIRST, ReadingConversations
+from memory.core.events import Committed
+from memory.core.faces import Sleep, Steps, Synchronous, Write, operation, perform
+from memory.core.identity_map import Session
+from memory.core.runs import ReadingRuns
 from memory.core.unit_of_work import UnitOfWork
+from memory.domain.codecs import UNTYPED, Codec
 from memory.domain.criteria import Criterion
+from memory.domain.entities import M
 from memory.domain.values import check_id, count_values
 from memory.errors import (
     AlreadyExistsError,
@@ -25,6 +32,7 @@ from memory.errors import (
     PartialCommitError,
     PersistenceError,
     SchemaError,
+    UnsupportedError,
 )
 from memory.port.changes import ChangeSet, Receipt
 from memory.port.deadlines import remaining, within
@@ -44,17 +52,7 @@ MAX_METADATA_VALUES: Final = 10_000
 _DOUBT_RETRIES = 10  # two seconds on average, enough for a server to restart or to fail over
 _FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
 
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """A committed change set, as handlers of `Store.subscribe` receive it: its namespace, its changes and its receipt."""
-
-    namespace: str
-    changes: ChangeSet
-    receipt: Receipt
-
-
-Handler = Callable[[Committed], None]
+Handler = Callable[[Committed], Any]
 
 
 def _log_retry(error: PersistenceError) -> None:
@@ -74,31 +72,20 @@ class _Shared:
     closed: bool = False
 
 
-class Store:
-    """Conversations and their runs in one namespace of a repository. Safe to use from several threads.
-
-    Args:
-        repository: the repository that stores the conversations.
-        namespace: the name of the namespace.
-        max_metadata_values: the most values that one conversation's metadata may contain, including lists and dicts. Each value
-            needs an index entry.
-
-    >>> import memory
-    >>> from memory import Conversation, Run, where
-    >>> store = memory.connect("memory://")
-    >>> with store.begin() as uow:
-    ...     uow.conversations.add(Conversation("support-42", metadata={"customer": "ada", "priority": 3}))
-    ...     uow.runs.append("support-42", Run(input="Where is my refund?", output="It left on Monday."))
-    >>> with store.begin() as uow:
-    ...     uow.conversations.count(where("customer") == "ada")
-    1
-    """
+class StoreOperations(Generic[M]):
+    """The operations of a store that both faces have."""
 
     def __init__(
-        self, repository: Repository, namespace: str = "default", *, max_metadata_values: int = MAX_METADATA_VALUES
+        self,
+        repository: Repository,
+        namespace: str = "default",
+        *,
+        codec: Codec[M] = UNTYPED,  # type: ignore[assignment]  # the default of M is dict
+        max_metadata_values: int = MAX_METADATA_VALUES,
     ) -> None:
         self._shared = _Shared(repository, max_metadata_values)
         self._namespace = check_id(namespace, "the namespace")
+        self._codec = codec
 
     @property
     def repository(self) -> Repository:
@@ -122,7 +109,8 @@ class Store:
         other._namespace = check_id(name, "the namespace")  # noqa: SLF001  # another Store
         return other
 
-    def namespaces(self) -> list[str]:
+    @operation
+    def namespaces(self) -> Steps[list[str]]:
         """Return the sorted names of all namespaces with a conversation, possibly including some where all have expired.
 
         >>> import memory
@@ -133,51 +121,11 @@ class Store:
         >>> store.namespaces()
         ['tenant-a', 'tenant-b']
         """
-        self.ensure_ready()
-        return sorted(self.repository.namespaces())
+        yield from self.ready()
+        return sorted((yield self.repository.namespaces))
 
-    def begin(self, *, connection: object = None) -> UnitOfWork:
-        """Begin a unit of work. Used in a ``with`` block, it commits at the end, and rolls back if the block raises.
-
-        Args:
-            connection: the application's own SQLAlchemy ``Connection`` or ``Session``, for a SQL store in the same database. The
-                writes become part of its transaction, and take effect when the application commits it.
-
-        Raises:
-            SchemaError: the store's schema is not the version that this code needs.
-            UnsupportedError: this store cannot join a connection.
-        """
-        self.ensure_ready()
-        if connection is None:
-            return UnitOfWork(self.repository, self._namespace, self.commit, self._check_open)
-        joined = self.repository.joining(connection)
-        return UnitOfWork(joined, self._namespace, partial(self._commit_joined, joined), self._check_open)
-
-    def run(
-        self, work: Callable[[UnitOfWork], T], retries: int = 5, sleep: Callable[[float], object] = time.sleep
-    ) -> T:
-        """Call a function with a unit of work, commit, and return its result. Retry after retryable errors.
-
-        Args:
-            work: called with a new unit of work in each attempt. Its other side effects may happen more than once.
-            retries: how often to retry after a ``retryable`` error (a conflict, an unavailable store).
-            sleep: called with the seconds to wait between attempts: up to 10 ms at first, doubling up to 1 s, with jitter.
-
-        Raises:
-            PersistenceError: the error of the last attempt.
-        """
-        delays = iter(_delays(retries))
-        while True:
-            try:
-                with self.begin() as uow:
-                    return work(uow)
-            except PersistenceError as error:
-                if not error.retryable or (delay := next(delays, None)) is None:
-                    raise
-                self._shared.on_retry(error)
-            sleep(delay)
-
-    def commit(self, changes: ChangeSet) -> Receipt:
+    @operation
+    def commit(self, changes: ChangeSet) -> Steps[Receipt]:
         """Write a change set, resolve its outcome if the response is lost, and notify the subscribers.
 
         Units of work call this. Call it yourself only for change sets that you make yourself, as import and copy do.
@@ -185,10 +133,14 @@ class Store:
         Raises:
             PersistenceError: as for `Repository.commit`.
         """
-        self.ensure_ready()
+        return self._commit(changes)
+
+    def _commit(self, changes: ChangeSet) -> Steps[Receipt]:
+        yield from self.ready()
         self._check_metadata(changes)
-        receipt = self._commit(changes)
-        self._publish(Committed(self._namespace, changes, receipt))
+        receipt = yield from self._write(changes)
+        if self._shared.handlers and not (receipt.repeated and changes.is_keyed):
+            yield from self._publish(Committed(self._namespace, changes, receipt, self._codec))
         return receipt
 
     def _check_metadata(self, changes: ChangeSet) -> None:
@@ -198,49 +150,65 @@ class Store:
             if (count := count_values(text, most)) > most:
                 raise InvalidValueError(
                     f"the metadata of conversation {change.id!r} has {count:,} values, but the limit is {most:,}: keep large "
-                    "state in runs, or raise the limit: connect(..., max_metadata_values=...), or --max-metadata-values"
+                    "state in runs, or raise the limit: connect(..., max_metadata_values=...), or --max-metadata-values",
+                    conversation_id=change.id,
                 )
 
-    def _commit(self, changes: ChangeSet) -> Receipt:
+    def _write(self, changes: ChangeSet) -> Steps[Receipt]:
+        commit = Write(self.repository.commit, self._namespace, changes)
         with within(self.repository.timeout):
             try:
-                return self.repository.commit(self._namespace, changes)
+                receipt: Receipt = yield commit
             except CommitInDoubtError as doubt:
-                if (receipt := self._resolve_doubt(changes, doubt)) is not None:
-                    return receipt
-                raise
+                resolved = yield from self._resolve_doubt(commit, changes.token, doubt)
+                if resolved is None:
+                    raise
+                return resolved
+        return receipt
 
-    def _resolve_doubt(self, changes: ChangeSet, doubt: CommitInDoubtError) -> Receipt | None:
+    def _resolve_doubt(
+        self, commit: Callable[[], Receipt], token: str, doubt: CommitInDoubtError
+    ) -> Steps[Receipt | None]:
         """Commit again a change set that may be written; its token makes that safe. Return None if the deadline passes first."""
-        for delay in _delays(_DOUBT_RETRIES):
+        for delay in delays(_DOUBT_RETRIES):
             if delay >= remaining(inf):
                 break
             self._shared.on_retry(doubt)
-            time.sleep(delay)
+            yield Sleep(delay)
             try:
-                receipt = self.repository.commit(self._namespace, changes)
+                receipt: Receipt = yield commit
             except _NOT_WRITTEN as refusal:
-                _log.warning("the commit %s was refused when it was repeated: %s", changes.token, str(refusal))
+                _log.warning("the commit %s was refused when it was repeated: %s", token, str(refusal))
                 raise
             except PersistenceError:
                 continue  # this error does not tell whether the first commit was written
             else:
-                _log.warning("the commit %s is written", changes.token)
+                _log.warning("the commit %s is written", token)
                 return receipt
-        _log.error("it is unknown whether the commit %s is written", changes.token)
+        _log.error("it is unknown whether the commit %s is written", token)
         return None
 
-    def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Receipt:
+    def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Steps[Receipt]:
         self._check_metadata(changes)
-        receipt = joined.commit(self._namespace, changes)
-        if self._shared.handlers:  # otherwise the application's commit has nothing to find out
-            joined.after_commit(lambda: self._publish(Committed(self._namespace, changes, receipt)))
+        receipt: Receipt = yield Write(joined.commit, self._namespace, changes)
+        if self._shared.handlers and not receipt.repeated:  # otherwise the application's commit has nothing to find out
+            joined.after_commit(
+                partial(self._publish_joined, Committed(self._namespace, changes, receipt, self._codec))
+            )
         return receipt
+
+    def _publish_joined(self, committed: Committed) -> None:
+        """Call the handlers after a commit of the application's own transaction."""
+        raise NotImplementedError
 
     def subscribe(self, handler: Handler) -> Callable[[], None]:
         """Call a handler after each commit through this store, in any namespace, in the thread of the commit.
 
-        Exceptions of a handler are logged and not propagated, because the commit is already written.
+        Exceptions of a handler are logged and not propagated, because the commit is already written. If the unit of work joined
+        a transaction of the application's, the handler is called after its commit, when the connection is back in the pool.
+
+        Args:
+            handler: called with a `Committed`, whose ``events`` say what happened.
 
         Returns:
             A function that ends the subscription. Calling it again has no effect.
@@ -254,21 +222,22 @@ class Store:
 
         return end
 
-    def _publish(self, committed: Committed) -> None:
+    def _publish(self, committed: Committed) -> Steps[None]:
         for handler in tuple(self._shared.handlers):
             try:
-                handler(committed)
+                yield partial(handler, committed)
             except Exception:  # noqa: BLE001  # the commit is already written
                 _log.exception("a subscriber failed after the commit %s, which is written", committed.receipt.token)
 
+    @operation
     def explain(
         self,
         criterion: Criterion | None = None,
         *,
-        order: str = "-updated_at",
+        order: str = NEWEST_FIRST,
         limit: int = 50,
         after: str | None = None,
-    ) -> Explanation:
+    ) -> Steps[Explanation]:
         """Run a query as `find` does, and return the steps that the planner took, with the number of reads of each.
 
         Args:
@@ -280,53 +249,200 @@ class Store:
         >>> import memory
         >>> store = memory.connect("memory://")
         >>> print(store.explain(memory.where("customer") == "ada"))
-        1. walk the order -updated_at: 0 read
+        1. walk the order -last_run_at: 0 read
         0 found
         """
-        self.ensure_ready()
-        return self.repository.explain(self._namespace, Query.parse(criterion, order, limit, after))
+        yield from self.ready()
+        query = Query.parse(criterion, order, limit, after)
+        explanation: Explanation = yield partial(self.repository.explain, self._namespace, query)
+        return explanation
 
-    def purge_expired(self) -> int:
-        """Delete the expired conversations of this namespace and their runs. Return the number of conversations."""
-        self.ensure_ready()
-        return self.repository.purge_expired(self._namespace)
+    @operation
+    def purge_expired(self, *, all_namespaces: bool = False) -> Steps[int]:
+        """Delete the expired conversations and their runs. Return the number of conversations.
 
-    def migrate(self, progress: Progress = no_progress) -> SchemaStatus:
+        Args:
+            all_namespaces: those of all namespaces of the store; by default those of this one.
+        """
+        yield from self.ready()
+        purged = 0
+        names = sorted((yield self.repository.namespaces)) if all_namespaces else [self._namespace]
+        for name in names:
+            purged += yield Write(self.repository.purge_expired, name)
+        return purged
+
+    @operation
+    def migrate(self, progress: Progress = no_progress) -> Steps[SchemaStatus]:
         """Migrate the store's schema to the version that this code needs, and keep all data. Return the new status."""
-        self._check_open()
-        status = self.repository.migrate(progress)
+        self.check_open()
+        status: SchemaStatus = yield Write(self.repository.migrate, progress)
         self._shared.schema_checked = status.is_current
         return status
 
-    def schema_status(self) -> SchemaStatus:
+    @operation
+    def schema_status(self) -> Steps[SchemaStatus]:
         """Return the version of the store's schema and the version that this code needs."""
-        self._check_open()
-        return self.repository.schema_status()
+        self.check_open()
+        status: SchemaStatus = yield self.repository.schema_status
+        return status
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise `ClosedError` if the store was closed."""
         if self._shared.closed:
             raise ClosedError(f"{self} was closed: open a new one with memory.connect()")
 
-    def ensure_ready(self) -> None:
-        """Check the schema on first use, and create it in a new local file. Every operation calls this.
+    def ready(self) -> Steps[None]:
+        """Check the schema on first use, and create it in a new local file. Every operation does this first."""
+        self.check_open()
+        if self._shared.schema_checked:
+            return
+        is_new = yield self.repository.is_new
+        status = yield Write(self.repository.migrate) if is_new else self.repository.schema_status
+        if not status.is_current:
+            raise SchemaError(status.advice())
+        self._shared.schema_checked = True
+
+    @operation
+    def ensure_ready(self) -> Steps[None]:
+        """Check the schema, and create it in a new local file, as the first operation would do.
 
         Raises:
             SchemaError: the store's schema is not the version that this code needs.
             ClosedError: the store was closed.
         """
-        self._check_open()
-        if self._shared.schema_checked:
-            return
-        status = self.repository.migrate() if self.repository.is_new() else self.repository.schema_status()
-        if not status.is_current:
-            raise SchemaError(status.advice())
-        self._shared.schema_checked = True
+        return self.ready()
 
-    def close(self) -> None:
+    @operation
+    def close(self) -> Steps[None]:
         """Close the store and its other namespaces, and the connections that `connect` opened. Yours stay open."""
         if not self._shared.closed:
             self._shared.closed = True
-            self.repository.close()
+            yield self.repository.close
+
+    def _token(self, idempotency_key: str | None) -> str | None:
+        """Return the token of a unit of work with this key."""
+        if idempotency_key is None:
+            return None
+        if not self.repository.capabilities.idempotency_keys:
+            raise UnsupportedError(f"{self.repository} keeps no receipts, and cannot take an idempotency key")
+        return ChangeSet.keyed(check_id(idempotency_key, "the idempotency key"))
+
+    def _reading(self) -> Session[M]:
+        return Session(self.repository, self._namespace, self._codec, self, remembers=False)
+
+    def __repr__(self) -> str:
+        return f"<Store of {self.repository!r}, namespace {self._namespace!r}>"
+
+
+class ConversationsReader(Synchronous, ReadingConversations[M]):
+    """Reads conversations without a unit of work: each call returns new objects, whose changes nobody commits."""
+
+    def __contains__(self, conversation_id: str) -> bool:
+        return self.exists(conversation_id)
+
+
+class RunsReader(Synchronous, ReadingRuns[M]):
+    """Reads runs without a unit of work."""
+
+
+class Store(Synchronous, StoreOperations[M]):
+    """Conversations and their runs in one namespace of a repository. Safe to use from several threads.
+
+    Args:
+        repository: the repository that stores the conversations.
+        namespace: the name of the namespace.
+        codec: converts the metadata of conversations to a type of the application's: see `connect`.
+        max_metadata_values: the most values that one conversation's metadata may contain, including lists and dicts. Each value
+            needs an index entry.
+
+    Attributes:
+        conversations: reads conversations without a unit of work.
+        runs: reads runs without a unit of work.
+
+    >>> import memory
+    >>> from memory import Conversation, Run, where
+    >>> store = memory.connect("memory://")
+    >>> with store.begin() as uow:
+    ...     uow.conversations.add(Conversation("support-42", metadata={"customer": "ada", "priority": 3}))
+    ...     uow.runs.append("support-42", Run(input="Where is my refund?", output="It left on Monday."))
+    >>> store.conversations.count(where("customer") == "ada")
+    1
+    """
+
+    @property
+    def conversations(self) -> ConversationsReader[M]:
+        return ConversationsReader(self._reading())
+
+    @property
+    def runs(self) -> RunsReader[M]:
+        return RunsReader(self._reading())
+
+    def begin(self, *, connection: object = None, idempotency_key: str | None = None) -> UnitOfWork[M]:
+        """Begin a unit of work. Used in a ``with`` block, it commits at the end, and rolls back if the block raises.
+
+        Args:
+            connection: the application's own SQLAlchemy ``Connection`` or ``Session``, for a SQL store in the same database. The
+                writes become part of its transaction, and take effect when the application commits it.
+            idempotency_key: a key of the application's for what it does, such as the id of a message that may be delivered twice.
+                A second commit with the same key in this namespace writes nothing, and `UnitOfWork.receipt` is the first one's.
+                Keys are kept for 30 days. 1 to 255 characters.
+
+        Raises:
+            SchemaError: the store's schema is not the version that this code needs.
+            UnsupportedError: this store cannot join a connection, or keeps no idempotency keys.
+
+        >>> import memory
+        >>> store = memory.connect("memory://")
+        >>> for attempt in range(2):
+        ...     with store.begin(idempotency_key="message-7") as uow:
+        ...         uow.conversations.get_or_create("support-42")
+        ...         uow.runs.append("support-42", memory.Run("Where is my refund?", "It left on Monday."))
+        Conversation('support-42', metadata={}, version=0, run_count=0)
+        Conversation('support-42', metadata={}, version=1, run_count=1)
+        >>> store.conversations.get("support-42").run_count
+        1
+        """
+        if not self._shared.schema_checked or self._shared.closed:
+            self.ensure_ready()
+        token = self._token(idempotency_key)
+        if connection is None:
+            return UnitOfWork(Session(self.repository, self._namespace, self._codec, self), self._commit, token)
+        joined = self.repository.joining(connection)
+        session = Session(joined, self._namespace, self._codec, self)
+        return UnitOfWork(session, partial(self._commit_joined, joined), token)
+
+    def run(
+        self,
+        work: Callable[[UnitOfWork[M]], T],
+        retries: int = 5,
+        sleep: Callable[[float], object] = time.sleep,
+        *,
+        idempotency_key: str | None = None,
+    ) -> T:
+        """Call a function with a unit of work, commit, and return its result. Retry after retryable errors.
+
+        Args:
+            work: called with a new unit of work in each attempt. Its other side effects may happen more than once.
+            retries: how often to retry after a ``retryable`` error (a conflict, an unavailable store).
+            sleep: called with the seconds to wait between attempts: up to 10 ms at first, doubling up to 1 s, with jitter.
+            idempotency_key: as for `begin`.
+
+        Raises:
+            PersistenceError: the error of the last attempt.
+        """
+        waits = iter(delays(retries))
+        while True:
+            try:
+                with self.begin(idempotency_key=idempotency_key) as uow:
+                    return work(uow)
+            except PersistenceError as error:
+                if not error.retryable or (delay := next(waits, None)) is None:
+                    raise
+                self._shared.on_retry(error)
+            sleep(delay)
+
+    def _publish_joined(self, committed: Committed) -> None:
+        perform(self._publish(committed))
 
     def __enter__(self) -> Self:
         return self
@@ -336,9 +452,7 @@ class Store:
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"<Store of {self.repository!r}, namespace {self._namespace!r}>"
 
-
-def _delays(times: int) -> list[float]:
+def delays(times: int) -> list[float]:
+    """Return the seconds to wait before each repetition: up to 10 ms at first, doubling up to 1 s, with jitter."""
     return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter needs no secure random numbers

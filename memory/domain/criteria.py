@@ -14,12 +14,12 @@ from datetime import datetime
 from typing import Any, Final, Generic, Literal, Never, TypeAlias, TypeVar, cast
 
 from memory.domain.entities import Conversation
-from memory.domain.values import MAX_DEPTH, Json, check_id_characters, decode, encode, to_microseconds
+from memory.domain.values import MAX_DEPTH, Json, check_id_characters, decode, encode, key_of, to_microseconds
 from memory.errors import InvalidValueError
 
 Operator: TypeAlias = Literal["==", "<", "<=", ">", ">="]
 Path: TypeAlias = tuple[str, ...]
-FieldName: TypeAlias = Literal["id", "created_at", "updated_at", "run_count"]
+FieldName: TypeAlias = Literal["id", "created_at", "updated_at", "last_run_at", "run_count"]
 Scalar: TypeAlias = int | float | str
 Bound = TypeVar("Bound")
 
@@ -108,7 +108,7 @@ class Not(Criterion):
 
 @dataclass(frozen=True, slots=True)
 class FieldCompares(Criterion):
-    """Compares a field of the conversation itself with a value; times are microseconds since 1970."""
+    """Compares a field of the conversation itself with a value: times in microseconds since 1970, ids as `key_of` them."""
 
     field: FieldName
     operator: Operator
@@ -116,7 +116,7 @@ class FieldCompares(Criterion):
 
     def matches(self, conversation: Conversation) -> bool:
         if self.field == "id":
-            return _COMPARE[self.operator](conversation.id, self.value)
+            return _COMPARE[self.operator](key_of(conversation.id), self.value)
         record = conversation.record
         return record is not None and _COMPARE[self.operator](getattr(record, self.field), self.value)
 
@@ -300,6 +300,7 @@ class Where:
 
     created_at: Final = FieldTerm("created_at")
     updated_at: Final = FieldTerm("updated_at")
+    last_run_at: Final = FieldTerm("last_run_at")
     run_count: Final = FieldTerm("run_count")
     id: Final = FieldTerm("id")
 
@@ -356,11 +357,11 @@ def _bound(value: object) -> Scalar:
 
 
 def _field_operand(field: FieldName, value: object) -> Scalar:
-    if field in ("created_at", "updated_at"):
+    if field in ("created_at", "updated_at", "last_run_at"):
         return to_microseconds(value, f"the value to compare {field} with")
     expected = str if field == "id" else int
     if not isinstance(value, expected) or isinstance(value, bool):
         raise InvalidValueError(f"{field} can only be compared with a {expected.__name__}, not with {value!r}")
     if isinstance(value, str):  # an id cannot contain other characters, and some databases cannot compare with them
-        return check_id_characters(value, "the value to compare the id with")
+        return key_of(check_id_characters(value, "the value to compare the id with"))
     return max(-1, min(value, 2**53))  # clamped beyond every possible run count, so that it fits any database's integer

@@ -6,9 +6,9 @@
     created_at >= "2026-01-31" and run_count > 10
 
 A path is a series of names separated by dots, or of subscripts for keys that are no Python names: ``customer.tier``,
-``customer["odd key"]``. ``id``, ``created_at``, ``updated_at`` and ``run_count`` are the conversation's own fields
-(times as ISO 8601 text, in UTC unless they have a time zone); write ``metadata.id`` or ``metadata["id"]`` for a metadata key
-of that name. A value is a string, a number, ``True``, ``False``, ``None`` (or JSON's ``true``, ``false``, ``null``), or a
+``customer["odd key"]``. ``id``, ``created_at``, ``updated_at``, ``last_run_at`` and ``run_count`` are the conversation's own
+fields (times as ISO 8601 text, in UTC unless they have a time zone); write ``metadata.id`` or ``metadata["id"]`` for a metadata
+key of that name. A value is a string, a number, ``True``, ``False``, ``None`` (or JSON's ``true``, ``false``, ``null``), or a
 list or dict of values.
 
 ==============================================  =======================================================
@@ -41,7 +41,7 @@ DEEPEST: Final = 50
 _Term: TypeAlias = MetadataTerm | FieldTerm
 
 _FIELDS: Final[dict[str, FieldTerm]] = {name: getattr(where, name) for name in get_args(FieldName)}
-_TIMES: Final = ("created_at", "updated_at")
+_TIMES: Final = ("created_at", "updated_at", "last_run_at")
 
 _OPERATORS: dict[type[ast.cmpop], Operator] = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _MIRRORED: Final[dict[Operator, Operator]] = {"==": "==", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -213,7 +213,7 @@ class _Translation:
         return name
 
     def _operand(self, path: ast.expr, node: ast.expr) -> object:
-        """Return the value that a path is compared with: a ``datetime`` for ``created_at`` and ``updated_at``."""
+        """Return the value that a path is compared with: a ``datetime`` for ``created_at`` and the other times."""
         value = self._value(node)
         if isinstance(path, ast.Name) and path.id in _TIMES:
             try:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, cast
 
-from memory.domain.values import FIRST_TIME, LARGEST, LAST_TIME, Json, decode, encode
+from memory.domain.values import FIRST_TIME, LARGEST, LAST_TIME, LONGEST, Json, decode, encode
 from memory.errors import CorruptRecordError, InvalidValueError
 
 
@@ -10,7 +10,8 @@ class ConversationRecord(NamedTuple):
     """The stored form of a conversation: strings and integers, times in microseconds since 1970.
 
     ``incarnation`` distinguishes a conversation from one created later under the same id. It is any string that the store
-    never assigns twice.
+    never assigns twice. ``expires_after`` is the time that each append moves ``expires_at`` ahead, in microseconds.
+    ``last_run_at`` is the latest ``created_at`` of any run appended so far, and not less than the conversation's own.
     """
 
     id: str
@@ -22,6 +23,8 @@ class ConversationRecord(NamedTuple):
     created_at: int
     updated_at: int
     expires_at: int | None
+    expires_after: int | None = None
+    last_run_at: int = 0
 
     def is_expired(self, now: int) -> bool:
         """Whether the conversation has expired at this time."""
@@ -31,7 +34,7 @@ class ConversationRecord(NamedTuple):
 class RunRecord(NamedTuple):
     """The stored form of a run: strings and integers, the time in microseconds since 1970.
 
-    ``position`` is 0 until a store has assigned one.
+    ``position`` is 0 until a store has assigned one. While ``is_open``, the output is not final; it is empty before there is any.
     """
 
     position: int
@@ -40,6 +43,7 @@ class RunRecord(NamedTuple):
     output: str
     metadata: str
     created_at: int
+    is_open: bool = False
 
 
 def encode_metadata(metadata: object) -> str:
@@ -51,16 +55,31 @@ def encode_metadata(metadata: object) -> str:
 
 def check_record(record: ConversationRecord) -> None:
     """Raise `CorruptRecordError` if a record holds a value that no store writes."""
-    id, metadata, version, _, run_count, last_position, created_at, updated_at, expires_at = record
+    (
+        id,
+        metadata,
+        version,
+        _,
+        run_count,
+        last_position,
+        created_at,
+        updated_at,
+        expires_at,
+        expires_after,
+        last_run_at,
+    ) = record
     if not (
         type(id) is type(metadata) is str
         and type(version) is type(run_count) is type(last_position) is type(created_at) is type(updated_at) is int
+        and type(last_run_at) is int
         and 0 <= version <= LARGEST
         and 0 <= run_count <= LARGEST
         and 0 <= last_position <= LARGEST
         and FIRST_TIME <= created_at <= LAST_TIME
         and FIRST_TIME <= updated_at <= LAST_TIME
+        and FIRST_TIME <= last_run_at <= LAST_TIME
         and (expires_at is None or (type(expires_at) is int and 0 <= expires_at <= LAST_TIME))
+        and (expires_after is None or (type(expires_after) is int and 0 < expires_after <= LONGEST))
     ):
         raise CorruptRecordError(
             f"conversation {id!r} is stored but cannot be read: {record._replace(metadata='...')!r:.500}"
@@ -69,9 +88,10 @@ def check_record(record: ConversationRecord) -> None:
 
 def check_run(record: RunRecord, conversation_id: str) -> None:
     """Raise `CorruptRecordError`, which names the run, if a run's record holds a value that no store writes."""
-    position, id, input, output, metadata, created_at = record
+    position, id, input, output, metadata, created_at, is_open = record
     if not (
-        type(position) is type(created_at) is int
+        type(is_open) is bool
+        and type(position) is type(created_at) is int
         and type(id) is type(input) is type(output) is type(metadata) is str
         and 0 <= position <= LARGEST
         and FIRST_TIME <= created_at <= LAST_TIME

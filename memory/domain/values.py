@@ -4,6 +4,7 @@ A value is JSON: ``None``, ``bool``, ``int``, finite ``float``, ``str``, ``list`
 these types. Reading returns an equal value of the same type: ``1`` does not become ``1.0``, and ``2**70`` stays ``2**70``.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -31,12 +32,17 @@ _MAX_INT_BITS = 14_283
 _LONG_INT = re.compile(r"[0-9]{4300}")  # an integer that may be too large
 
 _ID_LENGTH = 255
+_CONVERSATION_ID_LENGTH = 2048
+_DIGEST_LENGTH = 65  # a tab and 64 hexadecimal digits
 _KINDS = frozenset({type(None), bool, int, float, str, list, dict})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 FIRST_TIME: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 LAST_TIME: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 """The range of a `datetime`, years 1 to 9999, in microseconds since 1970."""
+
+LONGEST: Final = timedelta(days=36_525) // _MICROSECOND
+"""The longest time after which a conversation can expire: 100 years, in microseconds."""
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
@@ -124,6 +130,19 @@ def decode(text: str) -> Json:
     return _map_strings(value, _from_bytes) if text.startswith(" ") else value
 
 
+def same(text: str, other: str) -> bool:
+    """Whether two texts that `encode` wrote have the same value: the order of keys does not matter, but types do.
+
+    >>> same('{"a":1,"b":2}', '{"b":2,"a":1}'), same("1", "1.0")
+    (True, False)
+    """
+    return text == other or (len(text) == len(other) and _sorted(text) == _sorted(other))
+
+
+def _sorted(text: str) -> str:
+    return json.dumps(decode(text), sort_keys=True)
+
+
 def count_values(text: str, most: int) -> int:
     """Return the number of values, including containers, in text that `encode` wrote.
 
@@ -147,14 +166,33 @@ def new_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
-def check_id(value: object, name: str) -> str:
+def check_id(value: object, name: str, longest: int = _ID_LENGTH) -> str:
     """Return the value if it is a valid id: 1 to 255 characters, no control characters, no lone surrogates."""
     if type(value) is not str:
         hint = ": write conversation.id" if type(value).__name__ == "Conversation" else ""
         raise InvalidValueError(f"{name} must be a str, not {type(value).__name__}{hint}")
-    if not 1 <= len(value) <= _ID_LENGTH:
-        raise InvalidValueError(f"{name} must have 1 to {_ID_LENGTH} characters, not {len(value)}: {value[:40]!r}")
+    if not 1 <= len(value) <= longest:
+        raise InvalidValueError(f"{name} must have 1 to {longest:,} characters, not {len(value):,}: {value[:40]!r}")
     return check_id_characters(value, name)
+
+
+def check_conversation_id(value: object) -> str:
+    """Return the value if it is a valid id of a conversation: as `check_id`, but up to 2,048 characters."""
+    return check_id(value, "the conversation's id", _CONVERSATION_ID_LENGTH)
+
+
+def key_of(conversation_id: str) -> str:
+    """Return the form of a conversation's id in the keys, indexes and orders of a store: at most 255 characters.
+
+    A longer id is cut, and followed by a tab and its SHA-256. Ids cannot contain a tab, so no other id has the same key.
+
+    >>> key_of("support-42"), len(key_of("a" * 2048))
+    ('support-42', 255)
+    """
+    if len(conversation_id) <= _ID_LENGTH:
+        return conversation_id
+    digest = hashlib.sha256(conversation_id.encode()).hexdigest()
+    return f"{conversation_id[: _ID_LENGTH - _DIGEST_LENGTH]}\t{digest}"
 
 
 def first_id(*candidates: object) -> str | None:
@@ -203,6 +241,15 @@ def to_microseconds(timestamp: object, name: str) -> int:
         to_datetime(microseconds)
     except OverflowError as error:
         raise InvalidValueError(f"{name} is outside the years 1 to 9999 in UTC: {timestamp}") from error
+    return microseconds
+
+
+def to_duration(duration: object, name: str) -> int:
+    """Return a `timedelta` in microseconds; raise `InvalidValueError` unless it is positive, and not longer than 100 years."""
+    if not isinstance(duration, timedelta):
+        raise InvalidValueError(f"{name} must be a timedelta, not {type(duration).__name__}")
+    if not 0 < (microseconds := duration // _MICROSECOND) <= LONGEST:
+        raise InvalidValueError(f"{name} must be positive and at most 100 years, not {duration}")
     return microseconds
 
 

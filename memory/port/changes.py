@@ -10,7 +10,7 @@ from operator import attrgetter, ge
 from typing import Final, NamedTuple, cast
 
 from memory.domain.records import ConversationRecord, RunRecord
-from memory.domain.values import LARGEST, compact, new_id, now
+from memory.domain.values import FIRST_TIME, LARGEST, LAST_TIME, compact, new_id, now
 from memory.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -18,6 +18,7 @@ from memory.errors import (
     InvalidValueError,
     NotFoundError,
     PersistenceError,
+    State,
 )
 
 ALL_RUNS: Final = LARGEST
@@ -30,6 +31,15 @@ UNKNOWN: Final = 0
 """As `Written.last_position`: the runs were appended, but the store could not determine their positions."""
 
 
+RECEIPTS_KEPT: Final = 24 * 3600 * 1_000_000
+"""How long receipts are kept at least, in microseconds: for so long, a commit whose answer was lost can be repeated."""
+
+KEYED_RECEIPTS_KEPT: Final = 30 * RECEIPTS_KEPT
+"""The same for change sets with an idempotency key of the application's, in microseconds."""
+
+_KEYED: Final = "key/"
+
+
 class ExpectedVersion(NamedTuple):
     """The incarnation and the version of a conversation that was read."""
 
@@ -37,8 +47,21 @@ class ExpectedVersion(NamedTuple):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Completion(NamedTuple):
+    """A new output of an open run. ``metadata`` is None to keep the run's; if ``is_open``, the output is not final yet."""
+
+    run_id: str
+    output: str
+    metadata: str | None = None
+    is_open: bool = False
+
+    def of(self, run: RunRecord) -> RunRecord:
+        """Return the completed run."""
+        metadata = run.metadata if self.metadata is None else self.metadata
+        return run._replace(output=self.output, metadata=metadata, is_open=self.is_open)
+
+
+class Change(NamedTuple):  # a tuple, because a frozen dataclass takes five times as long to make
     """The change of one conversation. Stores apply the fields in this order.
 
     Attributes:
@@ -56,6 +79,11 @@ class Change:
         replace_runs: replace the runs at the positions of these; raise `NotFoundError` if one does not exist.
         append: append these runs in this order. The store assigns positions that are 0 and keeps all others. Either all or none
             of them are given; they must ascend, and be higher than the last stored one.
+        remove_after: delete every run at a higher position; None to delete none. Applied after ``remove_before``.
+        expires_after: the new time after which the conversation expires, in microseconds since its last append, `NEVER`, or
+            None to keep it.
+        complete: set the output of these open runs, found by their ids; raise `NotFoundError` if there is no open run with the
+            id. If several have it, the last one is completed. Applied before ``append``.
     """
 
     id: str
@@ -69,15 +97,23 @@ class Change:
     remove_runs: tuple[int, ...] = ()
     replace_runs: tuple[RunRecord, ...] = ()
     append: tuple[RunRecord, ...] = ()
+    remove_after: int | None = None
+    expires_after: int | None = None
+    complete: tuple[Completion, ...] = ()
 
     @property
     def edits_runs(self) -> bool:
-        return bool(self.remove_before or self.remove_runs or self.replace_runs)
+        return bool(self.remove_before or self.remove_runs or self.replace_runs or self.remove_after is not None)
 
     @property
     def edits(self) -> bool:
-        """Whether this change increments the version: anything except an append, a creation or a removal."""
-        return self.metadata is not None or self.expires_at is not None or self.edits_runs
+        """Whether this change increments the version: anything except an append, a completion, a creation or a removal."""
+        return (
+            self.metadata is not None
+            or self.expires_at is not None
+            or self.expires_after is not None
+            or self.edits_runs
+        )
 
     def outcome(self, before: ConversationRecord | None, written: "Written", at: int) -> ConversationRecord:
         """Return the conversation's record after this change was written; ``before`` is the one read, None for a new one."""
@@ -94,13 +130,32 @@ class Change:
             run_count=run_count,
             last_position=last_position,
             updated_at=record.updated_at if self.create else max(record.updated_at, at),  # clocks differ; never go back
-            expires_at=self.expiry(record.expires_at),
+            expires_at=self.expiry(record, at),
+            expires_after=self.lifetime(record.expires_after),
+            last_run_at=max(
+                record.last_run_at,
+                record.created_at if self.create else FIRST_TIME,
+                *[run.created_at for run in self.append],
+            ),
         )
 
-    def expiry(self, before: int | None) -> int | None:
-        if self.expires_at is None:
+    def lifetime(self, before: int | None) -> int | None:
+        """Return `ConversationRecord.expires_after` after this change."""
+        if self.expires_after is None:
             return before
-        return None if self.expires_at == NEVER else self.expires_at
+        return None if self.expires_after == NEVER else self.expires_after
+
+    def expiry(self, record: ConversationRecord, at: int) -> int | None:
+        """Return `ConversationRecord.expires_at` after this change of a stored (or newly created) record.
+
+        Only an append, a completion, or a new ``expires_after`` moves a sliding expiry, and only forward.
+        """
+        if self.expires_at is not None:
+            return None if self.expires_at == NEVER else self.expires_at
+        lifetime = self.lifetime(record.expires_after)
+        if lifetime is None or self.create or not (self.append or self.complete or self.expires_after):
+            return record.expires_at
+        return max(record.expires_at or 0, min(at + lifetime, LAST_TIME))
 
     @property
     def only_creates(self) -> bool:
@@ -113,7 +168,7 @@ class Change:
         return (
             bool(self.append)
             and self.after is None
-            and not (self.create or self.remove or self.expected or self.edits or self.gives_positions)
+            and not (self.create or self.remove or self.expected or self.edits or self.complete or self.gives_positions)
         )
 
     @property
@@ -128,6 +183,7 @@ class ChangeSet:
     Attributes:
         changes: one for each conversation, sorted by id, so that all writers lock in the same order.
         token: the unique idempotency token. If it was already written, `commit` returns the first receipt and writes nothing.
+            See `keyed` for a token that the application chooses.
         at: the timestamp of the changes in microseconds since 1970, which becomes ``updated_at``.
     """
 
@@ -136,16 +192,31 @@ class ChangeSet:
     at: int = field(default_factory=now)
 
     @classmethod
-    def of(cls, changes: Iterable[Change], at: int) -> "ChangeSet":
-        """Return the change set of these changes, one for each conversation.
+    def of(cls, changes: Iterable[Change], at: int, token: str | None = None) -> "ChangeSet":
+        """Return the change set of these changes, one for each conversation; by default with a new token.
 
         Raises:
             InvalidValueError: two changes have the same conversation.
         """
-        return cls(tuple(sorted(changes, key=attrgetter("id"))), at=at)
+        return cls(tuple(sorted(changes, key=attrgetter("id"))), new_id() if token is None else token, at)
+
+    @classmethod
+    def keyed(cls, idempotency_key: str) -> str:
+        """Return the token for an idempotency key of the application's."""
+        return _KEYED + idempotency_key
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether the token is an idempotency key of the application's."""
+        return self.token.startswith(_KEYED)
+
+    @property
+    def receipt_kept(self) -> int:
+        """How long the store keeps the receipt, in microseconds: at least `RECEIPTS_KEPT`, or `KEYED_RECEIPTS_KEPT`."""
+        return KEYED_RECEIPTS_KEPT if self.is_keyed else RECEIPTS_KEPT
 
     def __post_init__(self) -> None:
-        if len({change.id for change in self.changes}) < len(self.changes):
+        if len(self.changes) > 1 and len({change.id for change in self.changes}) < len(self.changes):
             ids = [change.id for change in self.changes]
             twice = next(id for id in ids if ids.count(id) > 1)
             raise InvalidValueError(f"the change set has two changes of conversation {twice!r}: combine them into one")
@@ -174,17 +245,21 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The result of a commit: the new state of each conversation by id, None if it was removed."""
+    """The result of a commit: the new state of each conversation by id, None if it was removed.
+
+    ``repeated`` says that the token was written before, and that this commit wrote nothing.
+    """
 
     token: str
     written: Mapping[str, Written | None]
+    repeated: bool = field(default=False, compare=False)
 
     def dump(self) -> str:
         """Return the receipt as text, for the store to keep with the token."""
         return compact(dict(self.written))
 
     @classmethod
-    def load(cls, token: str, text: str) -> "Receipt":
+    def load(cls, token: str, text: str, *, repeated: bool = True) -> "Receipt":
         """Return the receipt from the stored text.
 
         Raises:
@@ -194,7 +269,7 @@ class Receipt:
             written = {id: None if fields is None else Written(*fields) for id, fields in json.loads(text).items()}
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptRecordError(f"the receipt of the commit {token} is stored but cannot be read") from error
-        return cls(token, written)
+        return cls(token, written, repeated)
 
 
 def check_preconditions(change: Change, stored: ConversationRecord | None) -> None:
@@ -214,6 +289,10 @@ def check_preconditions(change: Change, stored: ConversationRecord | None) -> No
         _check(change, stored)
     except PersistenceError as error:
         error.conversation_id = change.id
+        if isinstance(error, ConflictError):
+            expected = change.expected and change.expected.version
+            error.expected = State(expected, change.after)
+            error.actual = None if stored is None else State(stored.version, stored.last_position)
         raise
 
 
@@ -246,7 +325,12 @@ def _check(change: Change, stored: ConversationRecord | None) -> None:
 
 def missing_runs(change: Change, positions: object) -> NotFoundError:
     """Return the error for edited runs that do not exist."""
-    return NotFoundError(f"conversation {change.id!r} has no run at position {positions}")
+    return NotFoundError(f"conversation {change.id!r} has no run at position {positions}", conversation_id=change.id)
+
+
+def missing_open_run(change: Change, run_id: str) -> NotFoundError:
+    """Return the error for a completed run that is not open, or does not exist."""
+    return NotFoundError(f"conversation {change.id!r} has no open run {run_id!r}", conversation_id=change.id)
 
 
 def assign_positions(change: Change, last_position: int) -> tuple[tuple[RunRecord, ...], int]:

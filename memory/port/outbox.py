@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.values import compact
-from memory.port.changes import Change, ChangeSet, ExpectedVersion, Receipt, Written, assign_positions
+from memory.port.changes import Change, ChangeSet, Completion, ExpectedVersion, Receipt, Written, assign_positions
 
 
 class OutboxEntry(NamedTuple):
@@ -52,8 +52,7 @@ def _resolved(change: Change, written: Written | None) -> Change:
     if written is None:
         return Change(change.id, remove=True)
     last = written.last_position - len(change.append)
-    return replace(
-        change,
+    return change._replace(
         expected=ExpectedVersion("", written.version - 1) if change.edits and not change.create else None,
         after=last if change.append and not (change.create or change.gives_positions) else None,
         append=assign_positions(change, last)[0],
@@ -64,7 +63,7 @@ def dump(changes: ChangeSet) -> str:
     """Return a change set as one line of JSON.
 
     >>> dump(ChangeSet((Change("support-42", remove=True),), token="t", at=1))
-    '["t",1,[["support-42",null,null,true,null,null,null,0,[],[],[]]]]'
+    '["t",1,[["support-42",null,null,true,null,null,null,0,[],[],[],null,null,[]]]]'
     """
     fields = [[getattr(change, name) for name in _FIELDS] for change in changes.changes]
     return compact([changes.token, changes.at, fields])
@@ -76,11 +75,11 @@ def load(text: str) -> ChangeSet:
     return ChangeSet(tuple([_load(fields) for fields in changes]), token, at)
 
 
-_FIELDS: Final = tuple(Change.__dataclass_fields__)
+_FIELDS: Final = Change._fields
 
 
 def _load(fields: list[Any]) -> Change:
-    named = dict(zip(_FIELDS, fields, strict=True))
+    named = dict(zip(_FIELDS, fields, strict=False))  # entries of earlier versions have fewer fields
     return Change(
         **{
             **named,
@@ -89,5 +88,6 @@ def _load(fields: list[Any]) -> Change:
             "remove_runs": tuple(named["remove_runs"]),
             "replace_runs": tuple([RunRecord(*run) for run in named["replace_runs"]]),
             "append": tuple([RunRecord(*run) for run in named["append"]]),
+            "complete": tuple([Completion(*one) for one in named.get("complete", ())]),
         }
     )

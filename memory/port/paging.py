@@ -6,29 +6,58 @@ and concurrent additions and removals never shift the other conversations betwee
 
 import base64
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
 
 from memory.domain.criteria import EVERYTHING, Criterion, check_criterion, check_depth
 from memory.domain.records import ConversationRecord
-from memory.domain.values import check_id, decode
+from memory.domain.values import check_id, decode, key_of
 from memory.errors import InvalidValueError
 from memory.port.index import index_path, is_indexed, key
 
 T = TypeVar("T")
-OrderField: TypeAlias = Literal["updated_at", "created_at", "id"]
+OrderField: TypeAlias = Literal["last_run_at", "updated_at", "created_at", "id"]
 _METADATA: Final = "metadata."
 _LARGEST_LIMIT = 2**53 - 2  # one more is still an integer in every store
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some of the results, in order. Pass ``cursor`` to ``find(after=...)`` for the next page; None if this is the last."""
+    """Some of the results, in order, which can be iterated and indexed.
+
+    Attributes:
+        items: the results.
+        cursor: to be passed to ``find(after=...)`` for the next page, by another process too; None if this is the last one.
+
+    >>> import memory
+    >>> store = memory.connect("memory://")
+    >>> with store.begin() as uow:
+    ...     for name in ("a", "b", "c"):
+    ...         uow.conversations.add(memory.Conversation(name))
+    >>> page = store.conversations.find(order="id", limit=2)
+    >>> page[0].id, page.has_more, [one.id for one in page.next()]
+    ('a', True, ['c'])
+    """
 
     items: tuple[T, ...]
     cursor: str | None = None
+    following: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is a next page."""
+        return self.cursor is not None
+
+    def next(self) -> "Page[T]":
+        """Return the next page of the same query; an empty one after the last. In `memory.aio`, await it."""
+        if self.cursor is None or self.following is None:
+            return Page(())
+        return cast(Page[T], self.following(after=self.cursor))
+
+    def __getitem__(self, index: int) -> T:
+        return self.items[index]
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)
@@ -42,12 +71,13 @@ class Order:
     """An order by a field, with ties broken by id in the same direction.
 
     Attributes:
-        field: ``"updated_at"``, ``"created_at"``, ``"id"``, or a metadata path such as ``"metadata.customer.tier"``. An order by
-            a path contains only conversations that have the path; values sort by type, then by value.
+        field: ``"last_run_at"``, ``"updated_at"``, ``"created_at"``, ``"id"``, or a metadata path such as
+            ``"metadata.customer.tier"``. An order by a path contains only conversations that have the path; values sort by type,
+            then by value.
         descending: whether the largest comes first.
     """
 
-    field: str = "updated_at"
+    field: str = "last_run_at"
     descending: bool = True
 
     @classmethod
@@ -57,7 +87,8 @@ class Order:
         order = cls(field, text != field)
         if field not in get_args(OrderField) and not order.path:
             raise InvalidValueError(
-                f"cannot order by {text!r}: use updated_at, created_at, id or metadata.KEY, with - before it to descend"
+                f"cannot order by {text!r}: use last_run_at, updated_at, created_at, id or metadata.KEY, with - before it to "
+                "descend"
             )
         if order.path and not is_indexed(order.path):
             raise InvalidValueError(f"cannot order by {text!r}: metadata keys that begin with _ are not indexed")
@@ -79,15 +110,15 @@ class Order:
     def place(self, record: ConversationRecord) -> "Place":
         """Return the conversation's place in this order; without a value at the metadata path, see `has`."""
         if self.field == "id":
-            return (record.id,)
+            return (key_of(record.id),)
         if not self.path:
-            return getattr(record, self.field), record.id
+            return getattr(record, self.field), key_of(record.id)
         value = decode(record.metadata)
         for name in self.path:
             if not isinstance(value, dict) or name not in value:
-                return "", record.id
+                return "", key_of(record.id)
             value = value[name]
-        return key(value).hex(), record.id
+        return key(value).hex(), key_of(record.id)
 
     def has(self, place: "Place") -> bool:
         """Return whether a conversation with this place is in the order: it has a value at the metadata path."""
@@ -96,7 +127,7 @@ class Order:
 
 NEWEST_FIRST: Final = Order()
 Place: TypeAlias = tuple[int, str] | tuple[str, str] | tuple[str]
-"""A place in an order: the time or the index key in hexadecimal, and the id. Places compare as tuples do."""
+"""A place in an order: the time or the index key in hexadecimal, and `key_of` the id. Places compare as tuples do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +173,8 @@ def _read_cursor(cursor: str, order: Order) -> Place:
         is_valid = len(place) == 2 and type(place[0]) is int and abs(place[0]) < 2**63  # noqa: PLR2004
     if not is_valid:
         raise InvalidValueError(f"this is no cursor of a page: {cursor!r:.60}")
-    return cast(Place, (*place[:-1], check_id(place[-1], "the id in the cursor")))
+    check_id(str(place[-1]).replace("\t", ""), "the id in the cursor")  # `key_of` has a tab
+    return cast(Place, (*place[:-1], str(place[-1])))
 
 
 def _is_hexadecimal(text: object) -> bool:

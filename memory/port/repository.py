@@ -1,7 +1,7 @@
 """The interface that an adapter implements. Everything that is the same for all stores is implemented once, above it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeAlias
@@ -34,6 +34,7 @@ class Capabilities:
         joins: `Repository.joining` works: a unit of work can be part of the application's own transaction.
         largest_commit: the most writes in one commit, as the store counts them; None for no limit. A larger commit raises
             `CommitTooLargeError`, and nothing is written.
+        idempotency_keys: the receipts of change sets with a key of the application's are kept, so that `Store.begin` takes one.
         many_conversations: one commit may change several conversations; if false, such a commit raises `CommitTooLargeError`.
     """
 
@@ -42,6 +43,7 @@ class Capabilities:
     joins: bool = False
     largest_commit: int | None = None
     many_conversations: bool = True
+    idempotency_keys: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,27 @@ class RunsRead(NamedTuple):
     seen: ExpectedVersion | None
     runs: tuple[Run, ...]
     last_position: int | None = None
+
+
+class OpenRun(NamedTuple):
+    """A run that waits for its final output, and the id of its conversation."""
+
+    conversation_id: str
+    run: Run
+
+
+class Forgotten(NamedTuple):
+    """What `Repository.forget` did.
+
+    Attributes:
+        receipts: how many receipts it deleted.
+        outbox: from how many outbox entries it took the conversations' texts.
+        until: the time in microseconds since 1970 at which the store deletes the receipts that are left, None if none is left.
+    """
+
+    receipts: int = 0
+    outbox: int = 0
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +123,8 @@ class Repository(ABC):
     capabilities: ClassVar[Capabilities] = Capabilities()
     iterate_page: ClassVar[int] = 200
     """Conversations per page of an iteration: all of them, if each page would read the whole namespace again."""
+    concurrency: tuple[int, int] = (10, 10)
+    """How many calls can run at once without waiting for each other, on threads of their own, and how many of them can write."""
     clock: Callable[[], int] = staticmethod(now)
     """Returns the time in microseconds since 1970, for expiry. Tests may replace it."""
     timeout: float = DEFAULT_TIMEOUT
@@ -140,12 +165,39 @@ class Repository(ABC):
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         """Return the runs of the window in the order of their positions, and the version at which they were read."""
 
+    def get_many(self, namespace: str, conversation_ids: Sequence[str]) -> dict[str, Conversation]:
+        """Return the conversations with these ids, by id, without those that do not exist."""
+        found = {id: self.get(namespace, id) for id in conversation_ids}
+        return {id: conversation for id, conversation in found.items() if conversation is not None}
+
+    def last_runs(self, namespace: str, conversation_ids: Sequence[str], n: int) -> dict[str, RunsRead]:
+        """Return the last ``n`` runs (at least 1) of each of these conversations, as `runs` would, by id."""
+        return {id: self.runs(namespace, id, Window(limit=n, from_end=True)) for id in conversation_ids}
+
+    @abstractmethod
+    def open_runs(self, namespace: str, before: int | None, limit: int) -> tuple[OpenRun, ...]:
+        """Return the first ``limit`` open runs, ordered by ``created_at``, `key_of` the conversation's id, and position.
+
+        Args:
+            namespace: the namespace.
+            before: only those with an earlier ``created_at``, in microseconds since 1970; None for all.
+            limit: the most runs to return.
+        """
+
+    def forget(self, namespace: str, conversation_ids: Collection[str]) -> Forgotten:  # noqa: ARG002  # nothing is left
+        """Delete what a removed conversation leaves behind: receipts with its id, and its texts in the outbox.
+
+        The removal itself stays in the outbox, and is delivered.
+        """
+        return Forgotten()
+
     @abstractmethod
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         """Write all changes or none. If the token was written before, write nothing and return the first receipt.
 
         A change whose preconditions fail (`memory.port.changes.check_preconditions`) is rejected. A change that ``edits`` a
-        conversation increments its version. Its ``updated_at`` becomes ``changes.at``, unless the stored one is later.
+        conversation increments its version. Its ``updated_at`` becomes ``changes.at``, unless the stored one is later. The
+        other fields become what `Change.applied` computes. The receipt is kept for ``changes.receipt_kept`` microseconds.
 
         Raises:
             ConflictError, NotFoundError, AlreadyExistsError: as for `check_preconditions`; nothing was written.

@@ -17,7 +17,9 @@ import pytest
 pytest.register_assert_rewrite(*[f"{__name__}.{module.name}" for module in iter_modules(__path__)])
 
 from memory.testing.conflicts import Conflicts, Replays  # noqa: E402  # after the line that makes their asserts speak
+from memory.testing.conveniences import Conveniences, IdempotencyKeys  # noqa: E402
 from memory.testing.expiry import Expiry  # noqa: E402
+from memory.testing.open_runs import OpenRuns  # noqa: E402
 from memory.testing.ordering import Namespaces, Pages, Positions, Times  # noqa: E402
 from memory.testing.planning import Planning  # noqa: E402
 from memory.testing.queries import Queries  # noqa: E402
@@ -39,6 +41,9 @@ class RepositoryContract(
     Conflicts,
     Replays,
     Expiry,
+    OpenRuns,
+    Conveniences,
+    IdempotencyKeys,
     Queries,
     Planning,
     RandomQueries,

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from memory.core.store import Committed, Store
+from memory.core.events import Committed
+from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run

@@ -32,7 +32,7 @@ from memory.testing.base import (
 HUGE = 2**70
 # UTF-16 and locale collations sort them differently.
 IDS = ("B", "a", "Z", "b", "\u00e9", "\uffff", "😀", "a b", "10", "9")
-ORDERS: tuple[OrderField, ...] = ("updated_at", "created_at", "id")
+ORDERS: tuple[OrderField, ...] = ("last_run_at", "updated_at", "created_at", "id")
 
 
 class Times(Contract):

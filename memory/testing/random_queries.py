@@ -24,7 +24,7 @@ _POOLS: tuple[tuple[Json, ...], ...] = (
 
 _IDS = ("a", "B", "\u00e9", "\uffff", "😀")
 _START = Clock().time
-_ORDERS = ("updated_at", "-updated_at", "created_at", "-created_at", "id", "-id")
+_ORDERS = ("last_run_at", "-last_run_at", "updated_at", "-updated_at", "created_at", "-created_at", "id", "-id")
 
 _paths = st.just(("a",)) | st.lists(st.sampled_from(_KEYS), min_size=1, max_size=2).map(tuple)
 
@@ -107,6 +107,7 @@ def _on_fields() -> st.SearchStrategy[Criterion]:
         st.lists(st.sampled_from(_IDS), max_size=2).map(where.id.in_),
         moments.map(lambda value: where.created_at <= value),
         moments.map(lambda value: where.updated_at > value),
+        moments.map(lambda value: where.last_run_at <= value),
         moments.map(lambda value: where.created_at != value),
         st.integers(-1, 3).map(lambda value: where.run_count == value),
         st.integers(-1, 3).map(lambda value: where.run_count >= value),

@@ -10,7 +10,7 @@ from memory.adapters.in_memory import InMemoryRepository
 from memory.core.store import Store
 from memory.domain.criteria import where
 from memory.domain.entities import Conversation, Run
-from memory.domain.values import MAX_DEPTH, Json, new_id
+from memory.domain.values import MAX_DEPTH, Json, key_of, new_id
 from memory.testing import strategies
 from memory.testing.base import Contract, do, put, read, read_runs, run, run_states, snapshot, text_of
 from memory.transfer import batching, copy_conversation
@@ -18,6 +18,7 @@ from memory.transfer import batching, copy_conversation
 ODD_IDS = (
     *(" ", "a", "A", "a ", "'; drop table conversations; --", '"quoted"', "100%_[x]", "a/b\\c:d#e?f&g=h"),
     *("{hash}:*", "..", "😀", "\u00e9", "e\u0301", "\uffff", "\u202eright to left", "x" * 255, "😀" * 255),
+    *("x" * 2048, "x" * 2047 + "y", "x" * 256, "😀" * 2048),
 )
 TOKYO = timezone(timedelta(hours=9))
 
@@ -74,14 +75,14 @@ class RoundTrips(Contract):
         for at, other in enumerate(namespaces):
             for conversation_id in ODD_IDS:
                 metadata: dict[str, Json] = {"id": conversation_id, "at": at}
-                put(other, conversation_id, metadata, Run(conversation_id, at, id=conversation_id))
+                put(other, conversation_id, metadata, Run(conversation_id, at, id=conversation_id[:255]))
         for at, other in enumerate(namespaces):
             uow = other.begin()
             found = uow.conversations.find(order="id", limit=100).items
-            expected = [(id_, {"id": id_, "at": at}) for id_ in sorted(ODD_IDS)]
+            expected = [(id_, {"id": id_, "at": at}) for id_ in sorted(ODD_IDS, key=key_of)]
             assert [(one.id, one.metadata) for one in found] == expected
             runs = [(run.id, run.input, run.output) for id_ in ODD_IDS for run in uow.runs.list(id_)]
-            assert runs == [(id_, id_, at) for id_ in ODD_IDS]
+            assert runs == [(id_[:255], id_, at) for id_ in ODD_IDS]
 
     def test_timestamps_round_trip(self, store: Store) -> None:
         """A run's timestamp and an expiry are read equal, in UTC, with microseconds, also far from today."""

@@ -2,22 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from memory.adapters.in_memory import InMemoryRepository
-from memory.core.store import Committed, Store
+from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
-from memory.domain.entities import Conversation, Run
+from memory.domain.entities import PENDING, Conversation, Run
 from memory.domain.values import Json, new_id, to_datetime
 from memory.errors import CommitTooLargeError, PersistenceError
 from memory.port.changes import ChangeSet, Receipt
 from memory.port.repository import Repository
 from memory.testing.base import Clock, Contract, Work, do, new_store, outcome_of, put, run_states, snapshot, text_of
+
+if TYPE_CHECKING:
+    from memory.core.events import Committed
 
 _START = Clock().time
 _SECOND = 1_000_000
@@ -27,9 +31,10 @@ _units = st.sampled_from([0, 1])
 _positions = st.integers(1, 4)
 _contents: st.SearchStrategy[Json] = st.sampled_from([None, 1, 1.0, True, "", "text", [1], {"k": "\ud83d"}])
 _metadata = st.dictionaries(st.sampled_from(["k", "n"]), _contents, max_size=2)
-_runs = st.builds(Run, _contents, _contents, _metadata)
+_runs = st.builds(Run, _contents, _contents | st.just(PENDING), _metadata, id=st.sampled_from("xyz"))
 _criteria = st.sampled_from([None, where("k") == 1, where("k").exists(), ~(where("n") == "text"), where.run_count >= 1])
-_orders = st.sampled_from(["id", "-id", "created_at", "-created_at", "updated_at", "-updated_at"])
+_orders = st.sampled_from(["id", "-id", "created_at", "-created_at", "updated_at", "-last_run_at"])
+_lifetimes = st.sampled_from([None, timedelta(seconds=1), timedelta(seconds=3)])
 _expiries = st.none() | st.integers(0, 4).map(lambda seconds: to_datetime(_START + seconds * _SECOND))
 
 
@@ -58,6 +63,7 @@ def _edits(ids: st.SearchStrategy[str]) -> st.SearchStrategy[Work]:
         _doing(_add, ids, _metadata),
         _doing(_change, ids, st.just("metadata"), _metadata),
         _doing(_change, ids, st.just("expires_at"), _expiries),
+        _doing(_change, ids, st.just("expires_after"), _lifetimes),
         _doing(_remove_as_read, ids),
         ids.map(lambda id_: lambda uow: uow.conversations.remove(id_)),
         st.tuples(ids, _runs, st.none() | st.integers(2, 5)).map(
@@ -69,7 +75,12 @@ def _edits(ids: st.SearchStrategy[str]) -> st.SearchStrategy[Work]:
         _doing(_replace_run, ids, _positions, _runs),
         st.tuples(ids, _positions).map(lambda chosen: lambda uow: uow.runs.remove(*chosen)),
         st.tuples(ids, _positions).map(lambda chosen: lambda uow: uow.runs.remove(chosen[0], before=chosen[1])),
+        st.tuples(ids, _positions).map(lambda chosen: lambda uow: uow.runs.remove(chosen[0], after=chosen[1])),
         ids.map(lambda id_: lambda uow: uow.runs.clear(id_)),
+        ids.map(lambda id_: lambda uow: uow.conversations.remove(id_, force=True)),
+        st.tuples(ids, st.sampled_from("xyz"), _contents, st.booleans()).map(
+            lambda chosen: lambda uow: uow.runs.complete(chosen[0], chosen[1], output=chosen[2], is_final=chosen[3])
+        ),
     )
 
 
@@ -85,6 +96,9 @@ _reads: st.SearchStrategy[Work] = st.one_of(
     st.tuples(_ids, _positions).map(lambda chosen: lambda uow: [uow.runs.get(*chosen)]),
     st.tuples(_criteria, _orders).map(lambda chosen: lambda uow: uow.conversations.find(chosen[0], order=chosen[1])),
     _criteria.map(lambda criterion: lambda uow: uow.conversations.count(criterion)),
+    st.integers(1, 3).map(lambda n: lambda uow: [run for runs in uow.runs.last_of("abc", n).values() for run in runs]),
+    st.just(lambda uow: list(uow.conversations.get_many("abc").values())),
+    st.just(lambda uow: [one.run for one in uow.runs.open()]),
 )
 
 
@@ -190,12 +204,13 @@ def _outcome(action: Callable[[], object]) -> object:
         return outcome_of(result)
     if isinstance(result, Conversation):
         return _seen(result)
-    if isinstance(result, list):
+    if isinstance(result, list) and all(isinstance(one, Run) for one in result):
         return run_states(result)
     return result if result is None or isinstance(result, int) else [_seen(one) for one in result]  # type: ignore[attr-defined]
 
 
 def _seen(conversation: Conversation) -> object:
-    at = conversation.record and (conversation.record.created_at, conversation.record.updated_at)
+    record = conversation.record
+    at = record and (record.created_at, record.updated_at, record.last_run_at, record.expires_after)
     counts = conversation.version, conversation.run_count, conversation.last_position
     return conversation.id, text_of(conversation.metadata), conversation.expires_at, counts, at

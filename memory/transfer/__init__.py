@@ -9,9 +9,10 @@ Only ``id`` is required, and ``input`` and ``output`` of a run. `dump` writes ev
 
 ==================  ===================================================================================================
 of a conversation   ``namespace`` (by default that of the store it is written to), ``version``, ``created_at``,
-                    ``updated_at``, ``expires_at`` (left out if it never expires) and ``last_position``, which is greater
-                    than the last run's position if that run was removed
-of a run            ``position``, greater than that of the run before (by default the next one), ``id``, ``created_at``
+                    ``updated_at``, ``last_run_at``, ``expires_at`` and ``expires_after`` in seconds (left out if it never
+                    expires) and ``last_position``, which is greater than the last run's position if that run was removed
+of a run            ``position``, greater than that of the run before (by default the next one), ``id``, ``created_at``, and
+                    ``is_open`` if it is true: then ``output`` may be missing
 of both             ``byte_strings``: the names of the fields in which each character of a string is a byte of its UTF-8,
                     which here also encodes surrogates. JSON cannot distinguish the two code points ``\ud83d`` and
                     ``\ude00`` from the one they form; a value with two such neighbours is written this way.

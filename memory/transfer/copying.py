@@ -6,9 +6,9 @@ the whole (docs/decisions/0050-a-long-copy-ends-with-its-version.md).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Literal, NamedTuple, TypeAlias
 
 from memory.core.store import Store
@@ -265,7 +265,8 @@ class _OneCopy:
         missing = self._missing(ours, theirs)
         if missing is not None:
             return self._continue(ours, theirs, missing)
-        return self._replace(ours, theirs) if self.replaces or _is_older(theirs, ours) else "kept"
+        is_older = _is_older(theirs, ours) or self._only_completes(ours, theirs)
+        return self._replace(ours, theirs) if self.replaces or is_older else "kept"
 
     def _remove(self, theirs: ConversationRecord | None) -> Outcome:
         if theirs is None:
@@ -282,7 +283,7 @@ class _OneCopy:
         begun = ours if following is None else ours._replace(version=ours.version - 1, last_position=0)
         change = Change(self.id, create=begun, append=tuple(piece))
         if theirs is not None:
-            change = replace(change, expected=version_of(theirs), after=theirs.last_position, remove=True)
+            change = change._replace(expected=version_of(theirs), after=theirs.last_position, remove=True)
         written = self._commit(change, ours.updated_at)
         piece.clear()  # before more is read
         if following is not None and written is not None:
@@ -302,6 +303,15 @@ class _OneCopy:
         except CorruptRecordError:  # the target's; if it is the source's, reading the source again raises it again
             return None
         return missing
+
+    def _only_completes(self, ours: ConversationRecord, theirs: ConversationRecord) -> bool:
+        """Whether the source only completed runs that are still open in the target, and appended others after them."""
+        pairs = zip_longest(runs_of(self.target, theirs), runs_of(self.source, ours))
+        return (
+            theirs.version == ours.version
+            and _identity(theirs) == _identity(ours)
+            and all(mine == theirs or theirs is None or (theirs.is_open and mine) for theirs, mine in pairs)
+        )
 
     def _continue(self, ours: ConversationRecord, theirs: ConversationRecord, missing: Iterator[RunRecord]) -> Outcome:
         if head(ours) == head(theirs):
@@ -331,7 +341,7 @@ class _OneCopy:
             metadata = None if seen.version == ours.version else ours.metadata  # an edit increments the version
             self._commit(change(last_position, metadata=metadata, append=tuple(piece)), ours.updated_at)
         else:  # the source's last run was removed: a placeholder takes its position, and is removed
-            removed = RunRecord(ours.last_position, "removed", "null", "null", "{}", ours.updated_at)
+            removed = RunRecord(ours.last_position, "removed", "null", "null", "{}", ours.created_at)
             self._commit(change(last_position, append=(*piece, removed)), ours.updated_at)
             self.totals.runs -= 1
             self._commit(change(removed.position, remove_runs=(removed.position,)), ours.updated_at)
@@ -348,12 +358,12 @@ class _OneCopy:
             self.progress(self.totals)
             return written
         half = len(change.append) // 2
-        self._commit(replace(change, metadata=None, append=change.append[:half]), at)
-        return self._commit(replace(change, after=change.append[half - 1].position, append=change.append[half:]), at)
+        self._commit(change._replace(metadata=None, append=change.append[:half]), at)
+        return self._commit(change._replace(after=change.append[half - 1].position, append=change.append[half:]), at)
 
 
 def _identity(record: ConversationRecord) -> tuple[object, ...]:
-    return record.metadata, record.created_at, record.expires_at
+    return record.metadata, record.created_at, record.expires_at, record.expires_after
 
 
 def _is_older(theirs: ConversationRecord, ours: ConversationRecord) -> bool:

@@ -10,7 +10,18 @@ from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.timestamps import format_timestamp, parse_microseconds
-from memory.domain.values import Json, check_id, compact, decode, encode, encode_parsed, new_id, now
+from memory.domain.values import (
+    LONGEST,
+    Json,
+    check_conversation_id,
+    check_id,
+    compact,
+    decode,
+    encode,
+    encode_parsed,
+    new_id,
+    now,
+)
 from memory.errors import InvalidValueError
 from memory.port.changes import ALL_RUNS, Change
 from memory.transfer.limits import DEFAULT_LIMITS, Limits
@@ -89,7 +100,7 @@ def _read(number: int, line: bytes, limits: Limits) -> ParsedConversation | Reje
 def _read_conversation(fields: dict[str, Json], to_text: _ToText, at: int) -> Change:
     if "id" not in fields:
         raise InvalidValueError("it has no id")
-    conversation_id = check_id(fields["id"], "id")
+    conversation_id = check_conversation_id(fields["id"])
     runs = _read_runs(fields.get("runs", []), at)
     created_at = _read_time(fields, "created_at", at)
     record = ConversationRecord(
@@ -102,6 +113,8 @@ def _read_conversation(fields: dict[str, Json], to_text: _ToText, at: int) -> Ch
         created_at,
         _read_time(fields, "updated_at", created_at),
         parse_microseconds(fields["expires_at"], "expires_at") if "expires_at" in fields else None,
+        _read_duration(fields, "expires_after"),
+        _read_time(fields, "last_run_at", max([created_at, *[run.created_at for run in runs]])),
     )
     return Change(conversation_id, create=record, append=runs)
 
@@ -126,13 +139,17 @@ def _read_runs(values: object, at: int) -> tuple[RunRecord, ...]:
 
 def _read_run(value: object, next_position: int, new_id: str, at: int) -> RunRecord:
     fields, to_text = _read_object(value, _RUN_KEYS)
+    is_open = fields.get("is_open", False)
+    if not isinstance(is_open, bool):
+        raise InvalidValueError(f"is_open must be true or false, not {is_open!r:.60}")
     return RunRecord(
         _read_integer(fields, "position", next_position),
         check_id(fields["id"], "id") if "id" in fields else new_id,
         to_text(fields["input"], "input"),
-        to_text(fields["output"], "output"),
+        "" if is_open and "output" not in fields else to_text(fields["output"], "output"),
         _read_metadata(fields, to_text),
         _read_time(fields, "created_at", at),
+        is_open,
     )
 
 
@@ -173,6 +190,15 @@ def _read_integer(fields: dict[str, Json], name: str, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
         raise InvalidValueError(f"{name} must be an integer from {least} to {_MOST}, not {value!r:.60}")
     return value
+
+
+def _read_duration(fields: dict[str, Json], name: str) -> int | None:
+    if name not in fields:
+        return None
+    seconds = fields[name]
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds * 1_000_000 <= LONGEST:
+        raise InvalidValueError(f"{name} must be a positive number of seconds, not {seconds!r:.60}")
+    return round(seconds * 1_000_000)
 
 
 def _read_time(fields: dict[str, Json], name: str, default: int) -> int:
@@ -230,23 +256,26 @@ def write_line(record: ConversationRecord, runs: Iterable[RunRecord], *, namespa
 def write_head(record: ConversationRecord) -> str:
     """Return the members of a line's object that describe the conversation itself, without braces."""
     expiry = "" if record.expires_at is None else f',"expires_at":"{format_timestamp(record.expires_at)}"'
+    if record.expires_after is not None:
+        expiry += f',"expires_after":{record.expires_after / 1_000_000}'
     return (
         f'"id":{compact(record.id)},"metadata":{record.metadata.lstrip(" ")}{_marker(metadata=record.metadata)},'
         f'"version":{record.version},"created_at":"{format_timestamp(record.created_at)}",'
-        f'"updated_at":"{format_timestamp(record.updated_at)}"{expiry}'
+        f'"updated_at":"{format_timestamp(record.updated_at)}","last_run_at":"{format_timestamp(record.last_run_at)}"{expiry}'
     )
 
 
 def _write_run(record: RunRecord) -> str:
+    output = f'"output":{record.output.lstrip(" ")},' if record.output else ""
+    is_open = ',"is_open":true' if record.is_open else ""
     return (
         f'{{"position":{record.position},"id":{compact(record.id)},"created_at":"{format_timestamp(record.created_at)}",'
-        f'"input":{record.input.lstrip(" ")},"output":{record.output.lstrip(" ")},'
-        f'"metadata":{record.metadata.lstrip(" ")}'
+        f'"input":{record.input.lstrip(" ")},{output}"metadata":{record.metadata.lstrip(" ")}{is_open}'
         f"{_marker(input=record.input, output=record.output, metadata=record.metadata)}}}"
     )
 
 
 def _marker(**texts: str) -> str:
     """Name the texts that `memory.domain.values.encode` marked by a leading space, which a line does not keep."""
-    names = sorted(name for name, text in texts.items() if text[0] == " ")
+    names = sorted(name for name, text in texts.items() if text[:1] == " ")
     return f',"byte_strings":{compact(names)}' if names else ""

@@ -198,7 +198,7 @@ class _Restore(Loader):
                     f"line {line.number} is of namespace {line.namespace!r}, earlier ones of {first!r}: to write each "
                     "to its own, pass all_namespaces=True, or omit --namespace"
                 )
-            change = replace(line.change, remove=True) if self.on_conflict == "replace" else line.change
+            change = line.change._replace(remove=True) if self.on_conflict == "replace" else line.change
             yield replace(line, change=change, namespace=line.namespace if self.all_namespaces else None)
 
     def handle_existing(self, one: ParsedConversation) -> None:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -273,4 +273,4 @@ def _expecting(replica: Store, change: Change) -> Change:
         return change
     found = get_record(replica, change.id)
     incarnation = "" if found is None else found.incarnation
-    return replace(change, expected=ExpectedVersion(incarnation, change.expected.version))
+    return change._replace(expected=ExpectedVersion(incarnation, change.expected.version))

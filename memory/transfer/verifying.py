@@ -11,7 +11,7 @@ from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation
 from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.timestamps import format_timestamp
-from memory.domain.values import compact
+from memory.domain.values import compact, key_of
 from memory.errors import ConflictError, CorruptRecordError
 from memory.transfer.reading import get_record, retry_on_conflict, runs_of
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 Pair: TypeAlias = tuple[ConversationRecord | None, ConversationRecord | None]
 
 _NAMED: Final = 5  # positions of differing runs that are listed
-_MOMENTS: Final = ("created_at", "updated_at", "expires_at")
+_MOMENTS: Final = ("created_at", "updated_at", "last_run_at", "expires_at")
 _MISSING: Final = "missing there"
 
 
@@ -204,7 +204,7 @@ def has_any(store: Store, criterion: Criterion | None = None) -> bool:
 def pairs(source: Store, target: Store, criterion: Criterion | None) -> Iterator[Pair]:
     """Yield pairs of the conversations with the same id that match in either store, ordered by id."""
     here, there = [map(_record, store.begin().conversations.iterate(criterion)) for store in (source, target)]
-    return outer_join(here, there, lambda record: record.id)
+    return outer_join(here, there, lambda record: key_of(record.id))
 
 
 def _record(conversation: Conversation) -> ConversationRecord:

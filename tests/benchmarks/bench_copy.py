@@ -114,7 +114,7 @@ def _multiply(files: list[Path], url: str, times: int) -> None:
                 if isinstance(line, ParsedConversation) and line.change.create is not None:
                     conversation_id = f"{turn}-{line.change.id}"
                     record = line.change.create._replace(id=conversation_id)
-                    yield replace(line, change=replace(line.change, id=conversation_id, create=record))
+                    yield replace(line, change=line.change._replace(id=conversation_id, create=record))
 
     with memory.connect(url) as store:
         for turn in range(times):

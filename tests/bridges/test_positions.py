@@ -157,10 +157,10 @@ class Loose(InMemoryRepository):
             return super().commit(namespace, changes)
         self._append(namespace, self.others_first)
         if self.others_between:
-            parts = ChangeSet((replace(change, append=change.append[:1]),), changes.token + "1", changes.at)
+            parts = ChangeSet((change._replace(append=change.append[:1]),), changes.token + "1", changes.at)
             super().commit(namespace, parts)
             self._append(namespace, self.others_between)
-            changes = replace(changes, changes=(replace(change, append=change.append[1:]),))
+            changes = replace(changes, changes=(change._replace(append=change.append[1:]),))
         receipt = super().commit(namespace, changes)
         if self.others_after:  # the count that is looked at after the append is that of theirs
             self._append(namespace, self.others_after)

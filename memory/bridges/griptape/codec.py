@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, cast
 
 import griptape.artifacts as theirs
@@ -11,7 +12,7 @@ from griptape.memory.structure import Run as GriptapeRun
 
 from memory.bridges.griptape.artifacts import RawArtifact, fields_of, to_json
 from memory.bridges.griptape.state import KnownRun
-from memory.domain.entities import Run
+from memory.domain.entities import PENDING, Run
 from memory.domain.values import Json
 from memory.formats.griptape import KEY, is_kept_as_text, run_json, run_record
 
@@ -43,6 +44,8 @@ class Codec:
 
     def to_theirs(self, run: Run) -> GriptapeRun:
         """Return the run for Griptape's memory. It never fails: a value that Griptape does not write becomes a `RawArtifact`."""
+        if run.output is PENDING:
+            run = replace(run, output="")  # Griptape has no runs without an output
         value = run_json(run)
         if not isinstance(value, dict):
             return GriptapeRun(id=run.id, input=RawArtifact(value), output=TextArtifact(""))

@@ -101,7 +101,7 @@ class Editing:
             append=self._appended(),
         )
         if change.edits:
-            return replace(change, expected=ExpectedVersion(record.incarnation, record.version))
+            return change._replace(expected=ExpectedVersion(record.incarnation, record.version))
         return change if self._new else None
 
     def _appended(self) -> tuple[RunRecord, ...]:

@@ -4,7 +4,6 @@
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import cast
 
 from memory.adapters.in_memory import _Kept, _written
@@ -41,28 +40,28 @@ class SeenIgnored(Faulty):
     """What was read is not compared with what is there."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, expected=None)
+        return change._replace(expected=None)
 
 
 class SeenIgnoredInRemovals(Faulty):
     """A conversation is removed, whatever became of it."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, expected=None) if change.remove and present else change
+        return change._replace(expected=None) if change.remove and present else change
 
 
 class RemovesWhatWasNotRead(Faulty):
     """A removal takes along what was appended since the conversation was read."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, after=None) if change.remove else change
+        return change._replace(after=None) if change.remove else change
 
 
 class ClearsWhatWasNotRead(Faulty):
     """Clearing the runs takes along what was appended since they were read."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, after=None) if change.remove_before == ALL_RUNS else change
+        return change._replace(after=None) if change.remove_before == ALL_RUNS else change
 
 
 class TimesGoBack(Faulty):
@@ -77,7 +76,7 @@ class BlindWritesRefused(Faulty):
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
         blind = change.expected is None and (change.edits or change.remove)
-        return replace(change, expected=ExpectedVersion("", 0)) if blind and present else change
+        return change._replace(expected=ExpectedVersion("", 0)) if blind and present else change
 
 
 class IncarnationIgnored(Faulty):
@@ -86,7 +85,7 @@ class IncarnationIgnored(Faulty):
     def asked(self, change: Change, present: _Kept | None) -> Change:
         if change.expected is None or present is None:
             return change
-        return replace(change, expected=ExpectedVersion(present.record.incarnation, change.expected.version))
+        return change._replace(expected=ExpectedVersion(present.record.incarnation, change.expected.version))
 
 
 class IncarnationReused(Faulty):
@@ -100,7 +99,7 @@ class AfterIgnored(Faulty):
     """A conditional append is unconditional."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, after=None)
+        return change._replace(after=None)
 
 
 class AfterComparesTheCount(Faulty):
@@ -109,7 +108,7 @@ class AfterComparesTheCount(Faulty):
     def asked(self, change: Change, present: _Kept | None) -> Change:
         if change.after is None or present is None:
             return change
-        return replace(change, after=present.record.last_position if len(present.runs) == change.after else ALL_RUNS)
+        return change._replace(after=present.record.last_position if len(present.runs) == change.after else ALL_RUNS)
 
 
 class Unlocked(Faulty):
@@ -163,7 +162,7 @@ class TokenForgotten(Faulty):
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
         receipt = super().commit(namespace, changes)
-        self._receipts = {(namespace, changes.token): (self.clock(), receipt)}
+        self._receipts = {(namespace, changes.token): receipt}
         return receipt
 
 
@@ -171,7 +170,7 @@ class TokenOfAllNamespaces(Faulty):
     """A token that is written in one namespace counts in all."""
 
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        known = [receipt for (_, token), (_, receipt) in self._receipts.items() if token == changes.token]
+        known = [receipt for (_, token), receipt in self._receipts.items() if token == changes.token]
         return known[0] if known else super().commit(namespace, changes)
 
 
@@ -182,7 +181,7 @@ class RefusedTokenKept(Faulty):
         try:
             return super().commit(namespace, changes)
         except Exception:
-            self._receipts[namespace, changes.token] = self.clock(), Receipt(changes.token, {})
+            self._receipts[namespace, changes.token] = Receipt(changes.token, {})
             raise
 
 

@@ -230,7 +230,7 @@ class MissingRunsPass(Faulty):
     """Removing a run that is not there is no error."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, remove_runs=tuple([at for at in change.remove_runs if present and at in present.runs]))
+        return change._replace(remove_runs=tuple([at for at in change.remove_runs if present and at in present.runs]))
 
 
 class RunCountOnlyGrows(Faulty):
@@ -249,14 +249,14 @@ class AppendCreates(Faulty):
     def asked(self, change: Change, present: _Kept | None) -> Change:
         if present or change.create or change.remove or not change.append:
             return change
-        return replace(change, create=ConversationRecord(change.id, "{}", 1, "", 0, 0, 1, 1, None))
+        return change._replace(create=ConversationRecord(change.id, "{}", 1, "", 0, 0, 1, 1, None))
 
 
 class AddOverwrites(Faulty):
     """Adding under an id that is taken takes the place of what is there."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, remove=change.remove or bool(change.create and present))
+        return change._replace(remove=change.remove or bool(change.create and present))
 
 
 class RemovalOfNothingPasses(Faulty):
@@ -272,7 +272,7 @@ class MetadataNeverEmpty(Faulty):
     """Metadata that is cleared stays."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, metadata=None) if change.metadata == "{}" else change
+        return change._replace(metadata=None) if change.metadata == "{}" else change
 
 
 class MetadataMerged(Faulty):
@@ -292,7 +292,7 @@ class ExpiryStays(Faulty):
     """An expiry cannot be taken away."""
 
     def asked(self, change: Change, present: _Kept | None) -> Change:
-        return replace(change, expires_at=None) if change.expires_at == NEVER else change
+        return change._replace(expires_at=None) if change.expires_at == NEVER else change
 
 
 class UpdatedAtStays(Faulty):
