@@ -24,7 +24,7 @@ from memory.adapters.dynamodb.table import (
     back_off,
     in_transactions,
 )
-from memory.domain.values import new_id, now
+from memory.domain.values import key_of, new_id, now
 from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
@@ -37,7 +37,6 @@ from memory.errors import (
 from memory.port.changes import Change, ChangeSet, Receipt, Written
 
 _REFUSALS: Final = (AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError)
-_RECEIPT_KEPT: Final = 24 * 3600  # seconds
 _TRIES: Final = 10_000  # the operation's deadline expires first
 
 
@@ -52,7 +51,7 @@ class Commit:
         self._receipt_key = keys.partition("receipt", space.namespace, changes.token), "receipt"
         self._heads: dict[str, Head] = {}
         for change in changes.changes:
-            head = space.seen.get((space.namespace, change.id))
+            head = space.seen.get((space.namespace, key_of(change.id)))
             if head is None and change.create is not None and not change.remove:
                 head = NO_HEAD  # a new conversation, most probably
             if head is not None:
@@ -151,7 +150,7 @@ class Commit:
 
     def _receipt_action(self, receipt: Receipt) -> Action:
         """Return the action that stores the receipt; its condition fails if the change set was written before."""
-        until = now() // 1_000_000 + _RECEIPT_KEPT
+        until = (now() + self._changes.receipt_kept) // 1_000_000
         values = {"receipt": {"S": receipt.dump()}, TTL: {"N": str(until)}}
         return self._table.put(Item(self._receipt_key, values), IS_ABSENT)
 

@@ -2,9 +2,10 @@
 
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
@@ -23,11 +24,23 @@ from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
 from memory.adapters.dynamodb.table_options import TableOptions
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
+from memory.domain.records import RunRecord
+from memory.domain.values import now
 from memory.errors import ConfigurationError
-from memory.port.changes import ChangeSet, ExpectedVersion, Receipt
+from memory.port.changes import KEYED_RECEIPTS_KEPT, ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited
 from memory.port.index import plan
-from memory.port.repository import Capabilities, Progress, Repository, RunsRead, SchemaStatus, Window, no_progress
+from memory.port.repository import (
+    Capabilities,
+    Forgotten,
+    OpenRun,
+    Progress,
+    Repository,
+    RunsRead,
+    SchemaStatus,
+    Window,
+    no_progress,
+)
 from memory.port.urls import options, seconds
 
 if TYPE_CHECKING:
@@ -144,12 +157,27 @@ class DynamoDbRepository(Repository):
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        head, records = self._space(namespace).runs(conversation_id, window, self.clock())
-        if head.record is None:
-            return RunsRead(None, ())
-        seen = ExpectedVersion(head.record.incarnation, head.record.version)
-        runs = tuple([Run.from_record(conversation_id, record) for record in records])
-        return RunsRead(seen, runs, head.record.last_position)
+        return _runs_read(conversation_id, *self._space(namespace).runs(conversation_id, window, self.clock()))
+
+    @limited
+    def get_many(self, namespace: str, conversation_ids: Sequence[str]) -> dict[str, Conversation]:
+        space = self._space(namespace)
+        records = space.records(space.heads(conversation_ids), self.clock())
+        return {id: Conversation.from_record(records[id]) for id in conversation_ids if id in records}
+
+    @limited
+    def last_runs(self, namespace: str, conversation_ids: Sequence[str], n: int) -> dict[str, RunsRead]:
+        found = self._space(namespace).last_runs(conversation_ids, n, self.clock())
+        return {id: _runs_read(id, *found[id]) if id in found else RunsRead(None, ()) for id in conversation_ids}
+
+    @limited
+    def open_runs(self, namespace: str, before: int | None, limit: int) -> tuple[OpenRun, ...]:
+        found = self._space(namespace, self._schema.shards()).open_runs(before, limit, self.clock())
+        return tuple([OpenRun(id, Run.from_record(id, record)) for id, record in islice(found, limit)])
+
+    def forget(self, namespace: str, conversation_ids: Collection[str]) -> Forgotten:  # noqa: ARG002  # receipts are found by token only
+        """Delete nothing; return the time at which DynamoDB has deleted the receipts, which contain the ids."""
+        return Forgotten(until=now() + KEYED_RECEIPTS_KEPT)
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
@@ -192,6 +220,14 @@ class DynamoDbRepository(Repository):
 
     def __repr__(self) -> str:
         return f"DynamoDbRepository({self._table.name!r}, region={self._region!r})"
+
+
+def _runs_read(conversation_id: str, head: "Head", records: list[RunRecord]) -> RunsRead:
+    if head.record is None:
+        return RunsRead(None, ())
+    seen = ExpectedVersion(head.record.incarnation, head.record.version)
+    runs = tuple([Run.from_record(conversation_id, record) for record in records])
+    return RunsRead(seen, runs, head.record.last_position)
 
 
 def _make_client(

@@ -12,11 +12,12 @@ from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.records import TTL, Item
 from memory.adapters.dynamodb.table import IS_ABSENT, RefusedError, Table, has
 from memory.adapters.dynamodb.table_options import TableOptions
+from memory.adapters.dynamodb.upgrading import upgrade
 from memory.domain.values import now
 from memory.errors import InvalidValueError, SchemaError, StoreUnavailableError
 from memory.port.repository import Progress, SchemaStatus
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The version of the layout that this code writes (see docs/dynamodb.md). Version 0001 had binary keys."""
 
 MOST_SHARDS: Final = 100
@@ -94,12 +95,16 @@ class Schema:
         if status.current is not None and status.current > HEAD:
             raise SchemaError(f"{self._where}: {status.advice()}")
         if status.current is None:
-            new = partial(self._put, IS_ABSENT, before=self._wanted, since=0)
+            new = partial(self._put, IS_ABSENT, shards=self._wanted, before=self._wanted, since=0)
             steps.append((f"write the schema's version, {HEAD}, into the table", new))
-        elif self._wanted > (before := self.shards()):
+            return steps
+        if status.current < HEAD:
+            words = f"list the conversations by last_run_at, and write the schema's version, {HEAD}, into the table"
+            steps.append((words, self._upgrade))
+        if self._wanted > (before := self.shards()):
             unchanged, since = has("shards", {"N": str(before)}), now() + _GRACE * 1_000_000
             words = f"spread new conversations over {self._wanted} partitions instead of {before}"
-            steps.append((words, partial(self._put, unchanged, before=before, since=since)))
+            steps.append((words, partial(self._put, unchanged, shards=self._wanted, before=before, since=since)))
         return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
@@ -170,8 +175,15 @@ class Schema:
         wanted = {"PointInTimeRecoveryEnabled": True}
         self._ask("update_continuous_backups", PointInTimeRecoverySpecification=wanted)
 
-    def _put(self, condition: dict[str, Any], *, before: int, since: int) -> None:
-        numbers = {"shards": self._wanted, "shards_before": before, "shards_since": since}
+    def _upgrade(self) -> None:
+        item = self._item
+        assert item is not None  # noqa: S101  # `steps` has read it
+        upgrade(self._table, shards := item.number("shards"))
+        before, since = item.number("shards_before"), item.number("shards_since")
+        self._put(has("shards", {"N": str(shards)}), shards=shards, before=before, since=since)
+
+    def _put(self, condition: dict[str, Any], *, shards: int, before: int, since: int) -> None:
+        numbers = {"shards": shards, "shards_before": before, "shards_since": since}
         values: dict[str, dict[str, Any]] = {name: {"N": str(number)} for name, number in numbers.items()}
         with suppress(RefusedError):  # a concurrent migration has written the item
             self._table.write([self._table.put(Item(keys.SCHEMA, {"version": {"S": HEAD}, **values}), condition)])
