@@ -13,10 +13,7 @@ TEXT = "x" * 200
 PROMPT = Run("Where?", PENDING, id="prompt")
 
 
-@pytest.fixture(autouse=True)
-def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all times be in the same minute: what a write costs depends on it."""
-    monkeypatch.setattr(keys, "minute", lambda _: "")
+pytestmark = pytest.mark.usefixtures("one_minute")
 
 
 def pointers(repository: DynamoDbRepository, namespace: str) -> int:

@@ -19,10 +19,7 @@ from tests.adapters.dynamodb.watching import check_tidy, watched
 TEXT = "x" * 200
 
 
-@pytest.fixture(autouse=True)
-def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all times be in the same minute: what a write costs depends on it."""
-    monkeypatch.setattr(keys, "minute", lambda _: "")
+pytestmark = pytest.mark.usefixtures("one_minute")
 
 
 def append(store: Store, conversation_id: str = "a") -> None:
