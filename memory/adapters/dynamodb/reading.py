@@ -21,6 +21,7 @@ _HEADS_KEPT: Final = 4_096
 _READS: Final = 5  # attempts to read a conversation that is being changed
 _ALL: Final = 2**53
 _HEADS_AT_ONCE: Final = 100
+_BATCHED_RUNS: Final = 20
 _OPEN_AT_ONCE: Final = 20  # an open run is most probably one of the last
 
 
@@ -119,8 +120,10 @@ class Space:
     def last_runs(self, ids: Iterable[str], n: int, now: int) -> dict[str, tuple[Head, list[RunRecord]]]:
         """Return the heads and the last ``n`` runs of conversations, reading all heads at once, and then all runs.
 
-        If positions have gaps, the runs of the conversation are read by `runs`.
+        If ``n`` is large or the positions of a conversation have gaps, its runs are read by `runs`.
         """
+        if n > _BATCHED_RUNS:  # a query takes fewer read units for many runs
+            return {id: self.runs(id, Window(limit=n, from_end=True), now) for id in ids}
         heads = {id: head for id, head in self.heads(ids).items() if head.visible(now)}
         places = {id: self._last_places(head, n) for id, head in heads.items()}
         items = self.table.get_many(place for each in places.values() for place in each)
@@ -157,7 +160,16 @@ class Space:
                 id, run = pointer.text("id"), stored.get(runs[pointer.key])
                 head = heads[id]
                 if run and (record := head.visible(now)) and head.has(run) and self.open_place(id, run) == pointer.key:
-                    yield record.id, self.parsed(id, head, [run])[0]
+                    yield from ((record.id, one) for one in self._still_open(head, run, now))
+
+    def _still_open(self, head: Head, run: Item, now: int) -> list[RunRecord]:
+        """Parse the item of an open run; return no run if it was completed or removed while its parts were read."""
+        assert head.record is not None  # noqa: S101  # the head of a conversation that exists
+        try:
+            return self.parsed(head.record.id, head, [run])
+        except ChangedError:
+            window = Window(after=run.position - 1, before=run.position + 1)
+            return [one for one in self.runs(head.record.id, window, now)[1] if one.is_open]
 
     def open_place(self, conversation_id: str, run: Item) -> Key | None:
         """Return the key of a run in the list of open runs; None if the run is not open."""

@@ -7,7 +7,7 @@ import pytest
 from memory import PENDING, NotFoundError, Run, Store
 from memory.adapters.dynamodb import DynamoDbRepository, keys
 from memory.testing.base import do, put, read_runs, run
-from tests.adapters.dynamodb.watching import before_each, check_tidy, items_of, watched
+from tests.adapters.dynamodb.watching import after_each, before_each, check_tidy, items_of, watched
 
 TEXT = "x" * 200
 PROMPT = Run("Where?", PENDING, id="prompt")
@@ -111,6 +111,23 @@ def test_a_completion_is_computed_again_after_a_concurrent_write(
         do(store, lambda uow: uow.runs.complete("a", "prompt", output="mine"))
     assert [one.output for one in read_runs(store, "a")] == ["mine", "theirs"]
     check_tidy(repository, namespace)
+
+
+@pytest.mark.parametrize(("is_final", "expected"), [(True, []), (False, ["changed"])], ids=["completed", "still open"])
+def test_a_large_run_that_is_changed_while_it_is_read(
+    repository: DynamoDbRepository, store: Store, other_store: Store, *, is_final: bool, expected: list[str]
+) -> None:
+    """Its parts are replaced, and purged, between the read of its item and that of its parts: it is read again."""
+    put(store, "a", None, replace(PROMPT, input="x" * 400_000))
+
+    def interfere(number: int) -> None:
+        if number == 0:
+            do(other_store, lambda uow: uow.runs.complete("a", "prompt", output="changed", is_final=is_final))
+            other_store.purge_expired()
+
+    with after_each(repository.client, "BatchGetItem", interfere):
+        found = [one.output for _, one in store.runs.open()]
+    assert found == expected
 
 
 def test_removing_the_last_runs_deletes_them(repository: DynamoDbRepository, store: Store, namespace: str) -> None:

@@ -192,6 +192,9 @@ def test_many_conversations_and_their_last_runs_are_two_requests(repository: Dyn
         found = store.runs.last_of(ids, 2)
     assert calls.counted() == {"BatchGetItem": 2, "Query": 1}  # one has a gap
     assert [one.position for one in found["c0"]] == [1, 3]
+    with watched(repository.client) as calls:
+        assert [len(each) for each in store.runs.last_of(ids[:2], 21).values()] == [2, 3]
+    assert calls.counted() == {"Query": 2}
 
 
 def test_getting_is_one_request_and_one_more_for_large_metadata(repository: DynamoDbRepository, store: Store) -> None:
