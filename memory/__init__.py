@@ -15,7 +15,18 @@
 from typing import TYPE_CHECKING, Any
 
 from memory.core.connect import connect
-from memory.core.events import Committed
+from memory.core.events import (
+    Committed,
+    ConversationAdded,
+    ConversationRemoved,
+    Event,
+    ExpiryChanged,
+    MetadataChanged,
+    RunCompleted,
+    RunsAppended,
+    RunsRemoved,
+    RunsReplaced,
+)
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
@@ -52,13 +63,22 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "Conversation",
+    "ConversationAdded",
+    "ConversationRemoved",
     "CorruptRecordError",
+    "Event",
+    "ExpiryChanged",
     "InvalidValueError",
+    "MetadataChanged",
     "NotFoundError",
     "Page",
     "PartialCommitError",
     "PersistenceError",
     "Run",
+    "RunCompleted",
+    "RunsAppended",
+    "RunsRemoved",
+    "RunsReplaced",
     "SchemaError",
     "Store",
     "StoreUnavailableError",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from types import TracebackType
@@ -160,16 +160,17 @@ class StoreOperations(Generic[M]):
             try:
                 receipt: Receipt = yield commit
             except CommitInDoubtError as doubt:
-                resolved = yield from self._resolve_doubt(commit, changes.token, doubt)
+                resolved = yield from self._resolve_doubt(commit, changes, doubt)
                 if resolved is None:
                     raise
                 return resolved
         return receipt
 
     def _resolve_doubt(
-        self, commit: Callable[[], Receipt], token: str, doubt: CommitInDoubtError
+        self, commit: Callable[[], Receipt], changes: ChangeSet, doubt: CommitInDoubtError
     ) -> Steps[Receipt | None]:
         """Commit again a change set that may be written; its token makes that safe. Return None if the deadline passes first."""
+        token = changes.token
         for delay in delays(_DOUBT_RETRIES):
             if delay >= remaining(inf):
                 break
@@ -184,7 +185,8 @@ class StoreOperations(Generic[M]):
                 continue  # this error does not tell whether the first commit was written
             else:
                 _log.warning("the commit %s is written", token)
-                return receipt
+                is_ours = receipt.written.keys() == {change.id for change in changes.changes}
+                return replace(receipt, repeated=not is_ours)  # another commit can have had the same idempotency key
         _log.error("it is unknown whether the commit %s is written", token)
         return None
 
