@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from copy import copy
 from functools import partial, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -17,7 +17,9 @@ from memory.core.events import Committed
 from memory.core.faces import delays
 from memory.core.identity_map import Session
 from memory.core.store import MAX_METADATA_VALUES, StoreOperations
+from memory.domain.codecs import Codec, codec_for
 from memory.domain.entities import M
+from memory.domain.values import Default
 from memory.errors import InvalidValueError, PersistenceError
 
 T = TypeVar("T")
@@ -73,7 +75,7 @@ class Store(Face, StoreOperations[M]):
         await self.ensure_ready()
         token = self._token(idempotency_key)
         if connection is None:
-            session = Session(self.repository, self._namespace, self._codec, self)
+            session = Session(self.repository, self._namespace, self._serializer, self)
             return UnitOfWork(session, self._commit, token, self._performer)
         if not hasattr(connection, "run_sync"):
             raise InvalidValueError(
@@ -81,7 +83,7 @@ class Store(Face, StoreOperations[M]):
                 "the event loop: memory.Store.begin joins that"
             )
         joined = await connection.run_sync(self.repository.joining)
-        session = Session(joined, self._namespace, self._codec, self)
+        session = Session(joined, self._namespace, self._serializer, self)
         bound = copy(self)
         bound._in_loop = soon()  # noqa: SLF001  # it publishes in this event loop
         return UnitOfWork(session, partial(bound._commit_joined, joined), token, JoinedPerformer(connection.run_sync))  # noqa: SLF001
@@ -109,6 +111,10 @@ class Store(Face, StoreOperations[M]):
                 self._shared.on_retry(error)
             await sleep(delay)
 
+    def untyped(self) -> "Store":
+        """Return the same store with metadata as the dict that is stored, also if it does not fit the store's type."""
+        return cast("Store", self._without_type())
+
     def _publish_joined(self, committed: Committed) -> None:
         # Called by SQLAlchemy, which cannot await it, in any thread. Its event loop is one of asyncio's.
         self._in_loop(partial(self._start_publishing, committed))
@@ -129,8 +135,14 @@ class Store(Face, StoreOperations[M]):
 
 
 async def connect(
-    url: str, *, namespace: str = "default", max_metadata_values: int = MAX_METADATA_VALUES
-) -> Store[dict[str, Any]]:
+    url: str,
+    *,
+    metadata: type[M] | Codec[M] | None = None,
+    namespace: str = "default",
+    default: Default | None = None,
+    max_metadata_values: int = MAX_METADATA_VALUES,
+) -> Store[M]:
     """Open the store that a URL names. The arguments and errors are those of `memory.connect`."""
+    codec = codec_for(metadata)  # before anything is opened
     repository = await anyio.to_thread.run_sync(synchronous.open_repository, url)
-    return Store(repository, namespace, max_metadata_values=max_metadata_values)
+    return Store(repository, namespace, metadata=codec, default=default, max_metadata_values=max_metadata_values)

@@ -60,10 +60,10 @@ class Conveniences(Contract):
         texts = {id: [one.input for one in runs] for id, runs in store.runs.last_of([*page, "missing"], 2).items()}
         assert texts == {"a": ["a1", "a2"], "b": ["b0"], "empty": [], "missing": []}
         assert store.runs.last_of([], 2) == {}
-        with store.begin() as uow:
-            uow.runs.append("b", run("new"))
-            uow.runs.remove("a", 3)
-            texts = {id: [one.input for one in runs] for id, runs in uow.runs.last_of("ab", 2).items()}
+        uow = store.begin()
+        uow.runs.append("b", run("new"))
+        uow.runs.remove("a", 3)
+        texts = {id: [one.input for one in runs] for id, runs in uow.runs.last_of("ab", 2).items()}
         assert texts == {"a": ["a0", "a1"], "b": ["b0", "new"]}
 
     def test_last_runs_are_expected(self, store: Store) -> None:

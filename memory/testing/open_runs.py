@@ -18,7 +18,6 @@ from memory.testing.base import (
     put,
     read,
     read_runs,
-    requires,
     run,
     run_states,
     sibling,
@@ -137,7 +136,6 @@ class OpenRuns(Contract):
             do(store, lambda uow, output=output: uow.runs.complete("a", "prompt", output=output))  # type: ignore[misc]
             assert [one.output for one in read_runs(store, "a")] == expected
 
-    @requires("atomic")
     def test_replayed_completion_writes_nothing(self, store: Store) -> None:
         """Committing a completion again writes nothing and returns the same receipt."""
         put(store, "a", None, PROMPT)

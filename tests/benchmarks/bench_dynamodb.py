@@ -72,12 +72,13 @@ class ByHand:
             "last_position": {"N": str(position)},
             "created_at": {"N": "1"},
             "updated_at": {"N": str(at)},
+            "last_run_at": {"N": str(at)},
             "shard": {"N": "0"},
             "metadata": {"S": json.dumps(METADATA)},
         }
 
     def _place(self, at: int) -> dict[str, Any]:
-        partition = keys.partition("list", "updated_at", self._namespace, 0)
+        partition = keys.partition("list", "last_run_at", self._namespace, 0)
         return {"pk": {"S": partition}, "sk": {"S": keys.listed(at, "floor")}}
 
     def _create(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 import memory
-from memory import Run, Store, where
+from memory import Conversation, Run, Store, where
 from memory.adapters.redis import RedisRepository
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.models import entry_token
@@ -33,9 +33,10 @@ METADATA = {"customer": "ada", "priority": 3, "domain": "Restaurants", "open": T
 APPEND = """
 local position = redis.call('HGET', KEYS[1], 'last_position') + 1
 redis.call('ZADD', KEYS[2], position, position .. '\\n' .. ARGV[1])
-redis.call('HSET', KEYS[1], 'run_count', position, 'last_position', position, 'updated_at', ARGV[2])
+redis.call('HSET', KEYS[1], 'run_count', position, 'last_position', position, 'updated_at', ARGV[2], 'last_run_at', ARGV[2])
 redis.call('ZADD', KEYS[3], ARGV[2], ARGV[3])
-redis.call('SET', KEYS[4], position, 'PX', 90000000)
+redis.call('ZADD', KEYS[4], ARGV[2], ARGV[3])
+redis.call('SET', KEYS[5], position, 'PX', 86400000)
 return position
 """
 
@@ -52,13 +53,14 @@ def bench_appends(store: Store, client: Any, keys: Keys) -> None:
         keys.conversation("default", "floor"),
         keys.runs("default", "floor"),
         keys.order("default", "updated_at"),
+        keys.order("default", "last_run_at"),
     ]
     numbers = itertools.count(1_800_000_000_000_000)
 
     def by_hand() -> None:
         number = next(numbers)
         run = f'{number}\n{number:032x}\n{{}}\n"{TEXT}"\n"{TEXT}"'
-        client.evalsha(script, 4, *names, keys.receipt("default", f"{number:032x}"), run, number, "floor")
+        client.evalsha(script, 5, *names, keys.receipt("default", f"{number:032x}"), run, number, "floor")
 
     def append(conversation_id: str) -> Callable[[], None]:
         def appending() -> None:
@@ -108,7 +110,7 @@ def bench_reads(store: Store, client: Any, keys: Keys) -> None:
     report("get a conversation (floor: HGETALL)", *in_turns(2000, get, lambda: client.hgetall(name)))
 
 
-def first_page(store: Store, criterion: Criterion | None = None, order: str = "-updated_at") -> Callable[[], object]:
+def first_page(store: Store, criterion: Criterion | None = None, order: str = "-last_run_at") -> Callable[[], object]:
     return lambda: store.begin().conversations.find(criterion, order=order, limit=50)
 
 
@@ -133,7 +135,7 @@ def all_of(store: Store, order: str) -> int:
     return sum(1 for _ in store.begin().conversations.iterate(order=order))
 
 
-def bench_queries(store: Store, client: Any, keys: Keys) -> None:
+def bench_queries(store: Store, client: Any) -> None:
     rare, third = where("customer") == "customer-77", where("domain") == "Hotels"
     low = CONVERSATIONS // 2
     queries: dict[str, Criterion] = {
@@ -156,7 +158,7 @@ def bench_queries(store: Store, client: Any, keys: Keys) -> None:
         (spent,) = in_turns(3, counting)
         report(f"  count: {counting():,}", spent)
         report_server(client, counting)
-    for order in ("-updated_at", "created_at", "id", "-id"):
+    for order in ("-last_run_at", "-updated_at", "created_at", "id", "-id"):
         (spent,) = in_turns(100, first_page(store, order=order))
         report(f"no criterion, by {order}: the first page of 50", spent)
         report_server(client, first_page(store, order=order))
@@ -165,25 +167,38 @@ def bench_queries(store: Store, client: Any, keys: Keys) -> None:
     by_amount = first_page(store, rare, order="metadata.amount")
     report("by metadata.amount, ten match: the first page", *in_turns(30, by_amount))
     report_server(client, by_amount)
+    for order in ("-updated_at", "id"):
+        walked = timed(partial(all_of, store, order))
+        report(f"all {CONVERSATIONS:,}, by {order}: each", walked / CONVERSATIONS)
+
+
+def bench_equality(store: Store, client: Any, keys: Keys) -> None:
     for name, criterion, path, value in (
-        ("ten match", rare, "customer", "customer-77"),
-        ("a third", third, "domain", "Hotels"),
+        ("ten match", where("customer") == "customer-77", "customer", "customer-77"),
+        ("a third", where("domain") == "Hotels", "domain", "Hotels"),
     ):
         text = f"@entries:{{{entry_token('default', path, value)}}}"
 
-        def by_hand(text: str = text) -> None:
+        def by_hand(text: str = text) -> list[dict[bytes, bytes]]:
             order = ("SORTBY", "updated_at", "DESC", "LIMIT", 0, 50)
             found = client.execute_command("FT.SEARCH", keys.index, text, "NOCONTENT", *order, "DIALECT", 2)
             with client.pipeline(transaction=False) as pipeline:
                 for result in found[b"results"]:
                     pipeline.hgetall(result[b"id"])
-                pipeline.execute()
+                answers: list[dict[bytes, bytes]] = pipeline.execute()
+            return answers
+
+        def decoded_by_hand(by_hand: Callable[[], list[dict[bytes, bytes]]] = by_hand) -> None:
+            for found in by_hand():
+                Conversation(found[b"id"].decode(), json.loads(found[b"metadata"]))
+                for name in (b"version", b"run_count", b"last_position"):
+                    int(found[name])
+                for name in (b"created_at", b"updated_at"):
+                    to_datetime(int(found[name]))
 
         spent, least = in_turns(100, first_page(store, criterion), by_hand)
         report(f"equality, {name}: the first page of 50", spent, least)
-    for order in ("-updated_at", "id"):
-        walked = timed(partial(all_of, store, order))
-        report(f"all {CONVERSATIONS:,}, by {order}: each", walked / CONVERSATIONS)
+        report("  (floor: decoded)", *in_turns(100, first_page(store, criterion), decoded_by_hand))
 
 
 def bench_import(store: Store, client: Any, prefix: str) -> None:
@@ -200,7 +215,7 @@ def bench_import(store: Store, client: Any, prefix: str) -> None:
             store.commit(ChangeSet.of([Change(record.id, create=record, append=runs) for record in records], 1))
 
     def by_hand() -> None:
-        mapping = runs[0]._asdict()
+        mapping = {name: value for name, value in runs[0]._asdict().items() if name != "is_open"}
         for begin in range(0, 4000, 100):
             with client.pipeline(transaction=False) as pipeline:
                 for n in range(begin, begin + 100):
@@ -244,7 +259,8 @@ def main() -> None:
                 info: Any = client.execute_command("FT.INFO", keys.index)
                 indexed = float(info[b"total_index_memory_sz_mb"]) * 2**20 / CONVERSATIONS
                 print(f", {indexed:,.0f} of them the index's own")
-                bench_queries(many, client, keys)
+                bench_queries(many, client)
+                bench_equality(many, client, keys)
     finally:
         if running:
             running.stop()

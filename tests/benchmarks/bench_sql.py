@@ -23,14 +23,15 @@ from tests.benchmarks.measuring import TEXT, fill, fill_for_queries, in_turns, r
 
 CONVERSATIONS = 100_000
 UPDATE = (
-    "UPDATE memory_conversations SET run_count = run_count + 1, last_position = last_position + 1, updated_at = ? "
-    "WHERE namespace = 'default' AND id = ? RETURNING key, last_position"
+    "UPDATE memory_conversations SET run_count = run_count + 1, last_position = last_position + 1, updated_at = ?1, "
+    "last_run_at = ?1 WHERE namespace = 'default' AND id = ?2 RETURNING key, last_position"
 )
+UPDATE_BY_PSYCOPG = UPDATE.replace("?1", "%(at)s").replace("?2", "%(id)s")
 ROWS = (
     "SELECT position, id, input, output, metadata, created_at FROM memory_runs WHERE conversation_key = {0} "
     "ORDER BY position DESC LIMIT {0}"
 )
-INSERT = "INSERT INTO memory_runs VALUES (?, ?, ?, ?, ?, '{}', ?)"
+INSERT = "INSERT INTO memory_runs VALUES (?, ?, ?, ?, ?, '{}', ?, false)"
 
 
 def append_by_hand(path: Path, synchronous: str) -> Callable[[], None]:
@@ -128,7 +129,7 @@ def bench_postgresql(url: str) -> None:
 
         def append() -> None:
             number = next(numbers)
-            ((key, position),) = raw.execute(UPDATE.replace("?", "%s"), (number, "floor")).fetchall()
+            ((key, position),) = raw.execute(UPDATE_BY_PSYCOPG, {"at": number, "id": "floor"}).fetchall()
             run = (key, position, f"run-{number}", f'"{TEXT}"', f'"{TEXT}"', number)
             raw.execute(INSERT.replace("?", "%s"), run)
             raw.commit()

@@ -13,6 +13,7 @@ from memory.domain.values import new_id
 from memory.port.repository import Repository
 from memory.testing import RepositoryContract
 from memory.testing.expiry import Expiry
+from memory.testing.open_runs import OpenRuns
 from memory.testing.ordering import Namespaces, Pages, Times
 from memory.testing.planning import Planning
 from memory.testing.queries import Queries
@@ -41,7 +42,7 @@ class TestDynamoDb(RepositoryContract):
         return dynamodb
 
 
-class TestDynamoDbInShards(Planning, Times, Pages, Namespaces, Expiry, Queries, RandomQueries):
+class TestDynamoDbInShards(Planning, Times, Pages, Namespaces, Expiry, OpenRuns, Queries, RandomQueries):
     """The part of the contract in which it matters how many partitions a list is spread over.
 
     The limits of the planner, and of what is read at once, are so small that every way is taken.

@@ -23,6 +23,7 @@ from memory.adapters.cloud.records import (
 )
 from memory.adapters.cloud.service import Placed, Service
 from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.values import LARGEST
 from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
@@ -40,12 +41,14 @@ from memory.port.changes import (
     Written,
     assign_positions,
     check_preconditions,
+    missing_open_run,
     missing_runs,
 )
 from memory.port.repository import Window
 
 T = TypeVar("T")
 _INLINE: Final = 100  # runs created together with their thread, in one request
+_LATE: Final = 60_000_000  # microseconds by which the time of an append may differ from its run's, see decision 0031
 _MARGIN: Final = 100  # the search for a run starts this many ranks early, because others may have deleted messages
 
 
@@ -70,6 +73,7 @@ class Commit:
         # should get. The index is None if it cannot be predicted: runs are missing, or another writer appended or deleted some.
         self._last = self._count = 0
         self._index: int | None = 0
+        self._has_read_open = False  # whether all runs that may be open were read
         try:
             self._prepare()
         except MissingError:  # the thread was deleted after it was found
@@ -126,11 +130,12 @@ class Commit:
         if threads and (change.remove or change.create):
             self._plan("removed", partial(self._service.delete, threads))
         if change.create is not None:
-            for position in (*change.remove_runs, *[run.position for run in change.replace_runs]):
-                raise missing_runs(change, position)  # a new conversation has no runs to edit
+            self._edit_runs([])  # raises if there are any: a new conversation has none
             self._runs, last = assign_positions(change, change.create.last_position)
             created = change.applied(change.create, len(self._runs), last, self._changes.at)
-            self._plan("created", partial(self._create, created))
+            open_from = min([run.position for run in self._runs if run.is_open], default=0)
+            envelope = ThreadEnvelope(created, self._changes.token, self._place, open_from)
+            self._plan("created", partial(self._create, envelope))
         elif thread is not None and record is not None and not change.remove:
             self._prepare_edits(thread, record)
 
@@ -139,44 +144,75 @@ class Commit:
         self._thread, self._last, self._count = thread, record.last_position, thread.count
         self._index = None if thread.missing else thread.count
         placed = self._read_runs(thread)
-        there = {one.position: one for one in placed if one.position >= change.remove_before}
-        replacing = {run.position: run for run in change.replace_runs}
-        for position in (*change.remove_runs, *replacing):
-            if position not in there:
-                raise missing_runs(change, position)
-        removed = [one for one in placed if one.position not in there or one.position in change.remove_runs]
-        for position, run in replacing.items():
-            self._plan(f"run at {position} replaced", partial(self._replace, there[position].message, run))
+        kept, edited = self._edit_runs(placed)
+        removed = [one for one in placed if one.position not in kept]
+        for position, run in edited.items():
+            self._plan(f"run at {position} replaced", partial(self._replace, kept[position].message, run))
         # A removal changes the ranks, so store the positions that are derived from them.
-        for one in placed if removed else ():
-            envelope, position = one.message.envelope, one.position
+        for position, one in kept.items() if removed else ():
+            envelope = one.message.envelope
             is_certain = envelope is not None and envelope.run.position == position
-            if not (is_certain or one in removed or position in replacing):
-                run = run_of(one.message, position).to_record(position)
-                self._plan(f"position of run at {position} written", partial(self._replace, one.message, run))
+            if not (is_certain or position in edited):
+                self._plan(f"position of run at {position} written", partial(self._replace, one.message, _record(one)))
         self._count -= len(removed)
         count = self._count + len(change.append)
         last = change.append[-1].position if change.gives_positions else self._last + len(change.append)
-        if change.edits or change.gives_positions:
+        if change.edits or change.complete or change.gives_positions or not all(map(self._is_evident, change.append)):
             after = change.applied(record, count, last, self._changes.at)
-            write = partial(self._write_envelope, thread, ThreadEnvelope(after, state.token, state.place))
-            self._plan("changed", write)
+            opened = [run.position or self._last + n for n, run in enumerate(change.append, 1) if run.is_open]
+            opened += [at for at, one in kept.items() if (edited[at].is_open if at in edited else one.message.is_open)]
+            if state.open_from and not self._has_read_open:
+                opened.append(state.open_from)
+            changed = ThreadEnvelope(after, state.token, state.place, min(opened, default=0))
+            self._plan("changed", partial(self._write_envelope, thread, changed))
         for one in removed:
             self._plan(f"run at {one.position} removed", partial(self._http.delete, "messages", one.message.id))
         self._plan_appends(0)
 
+    def _is_evident(self, run: RunRecord) -> bool:
+        """Whether the list of threads shows after the append all that it must: the time of the run, and that it is not open."""
+        return not run.is_open and self._changes.at - _LATE <= run.created_at <= self._changes.at
+
+    def _edit_runs(self, placed: list[Placed]) -> tuple[dict[int, Placed], dict[int, RunRecord]]:
+        """Return the messages that are not removed, by position, and the runs that replace some of them."""
+        change = self._change
+        end = LARGEST if change.remove_after is None else change.remove_after
+        kept = {one.position: one for one in placed if change.remove_before <= one.position <= end}
+        edited = {run.position: run for run in change.replace_runs}
+        for position in (*change.remove_runs, *edited):
+            if position not in kept:
+                raise missing_runs(change, position)
+        for position in {*change.remove_runs} - edited.keys():
+            del kept[position]
+        for completion in change.complete:
+            latest = {at: _record(one) for at, one in kept.items() if one.message.is_open} | edited
+            waiting = [at for at, run in latest.items() if run.is_open and run.id == completion.run_id]
+            if not waiting:
+                raise missing_open_run(change, completion.run_id)
+            edited[max(waiting)] = completion.of(latest[max(waiting)])
+        return kept, edited
+
     def _read_runs(self, thread: Thread) -> list[Placed]:
-        """Return the messages of the runs to edit, or all messages if the change removes runs."""
+        """Return the messages of the runs to edit and to complete, or all messages if the change removes runs."""
         change, positions = self._change, [run.position for run in self._change.replace_runs]
-        if change.remove_before or change.remove_runs:
+        if change.complete:
+            positions.append(thread.state.open_from or 1)
+        if change.remove_before or change.remove_runs or change.remove_after is not None:
             placed, total = self._service.messages(thread)
         elif positions:
-            placed, total = self._service.window(thread, Window(after=min(positions) - 1, before=max(positions) + 1))
+            end = None if change.complete else max(positions) + 1
+            placed, total = self._service.window(thread, Window(after=min(positions) - 1, before=end))
+            missing = {one.run_id for one in change.complete} - {
+                _record(one).id for one in placed if one.message.is_open
+            }
+            if missing and placed and placed[0].rank > 1:  # a race of two writers can have lost the mark of an open run
+                placed, total = self._service.messages(thread)
         else:
             return []
         if placed and placed[-1].rank == total:
             self._count, self._index = total, placed[-1].message.index + 1
             self._last = max(self._last, placed[-1].position)
+            self._has_read_open = placed[0].rank == 1 or placed[0].position <= thread.state.open_from
         return placed
 
     def _plan(self, what: str, write: Callable[[], object]) -> None:
@@ -189,14 +225,14 @@ class Commit:
 
     # threads
 
-    def _create(self, record: ConversationRecord) -> None:
+    def _create(self, envelope: ThreadEnvelope) -> None:
         """Create the thread together with its first runs, and plan to append the others.
 
         If several writers create the same conversation concurrently, exactly one succeeds: either the service refuses the others
         (A3), or the oldest thread is used and the other writers delete theirs.
         """
         token, alias = self._changes.token, alias_of(*self._place)
-        metadata = thread_metadata(ThreadEnvelope(record, token, self._place))
+        metadata = thread_metadata(envelope)
         bodies = [message_body(run, token, n) for n, run in enumerate(self._runs[:_INLINE])]
         create = partial(self._service.create, alias, metadata)
         try:
@@ -209,7 +245,7 @@ class Commit:
         with in_doubt_on_error(f"{self._what} was created, but the check for another writer's thread failed"):
             self._thread = self._find_created() or thread
         self._count = self._index = min(self._thread.count, len(bodies))
-        self._last = record.last_position
+        self._last = envelope.record.last_position
         self._plan_appends(self._count)
 
     def _find_created(self) -> Thread | None:
@@ -239,7 +275,8 @@ class Commit:
 
     def _replace(self, message: Message, run: RunRecord) -> None:
         sent = message.envelope or MessageEnvelope(self._changes.token, -run.position, run)
-        self._service.replace_message(message, message_body(run, sent.token, sent.number))
+        send = partial(self._http.send, "PATCH", ("messages", message.id), message_body(run, sent.token, sent.number))
+        self._http.write_once(send, None, f"the replacement of message {message.id}")
 
     def _append(self, number: int) -> None:
         run = self._runs[number]
@@ -267,3 +304,7 @@ class Commit:
                 last = self._find_run(len(self._runs) - 1)
             self._count, self._last = (last.rank, last.position) if last else (self._count, UNKNOWN)
         return Written(self._thread.state.record.version, self._thread.id, self._count, self._last)
+
+
+def _record(placed: Placed) -> RunRecord:
+    return run_of(placed.message, placed.position).to_record(placed.position)

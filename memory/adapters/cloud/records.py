@@ -14,10 +14,11 @@ from typing import Any, Final, NamedTuple, Self
 from urllib.parse import quote, unquote
 
 from memory.adapters.cloud.http import Fields, member, whole
-from memory.domain.entities import Run
+from memory.domain.entities import PENDING, Run
 from memory.domain.records import ConversationRecord, RunRecord, check_record, check_run, decode_metadata, decode_object
 from memory.domain.values import Json, check_id, compact, decode, encode, first_id, to_datetime, to_microseconds
 from memory.errors import CorruptRecordError, InvalidValueError, PersistenceError
+from memory.port.changes import Change
 
 LONGEST: Final = 200
 """The maximum length of an alias or a name, in characters."""
@@ -67,21 +68,27 @@ def place_of(alias: str) -> tuple[str, str] | None:
 class ThreadEnvelope(NamedTuple):
     """The exact state of a conversation, stored in its thread.
 
-    ``record`` is the state after the commit that wrote it. While the thread has ``run_count`` messages, the record's
-    ``updated_at`` applies; otherwise runs were appended later, and the thread's own time applies. ``token`` identifies the
-    change set that created the thread; ``place`` is the namespace and id, because the alias may contain only their digest.
+    ``record`` is the state after the commit that wrote it. While the thread has ``run_count`` messages, the record's times
+    apply; otherwise runs were appended later, and the thread's own time applies. ``token`` identifies the change set that
+    created the thread; ``place`` is the namespace and id, because the alias may contain only their digest. No run before the
+    position ``open_from`` is open; 0 if no run is.
     """
 
     record: ConversationRecord
     token: str | None = None
     place: tuple[str, str] | None = None
+    open_from: int = 0
 
     @classmethod
     def load(cls, metadata: Fields) -> Self:
         """Return the envelope in a thread's metadata."""
-        record, token, place = _load(metadata)
-        check_record(record := ConversationRecord(*record))
-        return cls(record, token, place and (str(place[0]), str(place[1])))
+        record, *others = _load(metadata)
+        if len(record) < len(ConversationRecord._fields):  # written before there were expires_after and last_run_at
+            record = [*record, None, record[7]]
+        one = cls(ConversationRecord(*record), *others)
+        for position in (one.record.last_position, one.open_from):
+            check_record(one.record._replace(last_position=position))
+        return one._replace(place=one.place and (str(one.place[0]), str(one.place[1])))
 
 
 class MessageEnvelope(NamedTuple):
@@ -182,10 +189,14 @@ class Thread:
 
     def record(self, conversation_id: str) -> ConversationRecord:
         """Return the conversation's record. The thread contains all of it, so lists need no further requests."""
-        record, count = self.state.record, self.count
-        updated_at = record.updated_at if count == record.run_count else max(record.updated_at, self.updated_at)
-        named = record._replace(id=conversation_id, incarnation=self.id)  # the service never reuses a thread's id
-        return named._replace(run_count=count, last_position=count + self.missing, updated_at=updated_at)
+        record = self.state.record
+        if (
+            self.count != record.run_count
+        ):  # appends leave the envelope alone: the thread's time is that of the last one
+            at = self.updated_at
+            appended = Change(conversation_id, append=(RunRecord(0, "", "", "", "", at),))
+            record = appended.applied(record, self.count, self.count + self.missing, at)
+        return record._replace(id=conversation_id, incarnation=self.id)  # the service never reuses a thread's id
 
     def metadata_with(self, envelope: ThreadEnvelope) -> Fields:
         """Return the thread's metadata with another envelope; keys that other programs have set are preserved."""
@@ -205,6 +216,10 @@ class Message:
     metadata: Fields
     created_at: int
     envelope: MessageEnvelope | None
+
+    @property
+    def is_open(self) -> bool:
+        return self.envelope is not None and self.envelope.run.is_open
 
 
 def read_thread(fields: object) -> Thread:
@@ -277,9 +292,11 @@ def run_of(message: Message, position: int) -> Run:
         return Run(*values, others, id_, to_datetime(message.created_at), position)
     input = _decoded(message.input) if envelope.input_is_json else message.input
     output = _decoded(message.output) if envelope.output_is_json else message.output
+    is_pending = envelope.run.is_open and envelope.output_is_json and not message.output
     what = f"the run's metadata in message {message.id} of thread {message.thread_id}"
     metadata = decode_metadata(envelope.run.metadata, what)
-    return Run(input, output, metadata, id_, to_datetime(envelope.run.created_at), position)
+    created_at, is_open = to_datetime(envelope.run.created_at), envelope.run.is_open
+    return Run(input, PENDING if is_pending else output, metadata, id_, created_at, position, is_open)
 
 
 def _foreign_value(text: str) -> Json:

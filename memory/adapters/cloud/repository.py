@@ -3,8 +3,10 @@
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from heapq import nsmallest
 from typing import ClassVar, Final, cast
 
 import requests
@@ -15,13 +17,13 @@ from memory.adapters.cloud.records import Thread, run_of
 from memory.adapters.cloud.service import Service
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
-from memory.domain.values import LARGEST
-from memory.errors import ConfigurationError
+from memory.domain.values import LARGEST, key_of, to_datetime
+from memory.errors import ConfigurationError, PersistenceError
 from memory.port.changes import ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited
 from memory.port.forking import FreshLock
 from memory.port.planner import ListedSearch, Search
-from memory.port.repository import Capabilities, Repository, RunsRead, Window
+from memory.port.repository import Capabilities, OpenRun, Repository, RunsRead, Window
 from memory.port.urls import options, seconds
 
 _REMEMBERED: Final = 10_000  # receipts and unfinished commits
@@ -52,7 +54,9 @@ class GriptapeCloudRepository(Repository):
     GriptapeCloudRepository('https://cloud.griptape.ai')
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(atomic=False, detects_conflicts=False, many_conversations=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        atomic=False, detects_conflicts=False, many_conversations=False, idempotency_keys=False
+    )
     iterate_page: ClassVar[int] = 1_000_000
 
     def __init__(
@@ -84,7 +88,19 @@ class GriptapeCloudRepository(Repository):
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        thread = self._service.present(namespace, conversation_id)
+        return self._window(self._service.present(namespace, conversation_id), window)
+
+    @limited
+    def get_many(self, namespace: str, conversation_ids: Sequence[str]) -> dict[str, Conversation]:
+        found = self._service.present_of(namespace, conversation_ids)
+        return {id: Conversation.from_record(thread.record(id)) for id, thread in found.items()}
+
+    @limited
+    def last_runs(self, namespace: str, conversation_ids: Sequence[str], n: int) -> dict[str, RunsRead]:
+        found = self._service.present_of(namespace, conversation_ids)
+        return {id: self._window(found.get(id), Window(limit=n, from_end=True)) for id in conversation_ids}
+
+    def _window(self, thread: Thread | None, window: Window) -> RunsRead:
         if thread is None:
             return RunsRead(None, ())
         seen = ExpectedVersion(thread.id, thread.state.record.version)
@@ -100,6 +116,16 @@ class GriptapeCloudRepository(Repository):
             placed = placed[-window.limit :] if window.from_end else placed[: window.limit]
         runs = tuple([run_of(one.message, one.position) for one in placed])
         return RunsRead(seen, runs, total + thread.missing)
+
+    @limited
+    def open_runs(self, namespace: str, before: int | None, limit: int) -> tuple[OpenRun, ...]:
+        end = None if before is None else to_datetime(before)
+        found: list[OpenRun] = []
+        for id, thread in self._service.conversations(namespace).items():
+            if thread.state.open_from and not self._service.is_expired(thread):
+                runs = self._window(thread, Window(after=thread.state.open_from - 1)).runs
+                found += [OpenRun(id, run) for run in runs if run.is_open and (end is None or run.created_at < end)]
+        return tuple(nsmallest(limit, found, key=lambda one: (one.run.created_at, key_of(one[0]), one.run.position)))
 
     def searching(self, namespace: str, criterion: Criterion) -> AbstractContextManager[Search]:  # noqa: ARG002  # the service has no index
         found = self._service.conversations(namespace).items()  # one request per 100 threads of the organization
@@ -137,10 +163,14 @@ class GriptapeCloudRepository(Repository):
         with self._lock:
             known = self._known.pop(key, None)
         try:
-            if not isinstance(known, Receipt):
-                known = known or Commit(self._http, self._service, namespace, changes)
-                known = known.run()
-            return known
+            if isinstance(known, Receipt):
+                return replace(known, repeated=True)
+            known = known or Commit(self._http, self._service, namespace, changes)
+            known = receipt = known.run()
+            return receipt  # noqa: TRY300  # an else would run after the receipt is stored
+        except PersistenceError as error:
+            error.conversation_id = changes.changes[0].id if len(changes.changes) == 1 else None
+            raise
         finally:  # also after an interrupt
             if isinstance(known, Receipt) or (known is not None and known.is_started):
                 with self._lock:

@@ -1,7 +1,7 @@
 """The service's operations on threads and messages, and the mapping from threads to conversations."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from itertools import chain
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -46,20 +46,29 @@ class Service:
         return found[0] if found and not self.is_expired(found[0]) else None
 
     def is_expired(self, thread: Thread) -> bool:
-        return thread.state.record.is_expired(self._clock())
+        return thread.record("").is_expired(self._clock())
 
     def all(self, **filters: str) -> Iterable[Thread]:
-        """Return all threads that match the filters, 100 per request; duplicates, which new threads cause, are dropped."""
-        pages = self._http.pages(("threads",), filters)
-        return {one.id: one for page in pages for one in map(read_thread, page.items)}.values()
+        """Return all threads that match the filters, 100 per request."""
+        return _threads(self._http.pages(("threads",), filters))
 
-    def conversations(self, namespace: str) -> dict[str, Thread]:
+    def conversations(self, namespace: str, pages: Iterable[Page] | None = None) -> dict[str, Thread]:
         """Return the thread in use of each conversation in a namespace, by conversation id. Expired ones are included."""
         found: dict[str, Thread] = {}
-        for thread in self.all():
+        for thread in self.all() if pages is None else _threads(pages):
             if (place := thread.place) is not None and place[0] == namespace:
                 found[place[1]] = min(found.get(place[1], thread), thread, key=_AGE)
         return found
+
+    def present_of(self, namespace: str, conversation_ids: Sequence[str]) -> dict[str, Thread]:
+        """Return the threads of those conversations that exist: from the list of all threads, if that is fewer requests."""
+        pages = self._http.pages(("threads",), {})
+        first = next(pages)
+        if first.total <= len(conversation_ids) * self._http.page_size:
+            found = self.conversations(namespace, chain([first], pages))
+        else:
+            found = {id: threads[0] for id in conversation_ids if (threads := self.find(namespace, id))}
+        return {id: found[id] for id in conversation_ids if id in found and not self.is_expired(found[id])}
 
     def messages(self, thread: Thread, begin: int = 1, end: int | None = None) -> tuple[list[Placed], int]:
         """Read at least the messages with ``begin <= rank < end``; return them and the total number of messages.
@@ -91,7 +100,8 @@ class Service:
             return self.messages(thread, max(1, total + 1 - limit))
         if total <= self._http.page_size or thread.missing:  # with missing runs, a position does not determine the page
             return self.messages(thread)
-        begin, end = window.after + 1, total + 1 if window.before is None else min(window.before, total + 1)
+        # At least the last message is read: its position shows whether another program has deleted messages.
+        begin, end = min(window.after + 1, total), total + 1 if window.before is None else min(window.before, total + 1)
         if limit is not None:
             begin, end = (max(begin, end - limit), end) if window.from_end else (begin, min(end, begin + limit))
         placed, total = self.messages(thread, begin, end) if begin < end else ([], total)
@@ -101,11 +111,6 @@ class Service:
 
     def add_message(self, thread_id: str, body: Fields) -> Message:
         return read_message(self._http.send("POST", ("threads", thread_id, "messages"), body), thread_id)
-
-    def replace_message(self, message: Message, body: Fields) -> None:
-        """Replace a message's content; raise `MissingError` if the message does not exist."""
-        send = partial(self._http.send, "PATCH", ("messages", message.id), body)
-        self._http.write_once(send, None, f"the replacement of message {message.id}")
 
     def get(self, thread_id: str) -> Thread:
         """Return a thread; raise `MissingError` if it does not exist."""
@@ -122,6 +127,11 @@ class Service:
         """Delete the threads of one conversation; the one in use comes last, so that no other thread replaces it."""
         for thread in reversed(threads):
             self._http.delete("threads", thread.id)
+
+
+def _threads(pages: Iterable[Page]) -> Iterable[Thread]:
+    """Return the threads of a list; duplicates, which new threads cause, are dropped."""
+    return {one.id: one for page in pages for one in map(read_thread, page.items)}.values()
 
 
 def _place(ordered: list[Message], offset: int, missing: int) -> list[Placed]:

@@ -7,9 +7,8 @@ from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
-from botocore.exceptions import HTTPClientError, ReadTimeoutError
+from botocore.exceptions import HTTPClientError
 
-from memory.errors import ConfigurationError
 from memory.port.deadlines import remaining
 from memory.port.forking import ForkAware, watch
 
@@ -24,47 +23,31 @@ class BadAnswerError(HTTPClientError):
 
 
 class Clients(ForkAware):
-    """Provides the client of the current process.
+    """Provides the client of the current process, created by ``make``."""
 
-    Args:
-        given: the application's client, if it passed one.
-        make: creates a client otherwise.
-    """
-
-    def __init__(self, given: "DynamoDBClient | None", make: Callable[[], "DynamoDBClient"]) -> None:
-        self._is_given = given is not None
+    def __init__(self, make: Callable[[], "DynamoDBClient"]) -> None:
         self._make = make
         self._lock = Lock()
         self._inherited: list[object] = []
-        self._client: DynamoDBClient | None = checked(given or make())
+        self._client: DynamoDBClient | None = None
         watch(self)
 
     def get(self) -> "DynamoDBClient":
-        """Return the client.
-
-        Raises:
-            ConfigurationError: the application passed a client, and the process was forked afterwards.
-        """
+        """Return the client."""
         if (client := self._client) is not None:
             return client
         with self._lock:
             if self._client is None:
-                if self._is_given:
-                    raise ConfigurationError(
-                        "this process was forked after a boto3 client was passed to the store, and processes cannot share "
-                        "connections: create the client and open the store after the fork, or pass a boto3 Session"
-                    )
                 self._client = checked(self._make())
             return self._client
 
     def renew(self) -> None:
         """Use a new client for the next call: a botocore client that found no credentials never looks for them again."""
-        if not self._is_given:
-            self._client = None
+        self._client = None
 
     def close(self) -> None:
-        """Close the client, unless the application passed it."""
-        if not self._is_given and self._client is not None:
+        """Close the client."""
+        if self._client is not None:
             self._client.close()
 
     def after_fork_in_child(self) -> None:
@@ -76,10 +59,8 @@ class Clients(ForkAware):
 
 def checked(client: "DynamoDBClient") -> "DynamoDBClient":
     """Register handlers on a client that reject incomplete responses and apply the deadline of the operation."""
-    events = client.meta.events
-    # The ids prevent stores that share a client from registering twice.
-    events.register("before-parse.dynamodb", _check_answer, unique_id="conversation-memory-answers")
-    events.register("request-created.dynamodb", _keep_to_deadline, unique_id="conversation-memory-deadlines")
+    client.meta.events.register("before-parse.dynamodb", _check_answer)
+    client.meta.events.register("request-created.dynamodb", _keep_to_deadline)
     return client
 
 
@@ -99,9 +80,5 @@ def _check_answer(response_dict: dict[str, Any], **_: object) -> None:
 
 def _keep_to_deadline(request: Any, **_: object) -> None:
     """Limit the read timeout to the time left for the operation."""
-    left = remaining(inf)
-    if left == 0:  # reached by a client that retries requests itself
-        raise ReadTimeoutError(endpoint_url=request.url)
-    if left < inf:
-        configured = cast(float, request.context["client_config"].read_timeout)
-        request.context["read_timeout"] = min(left, configured)
+    configured = cast(float, request.context["client_config"].read_timeout)
+    request.context["read_timeout"] = min(max(remaining(inf), 0.001), configured)  # urllib3 accepts no timeout of 0

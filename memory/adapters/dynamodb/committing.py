@@ -1,15 +1,8 @@
 """The commit of a change set: one transaction, computed from cached heads, and recomputed if one of them has changed.
 
-The transaction is conditional on the stamps of the heads, and a failed condition returns the current head. So an outdated cache
-never affects the result, and the last writer of a conversation writes to it again without reading.
-
-New runs, and parts of large texts, that do not fit into the transaction are *staged*: written before it, while no head refers to
-them. The commit first writes the heads with new stamps, otherwise unchanged, and every staging transaction checks these stamps.
-A concurrent writer changes the stamp, so the overtaken commit cannot write any more and starts again; the other writer does not
-wait. Staged items of a commit that was interrupted are overwritten or purged.
-
-Committing a change set again writes nothing and returns its receipt, an item that the transaction stores on condition that it
-does not exist. DynamoDB deletes the receipt by its time to live, after a day or more.
+The transaction is conditional on the stamps of the heads, and a failed condition returns the current head (decision 0020). It
+also stores the change set's receipt, on condition that it does not exist (0021). New runs and parts of large texts that do not
+fit into the transaction are *staged*: written before it, while no head refers to them (0022).
 """
 
 from collections.abc import Callable, Mapping
@@ -22,8 +15,16 @@ from memory.adapters.dynamodb.preparing import Prepared, counts, mark_unswept
 from memory.adapters.dynamodb.purging import sweep
 from memory.adapters.dynamodb.reading import ChangedError, Space
 from memory.adapters.dynamodb.records import NO_HEAD, TTL, Head, Item
-from memory.adapters.dynamodb.table import MOST_ACTIONS, MOST_BYTES, Action, RefusedError, back_off, in_transactions
-from memory.domain.values import new_id, now
+from memory.adapters.dynamodb.table import (
+    IS_ABSENT,
+    MOST_ACTIONS,
+    MOST_BYTES,
+    Action,
+    RefusedError,
+    back_off,
+    in_transactions,
+)
+from memory.domain.values import key_of, new_id, now
 from memory.errors import (
     AlreadyExistsError,
     CommitInDoubtError,
@@ -36,7 +37,6 @@ from memory.errors import (
 from memory.port.changes import Change, ChangeSet, Receipt, Written
 
 _REFUSALS: Final = (AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError)
-_RECEIPT_KEPT: Final = 24 * 3600  # seconds
 _TRIES: Final = 10_000  # the operation's deadline expires first
 
 
@@ -51,7 +51,7 @@ class Commit:
         self._receipt_key = keys.partition("receipt", space.namespace, changes.token), "receipt"
         self._heads: dict[str, Head] = {}
         for change in changes.changes:
-            head = space.seen.get((space.namespace, change.id))
+            head = space.seen.get((space.namespace, key_of(change.id)))
             if head is None and change.create is not None and not change.remove:
                 head = NO_HEAD  # a new conversation, most probably
             if head is not None:
@@ -93,10 +93,10 @@ class Commit:
         fixed = [action for each in prepared for action in each.actions]
         fixed += [*counts(self._space, prepared), self._receipt_action(receipt)]
         contents = [self._table.put(item) for each in prepared for item in each.contents]
-        if _fits(prepared, fixed + contents):
+        if _excess(prepared, fixed + contents) is None:
             fixed += contents
-        elif not _fits(prepared, fixed):
-            raise _too_large(prepared, fixed)
+        elif (excess := _excess(prepared, fixed)) is not None:
+            raise excess
         elif (known := self._find_receipt()) is not None:
             return known  # otherwise the commit would be refused only after staging everything
         else:
@@ -150,9 +150,9 @@ class Commit:
 
     def _receipt_action(self, receipt: Receipt) -> Action:
         """Return the action that stores the receipt; its condition fails if the change set was written before."""
-        until = now() // 1_000_000 + _RECEIPT_KEPT
+        until = (now() + self._changes.receipt_kept) // 1_000_000
         values = {"receipt": {"S": receipt.dump()}, TTL: {"N": str(until)}}
-        return self._table.put(Item(self._receipt_key, values), self._table.is_absent())
+        return self._table.put(Item(self._receipt_key, values), IS_ABSENT)
 
     def _find_receipt(self) -> Receipt | None:
         """Return the receipt of the change set if it was written before, or None."""
@@ -174,18 +174,15 @@ def _could_expose_staged_runs(change: Change, head: Head) -> bool:
     return head.unswept and has_gaps and change.create is None
 
 
-def _fits(prepared: list[Prepared], actions: list[Action]) -> bool:
-    """Return whether the actions, together with those on the heads, fit into one transaction."""
-    return len(prepared) + len(actions) <= MOST_ACTIONS and sum([action.size for action in actions]) <= MOST_BYTES
-
-
-def _too_large(prepared: list[Prepared], actions: list[Action]) -> CommitTooLargeError:
-    limit, size, unit = MOST_ACTIONS, len(prepared) + len(actions), "writes"
-    if size <= limit:
-        limit, size, unit = MOST_BYTES, sum([action.size for action in actions]), "bytes"
-    return CommitTooLargeError(
-        f"the commit consists of {size:,} {unit}, but DynamoDB allows {limit:,} in a transaction; nothing was written. "
-        "Commit fewer conversations at once, or change fewer runs or less metadata of one",
-        limit=limit,
-        size=size,
-    )
+def _excess(prepared: list[Prepared], actions: list[Action]) -> CommitTooLargeError | None:
+    """Return the error for actions that, together with those on the heads, do not fit into one transaction."""
+    count, size = len(prepared) + len(actions), sum([action.size for action in actions])
+    for found, limit, unit in ((count, MOST_ACTIONS, "writes"), (size, MOST_BYTES, "bytes")):
+        if found > limit:
+            return CommitTooLargeError(
+                f"the commit consists of {found:,} {unit}, but DynamoDB allows {limit:,} in a transaction; nothing was "
+                "written. Commit fewer conversations at once, or change fewer runs or less metadata of one",
+                limit=limit,
+                size=found,
+            )
+    return None

@@ -57,9 +57,9 @@ class Failure(NamedTuple):
         return self.kind(f"{where}: {self.what}{'' if self.in_doubt else '; nothing was written'} ({self.details})")
 
 
-def failure_of(error: BotoCoreError | ClientError, *, repeats: bool = False) -> Failure:
-    """Return the meaning of a botocore error. If the client ``repeats`` requests itself, an earlier attempt may have arrived."""
-    return _answered(error) if isinstance(error, ClientError) else _unanswered(error, repeats=repeats)
+def failure_of(error: BotoCoreError | ClientError) -> Failure:
+    """Return the meaning of a botocore error."""
+    return _answered(error) if isinstance(error, ClientError) else _unanswered(error)
 
 
 def failure_by(code: str, message: object) -> Failure:
@@ -71,12 +71,7 @@ def failure_by(code: str, message: object) -> Failure:
 
 
 def translate(error: Exception, where: object) -> PersistenceError | None:
-    """Return our error for a botocore error of a request that writes nothing; None for any other exception.
-
-    Args:
-        error: the exception to translate.
-        where: the repository, named in the message.
-    """
+    """Return our error for a botocore error of a request that writes nothing; None for any other exception."""
     return failure_of(error).error(where) if isinstance(error, BotoCoreError | ClientError) else None
 
 
@@ -96,12 +91,10 @@ def _answered(cause: ClientError) -> Failure:
         return Failure(
             ours.StoreUnavailableError, "the server failed", f"{code}: {message}", is_temporary=True, in_doubt=True
         )
-    failure = failure_by(code, message)
-    # An application's client that retries requests reports only the outcome of its last attempt.
-    return failure._replace(in_doubt=failure.in_doubt or bool(about.get("RetryAttempts")))
+    return failure_by(code, message)
 
 
-def _unanswered(cause: BotoCoreError, *, repeats: bool) -> Failure:
+def _unanswered(cause: BotoCoreError) -> Failure:
     if isinstance(cause, _UNAVAILABLE):
         return Failure(ours.StoreUnavailableError, "credentials or table are temporarily unavailable", str(cause))
     if not isinstance(cause, _LOST):
@@ -112,9 +105,9 @@ def _unanswered(cause: BotoCoreError, *, repeats: bool) -> Failure:
     is_sent = not (is_untrusted or isinstance(cause, _NOT_REACHED))
     if is_untrusted or any(map(_is_permanent, causes)):
         what = "the server does not exist, is not trusted, or does not use TLS"
-        return Failure(ours.ConfigurationError, what, str(cause), in_doubt=is_sent or repeats)
+        return Failure(ours.ConfigurationError, what, str(cause), in_doubt=is_sent)
     what = "the connection was lost or could not be established"
-    return Failure(ours.StoreUnavailableError, what, str(cause), is_temporary=is_sent, in_doubt=is_sent or repeats)
+    return Failure(ours.StoreUnavailableError, what, str(cause), is_temporary=is_sent, in_doubt=is_sent)
 
 
 def _is_permanent(error: BaseException) -> bool:

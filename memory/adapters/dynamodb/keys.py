@@ -1,7 +1,8 @@
 """The partition and sort keys of all items, as readable text.
 
-The names in a key are joined by ``#``. Sort keys sort like the values they contain, because DynamoDB compares UTF-8 bytes. A key
-that exceeds DynamoDB's limits is truncated and followed by a tab and a digest; names cannot contain a tab, so the key is unique.
+The names in a key are joined by ``#``; a conversation is named by `key_of` its id. Sort keys sort like the values they contain,
+because DynamoDB compares UTF-8 bytes. A key that exceeds DynamoDB's limits is truncated and followed by a tab and a digest; names
+cannot contain a tab, so the key is unique.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from functools import lru_cache
 from typing import Final, TypeAlias
 
 from memory.domain.timestamps import format_timestamp
-from memory.domain.values import FIRST_TIME, LAST_TIME
+from memory.domain.values import FIRST_TIME, LAST_TIME, key_of
 
 Key: TypeAlias = tuple[str, str]
 """The partition key and sort key of an item."""
@@ -35,6 +36,7 @@ _COUNTERS: Final = 16  # per namespace, so that concurrent creations seldom upda
 _LONGEST_PARTITION, _LONGEST_SORT = 2048, 1024  # bytes: DynamoDB's limits
 _LONGEST_ID_IN_ENTRY = 440  # bytes; the index key takes at most 578
 _DIGEST = 65  # bytes, including the tab
+_MINUTE: Final = len("2026-01-31T12:00")
 _UNSAFE: Final = re.compile("[%#\x00-\x1f\x7f\ud800-\udfff]")
 _UNSAFE_IN_PATH: Final = re.compile("[%#.\\[\\]\x00-\x1f\x7f\ud800-\udfff]")
 _LOW_BYTES: Final = {byte: f"\n{chr(0x41 + byte)}" for byte in range(0x0B)}
@@ -63,7 +65,14 @@ def position_of(sort_key: str) -> int:
 @lru_cache(maxsize=4096)  # for the most recent changes
 def listed(microseconds: int, conversation_id: str) -> str:
     """Return the sort key of a conversation in a list by time. In the list by id, the id is the sort key."""
-    return _fitted(f"{time(microseconds)}#{conversation_id}", _LONGEST_SORT)
+    return _fitted(f"{time(microseconds)}#{key_of(conversation_id)}", _LONGEST_SORT)
+
+
+def opened(microseconds: int, conversation_id: str, run_key: str) -> str:
+    """Return the sort key of a run in the list of open runs, from the run's ``created_at`` and sort key."""
+    return (
+        f"{_fitted(listed(microseconds, conversation_id), _LONGEST_SORT - len(run_key))}\t{run_key.removeprefix(RUNS)}"
+    )
 
 
 @lru_cache(maxsize=4096)  # an append does not change them
@@ -71,7 +80,7 @@ def pointers(
     namespace: str, shard: int, conversation_id: str, created_at: int, expires_at: int | None
 ) -> frozenset[Key]:
     """Return the keys of a conversation's items in the lists by ``id``, ``created_at`` and ``expires_at``."""
-    sort_keys = {"id": conversation_id, "created_at": listed(created_at, conversation_id)}
+    sort_keys = {"id": key_of(conversation_id), "created_at": listed(created_at, conversation_id)}
     if expires_at is not None:
         sort_keys["expires_at"] = listed(expires_at, conversation_id)
     return frozenset((partition("list", field, namespace, shard), key) for field, key in sort_keys.items())
@@ -80,6 +89,11 @@ def pointers(
 def time(microseconds: int) -> str:
     """Return a time as text that sorts chronologically. Times are clamped to the years 1 to 9999."""
     return format_timestamp(max(FIRST_TIME, min(LAST_TIME, microseconds)))
+
+
+def minute(sort_key: str) -> str:
+    """Return the minute with which a sort key of `listed` or `time` begins."""
+    return sort_key[:_MINUTE]
 
 
 def end_of(microseconds: int) -> str:
@@ -100,7 +114,7 @@ def entries(namespace: str, path: bytes, shard: int) -> str:
 
 def entry(key: bytes, conversation_id: str) -> str:
     """Return the sort key of a conversation's index entry, which sorts by value, then by id."""
-    return f"{_index_key(key)}\t{_fitted(conversation_id, _LONGEST_ID_IN_ENTRY)}"
+    return f"{_index_key(key)}\t{_fitted(key_of(conversation_id), _LONGEST_ID_IN_ENTRY)}"
 
 
 def entries_between(low: bytes, high: bytes) -> tuple[str, str]:
@@ -133,7 +147,7 @@ def counter(namespace: str, conversation_id: str) -> Key:
 
 def spread(conversation_id: str, over: int) -> int:
     """Return the number of the shard or counter that a new conversation is assigned to, from 0 to ``over - 1``."""
-    return zlib.crc32(conversation_id.encode()) % over
+    return zlib.crc32(key_of(conversation_id).encode()) % over
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -15,6 +15,7 @@ from pynamodb.attributes import BooleanAttribute, NumberAttribute, UnicodeAttrib
 from pynamodb.models import Model
 
 from memory.adapters.dynamodb import keys
+from memory.domain.values import key_of
 
 STATE = keys.STATE
 """The sort key of a conversation's item, in its partition."""
@@ -26,7 +27,7 @@ def conversation_key(namespace: str, conversation_id: str) -> str:
     >>> conversation_key("default", "support-42")
     'conversation#default#support-42'
     """
-    return keys.partition("conversation", namespace, conversation_id)
+    return keys.partition("conversation", namespace, key_of(conversation_id))
 
 
 class ConversationItem(Model):
@@ -35,9 +36,11 @@ class ConversationItem(Model):
     If ``version`` is None, the conversation does not exist: it was removed, or a commit was interrupted while creating it.
 
     Attributes:
-        id: the conversation's id.
+        id: the conversation's id; `key_of` it if the conversation does not exist.
         stamp: changes with every write.
-        version, incarnation, run_count, last_position, created_at, updated_at, expires_at: as in `Conversation`.
+        version, incarnation, run_count, last_position, created_at, updated_at, last_run_at, expires_at: as in `Conversation`.
+        expires_after: the time by which each append moves ``expires_at`` ahead, in microseconds.
+        first_open: no run at a lower position is open; None if no run is open.
         first_position: runs at lower positions are removed.
         metadata: JSON; None if it is too long for this item and stored in parts.
         parts, part_count: the name and number of the parts of the metadata: the items at ``part#NAME#0000`` and so on.
@@ -56,7 +59,10 @@ class ConversationItem(Model):
     last_position = NumberAttribute(null=True)
     created_at = NumberAttribute(null=True)
     updated_at = NumberAttribute(null=True)
+    last_run_at = NumberAttribute(null=True)
     expires_at = NumberAttribute(null=True)
+    expires_after = NumberAttribute(null=True)
+    first_open = NumberAttribute(null=True)
     metadata = UnicodeAttribute(null=True)
     parts = UnicodeAttribute(null=True)
     part_count = NumberAttribute(null=True)
@@ -78,6 +84,7 @@ class RunItem(Model):
         input, output, metadata: as in `Run`.
         parts, part_count: the name and number of its parts: the items at ``part#NAME#0000`` and so on.
         sizes: the lengths of input, output and metadata in the parts, in characters.
+        open_shard: the shard of the list of open runs that contains the run; None if the run is not open.
     """
 
     pk = UnicodeAttribute(hash_key=True)
@@ -90,8 +97,14 @@ class RunItem(Model):
     parts = UnicodeAttribute(null=True)
     part_count = NumberAttribute(null=True)
     sizes = UnicodeAttribute(null=True)
+    open_shard = NumberAttribute(null=True)
 
     @property
     def position(self) -> int:
         """The run's position in its conversation."""
         return keys.position_of(self.sk)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run's output is not final."""
+        return self.open_shard is not None

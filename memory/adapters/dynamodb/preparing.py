@@ -11,9 +11,9 @@ from memory.adapters.dynamodb.records import NO_HEAD, Head, Item
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Action
 from memory.domain.entities import Conversation
 from memory.domain.records import ConversationRecord, RunRecord
-from memory.domain.values import new_id
+from memory.domain.values import key_of, new_id
 from memory.errors import CommitTooLargeError
-from memory.port.changes import Change, assign_positions, check_preconditions, missing_runs
+from memory.port.changes import Change, assign_positions, check_preconditions, missing_open_run, missing_runs
 from memory.port.index import entries
 
 MOST_ENTRIES: Final = 90
@@ -32,66 +32,120 @@ class Prepared:
     # New runs and parts of large texts. Only the new head refers to them, so they may be written before it.
     contents: list[Item] = field(default_factory=list)
     has_garbage: bool = False  # whether the change leaves items for a purge
+    first_open: int | None = None  # as `Head.first_open`, of the new head
 
     def apply(self, change: Change, *, now: int, at: int) -> "Prepared":
-        """Apply a change to the conversation; return self.
-
-        Args:
-            change: the change.
-            now: the time of the repository's clock, which decides whether a conversation has expired.
-            at: the time of the change.
+        """Apply a change made at the time ``at``; return self. Whether the conversation has expired depends on ``now``.
 
         Raises:
             CommitTooLargeError: the conversation has too many index entries.
             PersistenceError: the change is refused by `memory.port.changes.check_preconditions`.
         """
-        before, present = self.before, None if self.before.is_hidden(now) else self.before.record
+        before, present = self.before, self.before.visible(now)
         check_preconditions(change, present)
-        if (record := change.create) is not None:
-            runs, last_position = assign_positions(change, record.last_position)
-            record = record._replace(incarnation=new_id(), run_count=len(runs), last_position=last_position)
-            shard = keys.spread(self.id, self.space.shards)
-            self._set_head(Head(new_id(), record, shard=shard), record.metadata, runs)
+        if change.create is not None:
+            record = change.create._replace(incarnation=new_id())
+            self._set_head(Head(record=record, shard=keys.spread(self.id, self.space.shards)), change, 0, at)
         elif present is not None and not change.remove:
-            removed = self._edit_runs(change, present) if change.edits_runs else 0
-            runs, last_position = assign_positions(change, present.last_position)
-            first = max(before.first, min(change.remove_before, present.last_position + 1))
-            self.has_garbage = self.has_garbage or (first > before.first and removed > 0)
-            record = change.applied(present, present.run_count - removed + len(runs), last_position, at)
-            self._set_head(before._replace(stamp=new_id(), record=record, first=first), change.metadata, runs)
+            self.first_open = before.first_open
+            low, high = self._kept(change, present)
+            removed = self._edit_runs(change, present, low, high) if change.edits_runs or change.complete else 0
+            self.has_garbage = self.has_garbage or (low > before.first and removed > 0)
+            self._set_head(before._replace(record=present, first=low, is_old=False), change, removed, at)
         return self.finish()
 
-    def _set_head(self, head: Head, metadata: str | None, runs: Iterable[RunRecord]) -> None:
+    def _set_head(self, head: Head, change: Change, removed: int, at: int) -> None:
         """Set the new head and prepare new metadata, in parts if it is too large for the head, and new runs."""
-        partition = self.space.partition(self.id)
-        if metadata is not None:
+        assert head.record is not None  # noqa: S101  # the head of a conversation that exists
+        runs, last_position = assign_positions(change, head.record.last_position)
+        count = (0 if change.create else head.record.run_count) - removed + len(runs)
+        record = change.applied(head.record, count, last_position, at)
+        if change.metadata is not None or change.create is not None:
             parts = None
-            if records.size_of(metadata) > records.INLINE_METADATA:
-                parts, self.contents = records.part_items(partition, metadata, keys.STATE)
+            if records.size_of(record.metadata) > records.INLINE_METADATA:
+                partition = self.space.partition(self.id)
+                parts, self.contents = records.part_items(partition, record.metadata, keys.STATE)
             head = head._replace(parts=parts)
-        self.after = head
         for run in runs:
-            self.contents += records.run_items(partition, head.record.incarnation if head.record else "", run)
+            self.contents += self._run_items(head, run)
+        self.after = head._replace(stamp=new_id(), record=record, first_open=self.first_open)
 
-    def _edit_runs(self, change: Change, record: ConversationRecord) -> int:
-        """Prepare removals and replacements of stored runs; return how many runs are removed."""
-        table = self.space.table
-        removed = self._count_before(record, change.remove_before) + len(change.remove_runs)
-        new = {run.position: run for run in change.replace_runs}
-        partition, low = self.space.partition(self.id), max(self.before.first, change.remove_before)
-        places = {n: (partition, keys.run(record.incarnation, n)) for n in (*change.remove_runs, *new)}
-        stored = table.get_many(place for n, place in places.items() if low <= n <= record.last_position)
-        for n, place in places.items():
-            if place not in stored:
+    def _run_items(self, head: Head, run: RunRecord) -> Iterator[Item]:
+        """Yield the items of a new run, and its item in the list of open runs."""
+        assert head.record is not None  # noqa: S101  # the head of a conversation that exists
+        partition = self.space.partition(self.id)
+        *parts, item = records.run_items(partition, head.record.incarnation, run, head.shard)
+        yield from parts
+        yield item
+        if (place := self.space.open_place(self.id, item)) is not None:
+            yield Item(place, {"id": {"S": key_of(self.id)}, "run": {"S": item.key[1]}})
+            self.first_open = min(self.first_open or run.position, run.position)
+
+    def _kept(self, change: Change, record: ConversationRecord) -> tuple[int, int]:
+        """Return the positions between which runs are not removed by ``remove_before`` and ``remove_after``."""
+        last = record.last_position
+        low = max(self.before.first, min(change.remove_before, last + 1))
+        high = last if change.remove_after is None else min(last, change.remove_after)
+        return (low, high) if low <= high else (last + 1, last)  # all runs are removed like those before a position
+
+    def _edit_runs(self, change: Change, record: ConversationRecord, low: int, high: int) -> int:
+        """Prepare removals, replacements and completions of stored runs; return how many runs are removed."""
+        new: dict[int, RunRecord | None] = dict.fromkeys(change.remove_runs)
+        new |= {run.position: run for run in change.replace_runs}
+        partition = self.space.partition(self.id)
+        places = [(partition, keys.run(record.incarnation, n)) for n in new if low <= n <= high]
+        stored = {item.position: item for item in self.space.table.get_many(places).values()}
+        for n in new:
+            if n not in stored:
                 raise missing_runs(change, n)
-            self.has_garbage = self.has_garbage or records.parts_of(stored[place]) is not None
-            if n in new:
-                *parts, item = records.run_items(partition, record.incarnation, new[n])
-                self.contents += parts
+        if high < record.last_position:
+            first, last = keys.run(record.incarnation, high + 1), keys.run(record.incarnation, record.last_position)
+            tail = {item.position: item for item in self.space.table.query(partition, first, last)}
+            stored |= tail
+            new |= dict.fromkeys(tail)
+            self.first_open = None if self.first_open is None or self.first_open > high else self.first_open
+        if change.complete:
+            self._complete(change, stored, new, low, high)
+        for n, run in new.items():
+            self._replace(stored[n], run)
+        return self._count_before(record, low) + sum(run is None for run in new.values())
+
+    def _complete(
+        self, change: Change, stored: dict[int, Item], new: dict[int, RunRecord | None], low: int, high: int
+    ) -> None:
+        """Add the completed runs to ``new`` and their items to ``stored``, reading open runs from the end."""
+        runs = {n: run for n, run in new.items() if run is not None}
+        unread, lowest = self.space.open_items(self.before, low, high), high + 1
+
+        def last_open(run_id: str) -> int:
+            return max((n for n, run in runs.items() if run.is_open and run.id == run_id), default=0)
+
+        for completion in change.complete:
+            while (n := last_open(completion.run_id)) < lowest and (item := next(unread, None)) is not None:
+                lowest = item.position
+                if lowest not in new:
+                    stored[lowest] = item
+                    (runs[lowest],) = self.space.parsed(self.id, self.before, [item])
+            if not n:
+                raise missing_open_run(change, completion.run_id)
+            new[n] = runs[n] = completion.of(runs[n])
+        if lowest == self.first_open:
+            self.first_open = min((n for n, run in runs.items() if run.is_open), default=None)
+
+    def _replace(self, old: Item, run: RunRecord | None) -> None:
+        """Prepare the replacement of a stored run, or its removal."""
+        table, place = self.space.table, self.space.open_place(self.id, old)
+        self.has_garbage = self.has_garbage or records.parts_of(old) is not None
+        new = {} if run is None else {item.key: item for item in self._run_items(self.before, run)}
+        for key, item in new.items():
+            if key[1].startswith(keys.PARTS):
+                self.contents.append(item)
+            elif key != place:  # it is listed already
                 self.actions.append(table.put(item))
-            else:
-                self.actions.append(table.delete(place, size=records.size_of_item(stored[place])))
-        return removed
+        if run is None:
+            self.actions.append(table.delete(old.key, size=records.size_of_item(old)))
+        if place is not None and place not in new:
+            self.actions.append(table.delete(place))
 
     def _count_before(self, record: ConversationRecord, before: int) -> int:
         """Return the number of runs before a position."""
@@ -119,18 +173,18 @@ class Prepared:
     def _moves(self) -> Iterator[Action]:
         """Yield the actions that update a conversation's items in the lists and the index."""
         table, before, after = self.space.table, self.before, self.after
-        old_copy, new_copy = copy_place(self.space, before), copy_place(self.space, after)
-        if new_copy is not None:
-            yield table.put(Item(new_copy, records.copy_values(after)))
-        if old_copy is not None and old_copy != new_copy:
-            yield table.delete(old_copy)
+        old_copies, new_copies = copy_places(self.space, before), copy_places(self.space, after)
+        for key in sorted(new_copies):
+            yield table.put(Item(key, records.copy_values(after)))
+        for key in sorted(old_copies - new_copies):
+            yield table.delete(key)
         old, new = pointers(self.space, before), pointers(self.space, after)
         if _indexed(before) != _indexed(after):
             # If the metadata was replaced since, so was the head's stamp, and the transaction will be refused.
             old |= index_places(self.space, self.space.with_metadata({self.id: before})[self.id])
             new |= index_places(self.space, after)
         for key in sorted(new - old):
-            yield table.put(Item(key, {"id": {"S": self.id}}))
+            yield table.put(Item(key, {"id": {"S": key_of(self.id)}}))
         for key in sorted(old - new):
             yield table.delete(key)
 
@@ -147,14 +201,22 @@ def counts(space: Space, prepared: Iterable[Prepared]) -> list[Action]:
 
 def mark_unswept(space: Space, conversation_id: str) -> Action:
     """Return the action that adds a conversation to the list of those that `purge` has to sweep."""
-    return space.table.put(Item((keys.partition("unswept", space.namespace), conversation_id), {}))
+    return space.table.put(Item((keys.partition("unswept", space.namespace), key_of(conversation_id)), {}))
 
 
-def copy_place(space: Space, head: Head) -> Key | None:
-    """Return the key of the copy of a head in the list by ``updated_at``."""
+def copy_places(space: Space, head: Head) -> set[Key]:
+    """Return the keys of the copies of a head in the lists.
+
+    Every conversation is in the list by ``last_run_at``. It is in the list by ``updated_at`` only if both times are not in the
+    same minute: an append, which sets both, then writes to one list only. See decision 0027.
+    """
     if (record := head.record) is None:
-        return None
-    return space.listing("updated_at", head.shard), keys.listed(record.updated_at, record.id)
+        return set()
+    by_run, by_update = keys.listed(record.last_run_at, record.id), keys.listed(record.updated_at, record.id)
+    places = set() if head.is_old else {(space.listing("last_run_at", head.shard), by_run)}
+    if head.is_old or keys.minute(by_run) != keys.minute(by_update):
+        places.add((space.listing("updated_at", head.shard), by_update))
+    return places
 
 
 def pointers(space: Space, head: Head) -> frozenset[Key]:

@@ -9,8 +9,8 @@ from memory.adapters.dynamodb import keys
 from memory.adapters.dynamodb.preparing import Prepared, counts
 from memory.adapters.dynamodb.reading import Space
 from memory.adapters.dynamodb.records import NO_HEAD, Head, parts_of, size_of_item
-from memory.adapters.dynamodb.table import Action, RefusedError, Table, in_transactions
-from memory.domain.values import new_id
+from memory.adapters.dynamodb.table import Action, RefusedError, in_transactions
+from memory.domain.values import key_of, new_id
 
 _TRIES: Final = 5
 
@@ -31,7 +31,7 @@ def purge(space: Space, clock: Callable[[], int]) -> int:
 def _remove(space: Space, clock: Callable[[], int], conversation_id: str) -> bool:
     """Remove a conversation if it has expired; return whether this call removed it."""
     head = space.head(conversation_id)
-    if head.record is None or not head.is_hidden(clock()):
+    if head.record is None or not head.record.is_expired(clock()):
         return False
     removal = Prepared(space, conversation_id, head).finish()
     action = space.write_head(conversation_id, head, removal.after)
@@ -47,7 +47,7 @@ def sweep(space: Space, conversation_id: str) -> None:
     Every deletion is conditional on the head's stamp, which is replaced before the items are read: a commit that is staging runs
     starts again, and no item is deleted because of an outdated read.
     """
-    mark = keys.partition("unswept", space.namespace), conversation_id
+    mark = keys.partition("unswept", space.namespace), key_of(conversation_id)
     for _ in range(_TRIES):
         head = space.head(conversation_id)
         with suppress(RefusedError):
@@ -55,7 +55,7 @@ def sweep(space: Space, conversation_id: str) -> None:
                 before, head = head, head._replace(stamp=new_id())
                 space.table.write([space.write_head(conversation_id, before, head)])
             check = space.check_head(conversation_id, head)
-            for batch in in_transactions(_deletions(space.table, check.key[0], head)):
+            for batch in in_transactions(_deletions(space, conversation_id, head)):
                 space.table.write([check, *batch])
             clean = NO_HEAD if head.record is None else head._replace(stamp=new_id(), unswept=False)
             space.table.write([space.write_head(conversation_id, head, clean), space.table.delete(mark)])
@@ -63,8 +63,9 @@ def sweep(space: Space, conversation_id: str) -> None:
             return
 
 
-def _deletions(table: Table, partition: str, head: Head) -> Iterator[Action]:
+def _deletions(space: Space, conversation_id: str, head: Head) -> Iterator[Action]:
     """Yield deletions of all items except the head, the conversation's runs, and the parts of both."""
+    table, partition = space.table, space.partition(conversation_id)
     first = last = keys.RUNS  # an empty range: no run has this key
     if (record := head.record) is not None:
         first, last = keys.run(record.incarnation, head.first), keys.run(record.incarnation, record.last_position)
@@ -75,6 +76,8 @@ def _deletions(table: Table, partition: str, head: Head) -> Iterator[Action]:
         if item.key[1].startswith(keys.PARTS):
             parts.append(item)
         elif item.key[1] != keys.STATE and not first <= item.key[1] <= last:
+            if (place := space.open_place(conversation_id, item)) is not None:
+                yield table.delete(place)
             yield table.delete(item.key, size=size_of_item(item))
     owners = {owner for part in parts if first <= (owner := part.text("of")) <= last or owner == keys.STATE}
     found = table.get_many((partition, owner) for owner in owners).values()

@@ -14,7 +14,7 @@ Values: TypeAlias = dict[str, dict[str, Any]]
 """Attributes in the format of DynamoDB's API."""
 
 INLINE_METADATA: Final = 600
-"""The maximum size in bytes of metadata stored in the head and its copy in the list by ``updated_at``. Each then fits into one
+"""The maximum size in bytes of metadata stored in the head and its copies in the lists. Each then fits into one
 kilobyte, the unit in which writes are billed. Longer metadata is stored in parts, which an append does not write."""
 
 PART: Final = 380_000
@@ -23,24 +23,8 @@ PART: Final = 380_000
 TTL: Final = "ttl"
 """The attribute with the time, in seconds since 1970, when DynamoDB deletes a receipt."""
 
-_NUMBERS: Final = ("version", "run_count", "last_position", "created_at", "updated_at", "expires_at")
-_OF_HEADS: Final = ("stamp", "first_position", "shard", "unswept", "parts", "part_count")
-_OF_OTHERS: Final = (
-    "sizes",
-    "text",
-    "of",
-    "receipt",
-    TTL,
-    "count",
-    "namespace",
-    "shards",
-    "shards_before",
-    "shards_since",
-)
-
-ATTRIBUTES: Final = {*ConversationRecord._fields, *RunRecord._fields, *_OF_HEADS, *_OF_OTHERS}
-"""The names of all attributes of our items, except the keys."""
-
+_NUMBERS: Final = ("version", "run_count", "last_position", "created_at", "updated_at")
+_OPTIONAL: Final = ("expires_at", "expires_after", "last_run_at")
 _MOST_PARTS: Final = 9_999  # 3.8 GB
 _TEXTS: Final = 3  # of a run: input, output and metadata
 _LARGE: Final = ("input", "output", "metadata", "text")
@@ -100,10 +84,21 @@ class Head(NamedTuple):
     shard: int = 0  # the shard of the lists and index entries that contain the conversation
     parts: Parts | None = None  # the parts of the metadata, if it is not stored in the head
     unswept: bool = False  # whether a purge may have items to delete; if so, the list of unswept conversations has it
+    first_open: int | None = None  # no run at a lower position is open; None if no run is open
+    # Whether the item was written in version 0002 of the layout: it has no `last_run_at`, and is only listed by `updated_at`.
+    is_old: bool = False
 
-    def is_hidden(self, now: int) -> bool:
-        """Whether the conversation does not exist or has expired."""
-        return self.record is None or self.record.is_expired(now)
+    def visible(self, now: int) -> ConversationRecord | None:
+        """Return the record, or None if the conversation does not exist or has expired."""
+        return None if self.record is None or self.record.is_expired(now) else self.record
+
+    def has(self, run: Item) -> bool:
+        """Return whether the item of a run belongs to the conversation: the run was committed, and not removed."""
+        if (record := self.record) is None:
+            return False
+        return (
+            keys.run(record.incarnation, self.first) <= run.key[1] <= keys.run(record.incarnation, record.last_position)
+        )
 
     def with_metadata(self, text: str) -> "Head":
         """Return the head with the metadata replaced."""
@@ -116,17 +111,19 @@ NO_HEAD: Final = Head()
 
 def head_values(head: Head, conversation_id: str) -> Values:
     """Return the attributes of a head."""
-    values: Values = {} if head.record is None else copy_values(head)
-    values |= {"id": {"S": conversation_id}, "stamp": {"S": head.stamp or ""}}
+    values: Values = {"id": {"S": conversation_id}} if head.record is None else copy_values(head)
+    values["stamp"] = {"S": head.stamp or ""}
     if head.record is not None:
         values["first_position"] = {"N": str(head.first)}
+    if head.first_open is not None:
+        values["first_open"] = {"N": str(head.first_open)}
     if head.unswept:
         values["unswept"] = {"BOOL": True}
     return values
 
 
 def copy_values(head: Head) -> Values:
-    """Return the attributes of the copy of a head in the list by ``updated_at``."""
+    """Return the attributes of the copies of a head in the lists by ``last_run_at`` and ``updated_at``."""
     record = head.record
     assert record is not None  # noqa: S101  # only conversations are listed
     values: Values = {
@@ -134,8 +131,8 @@ def copy_values(head: Head) -> Values:
         "incarnation": {"S": record.incarnation},
         "shard": {"N": str(head.shard)},
     }
-    for name in _NUMBERS:
-        if (value := getattr(record, name)) is not None:
+    for name in _NUMBERS + _OPTIONAL:
+        if (value := getattr(record, name)) is not None and not (head.is_old and name == "last_run_at"):
             values[name] = {"N": str(value)}
     return values | (_parts_values(head.parts) if head.parts else {"metadata": {"S": record.metadata}})
 
@@ -147,20 +144,30 @@ def read_head(item: Item) -> Head:
     if "version" not in values and stamp is not None:
         return Head(stamp, unswept=unswept)
     parts = parts_of(item)
-    fields: dict[str, Any] = {name: item.number(name) for name in _NUMBERS if name in values or name != "expires_at"}
+    fields: dict[str, Any] = {name: item.number(name) for name in _NUMBERS}
+    fields |= {name: item.number(name) if name in values else None for name in _OPTIONAL}
     fields |= {name: item.text(name) for name in ("id", "incarnation")}
-    record = ConversationRecord(**{"expires_at": None, "metadata": "" if parts else item.text("metadata"), **fields})
+    fields["metadata"] = "" if parts else item.text("metadata")
+    if is_old := fields["last_run_at"] is None:
+        fields["last_run_at"] = fields["updated_at"]
+    record = ConversationRecord(**fields)
     check_record(record)
     first = item.number("first_position") if "first_position" in values else 1
+    first_open = item.number("first_open") if "first_open" in values else None
     if not (1 <= first <= ALL_RUNS + 1 and (parts or record.metadata)):
         raise item.corrupt("its metadata is empty, or its first position is invalid")
-    return Head(stamp, record, first, item.number("shard"), parts, unswept)
+    return Head(stamp, record, first, item.number("shard"), parts, unswept, first_open, is_old)
 
 
-def run_items(partition: str, incarnation: str, run: RunRecord) -> Iterator[Item]:
-    """Yield the item of a run. If the run is too large for one item, the items of its parts come first."""
+def run_items(partition: str, incarnation: str, run: RunRecord, shard: int) -> Iterator[Item]:
+    """Yield the item of a run. If the run is too large for one item, the items of its parts come first.
+
+    ``shard`` is the shard of the lists that contain the conversation.
+    """
     key = partition, keys.run(incarnation, run.position)
     values: Values = {"id": {"S": run.id}, "created_at": {"N": str(run.created_at)}}
+    if run.is_open:
+        values["open_shard"] = {"N": str(shard)}
     texts = run.input, run.output, run.metadata
     if sum(map(size_of, texts)) <= PART:
         values |= {"input": {"S": run.input}, "output": {"S": run.output}, "metadata": {"S": run.metadata}}
@@ -200,7 +207,8 @@ def read_run(item: Item, texts: Mapping[Key, str]) -> RunRecord:
             raise item.corrupt("its parts do not have the recorded sizes")
         ends = sizes[0], sizes[0] + sizes[1]
         input, output, metadata = whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] :]
-    return RunRecord(item.position, item.text("id"), input, output, metadata, item.number("created_at"))
+    is_open = "open_shard" in item.values
+    return RunRecord(item.position, item.text("id"), input, output, metadata, item.number("created_at"), is_open)
 
 
 def parts_of(item: Item) -> Parts | None:

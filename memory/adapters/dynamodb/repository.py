@@ -2,9 +2,10 @@
 
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
@@ -17,21 +18,35 @@ from memory.adapters.dynamodb.clients import Clients
 from memory.adapters.dynamodb.committing import Commit
 from memory.adapters.dynamodb.purging import purge
 from memory.adapters.dynamodb.reading import Space
-from memory.adapters.dynamodb.records import ATTRIBUTES, Head
-from memory.adapters.dynamodb.schema import FORMATS, MOST_SHARDS, Schema, TableOptions
+from memory.adapters.dynamodb.schema import MOST_SHARDS, Schema
 from memory.adapters.dynamodb.searching import DynamoDbSearch
 from memory.adapters.dynamodb.table import MOST_ACTIONS, Table
+from memory.adapters.dynamodb.table_options import TableOptions
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
+from memory.domain.records import RunRecord
+from memory.domain.values import now
 from memory.errors import ConfigurationError
-from memory.port.changes import ChangeSet, ExpectedVersion, Receipt
+from memory.port.changes import KEYED_RECEIPTS_KEPT, ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited
 from memory.port.index import plan
-from memory.port.repository import Capabilities, Progress, Repository, RunsRead, SchemaStatus, Window, no_progress
+from memory.port.repository import (
+    Capabilities,
+    Forgotten,
+    OpenRun,
+    Progress,
+    Repository,
+    RunsRead,
+    SchemaStatus,
+    Window,
+    no_progress,
+)
 from memory.port.urls import options, seconds
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+    from memory.adapters.dynamodb.records import Head
 
 _CONNECTED_WITHIN: Final = 5  # seconds; a reachable server accepts a connection much faster
 _ANSWERED_WITHIN: Final = 10  # seconds, after which a read is retried on another connection
@@ -44,7 +59,7 @@ def _tags(value: str) -> dict[str, str]:
 
 
 _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
-    **dict.fromkeys(("region", "endpoint", "profile", "partition_key", "sort_key", "kms_key"), str),
+    **dict.fromkeys(("region", "endpoint", "profile", "kms_key"), str),
     **dict.fromkeys(("shards", "read_units", "write_units"), int),
     **dict.fromkeys(("point_in_time_recovery", "deletion_protection"), lambda value: _YES_NO[value.lower()]),
     "tags": _tags,
@@ -74,12 +89,9 @@ class DynamoDbRepository(Repository):
     Args:
         table: the name of the table.
         session: the application's boto3 ``Session``.
-        client: the application's boto3 DynamoDB client; `close` does not close it.
         region: the table's region; if None, boto3's default, or else AWS_REGION.
         endpoint: an endpoint other than Amazon's, such as DynamoDB Local.
         profile: a profile of the AWS configuration.
-        partition_key: the name of the table's partition key, a string.
-        sort_key: the name of the table's sort key, a string.
         shards: the number of partitions over which `migrate` spreads each list, and the entries of each metadata path. It can
             be increased later.
         table_options: how `migrate` creates the table.
@@ -97,24 +109,15 @@ class DynamoDbRepository(Repository):
         table: str,
         *,
         session: "boto3.Session | None" = None,
-        client: "DynamoDBClient | None" = None,
         region: str | None = None,
         endpoint: str | None = None,
         profile: str | None = None,
-        partition_key: str = "pk",
-        sort_key: str = "sk",
         shards: int = 1,
         table_options: TableOptions | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         if not 1 <= shards <= MOST_SHARDS:
             raise ConfigurationError(f"shards must be 1 to {MOST_SHARDS}, not {shards}")
-        if partition_key == sort_key:
-            raise ConfigurationError(f"partition_key and sort_key cannot both be {sort_key!r}")
-        if taken := ATTRIBUTES & {partition_key, sort_key}:
-            raise ConfigurationError(
-                f"{min(taken)!r} is an attribute of the items: choose another name for the table's key"
-            )
         if not timeout > 0:
             raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout:g}")
         config = Config(
@@ -126,12 +129,12 @@ class DynamoDbRepository(Repository):
             parameter_validation=False,
         )
         self.timeout = timeout
-        self._clients = Clients(client, lambda: _make_client(session, region, endpoint, profile, config))
-        self._name, self._region = table, self.client.meta.region_name
-        self._options = table_options or TableOptions()
-        self._table = Table(table, (partition_key, sort_key), self, self._clients, repeats=client is not None)
+        self._clients = Clients(lambda: _make_client(session, region, endpoint, profile, config))
+        self._region = self.client.meta.region_name
+        self._table = Table(table, self, self._clients)
         self._seen: OrderedDict[tuple[str, str], Head] = OrderedDict()
-        self._schema = Schema(self._table, self._clients, self, shards, self._options)
+        self._options = table_options or TableOptions()
+        self._schema = Schema(self._table, self, shards, self._options)
 
     @property
     def client(self) -> "DynamoDBClient":
@@ -150,21 +153,36 @@ class DynamoDbRepository(Repository):
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[DynamoDbSearch]:
         planned, _ = plan(criterion)
-        space = self._space(namespace, self._schema.shards().reading)
+        space = self._space(namespace, self._schema.shards())
         yield DynamoDbSearch(space, planned, self.clock())
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        head, records = self._space(namespace).runs(conversation_id, window, self.clock())
-        if head.record is None:
-            return RunsRead(None, ())
-        seen = ExpectedVersion(head.record.incarnation, head.record.version)
-        runs = tuple([Run.from_record(conversation_id, record) for record in records])
-        return RunsRead(seen, runs, head.record.last_position)
+        return _runs_read(conversation_id, *self._space(namespace).runs(conversation_id, window, self.clock()))
+
+    @limited
+    def get_many(self, namespace: str, conversation_ids: Sequence[str]) -> dict[str, Conversation]:
+        space = self._space(namespace)
+        records = space.records(space.heads(conversation_ids), self.clock())
+        return {id: Conversation.from_record(records[id]) for id in conversation_ids if id in records}
+
+    @limited
+    def last_runs(self, namespace: str, conversation_ids: Sequence[str], n: int) -> dict[str, RunsRead]:
+        found = self._space(namespace).last_runs(conversation_ids, n, self.clock())
+        return {id: _runs_read(id, *found[id]) if id in found else RunsRead(None, ()) for id in conversation_ids}
+
+    @limited
+    def open_runs(self, namespace: str, before: int | None, limit: int) -> tuple[OpenRun, ...]:
+        found = self._space(namespace, self._schema.shards()).open_runs(before, limit, self.clock())
+        return tuple([OpenRun(id, Run.from_record(id, record)) for id, record in islice(found, limit)])
+
+    def forget(self, namespace: str, conversation_ids: Collection[str]) -> Forgotten:  # noqa: ARG002  # receipts are found by token only
+        """Delete nothing; return the time at which DynamoDB has deleted the receipts, which contain the ids."""
+        return Forgotten(until=now() + KEYED_RECEIPTS_KEPT)
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        return Commit(self._space(namespace, self._schema.shards().writing), changes, self.clock).run()
+        return Commit(self._space(namespace, self._schema.shards(to_write=True)), changes, self.clock).run()
 
     def namespaces(self) -> set[str]:
         counts: Counter[str] = Counter()
@@ -174,7 +192,7 @@ class DynamoDbRepository(Repository):
 
     def purge_expired(self, namespace: str) -> int:
         """Remove expired conversations, and items left by removals and interrupted commits; return how many had expired."""
-        return purge(self._space(namespace, self._schema.shards().reading), self.clock)
+        return purge(self._space(namespace, self._schema.shards()), self.clock)
 
     def schema_status(self) -> SchemaStatus:
         return self._schema.status()
@@ -196,15 +214,21 @@ class DynamoDbRepository(Repository):
         Raises:
             ConfigurationError: the format is unknown.
         """
-        if (printed := FORMATS.get(format)) is None:
-            raise ConfigurationError(f"a DynamoDB table can be printed as {' or '.join(FORMATS)}, not as {format!r}")
-        return printed(self._name, self._table.key_names, self._options)
+        return self._options.definition(self._table.name, format)
 
     def close(self) -> None:
         self._clients.close()
 
     def __repr__(self) -> str:
-        return f"DynamoDbRepository({self._name!r}, region={self._region!r})"
+        return f"DynamoDbRepository({self._table.name!r}, region={self._region!r})"
+
+
+def _runs_read(conversation_id: str, head: "Head", records: list[RunRecord]) -> RunsRead:
+    if head.record is None:
+        return RunsRead(None, ())
+    seen = ExpectedVersion(head.record.incarnation, head.record.version)
+    runs = tuple([Run.from_record(conversation_id, record) for record in records])
+    return RunsRead(seen, runs, head.record.last_position)
 
 
 def _make_client(

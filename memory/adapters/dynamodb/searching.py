@@ -1,12 +1,12 @@
 """Search: implements the operations that `memory.port.planner` combines.
 
 Index entries and list items contain only ids, so the heads must be read too: a hundred per request, at one read unit each. The
-list by ``updated_at`` is the exception: it contains copies of the heads, about nine per read unit.
+lists by ``last_run_at`` and ``updated_at`` are the exception: they contain copies of the heads, about nine per read unit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
-from itertools import chain, islice
+from itertools import groupby, islice
 from typing import Final, TypeAlias
 
 from memory.adapters.dynamodb import keys
@@ -15,8 +15,6 @@ from memory.adapters.dynamodb.records import Item, read_head
 from memory.adapters.dynamodb.table import in_batches
 from memory.domain.criteria import FieldCompares
 from memory.domain.records import ConversationRecord
-from memory.domain.values import check_id
-from memory.errors import InvalidValueError
 from memory.port.index import Every, KeyBetween, Lookup, Plan, named_ids
 from memory.port.paging import Order, Place
 from memory.port.planner import Drive, Search, nearest
@@ -25,6 +23,8 @@ _FEW: Final = 20  # if a lookup finds no more entries than this, no other lookup
 _QUERIES_AT_MOST: Final = 32  # lookups that need more queries are not estimated
 _HEADS_AT_ONCE: Final = 100
 _WALKED_AT_ONCE: Final = 500
+
+_COPIED: Final = ("last_run_at", "updated_at")  # the lists with copies of the heads
 
 _Range: TypeAlias = tuple[str, str, str]
 """A partition, the lowest sort key and the highest sort key."""
@@ -35,7 +35,7 @@ class DynamoDbSearch(Search):
 
     drive_limit = 300
     walk_limit = 2_000
-    counts_by = Order("updated_at", descending=False)
+    counts_by = Order("last_run_at", descending=False)
 
     def __init__(self, space: Space, plan: Plan, now: int) -> None:
         self.plan = plan
@@ -44,7 +44,7 @@ class DynamoDbSearch(Search):
         self._namespace = space.namespace
         self._shards = range(space.shards)
         self._now = now
-        self._estimated: dict[Drive, Iterator[str]] = {}
+        self._ids: dict[Drive, list[str]] = {}  # all ids that a drive finds, if it was read to its end
 
     def total(self) -> int:
         """Return the sum of the namespace's counters, minus the conversations that have expired but are not purged."""
@@ -64,16 +64,14 @@ class DynamoDbSearch(Search):
         counts, best = dict.fromkeys(drives, limit + 1), limit
         for drive in sorted(drives, key=lambda drive: any(isinstance(lookup, KeyBetween) for lookup in drive.lookups)):
             if best > _FEW and len(ranges := list(self._ranges(drive.lookups))) <= _QUERIES_AT_MOST:
-                found = self._found(ranges, best + 1)
-                ids = list(islice(found, best + 1))
-                self._estimated[drive] = chain(ids, found)
-                counts[drive] = len(ids)
-                best = min(best, len(ids))
+                counts[drive] = len(ids := list(islice(self._found(ranges, best + 1), best + 1)))
+                if len(ids) <= best:
+                    self._ids[drive], best = ids, len(ids)
         return [counts[drive] for drive in drives]
 
     def drive(self, drive: Drive, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:  # noqa: ARG002  # the planner sorts
         """See `Search.drive`. The records are unordered."""
-        ids = self._estimated.pop(drive, None) or self._found(self._ranges(drive.lookups), None)
+        ids = self._ids[drive] if drive in self._ids else self._found(self._ranges(drive.lookups), None)
         seen: set[str] = set()
         for batch in in_batches(ids, _HEADS_AT_ONCE):
             yield from self._records({id for id in batch if id not in seen}).values()
@@ -106,7 +104,7 @@ class DynamoDbSearch(Search):
             yield from nearest(records, order.place, order, after, len(records))
             return
         items = self._listed(order, after, wanted)
-        seen: set[str] = set()  # conversations move to the end while the list by updated_at is read
+        seen: set[str] = set()  # conversations move to the end while the list by last_run_at is read
         # The largest size with which a whole number of batches contains about as many items as are wanted.
         size = -(-wanted // -(-wanted // _HEADS_AT_ONCE))
         for batch in in_batches(items if most is None else islice(items, most), size):
@@ -125,9 +123,10 @@ class DynamoDbSearch(Search):
             low, high = (low, min(high, start)) if order.descending else (max(low, start), high)
         if low > high:
             return
-        is_all = self.plan == Every()
-        first = wanted + (start is not None)  # the place itself is included
-        shards = [
+        limit = wanted + (start is not None)  # the place itself is included
+        if self.plan != Every():
+            limit = max(limit, _WALKED_AT_ONCE)
+        lists = [
             self._table.query(
                 keys.entries(self._namespace, order.index_path, shard)
                 if order.path
@@ -135,17 +134,35 @@ class DynamoDbSearch(Search):
                 low,
                 high,
                 backwards=order.descending,
-                limit=first if is_all else max(first, _WALKED_AT_ONCE),
+                limit=limit,
             )
             for shard in self._shards
         ]
-        items = merge(*shards, key=lambda item: item.key[1], reverse=order.descending)
+        if order.field == "updated_at":
+            lists += [self._updated(shard, low, high, 2 * limit, descending=order.descending) for shard in self._shards]
+        items = merge(*lists, key=_by_sort_key, reverse=order.descending)
         yield from (item for item in items if item.key[1] != start)
+
+    def _updated(self, shard: int, low: str, high: str, limit: int, *, descending: bool) -> Iterator[Item]:
+        """Yield the conversations that are only in the list by ``last_run_at``, in the order of ``updated_at``.
+
+        Both times are in the same minute, so the conversations of one minute are sorted.
+        """
+        partition, bounds = self._space.listing("last_run_at", shard), (keys.minute(low), keys.minute(high) + "~")
+        items = self._table.query(partition, *bounds, backwards=descending, limit=limit)
+        for minute, group in groupby(items, key=lambda item: keys.minute(item.key[1])):
+            listed = [(keys.listed(item.number("updated_at"), item.text("id")), item) for item in group]
+            found = [
+                Item((partition, key), item.values)
+                for key, item in listed
+                if keys.minute(key) == minute and low <= key <= high
+            ]
+            yield from sorted(found, key=_by_sort_key, reverse=descending)
 
     def _read(self, order: Order, items: list[Item]) -> Iterator[ConversationRecord]:
         """Yield the records of the items of a list, from their copies of the heads or from the heads."""
         ids = [item.text("id") for item in items]
-        if order.field == "updated_at":
+        if order.field in _COPIED:
             copies = dict(zip(ids, map(read_head, items), strict=True))
             records = self._space.records(copies, self._now)
         else:
@@ -173,6 +190,10 @@ class DynamoDbSearch(Search):
         return low, high
 
 
+def _by_sort_key(item: Item) -> str:
+    return item.key[1]
+
+
 def _sort_key(order: Order, place: Place) -> str:
     conversation_id = str(place[-1])
     if order.path:
@@ -184,7 +205,4 @@ def _bounds_of(part: FieldCompares) -> tuple[str, str]:
     """Return the lowest and highest sort key of conversations with the value of a comparison."""
     if part.field != "id":
         return keys.time(int(part.value)), keys.end_of(int(part.value))
-    try:
-        return (id := check_id(part.value, "id")), id
-    except InvalidValueError:  # the id is invalid and has no sort key, so `matches` has to compare every conversation
-        return keys.LOWEST, keys.HIGHEST
+    return str(part.value), str(part.value)

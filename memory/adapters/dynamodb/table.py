@@ -4,15 +4,15 @@ All reads are strongly consistent.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import inf
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from memory.adapters.dynamodb.clients import BadAnswerError, Clients
-from memory.adapters.dynamodb.errors import Failure, delays, failure_by, failure_of
+from memory.adapters.dynamodb.clients import Clients
+from memory.adapters.dynamodb.errors import Failure, code_of, delays, failure_by, failure_of
 from memory.adapters.dynamodb.keys import Key
 from memory.adapters.dynamodb.records import Item, Values, size_of_item
 from memory.domain.values import new_id
@@ -32,6 +32,10 @@ MOST_BYTES: Final = 3_900_000
 _TRIES: Final = 7  # in about two seconds
 _TRIES_TO_WRITE: Final = 12  # in about five seconds: conflicts with other transactions last longer only under overload
 _RETURN_ITEM: Final = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+
+IS_ABSENT: Final[Condition] = {"ConditionExpression": "attribute_not_exists(pk)", **_RETURN_ITEM}
+"""The condition that the item does not exist."""
+
 _QUERIED_AT_MOST: Final = 10_000
 _READ_AT_ONCE: Final = 100  # DynamoDB's limit for a batch
 
@@ -45,11 +49,7 @@ class Action(NamedTuple):
 
 
 class RefusedError(Exception):
-    """A condition of a transaction failed, so nothing was written.
-
-    Attributes:
-        found: the items whose condition failed (None: the item does not exist).
-    """
+    """A condition of a transaction failed, so nothing was written. ``found`` has the items (None: the item does not exist)."""
 
     def __init__(self, found: dict[Key, Item | None]) -> None:
         super().__init__(found)
@@ -57,53 +57,56 @@ class RefusedError(Exception):
 
 
 class Table:
-    """One table, accessed with the client of the current process. Instances are thread-safe.
+    """One table, accessed with the client of the current process. Errors name the repository ``where``."""
 
-    Errors name the repository ``where``. If the client ``repeats`` requests itself, more failed writes are in doubt.
-    """
-
-    def __init__(
-        self, name: str, key_names: tuple[str, str], where: Repository, clients: Clients, *, repeats: bool
-    ) -> None:
+    def __init__(self, name: str, where: Repository, clients: Clients) -> None:
         self.name = name
-        self.key_names = key_names
+        self.clients = clients
         self._where = where
-        self._clients = clients
-        self._repeats = repeats
+
+    def ask(self, operation: str, *, unless: str = "", **arguments: object) -> Any:
+        """Send a request that may be repeated, and return the response, or None if it fails with the error code ``unless``."""
+        waits = delays(_TRIES)
+        while True:
+            self._check_time()
+            try:
+                return getattr(self.clients.get(), operation)(**arguments)
+            except (BotoCoreError, ClientError) as error:
+                if unless and code_of(error) == unless:
+                    return None
+                failure = self.failure_of(error)
+                if not (failure.is_temporary and back_off(waits)):
+                    raise failure.error(self._where) from error
+
+    def _check_time(self) -> None:
+        """Raise `StoreUnavailableError` if the operation's deadline has expired."""
+        if remaining(inf) == 0:
+            raise StoreUnavailableError(
+                f"{self._where}: the operation took longer than {self._where.timeout:g} s; nothing was written"
+            )
 
     # reading
 
     def get(self, key: Key) -> Item | None:
         """Return an item, or None if it does not exist."""
-        items = self._read(
-            lambda answer: self._items([answer["Item"]] if "Item" in answer else [], key.__eq__),
-            *("get_item", {"TableName": self.name, "Key": self._place(key), "ConsistentRead": True}),
-        )
-        return items[0] if items else None
+        answer = self.ask("get_item", TableName=self.name, Key=_place(key), ConsistentRead=True)
+        return Item(key, answer["Item"]) if "Item" in answer else None
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Item]:
         """Return the items that exist, reading up to a hundred per request."""
         found: dict[Key, Item] = {}
-        wanted, waits = list(dict.fromkeys(keys)), delays(_TRIES)
+        wanted, waits = [_place(key) for key in dict.fromkeys(keys)], delays(_TRIES)
         while wanted:
             batch, wanted = wanted[:_READ_AT_ONCE], wanted[_READ_AT_ONCE:]
-            items, unread = self._get_batch(batch)
+            asked = {self.name: {"Keys": batch, "ConsistentRead": True}}
+            answer = self.ask("batch_get_item", RequestItems=asked)
+            items = [_item(each) for each in answer["Responses"].get(self.name, ())]
+            unread = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
             found |= {item.key: item for item in items}
             wanted += unread
             if unread and not items and not back_off(waits):
                 raise failure_by("ThrottlingException", "no item of a batch was read").error(self._where)
         return found
-
-    def _get_batch(self, wanted: list[Key]) -> tuple[list[Item], list[Key]]:
-        """Read a batch with one request; return the items, and the keys that DynamoDB did not process."""
-        asked = {"Keys": [self._place(key) for key in wanted], "ConsistentRead": True}
-
-        def parse(answer: dict[str, Any]) -> tuple[list[Item], list[Key]]:
-            unread = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", ())
-            items = self._items(answer["Responses"].get(self.name, ()), set(wanted).__contains__)
-            return items, [item.key for item in self._items(unread, set(wanted).__contains__)]
-
-        return self._read(parse, "batch_get_item", {"RequestItems": {self.name: asked}})
 
     def query(
         self, partition: str, low: str, high: str, *, backwards: bool = False, limit: int | None = None
@@ -117,84 +120,39 @@ class Table:
     ) -> Iterator[tuple[list[Item], bool]]:
         """Yield the items that each request of `query` returns, and whether it was the last request.
 
-        Args:
-            partition: the partition key.
-            low: the lowest sort key.
-            high: the highest sort key.
-            backwards: read from the highest to the lowest sort key.
-            limit: the maximum number of items of the first request. Later requests, and the first one if the limit is None or
-                very high, return up to a megabyte.
+        ``limit`` is the maximum number of items of the first request. Every other request returns up to a megabyte.
         """
         asked: dict[str, Any] = {
             "TableName": self.name,
-            "KeyConditionExpression": "#partition = :partition AND #sort BETWEEN :low AND :high",
-            "ExpressionAttributeNames": {"#partition": self.key_names[0], "#sort": self.key_names[1]},
+            "KeyConditionExpression": "pk = :partition AND sk BETWEEN :low AND :high",
             "ExpressionAttributeValues": {":partition": {"S": partition}, ":low": {"S": low}, ":high": {"S": high}},
             "ScanIndexForward": not backwards,
             "ConsistentRead": True,
         }
         if limit is not None and limit <= _QUERIED_AT_MOST:
             asked["Limit"] = limit
-
-        def parse(answer: dict[str, Any]) -> tuple[list[Item], dict[str, Any] | None]:
-            items = self._items(answer["Items"], lambda key: key[0] == partition and low <= key[1] <= high)
-            return items, answer.get("LastEvaluatedKey")
-
         while True:
-            items, start = self._read(parse, "query", asked)
-            yield items, start is None
+            answer = self.ask("query", **asked)
+            start = answer.get("LastEvaluatedKey")
+            yield [_item(each) for each in answer["Items"]], start is None
             if start is None:
                 return
             asked.pop("Limit", None)
             asked["ExclusiveStartKey"] = start
 
-    def _place(self, key: Key) -> Values:
-        return {self.key_names[0]: {"S": key[0]}, self.key_names[1]: {"S": key[1]}}
-
-    def _items(self, raw: Iterable[Values], are_asked_for: Callable[[Key], bool]) -> list[Item]:
-        """Parse the items of a response; raise `LookupError` if the request did not ask for one of them."""
-        partition, sort = self.key_names
-        items = [Item((each[partition]["S"], each[sort]["S"]), each) for each in raw]
-        if not all(are_asked_for(item.key) for item in items):
-            raise LookupError
-        return items
-
-    def _read(self, parse: Callable[[dict[str, Any]], T], operation: str, asked: dict[str, Any]) -> T:
-        """Send a request and return the response parsed with ``parse``. Retry temporary failures and malformed responses."""
-        waits = delays(_TRIES)
-        while True:
-            self._check_time()
-            try:
-                answer = getattr(self._clients.get(), operation)(**asked)
-                try:
-                    return parse(answer)
-                except (LookupError, TypeError, AttributeError) as error:
-                    raise BadAnswerError(what="it does not contain the requested items") from error
-            except (BotoCoreError, ClientError) as error:
-                failure = self.failure_of(error)
-                if not (failure.is_temporary and back_off(waits)):
-                    raise failure.error(self._where) from error
-
-    def _check_time(self) -> None:
-        """Raise `StoreUnavailableError` if the operation's deadline has expired."""
-        if remaining(inf) == 0:
-            raise StoreUnavailableError(
-                f"{self._where}: the operation took longer than {self._where.timeout:g} s; nothing was written"
-            )
-
     # writing
 
     def put(self, item: Item, condition: Condition | None = None) -> Action:
         """Return the action that stores an item."""
-        return self._action("Put", item.key, condition, size_of_item(item), Item=self._place(item.key) | item.values)
+        return self._action("Put", item.key, condition, size_of_item(item), Item=_place(item.key) | item.values)
 
     def delete(self, key: Key, condition: Condition | None = None, *, size: int = 0) -> Action:
         """Return the action that deletes the item at a key."""
-        return self._action("Delete", key, condition, size, Key=self._place(key))
+        return self._action("Delete", key, condition, size, Key=_place(key))
 
     def check(self, key: Key, condition: Condition) -> Action:
         """Return the action that checks a condition."""
-        return self._action("ConditionCheck", key, condition, Key=self._place(key))
+        return self._action("ConditionCheck", key, condition, Key=_place(key))
 
     def count(self, key: Key, added: int, namespace: str) -> Action:
         """Return the action that increments a counter."""
@@ -203,31 +161,15 @@ class Table:
             "ExpressionAttributeNames": {"#count": "count", "#namespace": "namespace"},
             "ExpressionAttributeValues": {":added": {"N": str(added)}, ":namespace": {"S": namespace}},
         }
-        return self._action("Update", key, update, Key=self._place(key))
+        return self._action("Update", key, update, Key=_place(key))
 
     def _action(self, kind: str, key: Key, more: Condition | None, size: int = 0, **request: Values) -> Action:
         return Action(key, {kind: {"TableName": self.name, **request, **(more or {})}}, size)
 
-    def is_absent(self) -> Condition:
-        """Return the condition that the item does not exist."""
-        names = {"#key": self.key_names[0]}
-        return {"ConditionExpression": "attribute_not_exists(#key)", "ExpressionAttributeNames": names, **_RETURN_ITEM}
-
-    def has(self, name: str, value: dict[str, str]) -> Condition:
-        """Return the condition that an attribute of the item has this value."""
-        names, values = {"#name": name}, {":value": value}
-        request = {"ExpressionAttributeNames": names, "ExpressionAttributeValues": values}
-        return {"ConditionExpression": "#name = :value", **request, **_RETURN_ITEM}
-
-    def has_stamp(self, stamp: str | None) -> Condition:
-        """Return the condition that the item has this stamp or, for None, that it does not exist."""
-        return self.is_absent() if stamp is None else self.has("stamp", {"S": stamp})
-
     def write(self, actions: Sequence[Action]) -> None:
-        """Write the actions in one transaction; retry while it conflicts with other transactions.
+        """Write the actions in one transaction; retry temporary failures.
 
-        All attempts use the same ``ClientRequestToken``: if the response to one is lost, DynamoDB responds to the next one with
-        the outcome of the first, for ten minutes.
+        All attempts use the same ``ClientRequestToken``, so DynamoDB responds to each with the outcome of the first.
 
         Raises:
             RefusedError: a condition failed.
@@ -240,7 +182,7 @@ class Table:
         self._check_time()
         while True:
             try:
-                self._clients.get().transact_write_items(TransactItems=items, ClientRequestToken=token)
+                self.clients.get().transact_write_items(TransactItems=items, ClientRequestToken=token)
             except (BotoCoreError, ClientError) as error:
                 failure = self.failure_of(error, actions)
                 in_doubt = in_doubt or failure.in_doubt
@@ -256,7 +198,7 @@ class Table:
             RefusedError: the error reports that a condition of the transaction failed.
         """
         if isinstance(error, NoCredentialsError):
-            self._clients.renew()
+            self.clients.renew()
         reasons: list[Any] = error.response.get("CancellationReasons", []) if isinstance(error, ClientError) else []
         refused = {
             action.key: Item(action.key, reason["Item"]) if reason.get("Item") else None
@@ -268,7 +210,27 @@ class Table:
         for reason in reasons:
             if reason["Code"] != "None":
                 return failure_by(reason["Code"], reason.get("Message"))._replace(in_doubt=False)
-        return failure_of(error, repeats=self._repeats)
+        return failure_of(error)
+
+
+def has(name: str, value: dict[str, str]) -> Condition:
+    """Return the condition that an attribute of the item has this value."""
+    names, values = {"#name": name}, {":value": value}
+    request = {"ExpressionAttributeNames": names, "ExpressionAttributeValues": values}
+    return {"ConditionExpression": "#name = :value", **request, **_RETURN_ITEM}
+
+
+def has_stamp(stamp: str | None) -> Condition:
+    """Return the condition that the item has this stamp or, for None, that it does not exist."""
+    return IS_ABSENT if stamp is None else has("stamp", {"S": stamp})
+
+
+def _place(key: Key) -> Values:
+    return {"pk": {"S": key[0]}, "sk": {"S": key[1]}}
+
+
+def _item(values: Values) -> Item:
+    return Item((values["pk"]["S"], values["sk"]["S"]), values)
 
 
 def back_off(waits: Iterator[float]) -> bool:

@@ -12,19 +12,29 @@ from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Argument, Script, Wire
 from memory.domain.entities import Conversation
-from memory.domain.records import ConversationRecord
+from memory.domain.records import ConversationRecord, RunRecord
+from memory.domain.values import key_of
 from memory.errors import CorruptRecordError, UnsupportedError
-from memory.port.changes import NEVER, Change, ChangeSet, Receipt, check_preconditions, missing_runs
+from memory.port.changes import (
+    NEVER,
+    Change,
+    ChangeSet,
+    Receipt,
+    check_preconditions,
+    missing_open_run,
+    missing_runs,
+)
 from memory.port.index import entries
 
 COMMIT: Final = Script("shared", "commit")
 APPEND: Final = Script("append")
 
-RECEIPT_KEPT: Final = 25 * 3600 * 1000
-"""The lifetime of a receipt in milliseconds. Redis expires receipts by the server's clock, so no purge is needed."""
-
 _MOST_ARGUMENTS: Final = 1_000_000  # Redis's limit is 1,048,576
 _ARGUMENTS_BEFORE_TEXTS: Final = 5
+_MAY_BE_ZERO: Final = (
+    "after",
+    "remove_after",
+)  # all other fields of a change are left out if they are 0, false or empty
 
 
 class Writer:
@@ -35,75 +45,97 @@ class Writer:
 
     def write(self, namespace: str, changes: ChangeSet, now: int) -> Receipt:
         """Write the whole change set in one round trip, or raise an error."""
-        receipt = None
-        if len(changes.changes) == 1:
-            (change,) = changes.changes
-            if len(change.append) == 1 and change.only_appends:
-                receipt = self._append(namespace, changes, change)
+        receipt, repeated = None, False
+        match changes.changes:
+            case (Change(append=(run,)) as change,) if change.only_appends and not run.is_open:
+                receipt = self._append(namespace, changes, change.id, run, now)
         if receipt is None:
-            receipt = self._commit(namespace, changes, now)
+            receipt, repeated = self._commit(namespace, changes, now)
         # The commit succeeded, so a receipt is returned even if an edited incarnation is not valid UTF-8.
-        return Receipt.load(changes.token, receipt.decode(errors="replace"))
+        return Receipt.load(changes.token, receipt.decode(errors="replace"), repeated=repeated)
 
-    def _append(self, namespace: str, changes: ChangeSet, change: Change) -> bytes | None:
-        """Fast path: append one run and return the receipt. Return None if the change needs `commit.lua`."""
+    def _append(
+        self, namespace: str, changes: ChangeSet, conversation_id: str, run: RunRecord, now: int
+    ) -> bytes | None:
+        """Fast path: append one finished run and return the receipt. Return None if the change needs `commit.lua`."""
         keys = (
             self._keys.receipt(namespace, changes.token),
-            self._keys.conversation(namespace, change.id),
-            self._keys.runs(namespace, change.id),
-            self._keys.order(namespace, "updated_at"),
+            self._keys.conversation(namespace, conversation_id),
+            self._keys.runs(namespace, conversation_id),
+            *[self._keys.order(namespace, field) for field in ("updated_at", "last_run_at", "expires_at")],
         )
-        arguments = (changes.at, RECEIPT_KEPT, change.id, records.run_member(change.append[0]))
+        ids = dict.fromkeys((conversation_id, key_of(conversation_id)))  # one, unless they differ
+        kept = changes.receipt_kept // 1000
+        arguments: list[Argument] = [now, changes.at, kept, records.run_member(run), *ids]
         written: bytes | None = self._wire.commit(APPEND, keys, arguments)
         return written
 
-    def _commit(self, namespace: str, changes: ChangeSet, now: int) -> bytes:
-        keys = [self._keys.receipt(namespace, changes.token), self._keys.namespaces, *self._keys.orders(namespace)]
+    def _commit(self, namespace: str, changes: ChangeSet, now: int) -> tuple[bytes, bool]:
+        """Return the receipt, and whether the token was written before."""
+        keys = [self._keys.receipt(namespace, changes.token), self._keys.namespaces, *self._keys.sorted_sets(namespace)]
         for change in changes.changes:
             keys += [self._keys.conversation(namespace, change.id), self._keys.runs(namespace, change.id)]
         texts: list[str] = []
-        plans = [_change(namespace, changes.token, change, texts) for change in changes.changes]
-        arguments: list[Argument] = [now, changes.at, RECEIPT_KEPT, namespace, json.dumps(plans), *texts]
+        plans = [_change(namespace, changes, change, texts) for change in changes.changes]
+        kept = changes.receipt_kept // 1000
+        arguments: list[Argument] = [now, changes.at, kept, namespace, json.dumps(plans), *texts]
         if len(arguments) + len(keys) > _MOST_ARGUMENTS:
             raise UnsupportedError(
                 f"a commit of {len(changes.changes):,} changes and {len(arguments):,} values exceeds the limit of one "
                 "Redis command: commit it in several parts"
             )
         kind, *answer = self._wire.commit(COMMIT, keys, arguments)
-        if kind == b"written":
-            written: bytes = answer[0]
-            return written
+        if kind in (b"written", b"repeated"):
+            return answer[0], kind == b"repeated"
         number, *rest = answer
         change = changes.changes[number - 1]
         if kind == b"missing":
             raise missing_runs(change, int(rest[0]))
+        if kind == b"not open":
+            raise missing_open_run(change, change.complete[rest[0] - 1].run_id)
         key = self._keys.conversation(namespace, change.id)
         check_preconditions(change, records.conversation(self._keys, namespace, key, rest) if rest else None)
         raise CorruptRecordError(f"the script refused the hash at {key}, although it satisfies the preconditions")
 
 
-def _change(namespace: str, token: str, change: Change, texts: list[str]) -> dict[str, Any]:
-    """Return a change in the form that `commit.lua` reads. Texts are appended to the list and referenced by index in ARGV.
+def _digits(time: int | None) -> str | None:
+    """Return a time, or `NEVER`, as `commit.lua` reads it: a string, because Lua's numbers have 53 bits."""
+    return None if time is None else "never" if time == NEVER else f"{time}"
 
-    Times are strings, because Lua's numbers have 53 bits.
-    """
+
+def _change(namespace: str, changes: ChangeSet, change: Change, texts: list[str]) -> dict[str, Any]:
+    """Return a change in the form that `commit.lua` reads. Texts are appended to the list and referenced by index in ARGV."""
 
     def add(text: str) -> int:
         texts.append(text)
         return _ARGUMENTS_BEFORE_TEXTS + len(texts)
 
-    create = change.create
-    expires_at = change.expires_at if create is None else change.expiry(create.expires_at)
-    metadata = create.metadata if create is not None and change.metadata is None else change.metadata
+    create, run_times = change.create, [run.created_at for run in change.append]
+    expires_at, expires_after, metadata = change.expires_at, change.expires_after, change.metadata
+    if create is not None:
+        new = change.applied(create, 0, 0, changes.at)
+        expires_at, expires_after, metadata = new.expires_at, new.expires_after, new.metadata
+        run_times = [new.last_run_at]
+    key_of_id = key_of(change.id)
     plan: dict[str, Any] = {
         "id": change.id,
+        "key_of_id": None if key_of_id == change.id else key_of_id,
         "expected": change.expected,
         "after": change.after,
         "remove": change.remove,
         "edits": change.edits,
-        "expires_at": None if expires_at is None else "never" if expires_at == NEVER else f"{expires_at}",
+        "expires_at": _digits(expires_at),
+        "expires_after": _digits(expires_after),
+        "slides": bool(change.append or change.complete or change.expires_after),
+        "ran_at": f"{max(run_times)}" if run_times else None,
+        "opens": any(run.is_open for run in (*change.append, *change.replace_runs)),
         "remove_before": change.remove_before,
+        "remove_after": change.remove_after,
         "edited_runs": [[position] for position in change.remove_runs],
+        "complete": [
+            [one.run_id, add(one.output), 0 if one.metadata is None else add(one.metadata), one.is_open]
+            for one in change.complete
+        ],
         "append": [[run.position, add(records.run_member(run))] for run in change.append],
         "set": {},
     }
@@ -111,7 +143,7 @@ def _change(namespace: str, token: str, change: Change, texts: list[str]) -> dic
     if create is not None:
         plan["create"] = {
             "version": create.version + change.edits,
-            "incarnation": token,
+            "incarnation": changes.token,
             "last": create.last_position,
             "created_at": f"{create.created_at}",
             "updated_at": f"{create.updated_at}",
@@ -121,4 +153,4 @@ def _change(namespace: str, token: str, change: Change, texts: list[str]) -> dic
         record = ConversationRecord(change.id, metadata, 0, "", 0, 0, 0, 0, None)
         tokens = Tokens(namespace).of(entries(Conversation.from_record(record).metadata))
         plan["set"] |= {"metadata": add(metadata), "entries": add(tokens)}
-    return {name: value for name, value in plan.items() if value is not None}
+    return {name: value for name, value in plan.items() if value or (value == 0 and name in _MAY_BE_ZERO)}

@@ -1,15 +1,17 @@
 """The names of a store's keys. All keys are built here."""
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
+from memory.domain.values import key_of
 from memory.errors import ConfigurationError
 
 DEFAULT_PREFIX: Final = "memory"
 CONVERSATION: Final = "conversation"
-ORDERS: Final = ("id", "created_at", "updated_at", "expires_at")
-"""The sorted sets of a namespace. Members are ids; scores are times, or 0 in the order by id."""
+ORDERS: Final = ("id", "created_at", "updated_at", "last_run_at", "expires_at")
+"""The orders of a namespace, which are sorted sets. Members are keys of ids; scores are times, or 0 in the order by id."""
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*")  # the characters that `quote` does not escape
@@ -18,14 +20,16 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*")  # the characters that `quote` d
 def primary_key(namespace: str, conversation_id: str) -> str:
     """Return the primary key of a conversation, for redis-om's ``get``.
 
-    Characters other than letters, digits and ``_.-~`` are escaped as ``%XX``, so that every pair has a unique key.
+    Characters other than letters, digits and ``_.-~`` are escaped as ``%XX``, so that every pair has a unique key. The end of an
+    id of more than 255 characters is replaced by a digest (`memory.domain.values.key_of`).
 
     >>> primary_key("default", "support 42")
     'default/support%2042'
     """
-    return f"{quoted(namespace)}/{quoted(conversation_id)}"
+    return f"{quoted(namespace)}/{quoted(key_of(conversation_id))}"
 
 
+@lru_cache(maxsize=4096)
 def quoted(name: str) -> str:
     """Escape a namespace or an id for use in a key. The scripts escape ids in the same way (`quoted` in shared.lua)."""
     return name if _PLAIN.fullmatch(name) else quote(name, safe="")
@@ -35,10 +39,6 @@ class Keys:
     """The names of all keys under one prefix.
 
     A prefix cannot contain the slash that follows the kind, so no other store's keys begin like this store's conversations.
-
-    Attributes:
-        index: the alias of the index. The name of the index itself is the alias followed by a version.
-        namespaces: the key of the set of namespaces that have a conversation.
 
     >>> Keys("memory").conversation("default", "support 42")
     'memory:conversation:/default/support%2042'
@@ -50,24 +50,28 @@ class Keys:
                 f"the key prefix must have 1 to 100 of the characters A-Z a-z 0-9 _ . : -, not be {prefix!r:.110}"
             )
         self.prefix: Final = prefix
-        self.index: Final = f"{prefix}:conversations"
+        self.index: Final = f"{prefix}:conversations"  # an alias: the index itself has this name and a version
         self.namespaces: Final = f"{prefix}:namespaces"
 
     def conversation(self, namespace: str, conversation_id: str) -> str:
         """Return the key of a conversation's hash."""
-        return self.of_namespace(CONVERSATION, namespace) + quoted(conversation_id)
+        return self.of_namespace(CONVERSATION, namespace) + quoted(key_of(conversation_id))
 
     def runs(self, namespace: str, conversation_id: str) -> str:
         """Return the key of the sorted set of a conversation's runs."""
-        return self.of_namespace("runs", namespace) + quoted(conversation_id)
+        return self.of_namespace("runs", namespace) + quoted(key_of(conversation_id))
 
     def receipt(self, namespace: str, token: str) -> str:
         """Return the key of a change set's receipt."""
         return self.of_namespace("receipt", namespace) + quoted(token)
 
-    def orders(self, namespace: str) -> list[str]:
-        """Return the keys of the sorted sets of a namespace, in the order of `ORDERS`."""
-        return [self.order(namespace, field) for field in ORDERS]
+    def sorted_sets(self, namespace: str) -> list[str]:
+        """Return the keys of a namespace's sorted sets: its orders, as in `ORDERS`, then its open runs."""
+        return [*[self.order(namespace, field) for field in ORDERS], self.open_runs(namespace)]
+
+    def open_runs(self, namespace: str) -> str:
+        """Return the key of the sorted set of a namespace's open runs."""
+        return f"{self.prefix}:open_runs:/{quoted(namespace)}"
 
     def order(self, namespace: str, field: str) -> str:
         """Return the key of the sorted set that orders a namespace's conversations by a field."""

@@ -51,6 +51,8 @@ def conversation_model(database: Any, prefix: str = DEFAULT_PREFIX) -> Any:
         created_at: int = Field(index=True)
         updated_at: int = Field(index=True)
         expires_at: int | None = Field(index=True, default=None)
+        expires_after: int | None = None
+        last_run_at: int = Field(index=True)
         entries: str = Field(index=True, case_sensitive=True)
 
         @model_validator(mode="before")

@@ -1,8 +1,7 @@
 """`RedisRepository`: stores conversations in hashes, orders them in sorted sets, and searches them with RediSearch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, Final, cast
 
 from memory.adapters.redis import records
@@ -10,23 +9,34 @@ from memory.adapters.redis.committing import Writer
 from memory.adapters.redis.connections import client_of, close, place_of
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.keys import CONVERSATION, DEFAULT_PREFIX, Keys
-from memory.adapters.redis.models import RECORD_FIELDS, conversation_model
+from memory.adapters.redis.models import RECORD_FIELDS
 from memory.adapters.redis.schema import Schema
 from memory.adapters.redis.searching import Index, Search
 from memory.adapters.redis.wire import Command, Script, Wire
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation
 from memory.domain.records import ConversationRecord
+from memory.domain.values import key_of
 from memory.errors import ConfigurationError, CorruptRecordError
 from memory.port.changes import ALL_RUNS, ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited
 from memory.port.forking import ForkAware, watch
-from memory.port.repository import Progress, Repository, RunsRead, SchemaStatus, Window, no_progress
+from memory.port.repository import (
+    Forgotten,
+    OpenRun,
+    Progress,
+    Repository,
+    RunsRead,
+    SchemaStatus,
+    Window,
+    no_progress,
+)
 from memory.port.urls import options, seconds
 
 _PURGED_AT_ONCE: Final = 200  # conversations per script, which takes about 5 ms of the server's time
 _PURGE: Final = Script("shared", "purge")
 _MOST_THREADS: Final = 50  # of an application's pool, which may have no limit
+_SCANNED_AT_ONCE: Final = 1_000  # keys per step of a search for receipts
 _WITHOUT_METADATA: Final = ["id" if name == "metadata" else name for name in RECORD_FIELDS]  # which can be large
 
 
@@ -54,16 +64,7 @@ _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
 
 
 def open_url(url: str) -> "RedisRepository":
-    """Return the repository for the URL of a Redis or Valkey server.
-
-    The forms are ``redis://user:password@host:6379``, ``rediss://`` for TLS, ``valkey://`` and ``valkeys://``,
-    ``unix:///path/of/the/socket``, and ``redis+sentinel://user:password@host:26379,other:26379/service`` or
-    ``rediss+sentinel://`` for the primary that Sentinel reports.
-
-    Options follow a ``?``: ``prefix`` of all keys (``memory``), ``timeout`` of an operation in seconds (30),
-    ``max_connections`` (50; a thread waits while all are in use), ``client_name``, ``db`` (only 0 is allowed),
-    ``sentinel_username`` and ``sentinel_password``; for TLS also ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
-    ``ssl_check_hostname`` and ``ssl_cert_reqs`` (``none`` trusts every certificate).
+    """Return the repository for the URL of a Redis or Valkey server; docs/redis.md lists the forms and the options.
 
     Raises:
         ConfigurationError: the URL or an option is not valid.
@@ -93,20 +94,18 @@ class RedisRepository(Repository, ForkAware):
     _closes = False  # whether `close` closes the client
 
     def __init__(self, client: Any, *, prefix: str = DEFAULT_PREFIX, timeout: float = DEFAULT_TIMEOUT) -> None:
-        self._client, self._pool = client, _checked_pool(client)
+        self._client, self._pool = (
+            client,
+            _checked_pool(client),
+        )  # redis-py closes the pool of a client that nobody references
         self._keys = Keys(prefix)
         self.timeout = timeout
         self._wire = Wire(self._pool, timeout, self.__repr__)
         self._writer = Writer(self._wire, self._keys)
-        self._schema = Schema(self._wire, self._keys, self.__repr__)
+        self._schema = Schema(self._wire, self._keys)
         self._index = Index(self._wire, self._keys, self._schema.explain)
         self.concurrency = (min(self._pool.max_connections, _MOST_THREADS),) * 2
         watch(self)
-
-    @cached_property
-    def model(self) -> Any:
-        """The redis-om model of this store's conversations, using this repository's client; see `conversation_model`."""
-        return conversation_model(self._client, self._keys.prefix)
 
     # redis-py's pools detect a fork themselves, but then acquire a lock. If another thread held the lock during the fork, the
     # child would wait forever.
@@ -123,26 +122,50 @@ class RedisRepository(Repository, ForkAware):
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
-        record, _ = self._read(namespace, conversation_id, RECORD_FIELDS)
-        try:
-            return None if record is None else Conversation.from_record(record)
-        except CorruptRecordError as error:
-            raise records.corrupt(self._keys.conversation(namespace, conversation_id), error) from error
+        return self.get_many(namespace, [conversation_id]).get(conversation_id)
+
+    @limited
+    def get_many(self, namespace: str, conversation_ids: Sequence[str]) -> dict[str, Conversation]:
+        found = {}
+        for conversation_id, (record, _) in self._read(namespace, conversation_ids, RECORD_FIELDS).items():
+            try:
+                if record is not None:
+                    found[conversation_id] = Conversation.from_record(record)
+            except CorruptRecordError as error:
+                raise records.corrupt(self._keys.conversation(namespace, conversation_id), error) from error
+        return found
 
     def _read(
-        self, namespace: str, conversation_id: str, fields: Sequence[str], *more: Command
-    ) -> tuple[ConversationRecord | None, list[Any]]:
-        """Return a conversation's record (or None) and the replies to more commands, all read in one transaction."""
-        key, ids = self._keys.conversation(namespace, conversation_id), self._keys.order(namespace, "id")
-        found, exists, listed, *answers = self._wire.transaction(
-            ("HMGET", key, *fields), ("EXISTS", key), ("ZSCORE", ids, conversation_id), *more
-        )
-        if not exists:
-            if listed is not None:
+        self,
+        namespace: str,
+        conversation_ids: Iterable[str],
+        fields: Sequence[str],
+        more: Callable[[str], Sequence[Command]] = lambda _: (),
+    ) -> dict[str, tuple[ConversationRecord | None, list[Any]]]:
+        """Return the record of each conversation (or None), and the replies to more commands, all read in one transaction."""
+        ids, commands, now = self._keys.order(namespace, "id"), {}, self.clock()
+        for conversation_id in conversation_ids:
+            key = self._keys.conversation(namespace, conversation_id)
+            commands[conversation_id] = (
+                ("HMGET", key, *fields),
+                ("EXISTS", key),
+                ("ZSCORE", ids, key_of(conversation_id)),
+                *more(conversation_id),
+            )
+        if not commands:
+            return {}
+        answers = iter(self._wire.transaction(*[one for several in commands.values() for one in several]))
+        read = {}
+        for conversation_id, several in commands.items():
+            found, exists, listed, *others = [next(answers) for _ in several]
+            key, record = str(several[0][1]), None
+            if exists:
+                record = records.conversation(self._keys, namespace, key, found)
+            elif listed is not None:
                 raise records.corrupt(key, records.LEFT_OVER)
-            return None, answers
-        record = records.conversation(self._keys, namespace, key, found)
-        return None if record.is_expired(self.clock()) else record, answers
+            is_hidden = record is None or record.is_expired(now)
+            read[conversation_id] = (None if is_hidden else record), others
+        return read
 
     @contextmanager
     def searching(self, namespace: str, criterion: Criterion) -> Iterator[Search]:
@@ -150,18 +173,82 @@ class RedisRepository(Repository, ForkAware):
 
     @limited
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        key = self._keys.runs(namespace, conversation_id)
+        return self._runs(namespace, [conversation_id], window)[conversation_id]
+
+    @limited
+    def last_runs(self, namespace: str, conversation_ids: Sequence[str], n: int) -> dict[str, RunsRead]:
+        return self._runs(namespace, conversation_ids, Window(limit=n, from_end=True))
+
+    def _runs(self, namespace: str, conversation_ids: Sequence[str], window: Window) -> dict[str, RunsRead]:
         low, high = f"({window.after}", "+inf" if window.before is None else f"({window.before}"
         ends = (high, low, "BYSCORE", "REV") if window.from_end else (low, high, "BYSCORE")
         limit = -1 if window.limit is None else min(window.limit, ALL_RUNS)
-        commands = (("ZCARD", key), ("ZRANGE", key, *ends, "LIMIT", 0, limit))
-        record, (size, members) = self._read(namespace, conversation_id, _WITHOUT_METADATA, *commands)
-        if record is None:
-            return RunsRead(None, ())
-        if size != record.run_count:
-            raise records.corrupt(key)
-        runs = records.runs(key, conversation_id, members[::-1] if window.from_end else members)
-        return RunsRead(ExpectedVersion(record.incarnation, record.version), runs, record.last_position)
+
+        def commands(conversation_id: str) -> Sequence[Command]:
+            key = self._keys.runs(namespace, conversation_id)
+            return ("ZCARD", key), ("ZRANGE", key, *ends, "LIMIT", 0, limit)
+
+        read = {}
+        found = self._read(namespace, conversation_ids, _WITHOUT_METADATA, commands)
+        for conversation_id, (record, (size, members)) in found.items():
+            if record is None:
+                read[conversation_id] = RunsRead(None, ())
+                continue
+            key = self._keys.runs(namespace, conversation_id)
+            if size != record.run_count:
+                raise records.corrupt(key)
+            runs = records.runs(key, conversation_id, members[::-1] if window.from_end else members)
+            seen = ExpectedVersion(record.incarnation, record.version)
+            read[conversation_id] = RunsRead(seen, runs, record.last_position)
+        return read
+
+    @limited
+    def open_runs(self, namespace: str, before: int | None, limit: int) -> tuple[OpenRun, ...]:
+        """Return the first open runs, in two round trips; in more, if expired conversations have open runs."""
+        key, latest, size = self._keys.open_runs(namespace), "+inf" if before is None else f"({before}", limit
+        while True:
+            members = self._wire.ask("ZRANGE", key, "-inf", latest, "BYSCORE", "LIMIT", 0, size)
+            found = self._open_runs(namespace, [records.open_run(key, member) for member in members])
+            if len(found) >= limit or len(members) < size:
+                return tuple(found[:limit])
+            size *= 2
+
+    def _open_runs(self, namespace: str, places: Sequence[tuple[str, int]]) -> list[OpenRun]:
+        """Return the runs at these places that are open: the sorted set may list others, if something else edited a key."""
+        positions: dict[str, list[int]] = {}
+        for conversation_key, position in places:
+            positions.setdefault(conversation_key, []).append(position)
+
+        def commands(conversation_key: str) -> Sequence[Command]:
+            key = self._keys.runs(namespace, conversation_key)
+            return [("ZRANGE", key, position, position, "BYSCORE") for position in sorted(positions[conversation_key])]
+
+        runs: dict[tuple[str, int | None], OpenRun] = {}
+        for conversation_key, (record, answers) in self._read(
+            namespace, positions, _WITHOUT_METADATA, commands
+        ).items():
+            if record is not None:
+                key, members = self._keys.runs(namespace, conversation_key), [one for found in answers for one in found]
+                for run in records.runs(key, record.id, members):
+                    runs[conversation_key, run.position] = OpenRun(record.id, run)
+        return [runs[place] for place in places if place in runs and runs[place].run.is_open]
+
+    def forget(self, namespace: str, conversation_ids: Collection[str]) -> Forgotten:
+        """Delete the receipts with these conversations. This reads the names of all keys, in steps."""
+        ids, pattern = set(conversation_ids), f"{self._keys.receipt(namespace, '')}*"
+        cursor, deleted = 0, 0
+        while True:
+            scanned, keys = self._wire.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _SCANNED_AT_ONCE)
+            texts = self._wire.ask("MGET", *keys) if keys else []
+            receipts = [
+                (key, Receipt.load(key.decode(), text.decode(errors="replace")))
+                for key, text in zip(keys, texts, strict=True)
+                if text is not None
+            ]
+            named = [key for key, receipt in receipts if ids & receipt.written.keys()]
+            deleted += self._wire.ask("UNLINK", *named) if named else 0
+            if not (cursor := int(scanned)):
+                return Forgotten(deleted)
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
@@ -171,7 +258,7 @@ class RedisRepository(Repository, ForkAware):
         return {name.decode() for name in self._wire.ask("SMEMBERS", self._keys.namespaces)}
 
     def purge_expired(self, namespace: str) -> int:
-        keys = [self._keys.namespaces, *self._keys.orders(namespace)]
+        keys = [self._keys.namespaces, *self._keys.sorted_sets(namespace)]
         prefixes = [self._keys.of_namespace(kind, namespace) for kind in (CONVERSATION, "runs")]
         purged, found = 0, _PURGED_AT_ONCE
         while found == _PURGED_AT_ONCE:

@@ -1,22 +1,22 @@
 """The search index: it has a version, is used through an alias, and is replaced without downtime.
 
-`migrate` creates the new index beside the old one, waits until the server has indexed all conversations, points the alias to the
-new index, and drops all others. Every step is idempotent, so concurrent migrations are safe, and a migration completes one that
-was interrupted. `warnings` checks the server's settings, whose consequences docs/redis.md describes.
+`migrate` sets the fields that an earlier release did not write, creates the new index beside the old one, waits until the server
+has indexed all conversations, points the alias to the new index, and drops all others. Every step is idempotent, so concurrent
+migrations are safe, and a migration completes one that was interrupted. `warnings` checks the server's settings, whose
+consequences docs/redis.md describes.
 """
 
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from memory.adapters.redis.errors import NO_CLUSTER, translate
-from memory.adapters.redis.keys import Keys
+from memory.adapters.redis.keys import CONVERSATION, Keys
 from memory.adapters.redis.models import index_arguments
-from memory.adapters.redis.wire import Wire
+from memory.adapters.redis.wire import Script, Wire
 from memory.errors import ConfigurationError, PersistenceError, SchemaError, StoreUnavailableError
 from memory.port.repository import Progress, SchemaStatus
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The version of the layout that this code reads and writes: keys, fields, tokens and index."""
 
 _UNREADABLE: Final = "0001"
@@ -25,55 +25,50 @@ _LOSSES: Final = {
     ("appendonly", "no"): "a restart loses all writes acknowledged since the last snapshot",
     ("appendfsync", "no"): "a power failure loses writes that are not yet on disk, often 30 seconds of them",
     ("appendfsync", "everysec"): "a power failure (but not a server crash) loses up to two seconds of writes",
-    (
-        "min-replicas-to-write",
-        "0",
-    ): "a failover, for example by Sentinel, loses writes that a primary acknowledged while it had no replicas",
+    ("min-replicas-to-write", "0"): "a failover loses writes that a primary acknowledged while it had no replicas",
 }
 _PAUSE: Final = 0.02  # seconds between two checks of the progress of indexing
+_BACKFILL: Final = Script("shared", "backfill")
+_FILLED_AT_ONCE: Final = 500  # conversations per script, which takes about 5 ms of the server's time
 
 
 class Schema:
     """The index of one store."""
 
-    def __init__(self, wire: Wire, keys: Keys, where: Callable[[], object]) -> None:
-        self._wire, self._keys, self._where = wire, keys, where
+    def __init__(self, wire: Wire, keys: Keys) -> None:
+        self._wire, self._keys = wire, keys
 
     @property
     def _name(self) -> str:
         return f"{self._keys.index}:{HEAD}"
 
     def status(self) -> SchemaStatus:
-        """Return the version of the index that the alias points to.
-
-        Raises:
-            ConfigurationError: the server has no search module, or is part of a cluster.
-        """
+        """Return the version of the index that the alias points to."""
         index, cluster, search = self._wire.ask_all(
             ("FT.INFO", self._keys.index), ("INFO", "cluster"), ("COMMAND", "INFO", "FT.CREATE")
         )
         if b"cluster_enabled:1" in self._wire.checked(cluster):
-            raise ConfigurationError(f"{self._where()}: {NO_CLUSTER}")
+            raise ConfigurationError(f"{self._wire.where()}: {NO_CLUSTER}")
         if not isinstance(index, Exception):
             version = index[b"index_name"].decode().rpartition(":")[2]
             return SchemaStatus(_OTHER_FIELDS if version == HEAD and not self._is_ours(index) else version, HEAD)
-        if (ours := translate(index, self._where())) is not None:
+        if (ours := translate(index, self._wire.where())) is not None:
             raise ours from index
         if self._wire.checked(search) == [None]:
             raise ConfigurationError(
-                f"{self._where()}: the server has no search module: use Redis 8, which includes it, "
+                f"{self._wire.where()}: the server has no search module: use Redis 8, which includes it, "
                 "or load RediSearch 2.6 or newer into Redis 7 (redis-stack-server has both)"
             )
         return SchemaStatus(None, HEAD)
 
     def explain(self, error: Exception) -> PersistenceError:
         """Return our error for an error reply to a search. RediSearch's errors have no codes."""
-        if (ours := translate(error, self._where())) is not None:
+        if (ours := translate(error, self._wire.where())) is not None:
             return ours
         status = self.status()
         if not status.is_current:
             return SchemaError(status.advice())
-        return StoreUnavailableError(f"{self._where()}: the server did not finish a query ({error})")
+        return StoreUnavailableError(f"{self._wire.where()}: the server did not finish a query ({error})")
 
     def steps(self) -> list[str]:
         """Describe the steps that `migrate` would perform."""
@@ -81,25 +76,24 @@ class Schema:
         steps = [f"drop the index {name}" for name in sorted(self._indexes() - {self._name})]
         if not status.is_current:
             steps[:0] = [
+                "set last_run_at of the conversations that do not have it",
                 f"create the index {self._name}, and wait until it contains all conversations",
                 f"point the alias {self._keys.index} at it",
             ]
         return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
-        """Migrate the index to the current version; see the module's documentation.
-
-        Raises:
-            SchemaError: the store has a newer version, or a version that this code cannot read.
-        """
+        """Migrate the index to the current version, unless the store has a newer or an unreadable one."""
         status, indexes = self.status(), self._indexes()
         if status.current is not None and status.current > HEAD:
             raise SchemaError(status.advice())
         if f"{self._keys.index}:{_UNREADABLE}" in indexes:
             raise SchemaError(
-                f"{self._where()} has the layout {_UNREADABLE} of an older release, which this one cannot read: export the "
+                f"{self._wire.where()} has the layout {_UNREADABLE} of an older release, which this one cannot read: export the "
                 "store with the older release (`memory export`), and import it with this one under another prefix"
             )
+        for namespace in sorted(self._wire.ask("SMEMBERS", self._keys.namespaces)):
+            self._backfill(namespace.decode(), progress)
         if not status.is_current:
             if self._name in indexes and not self._is_ours(self._wire.ask("FT.INFO", self._name)):
                 self._change("FT.DROPINDEX", self._name)
@@ -112,6 +106,18 @@ class Schema:
         for name in self._indexes() - {self._name}:
             self._change("FT.DROPINDEX", name)
         return self.status()
+
+    def _backfill(self, namespace: str, progress: Progress) -> None:
+        """Set last_run_at where it is missing, also in what programs of an earlier release wrote since the last migration."""
+        keys = [self._keys.order(namespace, field) for field in ("id", "last_run_at")]
+        prefixes = [self._keys.of_namespace(kind, namespace) for kind in (CONVERSATION, "runs")]
+        done, after, size = 0, "", int(self._wire.ask("ZCARD", keys[0]))
+        while True:
+            found, after = self._wire.read(_BACKFILL, keys, [*prefixes, after, _FILLED_AT_ONCE])
+            done += int(found)
+            if not after:
+                return
+            progress(f"setting last_run_at in the namespace {namespace}", min(done / max(size, 1), 0.999))
 
     def warnings(self) -> list[str]:
         """Return one sentence for each setting or state of the server that could lose or hide acknowledged writes."""
@@ -128,13 +134,13 @@ class Schema:
             found.append(
                 f"this user may not read the server's settings ({configuration}): ask its administrator about AOF and eviction"
             )
-        else:
-            settings = {name.decode(): value.decode() for name, value in configuration.items()}
-            for (name, value), loss in _LOSSES.items():
-                if settings.get(name) == value and (is_replicated or not name.startswith("min-replicas")):
-                    found.append(f"{name} is {value}: {loss}")
-            if (policy := settings.get("maxmemory-policy", "noeviction")) != "noeviction":
-                found.append(f"maxmemory-policy is {policy}: a full server deletes conversations; set noeviction")
+            configuration = {}
+        settings = {name.decode(): value.decode() for name, value in configuration.items()}
+        for (name, value), loss in _LOSSES.items():
+            if settings.get(name) == value and (is_replicated or not name.startswith("min-replicas")):
+                found.append(f"{name} is {value}: {loss}")
+        if (policy := settings.get("maxmemory-policy", "noeviction")) != "noeviction":
+            found.append(f"maxmemory-policy is {policy}: a full server deletes conversations; set noeviction")
         if isinstance(index, dict) and (failures := int(index.get(b"hash_indexing_failures", 0))):
             found.append(
                 f"{failures} hashes could not be indexed, so searches miss them: they were edited (FT.INFO reports which)"

@@ -7,6 +7,12 @@ local function look(command, key, ...)
   return redis.call(command, key, ...)
 end
 
+-- Return the fields of a conversation's record, in the order of `ConversationRecord`.
+local function read_record(key)
+  return look('HMGET', key, 'id', 'metadata', 'version', 'incarnation', 'run_count', 'last_position', 'created_at',
+    'updated_at', 'expires_at', 'expires_after', 'last_run_at')
+end
+
 -- End the script with this reply; can be called in any function.
 local function answer(...)
   error({answer = {...}})
@@ -37,15 +43,20 @@ local function must_be_allowed(key, ...)
   end
 end
 
--- End the script unless the sorted sets and the set of namespaces have the right type, and the user may change them.
-local function check_orders(namespaces_key, orders)
-  look('SCARD', namespaces_key)
-  must_be_allowed(namespaces_key, 'SADD', 'SREM')
-  for _, order in ipairs(orders) do
-    look('ZCARD', order)
-    must_be_allowed(order, 'ZADD', 'ZREM')
+-- End the script unless these sorted sets have the right type, and the user may call these commands on them.
+local function check_sorted_sets(keys, ...)
+  for _, key in ipairs(keys) do
+    look('ZCARD', key)
+    must_be_allowed(key, ...)
   end
 end
+
+local function check_namespaces(key)
+  look('SCARD', key)
+  must_be_allowed(key, 'SADD', 'SREM')
+end
+
+local LAST_TIME = '253402300799999999'  -- the same as in memory/domain/values.py
 
 local function digits(number)
   return string.format('%.0f', number)
@@ -80,9 +91,27 @@ local function is_expired(key, expires_at, now)
   return expires_at and moment(key, expires_at) <= tonumber(now)
 end
 
-local function remove_conversation(key, runs_key, orders, id)
+-- The positions of a conversation's open runs, ascending, which its hash lists with commas between them.
+local function open_positions(key, text)
+  local positions = {}
+  for position in string.gmatch(text or '', '[^,]+') do
+    positions[#positions + 1] = count(key, position)
+  end
+  return positions
+end
+
+-- The member for an open run in the sorted set of a namespace: members of one time are in the order of ids, then of positions.
+local function open_member(id, position)
+  return id .. '\1' .. string.format('%016.0f', position)
+end
+
+-- `id` is the key of the conversation's id, and `open` its `open_positions`.
+local function remove_conversation(key, runs_key, orders, id, open_runs, open)
   redis.call('UNLINK', key, runs_key)
   for _, order in ipairs(orders) do
     redis.call('ZREM', order, id)
+  end
+  for _, position in ipairs(open) do
+    redis.call('ZREM', open_runs, open_member(id, position))
   end
 end

@@ -1,5 +1,5 @@
 -- Read a page of conversations in an order, starting after a place.
--- KEYS: the order. ARGV: prefix of the conversations' keys, ASC or DESC, score and id of the place ('' and '': the beginning),
+-- KEYS: the order, the order by id. ARGV: prefix of the conversations' keys, ASC or DESC, score and id of the place ('' and '': the beginning),
 -- the page size. Reply: {score and id of the last one ('' and '': the end), conversations, each with its key as the last field}.
 
 local conversations, direction, score, id, size = unpack(ARGV)
@@ -40,11 +40,14 @@ return answered(function()
   local range = {'ZRANGE', order, first, last, not ascending and 'REV' or nil}
   local members = redis.call(unpack(range))
   local rows = {}
-  for n, member in ipairs(members) do
+  for _, member in ipairs(members) do
     local key = conversations .. quoted(member)
-    rows[n] = look('HMGET', key, 'id', 'metadata', 'version', 'incarnation', 'run_count', 'last_position',
-      'created_at', 'updated_at', 'expires_at')
-    rows[n][10] = key
+    local row = read_record(key)
+    row[12] = key
+    -- A program of an earlier release left its removed conversations in the order by last_run_at, which it did not know.
+    if row[1] or redis.call('ZSCORE', KEYS[2], member) then
+      rows[#rows + 1] = row
+    end
   end
   if last + 1 >= total then
     return {'', '', rows}

@@ -175,12 +175,18 @@ class SqlRepository(SqlCommits):
                 f"an {kind} is joined by memory.aio.Store.begin; or inside run_sync, which passes the Connection or Session "
                 "behind it: await session.run_sync(lambda session: work(store.begin(connection=session)))"
             )
+        session = None
         if not isinstance(connection, Connection):
-            connect = getattr(connection, "connection", None)  # a Session's: its connection in the transaction it is in
-            connection = connect() if callable(connect) else connection
-        if not isinstance(connection, Connection):
-            raise TypeError(f"connection must be a SQLAlchemy Connection or Session, not {type(connection).__name__}")
-        joined = JoinedSqlRepository(connection, self.engine.get_execution_options().get("schema_translate_map"))
+            from sqlalchemy.orm import Session, scoped_session  # imported already, if there is one
+
+            if isinstance(connection, scoped_session):
+                connection = connection()
+            if not isinstance(connection, Session):
+                kind = type(connection).__name__
+                raise TypeError(f"connection must be a SQLAlchemy Connection or Session, not {kind}")
+            session, connection = connection, connection.connection()  # in the transaction that it is in
+        schemas = self.engine.get_execution_options().get("schema_translate_map")
+        joined = JoinedSqlRepository(connection, schemas, session)
         joined.clock, joined.replicas, joined.timeout = self.clock, self.replicas, self.timeout
         return joined
 

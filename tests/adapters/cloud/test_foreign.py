@@ -121,6 +121,7 @@ def test_messages_that_others_delete_move_no_position(store: Store, cloud_server
     uow = store.begin()
     assert uow.runs.get("a", 100).input == 100
     assert uow.runs.get("a", 101).input == 101  # on the first page now
+    assert uow.runs.get("a", 130).input == 130  # beyond the number of messages
     assert [one.position for one in uow.runs.last("a", 3)] == [128, 129, 130]
     with pytest.raises(CorruptRecordError, match="128"):  # its last position is too low until a run is removed
         list(transfer.dump(store))

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from memory import Run, Store, where
+from memory import PENDING, NotFoundError, Run, Store, where
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.testing.base import put, read, read_runs, run
 from tests.adapters.cloud.troubles import append, meanwhile
@@ -135,6 +136,44 @@ def test_a_query_reads_every_page_of_the_list_and_nothing_else(connect: Connect,
     with costing(cloud_server, LIST, LIST, LIST):
         (newest,) = store.begin().conversations.find(limit=1)
     assert (newest.id, newest.run_count, newest.last_position) == ("c200", 3, 3)
+
+
+@pytest.mark.usefixtures("long")
+def test_open_runs_write_the_thread_and_are_found_by_it(store: Store, cloud_server: CloudServer) -> None:
+    put(store, "closed", None, run())
+    with costing(cloud_server, LIST, CHANGE, ADD), store.begin() as uow:
+        uow.runs.append("long", Run("in", PENDING, id="1"))
+    for n in range(2):
+        append(store, str(n), to="long")
+    with costing(cloud_server, LIST, READ):
+        assert [(id, one.id, one.position) for id, one in store.runs.open()] == [("long", "1", 351)]
+    with costing(cloud_server, LIST, READ, REPLACE, CHANGE), store.begin() as uow:
+        uow.runs.complete("long", "1", output="out")
+    with costing(cloud_server, LIST):
+        assert list(store.runs.open()) == []
+    with costing(cloud_server, LIST, *[READ] * 4), pytest.raises(NotFoundError), store.begin() as uow:
+        uow.runs.complete("long", "1", output="again")  # all runs are looked at
+
+
+def test_an_append_of_an_old_run_writes_the_thread(store: Store, cloud_server: CloudServer) -> None:
+    put(store, "a", None, run())
+    old = Run("in", "out", created_at=datetime.now(UTC) - timedelta(minutes=2))
+    with costing(cloud_server, LIST, CHANGE, ADD), store.begin() as uow:
+        uow.runs.append("a", old)
+
+
+def test_several_conversations_are_read_from_the_list(connect: Connect, cloud_server: CloudServer) -> None:
+    store = Store(connect())
+    for n in range(201):
+        put(store, f"c{n:03}", {"n": n}, *[run(text) for text in "ab"[: n % 3]])
+    with costing(cloud_server, LIST, LIST, LIST):
+        assert list(store.conversations.get_many(["c200", "c001", "missing"])) == ["c200", "c001"]
+    with costing(cloud_server, LIST, LIST, LIST, READ, READ):
+        found = store.runs.last_of(["c002", "missing", "c001"], 1)
+    texts = {id: [one.input for one in runs] for id, runs in found.items()}
+    assert texts == {"c002": ["b"], "missing": [], "c001": ["a"]}
+    with costing(cloud_server, LIST, LIST, LIST):  # one page, which shows that there are too many, and two look-ups
+        assert list(store.conversations.get_many(["c200", "c001"])) == ["c200", "c001"]
 
 
 def test_what_a_request_says_of_itself(store: Store, cloud_server: CloudServer) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from memory import Store
+from memory.domain.values import now
 from memory.port.changes import Change, ChangeSet, Written
 from memory.testing.base import run
 from tests.cloud_server import CloudServer, Fault, Request
@@ -15,12 +16,12 @@ REFUSED = Fault(kind="status", status=422)
 
 
 def appending(*texts: str, to: str = "a", after: int | None = None) -> ChangeSet:
-    return ChangeSet.of([Change(to, after=after, append=tuple([run(text).to_record() for text in texts]))], 0)
+    return ChangeSet.of([Change(to, after=after, append=tuple([run(text).to_record() for text in texts]))], now())
 
 
-def append(store: Store, text: str) -> None:
+def append(store: Store, text: str, *, to: str = "a") -> None:
     with store.begin() as uow:
-        uow.runs.append("a", run(text))
+        uow.runs.append(to, run(text))
 
 
 def written(store: Store, changes: ChangeSet) -> Written:

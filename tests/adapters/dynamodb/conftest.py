@@ -66,3 +66,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memory.adapters.dynamodb.errors._FIRST_DELAY", 0.001)
     monkeypatch.setattr("memory.adapters.dynamodb.errors._LONGEST_DELAY", 0.002)
     monkeypatch.setattr("memory.core.store._FIRST_DELAY", 0)
+
+
+@pytest.fixture
+def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all times be in the same minute: what a write costs depends on it."""
+    monkeypatch.setattr("memory.adapters.dynamodb.keys.minute", lambda _: "")

@@ -10,13 +10,11 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
-import boto3
 import pytest
 
 from memory import Conversation, Store, where
 from memory.adapters.dynamodb import DynamoDbRepository, keys
 from memory.adapters.dynamodb.records import Item
-from memory.domain.values import new_id
 from memory.errors import CommitInDoubtError, PersistenceError, StoreUnavailableError
 from memory.port.repository import Repository
 from memory.testing.base import Snapshot, put, read, read_runs, run, snapshot
@@ -210,57 +208,6 @@ def _plain(found: Snapshot) -> object:
     """Return what does not differ each time it is made."""
     runs = {id: [(one.position, one.input) for one in of] for id, of in found.runs.items()}
     return [(record.id, record.metadata) for record in found.conversations], runs
-
-
-def test_a_client_handed_in_is_checked_too(cutter: Cutter, table_name: str, namespace: str, store: Store) -> None:
-    put_some(store)
-    client = boto3.client("dynamodb", endpoint_url=cutter.url)
-    with closing(client), closing(DynamoDbRepository(table_name, client=client)) as repository:
-        mine = Store(repository, namespace)
-        assert mine.begin().conversations.count() == 2
-        with cutting(cutter, lambda length: length - 1), pytest.raises(StoreUnavailableError):
-            mine.begin().conversations.get("a")
-
-
-@pytest.mark.parametrize(
-    ("operation", "look"),
-    [
-        ("Query", READS["find"]),
-        ("Query", READS["runs"]),
-        ("BatchGetItem", READS["find by id"]),
-        ("Query", READS["namespaces"]),
-    ],
-    ids=["find", "runs", "heads", "namespaces"],
-)
-def test_an_answer_without_what_it_must_have_says_nothing(
-    repository: DynamoDbRepository, store: Store, operation: str, look: Callable[[Store], object]
-) -> None:
-    put_some(store)
-    with before_each(repository.client, operation, lambda _: EMPTY), pytest.raises(StoreUnavailableError):
-        look(store)
-
-
-@pytest.mark.parametrize("name", ["get", "find", "find by id", "runs", "first runs"])
-def test_an_answer_to_another_request_is_not_taken(repository: DynamoDbRepository, store: Store, name: str) -> None:
-    """As where two processes read from one connection."""
-    put_some(store)
-    put(store, "other", {"n": 3}, run("other"))
-    look, kept = READS[name], dict[str, Any]()
-    expected = look(store)
-
-    def keep(model: Any, parsed: Any, **_: object) -> None:
-        kept[model.name] = parsed
-
-    elsewhere = Store(repository, new_id())
-    put(elsewhere, "a", {"n": 9}, run("elsewhere"))
-    put(elsewhere, "b", {"n": 9}, run("elsewhere"))
-    repository.client.meta.events.register("after-call.dynamodb", keep)
-    look(elsewhere)
-    repository.client.meta.events.unregister("after-call.dynamodb", keep)
-    for operation, parsed in kept.items():
-        answer = (SimpleNamespace(status_code=200), parsed)
-        with before_each(repository.client, operation, lambda number, answer=answer: None if number else answer):  # type: ignore[misc]
-            assert look(store) == expected
 
 
 def test_a_read_that_finds_nothing_removes_nothing(

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-import boto3
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
@@ -73,22 +72,6 @@ def test_a_server_that_never_answers_is_given_up_in_time(proxy: Proxy, behind: S
     # Of many runs, nothing is visible before the last transaction: there is no doubt.
     assert isinstance(error, CommitInDoubtError if name == "append" else StoreUnavailableError)
     assert error.__cause__ is not None
-
-
-@pytest.mark.parametrize("name", ["get", "append"])
-def test_a_client_of_the_applications_keeps_the_deadline_too(
-    proxy: Proxy, table_name: str, namespace: str, behind: Store, name: str
-) -> None:
-    """Whatever its own time-outs, and however often it repeats by itself."""
-    client = boto3.client("dynamodb", endpoint_url=proxy.url)
-    with closing(client), closing(DynamoDbRepository(table_name, client=client, timeout=TIMEOUT)) as repository:
-        store = Store(repository, namespace)
-        read(store, "a")
-        proxy.cuts = ["never answers"] * 1_000
-        seconds, _ = seconds_of(USES[name], store)
-        proxy.cuts = []
-        assert seconds < 3 * TIMEOUT
-    assert read(behind, "a").id == "a"
 
 
 @pytest.mark.parametrize("name", USES)

@@ -1,21 +1,18 @@
 """Commits whose answer was lost, and what happened before anybody could ask: reported as written or not, never wrongly."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from memory import Store
 from memory.adapters.dynamodb import DynamoDbRepository
 from memory.core.unit_of_work import UnitOfWork
-from memory.domain.values import new_id
 from memory.errors import CommitInDoubtError
 from memory.testing.base import put, read_runs, run
 from tests.adapters.dynamodb.watching import Reply, before_each, check_tidy, failure
-from tests.servers import Server
 
 COMMIT = "TransactWriteItems"
 pytestmark = pytest.mark.usefixtures("no_waiting")
@@ -88,22 +85,3 @@ def test_a_commit_whose_first_try_was_written_is_not_done_twice(repository: Dyna
     ):
         store.run(append)
     assert [one.input for one in read_runs(store, "a")] == ["new"]
-
-
-def test_a_client_that_repeats_by_itself_leaves_doubt_when_its_last_try_is_throttled(
-    table_name: str, dynamodb_server: Server
-) -> None:
-    client = boto3.client("dynamodb", endpoint_url=dynamodb_server.url)
-    with closing(client), closing(DynamoDbRepository(table_name, client=client)) as repository:
-        store = Store(repository, new_id())
-        put(store, "a")
-
-        def throttled(_: int) -> Reply:
-            status, parsed = failure("ThrottlingException")
-            parsed["ResponseMetadata"]["RetryAttempts"] = 1
-            return status, parsed
-
-        uow = store.begin()
-        append(uow)
-        with before_each(client, COMMIT, throttled), pytest.raises(CommitInDoubtError):
-            uow.commit()

@@ -5,7 +5,6 @@ from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
 
@@ -347,20 +346,6 @@ def test_a_server_that_dies(own_server: Any) -> None:
         ):
             with pytest.raises(StoreUnavailableError):
                 look()
-
-
-def test_a_client_that_repeats_by_itself_leaves_doubt(table_name: str, dynamodb_server: Any) -> None:
-    """Of its tries any but the last may have arrived."""
-    client = boto3.client("dynamodb", endpoint_url=dynamodb_server.url)
-    with closing(client), closing(DynamoDbRepository(table_name, client=client)) as repository:
-        store = Store(repository, new_id())
-        put(store, "a", None)
-
-        def refuse(_: int) -> None:
-            raise EndpointConnectionError(endpoint_url="somewhere")
-
-        with before_each(client, COMMIT, refuse), pytest.raises(CommitInDoubtError):
-            append(store)
 
 
 def test_a_transaction_is_never_too_large() -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from memory import Store
 from memory.adapters.dynamodb import DynamoDbRepository
-from memory.errors import ConfigurationError
 from memory.testing.base import put, read, read_runs, run
 from tests.rounds import rounds
 from tests.servers import Server
@@ -72,25 +71,6 @@ def test_a_session_of_the_applications_gives_each_process_a_client(
     session = boto3.Session(region_name="eu-central-1")
     with closing(DynamoDbRepository(table_name, session=session, endpoint=dynamodb_server.url)) as repository:
         check_forks(Store(repository, namespace))
-
-
-def test_a_client_of_the_applications_is_refused_in_a_child(
-    table_name: str, namespace: str, dynamodb_server: Server
-) -> None:
-    client = boto3.client("dynamodb", endpoint_url=dynamodb_server.url)
-    with closing(client), closing(DynamoDbRepository(table_name, client=client)) as repository:
-        store = Store(repository, namespace)
-        put(store, "a", {"n": 1})
-
-        def refused(_: int) -> None:
-            for use in (lambda: store.begin().conversations.get("a"), store.migrate, lambda: put(store, "b")):
-                with pytest.raises(ConfigurationError, match="after the fork"):
-                    use()
-            assert "DynamoDbRepository" in repr(store)
-            store.close()
-
-        in_children(2, refused)
-        assert read(store, "a").metadata == {"n": 1}
 
 
 def test_a_lock_that_a_thread_held_at_the_fork_is_free_in_the_child(

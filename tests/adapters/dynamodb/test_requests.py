@@ -1,10 +1,11 @@
 """What each operation costs: requests, and the capacity units that AWS would bill."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from memory import Run, Store, where
+from memory import Conversation, Run, Store, where
 from memory.adapters.dynamodb import DynamoDbRepository, keys
 from memory.adapters.dynamodb.records import Head, copy_values
 from memory.domain.criteria import EVERYTHING
@@ -16,6 +17,9 @@ from memory.testing.base import put, put_all
 from tests.adapters.dynamodb.watching import check_tidy, watched
 
 TEXT = "x" * 200
+
+
+pytestmark = pytest.mark.usefixtures("one_minute")
 
 
 def append(store: Store, conversation_id: str = "a") -> None:
@@ -126,16 +130,18 @@ def test_few_matches_at_the_end_of_a_long_list_are_driven(
     for n in range(0, 300, 10):
         put_all(store, {f"old{n:03}": {"city": "Bern", "n": n} for n in range(n, n + 10)})
     newer = ConversationRecord("", "{}", 1, new_id(), 0, 0, now(), 0, None)
-    partition = keys.partition("list", "updated_at", namespace, 0)
+    partition = keys.partition("list", "last_run_at", namespace, 0)
     for begin in range(0, 11_700, 25):
-        records = [newer._replace(id=f"new{n}", updated_at=now() + n) for n in range(begin, begin + 25)]
-        items = [(keys.listed(one.updated_at, one.id), copy_values(Head("", one))) for one in records]
+        records = [
+            newer._replace(id=f"new{n}", updated_at=now() + n, last_run_at=now() + n) for n in range(begin, begin + 25)
+        ]
+        items = [(keys.listed(one.last_run_at, one.id), copy_values(Head("", one))) for one in records]
         raw: list[Any] = [{"pk": {"S": partition}, "sk": {"S": sk}, **item} for sk, item in items]
         requests: list[Any] = [{"PutRequest": {"Item": item}} for item in raw]
         repository.client.batch_write_item(RequestItems={repository._table.name: requests})
     assert len(list(repository._table.query(partition, keys.LOWEST, keys.HIGHEST))) == 12_000
     found = []
-    for order in ("-updated_at", "id", "created_at", "metadata.n"):
+    for order in ("-last_run_at", "id", "created_at", "metadata.n"):
         with watched(repository.client) as calls:
             page = store.begin().conversations.find(where("city") == "Bern", limit=50, order=order)
         found.append(page.items[0].id)
@@ -152,12 +158,43 @@ def test_a_write_after_reading_is_one_more(repository: DynamoDbRepository, store
     with watched(repository.client) as calls, store.begin() as uow:
         uow.conversations.get("a").metadata["n"] = 2
     assert (calls.counted(), calls.read_units) == ({"GetItem": 1, "TransactWriteItems": 1}, 1)
-    assert calls.write_units == 8 + 2 * 2
+    assert calls.write_units == 6 + 2 * 2
     append(other_store)
     with watched(repository.client) as calls, store.begin() as uow:
         uow.runs.last("a", 20)
         uow.runs.append("a", Run(TEXT, TEXT))
     assert calls.counted() == {"Query": 1, "TransactWriteItems": 1}
+
+
+def test_a_sliding_expiry_costs_two_more_writes(repository: DynamoDbRepository, store: Store, namespace: str) -> None:
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("a", {"n": 1}, expires_after=timedelta(days=1)))
+    for _ in range(2):
+        with watched(repository.client) as calls:
+            append(store)
+        assert (calls.counted(), calls.write_units) == ({"TransactWriteItems": 1}, 14)
+    check_tidy(repository, namespace)
+
+
+def test_many_conversations_and_their_last_runs_are_two_requests(repository: DynamoDbRepository, store: Store) -> None:
+    ids = [f"c{n}" for n in range(20)]
+    for id in ids:
+        put(store, id, {"n": 1}, *runs(3))
+    with watched(repository.client) as calls:
+        assert len(store.conversations.get_many(ids)) == 20
+    assert calls.counted() == {"BatchGetItem": 1}
+    with watched(repository.client) as calls:
+        assert {len(found) for found in store.runs.last_of(ids, 2).values()} == {2}
+    assert calls.counted() == {"BatchGetItem": 2}
+    with store.begin() as uow:
+        uow.runs.remove("c0", 2)
+    with watched(repository.client) as calls:
+        found = store.runs.last_of(ids, 2)
+    assert calls.counted() == {"BatchGetItem": 2, "Query": 1}  # one has a gap
+    assert [one.position for one in found["c0"]] == [1, 3]
+    with watched(repository.client) as calls:
+        assert [len(each) for each in store.runs.last_of(ids[:2], 21).values()] == [2, 3]
+    assert calls.counted() == {"Query": 2}
 
 
 def test_getting_is_one_request_and_one_more_for_large_metadata(repository: DynamoDbRepository, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The table: made, waited for, checked; opened by URL, or with a session or client of the application's."""
+"""The table: made, waited for, checked; opened by URL, or with a session of the application's."""
 
 import json
 import subprocess
@@ -87,7 +87,7 @@ def test_what_an_existing_table_lacks_is_added(name: str, dynamodb_server: Serve
 @pytest.mark.parametrize(
     ("attributes", "wrong"),
     [
-        ([("hash", "S"), ("sk", "S")], r"keys are hash \(S\), sk \(S\), not pk \(S\), sk \(S\).*partition_key=NAME"),
+        ([("hash", "S"), ("sk", "S")], r"keys are hash \(S\), sk \(S\), not pk \(S\), sk \(S\)"),
         ([("pk", "S"), ("range", "S")], r"keys are pk \(S\), range \(S\), not"),
         ([("pk", "N"), ("sk", "S")], r"keys are pk \(N\), sk \(S\), not"),
         ([("pk", "S"), ("sk", "B")], r"keys are pk \(S\), sk \(B\), not"),
@@ -110,17 +110,6 @@ def test_another_time_to_live_is_wrong(name: str, dynamodb_server: Server, clien
     client.update_time_to_live(TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"})
     with closing(open_table(name, dynamodb_server)) as repository, pytest.raises(SchemaError, match="'expires'"):
         repository.migrate()
-
-
-def test_other_names_of_keys(name: str, dynamodb_server: Server, client: Any) -> None:
-    make_table(client, name, ("Tenant", "S"), ("Key", "S"))
-    url = f"dynamodb://{name}?endpoint={dynamodb_server.url}&partition_key=Tenant&sort_key=Key"
-    with memory.connect(url) as store:
-        assert store.migrate().is_current
-        put(store, "a", {"n": 1})
-        with store.begin() as uow:
-            uow.conversations.get("a").metadata["n"] = 2
-        assert [one.metadata for one in store.begin().conversations.find(memory.where("n") == 2)] == [{"n": 2}]
 
 
 def test_shards_grow_on_a_live_table(name: str, dynamodb_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,9 +308,6 @@ def test_a_schema_that_cannot_be_looked_at(name: str, dynamodb_server: Server) -
         ("dynamodb://table?shards=0", "shards"),
         ("dynamodb://table?shards=1000", "shards"),
         ("dynamodb://table?point_in_time_recovery=maybe", "point_in_time_recovery"),
-        ("dynamodb://table?partition_key=sk", "both"),
-        ("dynamodb://table?partition_key=id", "'id' is an attribute"),
-        ("dynamodb://table?sort_key=ttl", "'ttl' is an attribute"),
         ("dynamodb://table?read_units=5", "write_units"),
         ("dynamodb://table?read_units=5&write_units=0", "write_units"),
         ("dynamodb://table?region=eu-central-1&profile=no-such-profile", "no-such-profile"),
@@ -350,24 +336,22 @@ def test_no_region(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         memory.connect("dynamodb://table")
 
 
-def test_a_session_and_a_client_of_the_applications(table_name: str, dynamodb_server: Server, client: Any) -> None:
+def test_a_session_of_the_applications(
+    table_name: str, dynamodb_server: Server, repository: DynamoDbRepository
+) -> None:
     session = boto3.Session(aws_access_key_id="other", aws_secret_access_key="other", region_name="eu-west-1")
     namespace = new_id()
-    with (
-        closing(DynamoDbRepository(table_name, session=session, endpoint=dynamodb_server.url)) as by_session,
-        closing(DynamoDbRepository(table_name, client=client)) as by_client,
-    ):
+    with closing(DynamoDbRepository(table_name, session=session, endpoint=dynamodb_server.url)) as by_session:
         assert "eu-west-1" in repr(by_session)
         put(Store(by_session, namespace), "a", {"n": 1})
-        assert read(Store(by_client, namespace), "a").metadata == {"n": 1}
-    assert client.list_tables()  # it stays open
+        assert read(Store(repository, namespace), "a").metadata == {"n": 1}
 
 
 def test_several_stores_at_once(name: str, dynamodb_server: Server) -> None:
-    """Other endpoints, other tables, other names of keys: none talks to another's."""
+    """Other endpoints, other tables: none talks to another's."""
     with (
         closing(open_table(name, dynamodb_server)) as first,
-        closing(open_table(f"{name}-2", dynamodb_server, partition_key="a", sort_key="b")) as second,
+        closing(open_table(f"{name}-2", dynamodb_server)) as second,
         closing(DynamoDbRepository(name, endpoint="http://127.0.0.1:1", region="eu-central-1")) as nowhere,
     ):
         for repository in (first, second):

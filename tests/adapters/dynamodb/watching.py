@@ -10,8 +10,9 @@ from typing import Any
 import boto3
 
 from memory.adapters.dynamodb import DynamoDbRepository, keys, preparing
-from memory.adapters.dynamodb.records import Head, Item, Values, copy_values, parts_of, read_head
+from memory.adapters.dynamodb.records import Item, Values, copy_values, parts_of, read_head
 from memory.domain.criteria import EVERYTHING
+from memory.domain.values import key_of
 
 Reply = tuple[Any, dict[str, Any]]
 
@@ -132,7 +133,7 @@ def items_of(repository: DynamoDbRepository, namespace: str) -> dict[keys.Key, I
     for page in repository.client.get_paginator("scan").paginate(TableName=table.name, ConsistentRead=True):
         raw: Any
         for raw in page["Items"]:
-            item = Item((raw[table.key_names[0]]["S"], raw[table.key_names[1]]["S"]), raw)
+            item = Item((raw["pk"]["S"], raw["sk"]["S"]), raw)
             if namespace in item.key[0] and not item.key[0].startswith("receipt#"):
                 found[item.key] = item
     return found
@@ -148,11 +149,14 @@ def check_tidy(repository: DynamoDbRepository, namespace: str) -> None:
         assert not head.unswept
         (whole,) = space.with_metadata({head.record.id: head}).values()
         pointers = preparing.pointers(space, head) | preparing.index_places(space, whole)
-        expected |= {key: {"id": {"S": head.record.id}} for key in pointers}
-        expected |= {preparing.copy_place(space, head) or keys.SCHEMA: copy_values(head)}
-        partition, state = keys.partition("conversation", namespace, head.record.id), keys.STATE
-        alive = [item for key, item in items.items() if key[0] == partition and _is_alive(key[1], head)]
+        expected |= {key: {"id": {"S": key_of(head.record.id)}} for key in pointers}
+        expected |= dict.fromkeys(preparing.copy_places(space, head), copy_values(head))
+        partition, state = keys.partition("conversation", namespace, key_of(head.record.id)), keys.STATE
+        alive = [item for key, item in items.items() if key[0] == partition and head.has(item)]
         assert len(alive) == head.record.run_count
+        opened = {place: item for item in alive if (place := space.open_place(head.record.id, item))}
+        assert all(head.first_open is not None and head.first_open <= item.position for item in opened.values())
+        expected |= {place: {"run": {"S": item.key[1]}} for place, item in opened.items()}
         texts = [parts for item in alive if (parts := parts_of(item))] + ([head.parts] if head.parts else [])
         places = [place for parts in texts for place in parts.places(partition)]
         expected |= {key: {} for key in [(partition, state), *places, *(item.key for item in alive)]}
@@ -161,10 +165,4 @@ def check_tidy(repository: DynamoDbRepository, namespace: str) -> None:
     for key, values in expected.items():
         assert values.items() <= items[key].values.items()
     with repository.searching(namespace, EVERYTHING) as search:
-        assert search.total() == sum(not head.is_hidden(repository.clock()) for head in heads)
-
-
-def _is_alive(sort_key: str, head: Head) -> bool:
-    assert head.record is not None
-    first, last = (keys.run(head.record.incarnation, position) for position in (head.first, head.record.last_position))
-    return first <= sort_key <= last
+        assert search.total() == sum(head.visible(repository.clock()) is not None for head in heads)

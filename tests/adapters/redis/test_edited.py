@@ -23,7 +23,7 @@ ODD = (
 )
 HASH = (
     *("id", "metadata", "version", "incarnation", "run_count", "last_position", "created_at", "updated_at"),
-    *("expires_at", "namespace", "entries"),
+    *("expires_at", "expires_after", "last_run_at", "open_runs", "namespace", "entries"),
 )
 
 
@@ -59,7 +59,7 @@ WRITES: tuple[Use, ...] = (
 def spoil(client: Any, keys: Keys, chance: random.Random) -> None:
     """Edit something of the conversation."""
     key, runs = keys.conversation("default", "a"), keys.runs("default", "a")
-    order = chance.choice(keys.orders("default"))
+    order = chance.choice(keys.sorted_sets("default"))
     odd, position = chance.choice(ODD), chance.randint(1, 4)
     text = odd if isinstance(odd, str) else odd.decode("latin-1")
     lines = [f"{position}", "1", "id", "{}", '"in"', '"out"']

@@ -3,8 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from memory import Conversation, Run, Store
+import pytest
+
+from memory import Conversation, NotFoundError, Run, Store
 from memory.adapters.redis.keys import Keys
+from memory.domain.records import RunRecord
+from memory.domain.values import LAST_TIME, to_datetime
+from memory.port.changes import Change, ChangeSet
 from tests.adapters.redis.conftest import executed
 
 
@@ -33,17 +38,68 @@ def test_renewing_an_expiry_costs_the_same_whatever_the_runs(store: Store, clien
 
 
 def test_no_key_but_a_receipt_has_an_expiry_of_its_own(store: Store, client: Any, keys: Keys) -> None:
-    """Receipts live for a day and end by the server's clock, so nothing has to sweep them."""
+    """Receipts live for a day, those of keys for 30, and end by the server's clock, so nothing has to sweep them."""
     with store.begin() as uow:
         uow.conversations.add(Conversation("a", expires_at=in_an_hour()))
         uow.runs.append("a", Run(1, 1))
     with store.begin() as uow:
         uow.runs.append("a", Run(2, 2))
-    ends = {key: client.ttl(key) for key in client.scan_iter(f"{keys.prefix}:*")}
-    receipts = [end for key, end in ends.items() if b":receipt:" in key]
-    assert len(receipts) == 2
-    assert all(24 * 3600 <= end <= 26 * 3600 for end in receipts)
-    assert {end for key, end in ends.items() if b":receipt:" not in key} == {-1}
+    with store.begin(idempotency_key="k/1") as uow:
+        uow.runs.append("a", Run(3, 3))
+    ends = {key: client.pexpiretime(key) / 1_000 for key in client.scan_iter(f"{keys.prefix}:*")}
+    receipts = sorted(end for key, end in ends.items() if b":receipt:" in key)
+    days = [round((end - datetime.now(UTC).timestamp()) / 86_400, 1) for end in receipts]
+    assert days == [1, 1, 30]
+    assert {end for key, end in ends.items() if b":receipt:" not in key} == {-0.001}
+
+
+def test_an_append_moves_a_sliding_expiry(store: Store, client: Any, keys: Keys) -> None:
+    """In the one script of every append, at the same cost for ten runs or a million; the hash and the order agree."""
+    with store.begin() as uow:
+        for name in ("short", "long"):
+            uow.conversations.add(Conversation(name, expires_after=timedelta(hours=1)))
+        uow.runs.append("long", *[Run(n, n) for n in range(5_000)])
+    before = store.conversations.get("short")
+
+    def append(name: str) -> None:
+        with store.begin() as uow:
+            uow.runs.append(name, Run(1, 1))
+
+    append("short")
+    counts = executed(client, lambda: append("long"))
+    assert counts == executed(client, lambda: append("short"))
+    assert counts["cmdstat_evalsha"] == 1
+    assert counts["cmdstat_hset"] == 1
+    after = store.conversations.get("short")
+    assert (before.expires_at, before.updated_at) < (after.expires_at, after.updated_at)
+    assert after.updated_at is not None
+    assert (after.expires_at, after.version) == (after.updated_at + timedelta(hours=1), before.version)
+    expires_at = client.hget(keys.conversation("default", "short"), "expires_at")
+    assert client.zscore(keys.order("default", "expires_at"), "short") == float(expires_at)
+
+
+def test_an_append_leaves_a_fixed_expiry(store: Store) -> None:
+    """Neither does a sliding expiry move back, nor beyond the last time that can be stored."""
+    later, last = datetime(2200, 1, 1, tzinfo=UTC), to_datetime(LAST_TIME)
+    far = datetime(9999, 12, 31, 23, tzinfo=UTC)
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("fixed", expires_at=later))
+        uow.conversations.add(Conversation("further", expires_at=later, expires_after=timedelta(hours=1)))
+        uow.conversations.add(Conversation("last", expires_at=far, expires_after=timedelta(days=1)))
+    run = RunRecord(0, "id", "1", "1", "{}", 1)
+    at = {"last": LAST_TIME - 1_000_000}
+    for name in ("fixed", "further", "last"):
+        for appended in ((run,), (run, run)):
+            store.repository.commit("default", ChangeSet.of([Change(name, append=appended)], at.get(name, 1)))
+    assert [one.expires_at for one in store.conversations.find(order="id")] == [later, later, last]
+
+
+def test_an_append_finds_that_the_conversation_has_expired(store: Store) -> None:
+    with store.begin() as uow:
+        past = datetime.now(UTC) - timedelta(hours=1)
+        uow.conversations.add(Conversation("a", expires_at=past, expires_after=timedelta(hours=2)))
+    with pytest.raises(NotFoundError, match="'a'"), store.begin() as uow:
+        uow.runs.append("a", Run(1, 1))
 
 
 def test_a_purge_leaves_nothing_of_what_expired(store: Store, client: Any, keys: Keys) -> None:
@@ -63,7 +119,7 @@ def test_a_purge_leaves_nothing_of_what_expired(store: Store, client: Any, keys:
         uow.conversations.get("kept").expires_at = None
     assert (others.purge_expired(), store.purge_expired(), store.purge_expired()) == (1_050, 1_051, 0)
     kept = keys.conversation("default", "kept").removeprefix(keys.prefix)
-    orders = {f":by_{field}:/default" for field in ("id", "created_at", "updated_at")}
+    orders = {f":by_{field}:/default" for field in ("id", "created_at", "updated_at", "last_run_at")}
     assert left(client, keys) == {kept, *orders, ":namespaces"}
     assert store.namespaces() == ["default"]
 

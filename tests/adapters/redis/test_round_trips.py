@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import memory
 from memory import Conversation, Run, Store, UnitOfWork, where
+from memory.domain.entities import PENDING
 from memory.domain.values import new_id
 from tests.adapters.redis.conftest import executed
 from tests.servers import Server
@@ -35,6 +37,8 @@ def fill(store: Store) -> None:
             uow.conversations.add(Conversation(f"c{n:02}", metadata={"n": n, "tier": "gold", "list": [n]}))
         for name in ("c07", "c08"):
             uow.runs.append(name, *[Run(n, None) for n in range(300)])
+        uow.conversations.add(Conversation("sliding", expires_after=timedelta(days=1)))
+        uow.runs.append("sliding", Run("q", PENDING, id="open"))
 
 
 def add(uow: UnitOfWork) -> None:
@@ -59,6 +63,10 @@ def replace_last(uow: UnitOfWork) -> None:
 WORK: dict[str, tuple[Work, int]] = {
     "append a run": (lambda uow: uow.runs.append("c07", Run("q", "a")), 1),
     "append ten runs": (lambda uow: uow.runs.append("c07", *[Run(n, "a") for n in range(10)]), 1),
+    "append to a sliding expiry": (lambda uow: uow.runs.append("sliding", Run("q", "a")), 1),
+    "append an open run": (lambda uow: uow.runs.append("c07", Run("q", PENDING)), 1),
+    "complete a run": (lambda uow: uow.runs.complete("sliding", "open", output="a"), 1),
+    "the open runs": (lambda uow: uow.runs.open(), 2),
     "append after a position": (lambda uow: uow.runs.append("c09", Run("q", "a"), after=0), 1),
     "add a conversation with a run": (add, 1),
     "add a hundred with two each": (add_many, 1),
@@ -68,6 +76,8 @@ WORK: dict[str, tuple[Work, int]] = {
     "remove runs": (lambda uow: uow.runs.remove("c07", 1, 2, 3), 1),
     "remove a conversation": (lambda uow: uow.conversations.remove("c07"), 1),
     "the last twenty runs": (lambda uow: uow.runs.last("c08", 20), 1),
+    "the last runs of many": (lambda uow: uow.runs.last_of([f"c{n:02}" for n in range(60)], 3), 1),
+    "many conversations": (lambda uow: uow.conversations.get_many([f"c{n:02}" for n in range(60)]), 1),
     "the first twenty runs": (lambda uow: uow.runs.first("c08", 20), 1),
     "one run": (lambda uow: uow.runs.list("c08", after=149, limit=1), 1),
     "the conversations of some ids": (lambda uow: uow.conversations.find(where.id.in_(["c07", "c08", "no"])), 1),
@@ -100,7 +110,7 @@ def test_round_trips(behind_proxy: tuple[Store, Proxy], name: str) -> None:
 def test_the_next_page_costs_what_the_first_costs(behind_proxy: tuple[Store, Proxy]) -> None:
     store, proxy = behind_proxy[0].namespace("pages"), behind_proxy[1]
     fill(store)
-    for order in ("id", "-updated_at", "created_at"):
+    for order in ("id", "-last_run_at", "-updated_at", "created_at"):
         cursor = None
         for _ in range(3):
             before = proxy.round_trips

@@ -51,7 +51,7 @@ class TestUpgrade:
 
     @pytest.fixture
     def tomorrow(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-        return lambda: monkeypatch.setattr(schema, "HEAD", "0003")
+        return lambda: monkeypatch.setattr(schema, "HEAD", "0004")
 
     @pytest.fixture
     def upgraded(self, store: Store, tomorrow: Callable[[], None]) -> RedisRepository:
@@ -64,13 +64,13 @@ class TestUpgrade:
         return store.repository
 
     def test_the_old_index_makes_way(self, store: Store, upgraded: RedisRepository, client: Any, keys: Keys) -> None:
-        assert store.schema_status() == SchemaStatus(HEAD, "0003")
+        assert store.schema_status() == SchemaStatus(HEAD, "0004")
         with pytest.raises(SchemaError, match=HEAD):
             Store(upgraded).begin()
-        assert len(upgraded.migration_steps()) == 3
+        assert len(upgraded.migration_steps()) == 4
         assert upgraded.migrate().is_current
         assert upgraded.migration_steps() == []
-        assert indexes(client, keys) == {f"{keys.index}:0003"}
+        assert indexes(client, keys) == {f"{keys.index}:0004"}
         assert store.begin().conversations.count(where("n") >= 25) == 25
 
     def test_until_then_the_old_index_answers(self, upgraded: RedisRepository, client: Any, keys: Keys) -> None:
@@ -105,20 +105,20 @@ class TestUpgrade:
         assert any("interrupted" in one for one in upgraded.warnings())
         assert upgraded.migration_steps()[-1] == f"drop the index {keys.index}:{HEAD}"
         assert upgraded.migrate().is_current
-        assert indexes(client, keys) == {f"{keys.index}:0003"}
+        assert indexes(client, keys) == {f"{keys.index}:0004"}
         assert not any("interrupted" in one for one in upgraded.warnings())
         assert store.begin().conversations.count(where("n") == 1) == 1
 
     def test_a_newer_index_is_left_alone(self, store: Store, client: Any, keys: Keys) -> None:
         with pytest.MonkeyPatch.context() as until_tomorrow:
-            until_tomorrow.setattr(schema, "HEAD", "0003")
+            until_tomorrow.setattr(schema, "HEAD", "0004")
             store.migrate()
         status = store.schema_status()
-        assert (status, status.is_current) == (SchemaStatus("0003", HEAD), False)
+        assert (status, status.is_current) == (SchemaStatus("0004", HEAD), False)
         for refused in (Store(store.repository).begin, store.migrate):
             with pytest.raises(SchemaError, match="newer"):
                 refused()
-        assert indexes(client, keys) == {f"{keys.index}:0003"}
+        assert indexes(client, keys) == {f"{keys.index}:0004"}
 
     def test_the_layout_of_an_older_release(self, url: str, client: Any, keys: Keys) -> None:
         """It is refused with what to do, and left as it is."""

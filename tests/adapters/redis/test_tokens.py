@@ -100,7 +100,7 @@ def test_the_largest_and_smallest_numbers() -> None:
 
 SAFE = re.compile(
     r"(?:[() |-]|@entries:\{[A-Za-z0-9_|]+\}"
-    r"|@(?:run_count|created_at|updated_at):\[\(?(?:-inf|-?[0-9]+) \(?(?:\+inf|-?[0-9]+)\])*"
+    r"|@(?:run_count|created_at|updated_at|last_run_at):\[\(?(?:-inf|-?[0-9]+) \(?(?:\+inf|-?[0-9]+)\])*"
 )
 
 

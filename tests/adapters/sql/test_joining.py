@@ -8,6 +8,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from threading import Barrier, Thread
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import psycopg
@@ -15,7 +16,8 @@ import pytest
 from sqlalchemy import Connection, Engine, ForeignKey, create_engine, event, make_url, text
 from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.compiler import SQLCompiler
 
 import memory
@@ -33,7 +35,7 @@ from memory import (
     UnsupportedError,
     where,
 )
-from memory.adapters.sql import SqlRepository
+from memory.adapters.sql import SqlRepository, joining
 from memory.adapters.sql.engine import open_engine
 from tests.adapters.sql.checking import assert_consistent
 
@@ -238,7 +240,110 @@ def test_subscribers_are_told_after_the_application_commits(store: Store, engine
         put(store, connection)
         assert seen == []
         connection.commit()
+        subscribers_are_done()
         assert seen == [(1, 1)]
+
+
+def subscribers_are_done() -> None:
+    """Wait for the threads that call them after the commit of a connection."""
+    for thread in enumerate_threads():
+        if thread.name == joining.THREAD:
+            thread.join()
+
+
+def test_subscribers_may_use_the_session_that_was_committed(store: Store, engine: Engine) -> None:
+    """Its connection is back in the pool, and its next transaction may begin (E3)."""
+    seen: list[tuple[int, ...]] = []
+
+    def handler(_: Committed) -> None:
+        pool = engine.pool
+        assert isinstance(pool, QueuePool)
+        out = pool.checkedout()
+        with store.begin(connection=session) as uow:
+            seen.append(
+                (out, uow.conversations.count(), session.execute(text("SELECT count(*) FROM orders")).scalar_one())
+            )
+        if len(seen) == 1:
+            with store.begin(connection=session) as uow:
+                uow.runs.append("ours", Run("from a handler", None))
+            session.commit()
+
+    store.subscribe(handler)
+    with Session(engine) as session:
+        session.add(Order(id=1))
+        with session.begin_nested():
+            put(store, session)
+        assert seen == []
+        session.commit()
+        assert seen == [(0, 1, 1)] * 2
+        session.rollback()
+    assert [run.input for run in store.begin().runs.list("ours")] == ["question", "from a handler"]
+
+
+def test_subscribers_of_a_session_on_the_applications_connection(
+    store: Store, engine: Engine, told: list[Committed]
+) -> None:
+    """Its end is not the end of the transaction: only the connection's commit is."""
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            put(store, session)
+            session.commit()
+        assert told == []
+        transaction.commit()
+    subscribers_are_done()
+    assert len(told) == 1
+
+
+def test_a_scoped_session_is_joined(store: Store, engine: Engine, told: list[Committed]) -> None:
+    sessions = scoped_session(sessionmaker(engine))
+    put(store, sessions)  # type: ignore[arg-type]  # it is a Session for everybody who uses it
+    assert told == []
+    sessions.commit()
+    assert len(told) == 1
+    sessions.remove()
+
+
+@pytest.mark.needs("postgres")
+@pytest.mark.parametrize("joins", ["session", "connection"])
+def test_subscribers_that_read_need_no_second_connection(postgres_url: str, joins: str) -> None:
+    """16 threads on a pool of 5: each handler gets a connection, for the application's are back in the pool by then (E3)."""
+    engine = create_engine(postgres_url, pool_size=5, max_overflow=0)
+    store = Store(SqlRepository(engine))
+    store.migrate()
+    seen: list[bool] = []
+    errors: list[BaseException] = []
+
+    def handler(committed: Committed) -> None:
+        try:
+            seen.append(committed.changes.changes[0].id in store.conversations)
+        except BaseException as error:  # noqa: BLE001  # the store would only log it
+            errors.append(error)
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(3):
+                with Session(engine) if joins == "session" else engine.connect() as mine:
+                    mine.execute(text("SELECT 1"))
+                    started.wait() if number < 5 and turn == 0 else None  # all connections of the pool are in use
+                    put(store, mine, f"c{number}-{turn}")
+                    mine.commit()
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    store.subscribe(handler)
+    started = Barrier(5)
+    threads = [Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads[:5]:
+        thread.start()
+    for thread in threads[5:]:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    subscribers_are_done()
+    assert errors == []
+    assert seen == [True] * 48
+    engine.dispose()
 
 
 def test_subscribers_are_told_of_each_unit_of_work_once(store: Store, engine: Engine, told: list[Committed]) -> None:
@@ -271,6 +376,7 @@ def test_subscribers_are_not_told_of_what_a_savepoint_takes_back(
             savepoint.rollback()
         with connection.begin_nested():
             put(store, connection, "kept")
+    subscribers_are_done()
     assert [committed.changes.changes[0].id for committed in told] == ["kept"]
     assert there(store) == (0, 1)
 
@@ -297,12 +403,20 @@ def test_a_long_lived_connection_gathers_no_listeners(store: Store, engine: Engi
             put(store, connection, f"c{n}")
             connection.commit()
         assert len(list(connection.dispatch.commit)) == 1
+    subscribers_are_done()
     assert len(told) == 20
 
 
-def test_a_joined_unit_of_work_keeps_no_connection_alive(store: Store, engine: Engine) -> None:
-    from memory.adapters.sql import joining
+def test_a_long_lived_session_gathers_no_listeners(store: Store, engine: Engine, told: list[Committed]) -> None:
+    with Session(engine) as session:
+        for n in range(20):
+            put(store, session, f"c{n}")
+            session.commit()
+        assert len(list(session.dispatch.after_transaction_end)) == 1
+    assert [committed.changes.changes[0].id for committed in told] == [f"c{n}" for n in range(20)]
 
+
+def test_a_joined_unit_of_work_keeps_no_connection_alive(store: Store, engine: Engine) -> None:
     gc.collect()
     before = len(joining._pending)
     with engine.connect() as connection:
@@ -514,9 +628,14 @@ def do_everything(store: Store, session: Session) -> None:
         uow.conversations.remove("removed")
     with store.begin(connection=session) as uow:
         assert [run.output for run in uow.runs.last("ours", 5)] == ["II"]
+        assert list(uow.conversations.get_many(["missing", "ours"])) == ["ours"]
+        assert [run.output for run in uow.runs.last_of(["ours"], 5)["ours"]] == ["II"]
+        uow.runs.append("ours", Run("q", "", id="open", is_open=True))
         matching = (where("size").contains(2.5)) & ~(where("tier") == "basic")
         assert [found.id for found in uow.conversations.find(matching, order="metadata.tier")] == ["ours"]
         assert uow.conversations.count() == uow.conversations.count(matching) == 1
+    with store.begin(connection=session) as uow:
+        uow.runs.complete("ours", "open", output="final")
     with pytest.raises(AlreadyExistsError):
         put(store, session)
 
@@ -552,7 +671,7 @@ def test_an_asynchronous_session_joins_through_run_sync(postgres_url: str, drive
         opened.migrate()
         opened.subscribe(told.append)
         asyncio.run(work())
-        assert len(told) == 5
+        assert len(told) == 7
         assert [found.id for found in opened.begin().conversations.find()] == ["ours"]
 
 

@@ -49,7 +49,7 @@ def explained(store: Store) -> Iterator[list[str]]:
     plans: list[str] = []
 
     def before(_: object, cursor: Any, sql: str, parameters: Any, *__: object) -> None:
-        if sql.lstrip().startswith(("SELECT", "WITH")) and "memory_" in sql:
+        if sql.lstrip().startswith(("SELECT", "WITH", "UPDATE memory_runs")) and "memory_" in sql:
             beside = cursor.connection.cursor()
             beside.execute(explain + sql, parameters)
             plans.append("\n".join(str(row[-1]) for row in beside.fetchall()))
@@ -80,7 +80,9 @@ def test_runs_are_read_along_their_primary_key(store: Store, window: str) -> Non
         assert "Seq Scan on memory_runs" not in plan
 
 
-@pytest.mark.parametrize("order", ["-updated_at", "updated_at", "-created_at", "id", "-id"])
+@pytest.mark.parametrize(
+    "order", ["-last_run_at", "last_run_at", "-updated_at", "updated_at", "-created_at", "id", "-id"]
+)
 def test_a_page_of_all_is_read_in_its_order(store: Store, order: str) -> None:
     def next_page(uow: UnitOfWork) -> None:
         cursor = uow.conversations.find(order=order, limit=20).cursor
@@ -129,7 +131,7 @@ def test_many_matches_are_walked_in_order(store: Store, monkeypatch: pytest.Monk
     """Probing each conversation's own entries, by the primary key of those."""
     monkeypatch.setattr(SqlSearch, "drive_limit", 10)
     *_, plan = plans_of(store, lambda uow: uow.conversations.find(where("tier") == "gold", limit=20))
-    assert "ix_memory_conversations_namespace_updated_at_id" in plan
+    assert "ix_memory_conversations_namespace_last_run_at_id" in plan
     assert "TEMP B-TREE FOR ORDER BY" not in plan
     assert "Sort" not in plan
     if engine_of(store).dialect.name == "sqlite":
@@ -142,6 +144,41 @@ def test_a_lookup_counts_no_more_matches_than_it_must(store: Store) -> None:
     assert "ix_memory_metadata_namespace_path_value_conversation_key" in count or "Seq Scan" not in count
     if engine_of(store).dialect.name == "sqlite":
         assert "COVERING INDEX" in count
+
+
+def test_the_last_runs_of_many_are_read_along_their_primary_key(store: Store) -> None:
+    """From the place of the n-th last run on, which is looked up along the key too."""
+    (plan,) = plans_of(store, lambda uow: uow.runs.last_of([f"c{n:03}" for n in range(20)], 5))
+    if engine_of(store).dialect.name == "sqlite":
+        assert "SEARCH memory_runs USING PRIMARY KEY (conversation_key=? AND position>?)" in plan
+        assert "(namespace=? AND id=?)" in plan
+        assert "SCAN memory" not in plan
+        assert "TEMP B-TREE" not in plan
+    else:
+        assert "Index Scan Backward using pk_memory_runs" in plan
+        assert "Sort" not in plan
+        assert "Seq Scan on memory" not in plan
+
+
+def test_many_conversations_are_looked_up_one_by_one(store: Store) -> None:
+    (plan,) = plans_of(store, lambda uow: uow.conversations.get_many([f"c{n:03}" for n in range(20)]))
+    assert "ix_memory_conversations_namespace_id" in plan
+    assert "SCAN memory" not in plan
+    assert "Seq Scan on memory" not in plan
+
+
+def test_open_runs_are_found_through_their_own_indexes(store: Store) -> None:
+    """Whatever the number of runs and conversations: to list them, and to complete one of a long conversation."""
+    with store.begin() as uow:
+        uow.runs.append("c009", Run("q", "", id="open", is_open=True))
+    (listed,) = plans_of(store, lambda uow: uow._session.repository.open_runs("default", None, 10))
+    completed = plans_of(store, lambda uow: uow.runs.complete("c009", "open", output="", is_final=False))[-1]
+    assert "ix_memory_runs_created_at" in listed
+    assert "ix_memory_runs_" in completed  # PostgreSQL may take either, if there are few
+    for plan in (listed, completed):
+        assert "SCAN memory_conversations" not in plan
+        assert "Seq Scan on memory_runs" not in plan
+        assert "Seq Scan on memory_conversations" not in plan
 
 
 def test_expired_conversations_are_found_through_their_own_index(store: Store) -> None:
@@ -167,7 +204,9 @@ def test_namespaces_are_read_from_one_to_the_next(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("driven", "walked"), [(0, 1), (0, 10**6), (10**6, 1)])
-@pytest.mark.parametrize("order", ["-updated_at", "created_at", "id", "-id", "metadata.n", "-metadata.tier"])
+@pytest.mark.parametrize(
+    "order", ["-last_run_at", "-updated_at", "created_at", "id", "-id", "metadata.n", "-metadata.tier"]
+)
 def test_every_way_gives_the_same_pages(
     store: Store, monkeypatch: pytest.MonkeyPatch, driven: int, walked: int, order: str
 ) -> None:

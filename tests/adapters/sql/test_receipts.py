@@ -1,6 +1,7 @@
 """Receipts: a change set that is committed again is answered from them; a day later they are forgotten. And purging."""
 
 import itertools
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 
 import memory
-from memory import Conversation, NotFoundError, Run, Store
+from memory import Conversation, NotFoundError, Run, Store, UnitOfWork
 from memory.adapters.sql import SqlRepository, committing, statements
 from memory.adapters.sql.tables import commits, entries, runs
 from memory.domain.records import ConversationRecord
@@ -19,6 +20,7 @@ from memory.port.changes import Change, ChangeSet
 from tests.adapters.sql.checking import assert_consistent
 
 _DAY = 24 * 3600 * 1_000_000
+Work = Callable[[UnitOfWork], object]
 
 
 class Clock:
@@ -104,6 +106,23 @@ def test_receipts_are_kept_for_a_day_and_then_forgotten_by_purging(store: Store)
     age_receipts(store, 120_000_000)
     store.purge_expired()
     assert rows(store) == 0
+
+
+def test_receipts_with_a_key_are_kept_for_thirty_days(store: Store) -> None:
+    """Of both ways to append, and of an edit."""
+    store.commit(creation())
+    works: tuple[Work, ...] = (
+        lambda uow: uow.runs.append("c", Run("q", "a")),
+        lambda uow: uow.runs.append("c", Run("q", "a"), Run("q", "a")),
+        lambda uow: uow.conversations.get("c").metadata.update(n=1),
+    )
+    for number, work in enumerate(works):
+        with store.begin(idempotency_key=str(number)) as uow:
+            work(uow)
+    for days, left in ((1.1, 3), (28.8, 3), (0.2, 0)):
+        age_receipts(store, int(days * _DAY))
+        store.purge_expired()
+        assert rows(store) == left
 
 
 def test_receipts_of_all_namespaces_are_forgotten_on_the_way(store: Store) -> None:

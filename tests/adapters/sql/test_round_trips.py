@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import create_engine
@@ -21,6 +22,8 @@ def fill(store: Store) -> None:
         for n in range(60):
             uow.conversations.add(Conversation(f"c{n:02}", metadata={"n": n, "tier": "gold"}))
         uow.runs.append("c07", *[Run(n, None) for n in range(300)])
+        uow.conversations.add(Conversation("sliding", expires_after=timedelta(days=1)))
+        uow.runs.append("sliding", Run("q", "", id="open", is_open=True))
 
 
 @contextmanager
@@ -60,14 +63,19 @@ def replace_last(uow: UnitOfWork) -> None:
 # What it does; statements on sqlite, BEGIN and COMMIT among them; round trips to PostgreSQL, likewise.
 WORK: dict[str, tuple[Work, int, int]] = {
     "append a run": (lambda uow: uow.runs.append("c07", Run("q", "a")), 5, 3),
+    "append a run and move the expiry": (lambda uow: uow.runs.append("sliding", Run("q", "a")), 5, 3),
+    "complete a run": (lambda uow: uow.runs.complete("sliding", "open", output="a"), 6, 6),
     "append ten runs": (lambda uow: uow.runs.append("c07", *[Run(n, "a") for n in range(10)]), 14, 5),
     "append after a position": (lambda uow: uow.runs.append("c07", Run("q", "a"), after=300), 6, 6),
     "add a conversation with a run": (add, 7, 7),
     "get a conversation": (lambda uow: uow.conversations.get("c07"), 1, 1),
+    "get fifty conversations": (lambda uow: uow.conversations.get_many([f"c{n:02}" for n in range(50)]), 1, 1),
     "change a number in metadata": (edit, 8, 8),
     "replace the last run": (replace_last, 7, 7),
     "the last twenty runs": (lambda uow: uow.runs.last("c07", 20), 1, 1),
     "the first twenty runs": (lambda uow: uow.runs.first("c07", 20), 1, 1),
+    "the last runs of fifty conversations": (lambda uow: uow.runs.last_of([f"c{n:02}" for n in range(50)], 5), 1, 1),
+    "the open runs": (lambda uow: uow._session.repository.open_runs("default", None, 9), 1, 1),
     "one run": (lambda uow: uow.runs.get("c07", 150), 1, 1),
     "the runs of an empty conversation": (lambda uow: uow.runs.last("c08", 20), 1, 1),
     "all runs, page by page": (lambda uow: sum(1 for _ in uow.runs.iterate("c07")), 2, 2),

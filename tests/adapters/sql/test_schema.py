@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, inspect, text
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, inspect, select, text
 
 import memory
-from memory import Conversation, Run, SchemaError, Store
+from memory import PENDING, Conversation, Run, SchemaError, Store
 from memory.adapters.sql import SqlRepository, include_name, include_object, schema
-from memory.adapters.sql.tables import HEAD, VERSION_TABLE, metadata
+from memory.adapters.sql.tables import HEAD, VERSION_TABLE, conversation_view, metadata, run_view
 from memory.domain.records import ConversationRecord
+from memory.domain.values import key_of, to_datetime
 from memory.port.changes import Change, ChangeSet
 from tests.adapters.sql.checking import assert_consistent
 from tests.servers import Server, postgres
@@ -49,7 +51,11 @@ def test_on_sqlite_the_two_make_the_same_tables_to_the_letter(sqlite_url: str, t
     def words(engine: Engine) -> dict[str, str]:
         with engine.connect() as connection:
             rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-            return {name: re.sub(r"\s+", " ", sql) for name, sql in rows if name != VERSION_TABLE and "VIEW" not in sql}
+            return {
+                name: re.sub(r"\s+(?=([,)]?))", lambda found: "" if found[1] else " ", sql)
+                for name, sql in rows
+                if name != VERSION_TABLE and "VIEW" not in sql
+            }
 
     with memory.connect(sqlite_url) as store, engine_of(f"sqlite:///{tmp_path}/models.db") as models:
         store.migrate()
@@ -197,6 +203,70 @@ def test_a_store_that_counted_nothing_is_counted_when_it_is_migrated(store: Stor
         uow.conversations.remove("c7")
     assert store.begin().conversations.count() == 39
     assert_consistent(store.repository.engine)
+
+
+OF_0004 = (
+    "INSERT INTO memory_conversations (namespace, id, metadata, version, run_count, last_position, created_at, updated_at) "
+    "VALUES ('default', '{0}', '{{}}', 1, {1}, {1}, 50, 900)"
+)
+RUNS_OF_0004 = (
+    "INSERT INTO memory_runs (conversation_key, position, id, input, output, metadata, created_at) "
+    "SELECT key, {1}, 'run', '1', '2', '{{}}', {2} FROM memory_conversations WHERE id = '{0}'"
+)
+
+
+def test_what_0004_stored_is_migrated_with_the_times_of_the_last_runs(store: Store) -> None:
+    """To the time of the last run, but not before the conversation's own; views that others made on ours stay."""
+    assert isinstance(store.repository, SqlRepository)
+    repository, engine = store.repository, store.repository.engine
+    repository.migrate(revision="0004")
+    rows = [("old", 1, 40), ("middle", 1, 60), ("middle", 2, 55), ("new", 1, 70)]
+    with engine.begin() as connection:
+        for id, count in (("old", 1), ("middle", 2), ("new", 1), ("empty", 0)):
+            connection.execute(text(OF_0004.format(id, count)))
+        for row in rows:
+            connection.execute(text(RUNS_OF_0004.format(*row)))
+        connection.execute(text("CREATE VIEW theirs AS SELECT id, run_count FROM memory_conversation_view"))
+    store.migrate()
+    assert [one.id for one in store.conversations.find()] == ["new", "middle", "old", "empty"]
+    found = {one.id: (one.last_run_at, one.updated_at) for one in store.conversations.find()}
+    at = to_datetime
+    assert found == {id: (at(time), at(900)) for id, time in (("old", 50), ("middle", 55), ("new", 70), ("empty", 50))}
+    assert [(one.is_open, one.output) for one in store.runs.list("middle")] == [(False, 2), (False, 2)]
+    assert list(store.runs.open()) == []
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT sum(run_count) FROM theirs")).scalar() == 4
+        connection.execute(text("DROP VIEW theirs"))
+    with engine.connect() as connection:
+        assert connection.execute(select(run_view.c.is_open).distinct()).scalars().all() == [False]
+        assert connection.execute(select(conversation_view.c.long_id).distinct()).scalars().all() == [None]
+    with store.begin() as uow:
+        uow.runs.append("middle", Run("q", PENDING, id="open"))
+    assert [one.id for one in store.conversations.find(limit=1)] == ["middle"]
+
+
+def test_down_to_0004_open_runs_have_no_output_and_long_ids_are_keys(store: Store) -> None:
+    assert isinstance(store.repository, SqlRepository)
+    long_id = "x" * 300
+    put(store)
+    with store.begin() as uow:
+        uow.conversations.add(Conversation(long_id, expires_after=timedelta(days=1)))
+        uow.runs.append(long_id, Run("q", PENDING), Run("q", "a"))
+    with store.repository.engine.connect() as connection:
+        view = conversation_view.c
+        assert connection.execute(select(view.id, view.long_id).where(view.long_id.is_not(None))).all() == [
+            (key_of(long_id), long_id)
+        ]
+        outputs = select(run_view.c.output, run_view.c.is_open).where(run_view.c.conversation_id == key_of(long_id))
+        assert sorted(connection.execute(outputs).all(), key=str) == [("a", False), (None, True)]
+    store.repository.migrate(revision="0004")
+    with store.repository.engine.connect() as connection:
+        rows = connection.execute(text("SELECT id, run_count FROM memory_conversation_view ORDER BY id")).all()
+        assert rows == [("kept", 1), (key_of(long_id), 2)]
+        stored = text("SELECT output FROM memory_runs ORDER BY conversation_key, position")
+        assert connection.execute(stored).scalars().all() == ['"answer"', "null", '"a"']
+    assert store.migrate().is_current
+    assert [run.output for run in store.runs.list("kept")] == ["answer"]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(
