@@ -15,8 +15,8 @@ from memory.aio.unit_of_work import Beginning, ConversationsReader, Face, RunsRe
 from memory.core import connect as synchronous
 from memory.core.events import Committed
 from memory.core.faces import delays
-from memory.core.identity_map import Session
-from memory.core.store import MAX_METADATA_VALUES, StoreOperations
+from memory.core.session import Session
+from memory.core.store_operations import MAX_METADATA_VALUES, StoreOperations
 from memory.domain.codecs import Codec, codec_for
 from memory.domain.entities import M
 from memory.domain.values import Default

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from memory.aio.performing import Performer
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations, WritingConversations
 from memory.core.faces import Asynchronous, Items, Steps
-from memory.core.identity_map import Session
 from memory.core.runs import ReadingRuns, WritingRuns
+from memory.core.session import Session
 from memory.core.unit_of_work import UnitOfWorkOperations, Write
 from memory.domain.entities import Conversation, M
 from memory.port import paging

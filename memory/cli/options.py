@@ -12,7 +12,8 @@ import typer
 
 from memory.cli.reporting import reported
 from memory.core.connect import connect
-from memory.core.store import MAX_METADATA_VALUES, Store
+from memory.core.store import Store
+from memory.core.store_operations import MAX_METADATA_VALUES
 from memory.domain.criteria import Criterion
 from memory.domain.expressions import parse
 from memory.errors import ConfigurationError

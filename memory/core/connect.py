@@ -4,7 +4,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final, NamedTuple, cast
 
-from memory.core.store import MAX_METADATA_VALUES, Store
+from memory.core.store import Store
+from memory.core.store_operations import MAX_METADATA_VALUES
 from memory.domain.codecs import Codec, codec_for
 from memory.domain.entities import M
 from memory.domain.values import Default

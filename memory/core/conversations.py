@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any, ClassVar, Final, Generic, cast
 
 from memory.core.faces import Item, Items, Steps, immediate, iteration, operation
-from memory.core.identity_map import Session, id_of
+from memory.core.identity_map import id_of
+from memory.core.session import Session
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, M
 from memory.errors import ConflictError, InvalidValueError, NotFoundError, State

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, Final, Generic, TypeAlias
 
 from memory.core.faces import Item, Items, Steps, immediate, iteration, operation
-from memory.core.identity_map import Session, TrackedConversation, id_of
+from memory.core.identity_map import TrackedConversation, id_of
+from memory.core.session import Session
 from memory.domain.entities import Conversation, M, Run
 from memory.domain.records import encode_metadata
 from memory.domain.values import check_id, encode, to_microseconds

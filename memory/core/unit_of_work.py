@@ -9,8 +9,9 @@ from typing import Generic, Self
 
 from memory.core.conversations import WritingConversations
 from memory.core.faces import Steps, Synchronous, immediate, operation
-from memory.core.identity_map import Session, TrackedConversation
+from memory.core.identity_map import TrackedConversation
 from memory.core.runs import WritingRuns
+from memory.core.session import Session
 from memory.domain.entities import M
 from memory.domain.values import new_id
 from memory.errors import AlreadyExistsError, CommitInDoubtError, ConflictError, PartialCommitError

@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Any, Final, overload
 
 from memory.core.connect import connect
-from memory.core.store import MAX_METADATA_VALUES, Store
+from memory.core.store import Store
+from memory.core.store_operations import MAX_METADATA_VALUES
 from memory.domain.entities import M
 from memory.domain.values import check_id
 from memory.errors import (

@@ -67,7 +67,7 @@ class FailingLoosely(Failing):
 def test_no_failure_loses_a_run_or_stores_it_twice(
     monkeypatch: pytest.MonkeyPatch, kind: type[Failing], error: type[BaseException], times: int, *, after: bool
 ) -> None:
-    monkeypatch.setattr("memory.core.store._LONGEST_DELAY", 0.0)
+    monkeypatch.setattr("memory.core.faces._LONGEST_DELAY", 0.0)
     failed = 0
     for first in range(16):
         repository = kind()

@@ -33,7 +33,7 @@ from tests.servers import Server, postgres
 def failing(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make the next commits fail; with ``written`` they are done all the same."""
     monkeypatch.setattr("memory.core.store.time.sleep", lambda _: None)
-    monkeypatch.setattr("memory.core.store._DOUBT_RETRIES", 0)
+    monkeypatch.setattr("memory.core.store_operations._DOUBT_RETRIES", 0)
     commit = local_store.repository.commit
 
     def fail(error: BaseException, times: int, *, written: bool = False) -> None:

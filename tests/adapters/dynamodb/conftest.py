@@ -65,7 +65,7 @@ def other_store(other: DynamoDbRepository, namespace: str) -> Store:
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memory.adapters.dynamodb.errors._FIRST_DELAY", 0.001)
     monkeypatch.setattr("memory.adapters.dynamodb.errors._LONGEST_DELAY", 0.002)
-    monkeypatch.setattr("memory.core.store._FIRST_DELAY", 0)
+    monkeypatch.setattr("memory.core.faces._FIRST_DELAY", 0)
 
 
 @pytest.fixture

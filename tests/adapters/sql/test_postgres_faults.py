@@ -198,7 +198,7 @@ def test_the_repetition_of_any_change_is_no_conflict_with_itself(
 
 def test_a_commit_in_doubt_that_stays_so_says_so(store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written it is, once: the caller is told to look."""
-    monkeypatch.setattr("memory.core.store._DOUBT_RETRIES", 2)
+    monkeypatch.setattr("memory.core.store_operations._DOUBT_RETRIES", 2)
     with memory.connect(proxy.url) as through:
         uow = through.begin()
         uow.runs.append("c", Run("unsure", None))
