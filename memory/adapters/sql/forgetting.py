@@ -1,12 +1,14 @@
 """Deletes what removed conversations leave behind: receipts with their ids, and their texts in the outbox."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Final
 
+from sqlalchemy import ClauseElement
+
 from memory.adapters.sql import statements
 from memory.adapters.sql.statements import Executor
-from memory.port.changes import Change
+from memory.port.changes import Change, ChangeSet
 from memory.port.outbox import dump, load
 from memory.port.repository import Forgotten
 
@@ -21,30 +23,38 @@ def forget(executor: Executor, namespace: str, ids: Collection[str]) -> Forgotte
 
 
 def _forget_texts(executor: Executor, namespace: str, ids: Collection[str]) -> int:
-    """Delete the changes of these conversations from all entries, except removals; return the number of entries changed.
+    """Delete what was queued of these conversations before their last removal; return the number of entries changed.
 
-    It waits for a relay that delivers at this moment, which deletes what it has delivered within seconds.
+    A conversation that was created again after its removal is delivered. It waits for a relay that delivers at this moment, which
+    deletes what it has delivered within seconds.
     """
-    changed = last = 0
-    while rows := executor.execute(
-        statements.OUTBOX_OF_NAMESPACE, in_namespace=namespace, after=last, limit=_READ_AT_ONCE
-    ):
-        for number, text in rows:
-            changes = load(text)
-            left = tuple(
-                [
-                    Change(change.id, remove=True) if change.id in ids else change
-                    for change in changes.changes
-                    if change.remove or change.id not in ids
-                ]
-            )
-            if left == changes.changes:
-                continue
-            changed += 1
-            if left:
-                text_left = dump(replace(changes, changes=left))
-                executor.execute(statements.REWRITE_OUTBOX_ENTRY, which=number, now=text_left)
-            else:
-                executor.execute(statements.REMOVE_OUTBOX_ENTRY, which=number)
-        last = rows[-1][0]
+    removed_in = {
+        change.id: number
+        for number, changes in _queued(executor, statements.OUTBOX_OF_NAMESPACE, namespace)
+        for change in changes.changes
+        if change.remove and change.id in ids
+    }
+    changed = 0
+    for number, changes in _queued(executor, statements.LOCKED_OUTBOX_OF_NAMESPACE, namespace) if removed_in else ():
+        left = tuple(
+            [
+                Change(change.id, remove=True) if number < removed_in.get(change.id, 0) else change
+                for change in changes.changes
+                if change.remove or number >= removed_in.get(change.id, 0)
+            ]
+        )
+        if left == changes.changes:
+            continue
+        changed += 1
+        if left:
+            executor.execute(statements.REWRITE_OUTBOX_ENTRY, which=number, now=dump(replace(changes, changes=left)))
+        else:
+            executor.execute(statements.REMOVE_OUTBOX_ENTRY, which=number)
     return changed
+
+
+def _queued(executor: Executor, statement: ClauseElement, namespace: str) -> Iterator[tuple[int, ChangeSet]]:
+    last = 0
+    while rows := executor.execute(statement, in_namespace=namespace, after=last, limit=_READ_AT_ONCE):
+        yield from ((number, load(text)) for number, text in rows)
+        last = rows[-1][0]

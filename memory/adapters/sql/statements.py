@@ -255,8 +255,8 @@ OUTBOX_OF_NAMESPACE: Final = (
     .where(_o.namespace == _text("in_namespace"), _o.number > _number("after"))
     .order_by(_o.number)
     .limit(_number("limit"))
-    .with_for_update()
 )
+LOCKED_OUTBOX_OF_NAMESPACE: Final = OUTBOX_OF_NAMESPACE.with_for_update()
 REWRITE_OUTBOX_ENTRY: Final = sa.update(outbox).where(_o.number == _number("which")).values(changes=_text("now"))
 REPLICA_LAGS: Final = sa.select(_o.replica, sa.func.count(), sa.func.min(_o.at)).group_by(_o.replica)
 

@@ -73,3 +73,17 @@ def test_texts_are_deleted_from_the_outbox_and_removals_stay(store: Store) -> No
         ]
     removal = ("forgotten", True, True)
     assert changes == [[("kept", False, False)], [removal], [removal, ("kept", False, True)]]
+
+
+def test_a_conversation_that_was_created_again_is_delivered(store: Store) -> None:
+    mirrored = Store(store.repository.with_outbox(["r"]))
+    with mirrored.begin() as uow:
+        uow.conversations.add(Conversation("a", {"of": "the first"}))
+    with mirrored.begin() as uow:
+        uow.conversations.remove("a")
+    with mirrored.begin() as uow:
+        uow.conversations.add(Conversation("a", {"of": "the second"}))
+    assert mirrored.repository.forget("default", ["a"]).outbox == 1
+    left = text_of(store)
+    assert "the first" not in left
+    assert "the second" in left
