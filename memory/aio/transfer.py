@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from threading import Semaphore
 from types import MappingProxyType
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast, overload
 
 import anyio
 import anyio.from_thread
@@ -21,6 +21,7 @@ from memory.aio.store import Store
 from memory.core.events import Committed
 from memory.core.faces import Steps, Write
 from memory.domain.criteria import Criterion
+from memory.domain.entities import M
 from memory.port.outbox import ReplicaLag
 from memory.port.repository import Progress, SchemaStatus, no_progress
 from memory.transfer import (
@@ -199,22 +200,21 @@ def restore(
     return Transfer(work)
 
 
-class MirroredStore(Store):
+class MirroredStore(Store[M]):
     """A store whose commits go to the primary, and from there to the replicas; see `mirror`."""
 
-    def __init__(self, mirrored: mirroring.MirroredStore) -> None:
-        super().__init__(mirrored.repository, mirrored.namespace_name, max_metadata_values=mirrored.max_metadata_values)
+    def __init__(self, mirrored: mirroring.MirroredStore[M]) -> None:
+        super().__init__(mirrored.repository, mirrored.namespace_name, **_settings(mirrored))
         self._mirrored = mirrored
+        self._replicas = {
+            name: Store(each.repository, each.namespace_name, **_settings(each))
+            for name, each in mirrored.replicas.items()
+        }
 
     @property
-    def replicas(self) -> Mapping[str, Store]:
+    def replicas(self) -> Mapping[str, Store[Any]]:
         """The replicas by name, each in the namespace it was opened with."""
-        return MappingProxyType(
-            {
-                name: Store(each.repository, each.namespace_name, max_metadata_values=each.max_metadata_values)
-                for name, each in self._mirrored.replicas.items()
-            }
-        )
+        return MappingProxyType(self._replicas)
 
     def relay(self) -> Transfer[Relayed, list[Relayed]]:
         """Deliver what waits for the replicas, as `memory.transfer.mirroring.MirroredStore.relay` does.
@@ -240,7 +240,11 @@ class MirroredStore(Store):
         await self._perform(_one(self._mirrored.close))
 
 
-async def mirror(primary: Store | str, /, **replicas: Store | str) -> MirroredStore:
+@overload
+async def mirror(primary: str, /, **replicas: Store[Any] | str) -> MirroredStore: ...
+@overload
+async def mirror(primary: Store[M], /, **replicas: Store[Any] | str) -> MirroredStore[M]: ...
+async def mirror(primary: Store[Any] | str, /, **replicas: Store[Any] | str) -> MirroredStore[Any]:
     """Return a store that keeps everything in the primary and delivers it to replicas, as `memory.mirror` does.
 
     >>> import anyio
@@ -257,8 +261,14 @@ async def mirror(primary: Store | str, /, **replicas: Store | str) -> MirroredSt
     return MirroredStore(await anyio.to_thread.run_sync(partial(memory.mirror, _opened(primary), **stores)))
 
 
-def _opened(store: Store | str) -> memory.Store | str:
+def _opened(store: Store[Any] | str) -> memory.Store[Any] | str:
     return store if isinstance(store, str) else _synchronous(store)
+
+
+def _settings(store: memory.Store[Any]) -> dict[str, Any]:
+    serializer = store.serializer
+    settings = {"metadata": serializer.codec, "default": serializer.default}
+    return {**settings, "max_metadata_values": store.max_metadata_values}
 
 
 def _one(call: Callable[[], T]) -> Steps[T]:
