@@ -16,8 +16,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from memory.core.connect import connect
-from memory.core.erasure import Erased
-from memory.core.retention import Retained, Retention
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.codecs import Versioned
@@ -44,6 +42,7 @@ from memory.errors import (
 from memory.port.paging import Page
 
 if TYPE_CHECKING:
+    from memory.core.erasure import Erased
     from memory.core.events import (
         Committed,
         ConversationAdded,
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
         RunsRemoved,
         RunsReplaced,
     )
+    from memory.core.retention import Retained, Retention
     from memory.transfer.mirroring import mirror
 
 __all__ = [
@@ -109,5 +109,10 @@ def __getattr__(name: str) -> Any:
     """Import on first use what most applications do not need."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "memory.transfer.mirroring" if name == "mirror" else "memory.core.events"
-    return getattr(import_module(module), name)
+    modules = {
+        "mirror": "memory.transfer.mirroring",
+        "Erased": "memory.core.erasure",
+        "Retained": "memory.core.retention",
+        "Retention": "memory.core.retention",
+    }
+    return getattr(import_module(modules.get(name, "memory.core.events")), name)

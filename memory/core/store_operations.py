@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias, TypeVar,
 
 from memory.core.conversations import NEWEST_FIRST
 from memory.core.faces import Notify, Sleep, Steps, Synchronous, Write, delays, operation
-from memory.core.retention import RetentionOperations
+from memory.core.retention_operations import RetentionOperations
 from memory.core.session import Session
-from memory.core.upgrading import OnCorrupt, Upgrade
 from memory.domain.codecs import UNTYPED, Codec, Serializer, codec_for
 from memory.domain.criteria import Criterion
 from memory.domain.entities import M
@@ -41,6 +40,7 @@ from memory.port.repository import JoinedRepository, Progress, Repository, Schem
 
 if TYPE_CHECKING:
     from memory.core.events import Committed
+    from memory.core.upgrading import OnCorrupt
 
 T = TypeVar("T")
 _log = logging.getLogger("memory")
@@ -290,7 +290,7 @@ class StoreOperations(RetentionOperations, Generic[M]):
         return explanation
 
     @operation
-    def upgrade_metadata(self, *, all_namespaces: bool = False, on_corrupt: OnCorrupt | None = None) -> Steps[int]:
+    def upgrade_metadata(self, *, all_namespaces: bool = False, on_corrupt: "OnCorrupt | None" = None) -> Steps[int]:
         """Rewrite the metadata that the current version of its type would write differently. Return how many changed.
 
         Reading upgrades each conversation too, but queries match what is stored. Others may write meanwhile. If it is
@@ -307,6 +307,8 @@ class StoreOperations(RetentionOperations, Generic[M]):
         if not self._serializer.is_typed:
             raise ConfigurationError(f"{self} has no type of metadata: open it by connect(url, metadata=...)")
         yield from self.ready()
+        from memory.core.upgrading import Upgrade  # only when it is needed
+
         upgraded = 0
         names = sorted((yield self.repository.namespaces)) if all_namespaces else [self._namespace]
         for name in names:

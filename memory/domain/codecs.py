@@ -2,11 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Final, Generic, Protocol, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-from typing_extensions import TypeVar, is_typeddict
-
-from memory.domain.decoding import decoder_for
 from memory.domain.encoding import either, is_model, to_json
 from memory.domain.records import decode_metadata, encode_metadata
 from memory.domain.values import Default, to_values
@@ -54,20 +51,24 @@ class Typed(Generic[T]):
     """
 
     def __init__(self, kind: type[T]) -> None:
+        from typing_extensions import is_typeddict
+
+        from memory.domain.decoding import decoder_for  # most stores have no type
+
         if not (isinstance(kind, type) and (is_dataclass(kind) or is_typeddict(kind) or is_model(kind))):
             raise ConfigurationError(
                 f"the type of metadata must be a dataclass, a TypedDict, a pydantic model or an object with encode and decode, "
                 f"not {kind!r:.100}"
             )
         self._kind = kind
+        self._class: type = dict if is_typeddict(kind) else kind
         self._decoder = decoder_for(kind, "the metadata")
 
     def decode(self, stored: dict[str, Any], /) -> T:
         return cast(T, self._decoder(stored, "metadata"))
 
     def encode(self, metadata: T, /) -> dict[str, Any]:
-        expected: type = dict if is_typeddict(self._kind) else self._kind
-        if not isinstance(metadata, expected):
+        if not isinstance(metadata, self._class):
             raise InvalidValueError(f"metadata must be a {self._kind.__name__}, not a {type(metadata).__name__}")
         if is_model(metadata):
             from pydantic_core import to_jsonable_python  # for pydantic's own types of fields, such as a URL

@@ -5,9 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Final, Generic, final
-
-from typing_extensions import TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, final
 
 from memory.domain.encoding import to_json
 from memory.domain.records import (
@@ -34,7 +32,14 @@ from memory.domain.values import (
 )
 from memory.errors import CorruptRecordError, InvalidValueError
 
-M = TypeVar("M", default=dict[str, Any])
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    M = TypeVar("M", default=dict[str, Any])
+else:  # which needs no default
+    from typing import TypeVar
+
+    M = TypeVar("M")
 """The type of a conversation's metadata: a dict, unless the store was opened with a type (`connect`)."""
 
 
