@@ -74,7 +74,7 @@ class Typed(Generic[T]):
             from pydantic_core import to_jsonable_python  # for pydantic's own types of fields, such as a URL
 
             return cast("dict[str, Any]", to_values(metadata, "metadata", either(to_json, to_jsonable_python)))
-        return cast("dict[str, Any]", metadata if expected is dict else to_json(metadata))
+        return cast("dict[str, Any]", metadata if self._class is dict else to_json(metadata))
 
     def __repr__(self) -> str:
         return self._kind.__name__
