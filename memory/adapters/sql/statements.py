@@ -298,7 +298,7 @@ FORGET_RECEIPTS_OF: Final = {
     "sqlite": _forget_receipts_of(_texts["sqlite"], sa.func.json_each(_whole).table_valued("key").c.key),
     "postgresql": _forget_receipts_of(
         _texts["postgresql"],
-        sa.func.json_object_keys(sa.cast(_k.receipt, sa.JSON)).table_valued("key").c.key,
+        sa.func.json_object_keys(sa.cast(_k.receipt, sa.JSON)).table_valued("key").render_derived().c.key,
     ),
 }
 FORGET_RECEIPTS: Final = {name: _forget_receipts(now) for name, now in _CLOCKS.items()}
