@@ -44,6 +44,7 @@ from memory import (
     Run,
     RunCompleted,
     RunsAppended,
+    TransactionAbortedError,
     where,
 )
 from memory.adapters.sql.tables import conversation_view, conversations, run_view, runs
@@ -353,9 +354,17 @@ def test_a_conflict_that_stays_is_a_409(client: TestClient, monkeypatch: pytest.
     monkeypatch.setattr(service, "set_priority", edit_at_the_same_time)
     assert client.put("/tickets/none/priority", params={"priority": "urgent"}).status_code == 409
 
+    def abort(*_: object) -> None:
+        raise TransactionAbortedError("a deadlock, again and again")
+
+    monkeypatch.setattr(service, "set_priority", abort)
+    refused = client.put("/tickets/none/priority", params={"priority": "urgent"})
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+
 
 def test_what_does_not_exist_and_what_is_invalid(client: TestClient) -> None:
     assert client.get("/tickets/none").status_code == 404
+    assert client.get("/tickets/none/messages").status_code == 404
     assert client.put("/tickets/none/priority", params={"priority": "high"}).status_code == 422
     key = {"Idempotency-Key": "a control character: \x7f"}
     assert client.post(f"/tickets/{opened(client)}/messages", params={"text": "?"}, headers=key).status_code == 422
@@ -419,6 +428,22 @@ def answer_abandoned_here(database: Database) -> int:
     """Do what the job does. The tests' account may not list the tenants; with `of`, it sees this one."""
     with database.of("here"):
         return jobs.answer_abandoned(database, fake_model, timedelta(0))
+
+
+def test_a_message_that_the_model_refuses_does_not_keep_others_from_their_answers(
+    database: Database, client: TestClient
+) -> None:
+    def model(history: Sequence[Run], message: str) -> Answer:
+        if message == "refused":
+            raise ValueError(message)
+        return fake_model(history, message)
+
+    tickets = [opened(client) for _ in range(2)]
+    for ticket, message in zip(tickets, ("refused", "Hello?"), strict=True):
+        database.run("here", partial(service.ask, ticket_id=ticket, text=message))
+    with database.of("here") as store:
+        assert jobs.answer_abandoned(database, model, timedelta(0)) == 1
+        assert [message.input for _, message in store.runs.open()] == ["refused"]
 
 
 def test_the_first_of_two_answers_is_kept(database: Database, client: TestClient) -> None:
@@ -534,10 +559,11 @@ def test_subscribers_that_read_do_not_exhaust_the_pool(url: str) -> None:
 def test_each_message_moves_the_expiry_and_conflicts_with_nothing(database: Database, client: TestClient) -> None:
     ticket = opened(client)
     before = client.get(f"/tickets/{ticket}").json()
-    with database.begin("here") as editor:
-        conversation = editor.conversations.get(ticket)
-        conversation.metadata.priority = Priority.URGENT
-        editor.runs.append(ticket, Run("Hello?", PENDING))
+    with database.of("here") as store:
+        editor = store.begin()
+        editor.conversations.get(ticket).metadata.priority = Priority.URGENT
+        database.run("here", lambda uow: service.ask(uow, ticket, "Hello?"))
+        editor.commit()
     after = client.get(f"/tickets/{ticket}").json()
     assert (before["expires_after"], after["expires_after"]) == ("P1Y", "P1Y")
     assert after["expires_at"] > before["expires_at"]

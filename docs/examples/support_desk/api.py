@@ -26,6 +26,7 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 IfMatch = Annotated[str | None, Header(alias="If-Match")]
 Position = Annotated[int | None, Query(ge=0)]
 
+RETRY_LATER: Final = 503
 STATUS: Final[dict[type[Exception], int]] = {
     NoSuchError: 404,
     NotFoundError: 404,
@@ -33,8 +34,8 @@ STATUS: Final[dict[type[Exception], int]] = {
     AlreadyExistsError: 409,
     ConflictError: 409,  # or 412: see `respond`
     InvalidValueError: 422,
-    TransactionAbortedError: 503,
-    StoreUnavailableError: 503,
+    TransactionAbortedError: RETRY_LATER,
+    StoreUnavailableError: RETRY_LATER,
 }
 
 
@@ -65,7 +66,7 @@ def respond(request: Request, error: Exception) -> JSONResponse:
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     if isinstance(error, ConflictError) and "If-Match" in request.headers:
         status = 412
-    return JSONResponse({"detail": str(error)}, status)
+    return JSONResponse({"detail": str(error)}, status, {"Retry-After": "1"} if status == RETRY_LATER else None)
 
 
 def customer_routes(database: Database) -> APIRouter:
@@ -115,7 +116,7 @@ def ticket_routes(database: Database, model: Model) -> APIRouter:
 
     @router.get("/messages", response_model=list[RunModel])
     def messages(tenant: Tenant, ticket_id: str, before: Position = None) -> list[Run]:
-        return run(tenant, lambda uow: uow.runs.last(ticket_id, 50, before=before))
+        return run(tenant, lambda uow: service.messages(uow, ticket_id, before))
 
     @router.post("/messages", response_model=RunModel)
     def reply(tenant: Tenant, ticket_id: str, text: str, after: Position = None, key: Key = None) -> Run:

@@ -1,5 +1,6 @@
 """The desk's jobs. A scheduler runs ``python -m support_desk.jobs`` each night, as the owner of the tables."""
 
+import logging
 import os
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -8,6 +9,8 @@ from memory import Erased, Retained, Retention, where
 from support_desk import service
 from support_desk.domain import Model, fake_model
 from support_desk.persistence import Database
+
+log = logging.getLogger(__name__)
 
 RETENTION: Final = Retention(idle=timedelta(days=90), keep_last=1000, where=where("topic") == "other")
 ABANDONED: Final = timedelta(minutes=10)  # a message that has no answer by then will not get one from its request
@@ -32,9 +35,13 @@ def answer_abandoned(database: Database, model: Model, age: timedelta = ABANDONE
     answered = 0
     for tenant in database.store.namespaces():
         with database.of(tenant) as store:
-            for ticket_id, message in store.runs.open(before=datetime.now(UTC) - age):
+            abandoned = store.runs.open(before=datetime.now(UTC) - age, limit=1000)
+        for ticket_id, message in abandoned:
+            try:
                 service.reply(database, tenant, ticket_id, message, model)
                 answered += 1
+            except Exception:  # the next ones are answered nevertheless
+                log.exception("a message to ticket %s still has no answer", ticket_id)
     return answered
 
 

@@ -10,6 +10,7 @@ from support_desk.domain import Answer, Model, Priority, Ticket, TicketInfo
 from support_desk.persistence import Database, UnitOfWork
 
 HISTORY: Final = 20  # messages that the model reads
+PAGE: Final = 50  # messages that a client reads at once
 LIFETIME: Final = timedelta(days=365)  # of a ticket, after its last message
 
 
@@ -42,8 +43,9 @@ def tickets_of(uow: UnitOfWork, customer_id: str, most: int = 3) -> list[Summary
     tickets = uow.tickets.get_many([one.id for one in conversations])
     messages = uow.runs.last_of(conversations, most)
     return [
-        Summary(one.id, tickets[one.id].subject, tickets[one.id].is_open, one.metadata, messages[one.id])
+        Summary(one.id, ticket.subject, ticket.is_open, one.metadata, messages[one.id])
         for one in conversations
+        if (ticket := tickets.get(one.id)) is not None  # while a customer is erased, conversations are last
     ]
 
 
@@ -60,6 +62,12 @@ def set_priority(
     conversation.metadata.priority = priority
     uow.flush()  # the conversation then has its new etag
     return conversation
+
+
+def messages(uow: UnitOfWork, ticket_id: str, before: int | None = None) -> list[Run]:
+    """Return the last messages of a ticket, or those before a position."""
+    uow.tickets.get(ticket_id)
+    return uow.runs.last(ticket_id, PAGE, before=before)
 
 
 def ask(uow: UnitOfWork, ticket_id: str, text: str, *, after: int | None = None) -> Run:
