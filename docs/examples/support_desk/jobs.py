@@ -1,4 +1,4 @@
-"""The desk's jobs. A scheduler runs ``python -m support_desk.jobs`` each night, as the owner of the tables."""
+"""The desk's jobs. A scheduler runs ``python -m support_desk.jobs`` every hour, as the owner of the tables."""
 
 import logging
 import os
@@ -46,9 +46,10 @@ def answer_abandoned(database: Database, model: Model, age: timedelta = ABANDONE
 
 
 def main() -> None:
-    """Do what is to be done each night."""
+    """Do what is to be done every hour, and print what was done."""
     database = Database(os.environ["DESK_URL"])
-    print(retain(database), answer_abandoned(database, fake_model))  # noqa: T201  # for the scheduler's log
+    print(f"answered {answer_abandoned(database, fake_model)} messages; {retain(database)}")  # noqa: T201
+    database.engine.dispose()
 
 
 if __name__ == "__main__":
