@@ -35,7 +35,7 @@ class ReadingConversations(Generic[M]):
 
         Raises:
             NotFoundError: the conversation does not exist or has expired.
-            ConflictError: it has another etag.
+            ConflictError: it has another etag; not ``retryable``.
         """
         conversation = yield from self._get(conversation_id)
         if conversation is None:
@@ -259,4 +259,5 @@ def _has_changed(conversation: Conversation[Any], etag: str) -> ConflictError:
         conversation_id=conversation.id,
     )
     error.actual = State(conversation.version, conversation.last_position)
+    error.retryable = False  # the etag is the client's, who has to read it again
     return error

@@ -19,6 +19,9 @@ from memory.port.repository import OpenRun, RunsRead, Window
 Of: TypeAlias = "Conversation[Any] | str"
 """A conversation, or its id."""
 
+At: TypeAlias = int | Run
+"""A position, or the run that has it."""
+
 RunList: TypeAlias = list[Run]  # because `list` is a method
 _PAGE: Final = 200  # runs that `iterate` reads at a time
 
@@ -33,9 +36,20 @@ class ReadingRuns(Generic[M]):
         self._session = session
 
     @operation
-    def last(self, conversation: Of, n: int) -> Steps[RunList]:
-        """Return the last ``n`` runs, oldest first."""
-        return self._read(conversation, Window(limit=_check_limit(n), from_end=True))
+    def last(self, conversation: Of, n: int, *, before: At | None = None) -> Steps[RunList]:
+        """Return the last ``n`` runs, oldest first; those before a position, or before a run, to page backwards.
+
+        >>> import memory
+        >>> store = memory.connect("memory://")
+        >>> with store.begin() as uow:
+        ...     uow.conversations.add(memory.Conversation("support-42"))
+        ...     uow.runs.append("support-42", *[memory.Run(f"Question {n}", f"Answer {n}") for n in range(1, 6)])
+        >>> shown = store.runs.last("support-42", 2)
+        >>> [run.input for run in store.runs.last("support-42", 2, before=shown[0])]
+        ['Question 2', 'Question 3']
+        """
+        before = None if before is None else _check_bound(before)
+        return self._read(conversation, Window(before=before, limit=_check_limit(n), from_end=True))
 
     @operation
     def first(self, conversation: Of, n: int) -> Steps[RunList]:
@@ -44,9 +58,9 @@ class ReadingRuns(Generic[M]):
 
     @operation
     def list(
-        self, conversation: Of, *, after: int = 0, before: int | None = None, limit: int | None = None
+        self, conversation: Of, *, after: At = 0, before: At | None = None, limit: int | None = None
     ) -> Steps[RunList]:
-        """Return the first ``limit`` runs (default: all) with ``after < position < before``."""
+        """Return the first ``limit`` runs (default: all) with ``after < position < before``, given as positions or runs."""
         before = None if before is None else _check_bound(before)
         limit = None if limit is None else _check_limit(limit)
         return self._read(conversation, Window(after=_check_bound(after), before=before, limit=limit))
@@ -97,13 +111,13 @@ class ReadingRuns(Generic[M]):
             after = runs[-1].position
 
     @operation
-    def get(self, conversation: Of, position: int) -> Steps[Run]:
-        """Return the run at a position.
+    def get(self, conversation: Of, position: At) -> Steps[Run]:
+        """Return the run at a position. Given a run, read again what is at its position.
 
         Raises:
             NotFoundError: the run does not exist.
         """
-        _check_position(position)
+        position = _check_position(position)
         runs = yield from self._read(conversation, Window(after=position - 1, before=position + 1))
         if not runs:
             id = id_of(conversation)
@@ -155,13 +169,13 @@ class WritingRuns(ReadingRuns[M]):
     """The runs of conversations in a unit of work."""
 
     @immediate
-    def append(self, conversation: Of, *runs: Run, after: int | None = None) -> None:
+    def append(self, conversation: Of, *runs: Run, after: At | None = None) -> None:
         """Append runs. They never conflict with other appends. The commit sets their positions.
 
         Args:
             conversation: a conversation in the store, or added in this unit of work.
             runs: the runs in order; their positions are ignored.
-            after: the expected last position (0: no run yet); if the conversation has another one, the commit raises
+            after: the expected last position or run (0: no run yet); if the conversation has another one, the commit raises
                 `ConflictError`. Without runs, it is the expected last position for a removal: see `Conversations.remove`.
 
         Raises:
@@ -170,10 +184,9 @@ class WritingRuns(ReadingRuns[M]):
         """
         for run in runs:
             _check_run(run, "append")
-        if after is not None and (type(after) is not int or after < 0):
-            raise InvalidValueError(f"after must be a position, or 0 for no run, not {after!r}")
+        expected = None if after is None else _check_expected(after)
         default = self._session.serializer.default
-        self._session.tracked(id_of(conversation)).append([(run, run.to_record(0, default)) for run in runs], after)
+        self._session.tracked(id_of(conversation)).append([(run, run.to_record(0, default)) for run in runs], expected)
 
     @immediate
     def complete(
@@ -230,8 +243,10 @@ class WritingRuns(ReadingRuns[M]):
         self._session.tracked(id_of(conversation)).replace_run(record)
 
     @immediate
-    def remove(self, conversation: Of, *positions: int, before: int | None = None, after: int | None = None) -> None:
+    def remove(self, conversation: Of, *positions: At, before: At | None = None, after: At | None = None) -> None:
         """Remove the runs at these positions, all before a position, or all after one. Conflicts are as for `replace`.
+
+        A run can be given in the place of its position.
 
         If all runs after a position are removed, the commit also raises `ConflictError` if a run was appended since the
         conversation was read.
@@ -281,13 +296,26 @@ def _check_limit(limit: int) -> int:
     return min(limit, ALL_RUNS)  # within the integer range of every store
 
 
-def _check_bound(position: int) -> int:
+def _position_of(position: object) -> object:
+    return position.position if isinstance(position, Run) else position
+
+
+def _check_expected(after: At) -> int:
+    position = _position_of(after)
+    if type(position) is not int or position < 0:
+        raise InvalidValueError(f"after must be a position, or 0 for no run, not {position!r}")
+    return position
+
+
+def _check_bound(bound: object) -> int:
+    position = _position_of(bound)
     if type(position) is not int:
         raise InvalidValueError(f"a position must be an int, not {position!r}")
     return max(0, min(position, ALL_RUNS))
 
 
-def _check_position(position: object) -> int:
+def _check_position(given: object) -> int:
+    position = _position_of(given)
     if type(position) is not int or not 1 <= position <= ALL_RUNS:
         raise InvalidValueError(f"a position must be an int from 1, not {position!r}")
     return position

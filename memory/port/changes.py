@@ -254,6 +254,19 @@ class Receipt:
     written: Mapping[str, Written | None]
     repeated: bool = field(default=False, compare=False)
 
+    def last_position(self, conversation_id: str) -> int:
+        """Return the position of the last run that the commit appended to a conversation.
+
+        Raises:
+            NotFoundError: the commit did not write to the conversation, or removed it.
+        """
+        written = self.written.get(conversation_id)
+        if written is None:
+            raise NotFoundError(
+                f"the commit {self.token} wrote no conversation {conversation_id!r}", conversation_id=conversation_id
+            )
+        return written.last_position
+
     def dump(self) -> str:
         """Return the receipt as text, for the store to keep with the token."""
         return compact(dict(self.written))

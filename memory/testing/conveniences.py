@@ -18,7 +18,7 @@ from memory.core.store import Store
 from memory.domain.criteria import where
 from memory.domain.entities import PENDING, Conversation, Run
 from memory.domain.values import to_datetime
-from memory.errors import AlreadyExistsError, ConflictError, NotFoundError, State
+from memory.errors import AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError, State
 from memory.testing.base import (
     Clock,
     Contract,
@@ -75,6 +75,32 @@ class Conveniences(Contract):
         uow.runs.remove("a", 1)
         with pytest.raises(ConflictError, match="'a'"):
             uow.commit()
+
+    def test_runs_stand_for_their_positions(self, store: Store) -> None:
+        """Where a position is taken, a run that has one is, too; one that is not committed is refused."""
+        put(store, "a", None, *[run(f"a{n}") for n in range(1, 7)])
+        _, second, third, _, fifth, _ = read_runs(store, "a")
+        runs = store.runs
+        assert runs.get("a", third) == third
+        for before in (fifth, 5):
+            assert [one.position for one in runs.last("a", 2, before=before)] == [3, 4]
+        assert [one.position for one in runs.list("a", after=second, before=fifth)] == [3, 4]
+        do(store, lambda uow: uow.runs.append("a", run("a7"), after=read_runs(store, "a")[-1]))
+        do(store, lambda uow: uow.runs.remove("a", third, before=second, after=fifth))
+        assert [one.position for one in read_runs(store, "a")] == [2, 4, 5]
+        new = run()
+        refused: tuple[Work, ...] = (
+            lambda uow: uow.runs.append("a", run(), after=new),
+            lambda uow: uow.runs.remove("a", new),
+            lambda uow: uow.runs.remove("a", after=new),
+            lambda uow: uow.runs.last("a", 1, before=new),
+        )
+        for work in refused:
+            with pytest.raises(InvalidValueError, match="None"):
+                do(store, work)
+        with store.begin() as uow:
+            uow.runs.append("a", new)
+            assert uow.runs.last("a", 1, before=5)[0].position == 4  # pending runs come after every position
 
     def test_one_conversation(self, store: Store) -> None:
         """`find_one` returns the first match, or None."""
@@ -141,8 +167,9 @@ class Conveniences(Contract):
                 put(store, "a", {"n": 1})
             etags.append(read(store, "a").etag)
             assert store.conversations.get("a", if_match=etags[-1]).etag == etags[-1]
-            with pytest.raises(ConflictError, match="'a'"):
+            with pytest.raises(ConflictError, match="'a'") as refusal:
                 store.conversations.get("a", if_match=etags[-2])
+            assert not refusal.value.retryable
         assert len(set(etags)) == len(etags)
 
     def test_errors_carry_what_they_are_about(self, store: Store) -> None:
@@ -243,6 +270,9 @@ class IdempotencyKeys(Contract):
             assert again.receipt == first.receipt
             assert again.receipt is not None
             assert again.receipt.repeated
+            assert again.receipt.last_position("a") == 1
+            with pytest.raises(NotFoundError, match="'b'"):
+                again.receipt.last_position("b")
         assert published == []
         assert [one.input for one in read_runs(store, "a")] == [1]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 from uuid import uuid4
 
@@ -16,6 +17,22 @@ class RuleError(Exception):
 
 class NoSuchError(Exception):
     """The customer or the ticket does not exist."""
+
+
+class Priority(StrEnum):
+    """How soon a ticket needs an answer."""
+
+    NORMAL = "normal"
+    URGENT = "urgent"
+
+
+@dataclass
+class TicketInfo:
+    """The metadata of a ticket's conversation: what queries search for."""
+
+    customer: str
+    topic: str | None = None
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(eq=False)
@@ -39,7 +56,7 @@ class Customer:
     tenant: str
     id: str
     name: str
-    tickets: list[Ticket] = field(default_factory=list)
+    tickets: list[Ticket] = field(default_factory=list[Ticket])
 
     def open_ticket(self, subject: str) -> Ticket:
         """Return a new ticket, or raise `RuleError` if too many are open."""
@@ -51,13 +68,15 @@ class Customer:
 
 
 class Answer(NamedTuple):
-    """What the model answers, and the topic that it finds in the conversation."""
+    """What the model answers, the topic that it finds in the conversation, and what its tools returned."""
 
     text: str
     topic: str
+    tools: object = None
 
 
 Model: TypeAlias = Callable[[Sequence[Run], str], Answer]
+"""Answers a message, given the messages before it."""
 
 
 def fake_model(history: Sequence[Run], text: str) -> Answer:

@@ -1,11 +1,13 @@
 """Put the application together: ``uvicorn --factory support_desk.main:create``."""
 
+import logging
 import os
 
 from fastapi import FastAPI
-from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor  # pyright: ignore[reportMissingTypeStubs]
 
 from memory.bridges.opentelemetry import instrument
+from support_desk import service
 from support_desk.api import create_app
 from support_desk.domain import fake_model
 from support_desk.persistence import Database
@@ -14,8 +16,14 @@ from support_desk.persistence import Database
 def create() -> FastAPI:
     """Return the application for the database at ``DESK_URL``, with tracing."""
     database = Database(os.environ["DESK_URL"])
+    database.store.subscribe(service.alert(database.store, send))
     trace(database)
     return create_app(database, fake_model)
+
+
+def send(ticket_id: str, text: str) -> None:
+    """Stand in for a message to the staff."""
+    logging.getLogger("support_desk").warning("urgent: ticket %s: %s", ticket_id, text)
 
 
 def trace(database: Database) -> None:

@@ -3,10 +3,9 @@
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -14,11 +13,11 @@ from sqlalchemy import Column, Text, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, registry, relationship
 
-from memory import ConflictError, Store, TransactionAbortedError
+from memory import ConflictError, Store, TransactionAbortedError, Versioned, to_json
 from memory import UnitOfWork as Memory
 from memory.adapters.sql import SqlRepository
 from memory.adapters.sql.tables import conversation_view, run_view
-from support_desk.domain import Customer, NoSuchError, Ticket
+from support_desk.domain import Customer, NoSuchError, Priority, Ticket, TicketInfo
 
 T = TypeVar("T")
 
@@ -49,14 +48,16 @@ _mapper.map_imperatively(Ticket, tickets)
 _mapper.map_imperatively(Customer, customers, properties={"tickets": relationship(Ticket)})
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A ticket with its last messages, oldest first: question and answer."""
+def _upgrade(old: dict[str, Any], version: int) -> dict[str, Any]:  # noqa: ARG001  # there is only one older version
+    """Version 1 had ``urgent``, a bool, in the place of ``priority``."""
+    urgent = old.pop("urgent", False)
+    return {**old, "priority": (Priority.URGENT if urgent else Priority.NORMAL).value}
 
-    id: str
-    subject: str
-    topic: str | None
-    messages: list[tuple[Any, Any]]
+
+TICKET_INFO: Final = Versioned(TicketInfo, version=2, upgrade=_upgrade)
+"""The metadata of conversations, as the store has it."""
+
+_tenant: Final = ContextVar("tenant", default="")  # whose rows the statements see
 
 
 class Customers:
@@ -76,6 +77,12 @@ class Customers:
             raise NoSuchError(f"there is no customer {id}")
         return found
 
+    def remove(self, id: str) -> None:
+        """Remove a customer, if there is one, and the tickets."""
+        of_customer = (tickets.c.tenant == self._tenant) & (tickets.c.customer_id == id)
+        self._session.execute(sa.delete(tickets).where(of_customer))
+        self._session.execute(sa.delete(customers).where(customers.c.tenant == self._tenant, customers.c.id == id))
+
 
 class Tickets:
     """The tickets of a tenant, and queries that join them with their conversations."""
@@ -91,82 +98,93 @@ class Tickets:
             raise NoSuchError(f"there is no ticket {id}")
         return found
 
-    def of_customer(self, customer_id: str, most: int = 3) -> list[Summary]:
-        """Return a customer's tickets, each with its last messages, by one statement."""
-        conversation, run = conversation_view.c, run_view.c
-        topic = conversation.metadata["topic"].as_string().label("topic")
-        age = sa.func.row_number().over(partition_by=tickets.c.id, order_by=run.position.desc()).label("age")
-        messages = (
-            sa.select(tickets.c.id, tickets.c.subject, topic, run.position, run.input, run.output, age)
-            .join(conversation_view, (conversation.namespace == tickets.c.tenant) & (conversation.id == tickets.c.id))
-            .outerjoin(run_view, (run.namespace == tickets.c.tenant) & (run.conversation_id == tickets.c.id))
-            .where(tickets.c.tenant == self._tenant, tickets.c.customer_id == customer_id)
-            .subquery()
-        )
-        last = sa.select(messages).where(messages.c.age <= most).order_by(messages.c.id, messages.c.age.desc())
-        rows = self._session.execute(last)
-        return [
-            Summary(*ticket, [(row.input, row.output) for row in found if row.position is not None])
-            for ticket, found in groupby(rows, lambda row: (row.id, row.subject, row.topic))
-        ]
+    def get_many(self, ids: Sequence[str]) -> dict[str, Ticket]:
+        """Return the tickets with these ids, by id."""
+        query = sa.select(Ticket).where(tickets.c.tenant == self._tenant, tickets.c.id.in_(ids))
+        return {ticket.id: ticket for ticket in self._session.scalars(query)}
 
-    def containing(self, words: str) -> list[str]:
-        """Return the ids of the tickets with a message that contains the words, by ILIKE."""
+    def containing(self, words: str) -> list[Ticket]:
+        """Return the tickets with a message that contains the words, by ILIKE."""
         part = json.dumps(words, ensure_ascii=False)[1:-1]  # as JSON has it: a quote comes after a backslash
-        said = [sa.cast(text, Text).icontains(part, autoescape=True) for text in (run_view.c.input, run_view.c.output)]
-        query = sa.select(run_view.c.conversation_id).where(run_view.c.namespace == self._tenant, sa.or_(*said))
+        run = run_view.c
+        query = (
+            sa.select(Ticket)
+            .join(run_view, (run.namespace == tickets.c.tenant) & (run.conversation_id == tickets.c.id))
+            .where(tickets.c.tenant == self._tenant)
+            .where(sa.or_(*[sa.cast(said, Text).icontains(part, autoescape=True) for said in (run.input, run.output)]))
+        )
         return list(self._session.scalars(query.distinct()))
 
 
 class UnitOfWork:
     """One transaction of one tenant: the desk's repositories, and those of the unit of work that has joined it."""
 
-    def __init__(self, session: Session, memory: Memory, tenant: str) -> None:
+    def __init__(self, session: Session, memory: Memory[TicketInfo], tenant: str) -> None:
         self.session = session
         self.customers, self.tickets = Customers(session, tenant), Tickets(session, tenant)
         self.conversations, self.runs = memory.conversations, memory.runs
+        self.flush = memory.commit  # into the transaction
 
 
 class Database:
     """The desk's database: an engine, and the store of conversations in it."""
 
-    def __init__(self, url: str) -> None:
-        self.engine = sa.create_engine(url, isolation_level="SERIALIZABLE")
+    def __init__(self, url: str, **options: Any) -> None:
+        self.engine = sa.create_engine(url, isolation_level="SERIALIZABLE", **options)
         event.listen(self.engine, "begin", _set_tenant if self.engine.dialect.name == "postgresql" else _lock)
-        self.store = Store(SqlRepository(self.engine))
+        self.store = Store(SqlRepository(self.engine), metadata=TICKET_INFO, default=to_json)
 
     @contextmanager
-    def begin(self, tenant: str) -> Iterator[UnitOfWork]:
+    def of(self, tenant: str) -> Generator[Store[TicketInfo], None, None]:
+        """Return the store of a tenant. Every statement in the block sees the rows of this tenant only."""
+        token = _tenant.set(tenant)
+        try:
+            yield self.store.namespace(tenant)
+        finally:
+            _tenant.reset(token)
+
+    @contextmanager
+    def begin(self, tenant: str, idempotency_key: str | None = None) -> Generator[UnitOfWork, None, None]:
         """Run the block in one transaction: what it changes is committed at its end, or not at all if it raises."""
-        engine, store = self.engine.execution_options(tenant=tenant), self.store.namespace(tenant)
         with (
-            Session(engine, expire_on_commit=False) as session,
+            self.of(tenant) as store,
+            Session(self.engine, expire_on_commit=False) as session,
             session.begin(),
-            store.begin(connection=session) as memory,
+            store.begin(connection=session, idempotency_key=idempotency_key) as memory,
         ):
             yield UnitOfWork(session, memory, tenant)
 
-    def run(self, tenant: str, work: Callable[[UnitOfWork], T], attempts: int = 5) -> T:
+    def run(
+        self, tenant: str, work: Callable[[UnitOfWork], T], idempotency_key: str | None = None, attempts: int = 5
+    ) -> T:
         """Do the work in one transaction. If concurrent ones get in its way, roll back and repeat all of it."""
         try:
-            with self.begin(tenant) as uow:
+            with self.begin(tenant, idempotency_key) as uow:
                 return work(uow)
         except (ConflictError, DBAPIError, TransactionAbortedError) as error:
             if attempts == 1 or not _is_repeatable(error):
                 raise
         time.sleep(random.uniform(0, 0.1))  # noqa: S311  # they should not meet again
-        return self.run(tenant, work, attempts - 1)
+        return self.run(tenant, work, idempotency_key, attempts - 1)
+
+    def remove_lone_tickets(self) -> None:
+        """Remove the tickets whose conversations are deleted or have expired."""
+        conversation = conversation_view.c
+        has_one = sa.exists().where(conversation.namespace == tickets.c.tenant, conversation.id == tickets.c.id)
+        with self.engine.begin() as connection:
+            connection.execute(sa.delete(tickets).where(~has_one))
 
 
 def _is_repeatable(error: Exception) -> bool:
-    """Whether it is an error of ours, or else of SQLSTATE class 40: a deadlock or a serialization failure."""
+    """Whether a repetition may succeed: for SQLAlchemy's errors, after those of SQLSTATE class 40."""
+    if isinstance(error, ConflictError):
+        return error.retryable
     return not isinstance(error, DBAPIError) or str(getattr(error.orig, "sqlstate", "")).startswith("40")
 
 
 def _set_tenant(connection: sa.Connection) -> None:
     """Set what the row-level security policies compare with, until the end of the transaction."""
-    tenant = connection.get_execution_options().get("tenant", "")
-    connection.execute(sa.text("SELECT set_config('desk.tenant', :tenant, true)"), {"tenant": tenant})
+    connection.execute(sa.text("SELECT set_config('desk.tenant', :tenant, true)"), {"tenant": _tenant.get()})
 
 
 def _lock(connection: sa.Connection) -> None:
