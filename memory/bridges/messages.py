@@ -1,0 +1,28 @@
+"""Messages of frameworks as runs: one message a run.
+
+What is said to the model is the run's ``input``, and what the model says its ``output``; the other side is None. A framework whose
+turns have several messages from the model (tool calls, then an answer) thereby keeps each message, its position and its order.
+"""
+
+from memory.domain.entities import Run
+from memory.domain.values import Json
+
+FRAMEWORK = "framework"
+"""The metadata key with the name of the framework that wrote a conversation."""
+
+
+def message_run(message: Json, *, from_model: bool, metadata: dict[str, Json] | None = None, id: str | None = None) -> Run:
+    """Return the run of a message.
+
+    >>> run = message_run({"role": "user", "content": "Hi"}, from_model=False)
+    >>> message_of(run)
+    {'role': 'user', 'content': 'Hi'}
+    """
+    sides: tuple[Json, Json] = (None, message) if from_model else (message, None)
+    return Run(*sides, metadata or {}) if id is None else Run(*sides, metadata or {}, id)
+
+
+def message_of(run: Run) -> Json:
+    """Return the message of a run that `message_run` made."""
+    message: Json = run.input if run.output is None else run.output
+    return message
