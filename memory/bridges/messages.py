@@ -4,14 +4,21 @@ What is said to the model is the run's ``input``, and what the model says its ``
 turns have several messages from the model (tool calls, then an answer) thereby keeps each message, its position and its order.
 """
 
+from typing import Any
+
+from memory.core.store import Store
+from memory.core.unit_of_work import UnitOfWork
 from memory.domain.entities import Run
 from memory.domain.values import Json
+from memory.errors import NotFoundError
 
 FRAMEWORK = "framework"
 """The metadata key with the name of the framework that wrote a conversation."""
 
 
-def message_run(message: Json, *, from_model: bool, metadata: dict[str, Json] | None = None, id: str | None = None) -> Run:
+def message_run(
+    message: Json, *, from_model: bool, metadata: dict[str, Json] | None = None, id: str | None = None
+) -> Run:
     """Return the run of a message.
 
     >>> run = message_run({"role": "user", "content": "Hi"}, from_model=False)
@@ -26,3 +33,24 @@ def message_of(run: Run) -> Json:
     """Return the message of a run that `message_run` made."""
     message: Json = run.input if run.output is None else run.output
     return message
+
+
+def append(store: Store, conversation_id: str, runs: list[Run], metadata: dict[str, Any]) -> None:
+    """Append runs to a conversation, which is created with this metadata if it does not exist."""
+
+    def create(uow: UnitOfWork) -> None:
+        uow.conversations.get_or_create(conversation_id, metadata)
+        uow.runs.append(conversation_id, *runs)
+
+    try:
+        store.run(lambda uow: uow.runs.append(conversation_id, *runs))
+    except NotFoundError:
+        store.run(create)
+
+
+def remove(store: Store, conversation_id: str) -> None:
+    """Remove a conversation, whether it exists or not, and whatever others write meanwhile."""
+    try:
+        store.run(lambda uow: uow.conversations.remove(conversation_id, force=True))
+    except NotFoundError:
+        pass
