@@ -15,6 +15,7 @@
 from typing import TYPE_CHECKING, Any
 
 from memory.core.connect import connect
+from memory.core.erasure import Erased
 from memory.core.events import (
     Committed,
     ConversationAdded,
@@ -27,9 +28,12 @@ from memory.core.events import (
     RunsRemoved,
     RunsReplaced,
 )
+from memory.core.retention import Retained, Retention
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
+from memory.domain.codecs import Versioned
 from memory.domain.criteria import where
+from memory.domain.encoding import to_json
 from memory.domain.entities import PENDING, Conversation, Run
 from memory.errors import (
     AlreadyExistsError,
@@ -66,6 +70,7 @@ __all__ = [
     "ConversationAdded",
     "ConversationRemoved",
     "CorruptRecordError",
+    "Erased",
     "Event",
     "ExpiryChanged",
     "InvalidValueError",
@@ -74,6 +79,8 @@ __all__ = [
     "Page",
     "PartialCommitError",
     "PersistenceError",
+    "Retained",
+    "Retention",
     "Run",
     "RunCompleted",
     "RunsAppended",
@@ -85,8 +92,10 @@ __all__ = [
     "TransactionAbortedError",
     "UnitOfWork",
     "UnsupportedError",
+    "Versioned",
     "connect",
     "mirror",
+    "to_json",
     "where",
 ]
 

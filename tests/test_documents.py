@@ -2,8 +2,10 @@
 
 import re
 import shlex
+import sys
 from json import JSONEncoder
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -25,7 +27,9 @@ def test_the_code_and_the_commands_of_a_page_run(page: Path, tmp_path: Path, mon
     monkeypatch.setattr(
         JSONEncoder, "default", JSONEncoder.default
     )  # Griptape's page changes it: put it back afterwards
-    names: dict[str, object] = {"__name__": "page"}
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)  # some libraries look up the module of a class
+    names = vars(module)
     for language, text in blocks(page):
         if language == "python":
             exec(compile(text, page.name, "exec"), names)

@@ -13,7 +13,7 @@ import pytest
 
 import memory
 from memory import ConflictError, Conversation, CorruptRecordError, Run, Store, where
-from memory.cli.transferring import export_griptape
+from memory.cli.transferring import Exporting
 from memory.port.changes import ChangeSet, Receipt
 from memory.testing.base import do, put, run
 from memory.transfer import copy, dump, read_whole
@@ -232,7 +232,7 @@ def test_a_file_for_griptape_is_one_state_of_its_conversation(name: str, tmp_pat
             put(store, "a", {"who": "bob"}, run("bob"))
 
     with interfering(store, make_another):
-        assert export_griptape(store, f"{tmp_path}/{name}", None, "id") == 1
+        assert Exporting(store, "griptape-local", None, "id").run(f"{tmp_path}/{name}") == 1
     (file,) = tmp_path.rglob("*.json")
     written = json.loads(file.read_text())
     assert written["metadata"] == {"who": "bob"}
@@ -244,5 +244,5 @@ def test_no_file_is_written_of_what_is_removed_meanwhile(name: str, tmp_path: Pa
     store = objects()
     put(store, "a", {"who": "ada"}, run("ada"))
     with interfering(store, lambda _: do(store, lambda uow: uow.conversations.remove("a"))):
-        assert export_griptape(store, f"{tmp_path}/{name}", None, "id") == 0
+        assert Exporting(store, "griptape-local", None, "id").run(f"{tmp_path}/{name}") == 0
     assert not list(tmp_path.rglob("*.json*"))

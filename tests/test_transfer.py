@@ -334,7 +334,7 @@ def test_an_expired_conversation_is_in_nobodys_way(store: Store) -> None:
 
 
 def test_an_unknown_way_out_of_conflicts_is_refused(store: Store) -> None:
-    with pytest.raises(InvalidValueError, match="on_conflict must be one of skip, replace, fail, not 'merge'"):
+    with pytest.raises(InvalidValueError, match="on_conflict must be one of skip, update, replace, fail, not 'merge'"):
         restore(store, [], on_conflict="merge")  # type: ignore[arg-type]
 
 

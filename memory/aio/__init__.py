@@ -13,8 +13,19 @@ Each call of a store runs on a worker thread, so the event loop is never blocked
 ``pip install 'conversation-memory[async]'``.
 """
 
-from memory.aio.performing import Performer
 from memory.aio.store import Store, connect
+from memory.aio.transfer import MirroredStore, Transfer, copy, dump, mirror, restore, verify
 from memory.aio.unit_of_work import UnitOfWork
 
-__all__ = ["Performer", "Store", "UnitOfWork", "connect"]
+__all__ = [
+    "MirroredStore",
+    "Store",
+    "Transfer",
+    "UnitOfWork",
+    "connect",
+    "copy",
+    "dump",
+    "mirror",
+    "restore",
+    "verify",
+]

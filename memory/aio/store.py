@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -13,20 +13,25 @@ from memory.aio.performing import JoinedPerformer, Performer
 from memory.aio.unit_of_work import Beginning, ConversationsReader, Face, RunsReader, UnitOfWork
 from memory.core import connect as synchronous
 from memory.core.events import Committed
+from memory.core.faces import delays
 from memory.core.identity_map import Session
-from memory.core.store import MAX_METADATA_VALUES, StoreOperations, delays
-from memory.domain.codecs import UNTYPED, Codec
+from memory.core.store import MAX_METADATA_VALUES, StoreOperations
+from memory.domain.codecs import Codec, codec_for
 from memory.domain.entities import M
+from memory.domain.values import Default
 from memory.errors import InvalidValueError, PersistenceError
-from memory.port.repository import Repository
 
 T = TypeVar("T")
 
 
 class Store(Face, StoreOperations[M]):
-    """Conversations and their runs in one namespace of a repository. It belongs to one event loop; its tasks share it.
+    """Conversations and their runs in one namespace of a repository. Safe to use from several tasks and event loops.
 
     The arguments are those of `memory.Store`.
+
+    Attributes:
+        conversations: reads conversations without a unit of work.
+        runs: reads runs without a unit of work.
 
     >>> import anyio
     >>> from memory import Conversation, aio, where
@@ -39,17 +44,16 @@ class Store(Face, StoreOperations[M]):
     1
     """
 
-    def __init__(
-        self,
-        repository: Repository,
-        namespace: str = "default",
-        *,
-        codec: Codec[M] = UNTYPED,  # type: ignore[assignment]  # the default of M is dict
-        max_metadata_values: int = MAX_METADATA_VALUES,
-    ) -> None:
-        super().__init__(repository, namespace, codec=codec, max_metadata_values=max_metadata_values)
-        self._performer = Performer(*repository.concurrency)
-        self._publishing: set[asyncio.Task[None]] = set()
+    _publishing: set[asyncio.Task[None]]
+    _loop: asyncio.AbstractEventLoop
+
+    if not TYPE_CHECKING:  # which sees the arguments of both faces
+
+        @wraps(StoreOperations.__init__)
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs)
+            self._performer = Performer(*self.repository.concurrency)
+            self._publishing = set()
 
     @property
     def conversations(self) -> ConversationsReader[M]:
@@ -70,15 +74,16 @@ class Store(Face, StoreOperations[M]):
         await self.ensure_ready()
         token = self._token(idempotency_key)
         if connection is None:
-            session = Session(self.repository, self._namespace, self._codec, self)
+            session = Session(self.repository, self._namespace, self._serializer, self)
             return UnitOfWork(session, self._commit, token, self._performer)
         if not hasattr(connection, "run_sync"):
             raise InvalidValueError(
-                f"memory.aio joins an AsyncSession or an AsyncConnection, not a {type(connection).__name__}: "
-                "join that by memory.Store.begin"
+                f"memory.aio joins an AsyncSession or an AsyncConnection, not a {type(connection).__name__}, which would block "
+                "the event loop: memory.Store.begin joins that"
             )
         joined = await connection.run_sync(self.repository.joining)
-        session = Session(joined, self._namespace, self._codec, self)
+        self._loop = asyncio.get_running_loop()  # SQLAlchemy's asyncio extension works with asyncio only
+        session = Session(joined, self._namespace, self._serializer, self)
         return UnitOfWork(session, partial(self._commit_joined, joined), token, JoinedPerformer(connection.run_sync))
 
     async def run(
@@ -105,7 +110,11 @@ class Store(Face, StoreOperations[M]):
             await sleep(delay)
 
     def _publish_joined(self, committed: Committed) -> None:
-        task = asyncio.get_running_loop().create_task(self._performer.perform(self._publish(committed)))
+        # Called by SQLAlchemy, which cannot await, in the event loop or in a thread of its own.
+        self._loop.call_soon_threadsafe(self._start_publishing, committed)
+
+    def _start_publishing(self, committed: Committed) -> None:
+        task = self._loop.create_task(self._performer.perform(self._publish(committed)))
         self._publishing.add(task)  # the loop keeps a weak reference only
         task.add_done_callback(self._publishing.discard)
 
@@ -115,12 +124,19 @@ class Store(Face, StoreOperations[M]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        with anyio.CancelScope(shield=True):
+            await self.close()
 
 
 async def connect(
-    url: str, *, namespace: str = "default", max_metadata_values: int = MAX_METADATA_VALUES
-) -> Store[dict[str, Any]]:
+    url: str,
+    *,
+    metadata: type[M] | Codec[M] | None = None,
+    namespace: str = "default",
+    default: Default | None = None,
+    max_metadata_values: int = MAX_METADATA_VALUES,
+) -> Store[M]:
     """Open the store that a URL names. The arguments and errors are those of `memory.connect`."""
-    open_it = partial(synchronous.open_repository, url)
-    return Store(await anyio.to_thread.run_sync(open_it), namespace, max_metadata_values=max_metadata_values)
+    codec = codec_for(metadata)  # before anything is opened
+    repository = await anyio.to_thread.run_sync(synchronous.open_repository, url)
+    return Store(repository, namespace, metadata=codec, default=default, max_metadata_values=max_metadata_values)

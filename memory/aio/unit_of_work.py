@@ -1,8 +1,8 @@
 """The asynchronous unit of work: `memory.core` has its operations, with their documentation."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from memory.aio.performing import Performer
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations, WritingConversations
@@ -10,9 +10,11 @@ from memory.core.faces import Asynchronous, Items, Steps
 from memory.core.identity_map import Session
 from memory.core.runs import ReadingRuns, WritingRuns
 from memory.core.unit_of_work import UnitOfWorkOperations, Write
-from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, M
 from memory.port import paging
+
+if TYPE_CHECKING:
+    from memory.domain.criteria import Criterion
 
 T = TypeVar("T")
 
@@ -22,14 +24,11 @@ class Face(Asynchronous):
 
     _performer: Performer
 
-    def _perform(self, steps: Steps[T]) -> Awaitable[T]:
+    def _perform(self, steps: Steps[T]) -> Coroutine[Any, Any, T]:
         return self._performer.perform(steps)
 
-    def _iterate(self, steps: Items[T]) -> AsyncIterator[T]:
+    def _iterate(self, steps: Items[T]) -> AsyncGenerator[T, None]:
         return self._performer.iterate(steps)
-
-    async def _immediately(self, function: Callable[[], T]) -> T:
-        return function()
 
 
 class Page(paging.Page[T]):
@@ -49,16 +48,16 @@ class ConversationsReader(Face, ReadingConversations[M]):
         super().__init__(session)
         self._performer = performer
 
-    def find(
-        self,
-        criterion: Criterion | None = None,
-        *,
-        order: str = NEWEST_FIRST,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> Awaitable[Page[Conversation[M]]]:
-        """Return a page of the committed conversations that match: see `memory.core.conversations`."""
-        return cast("Awaitable[Page[Conversation[M]]]", self._perform(self._find(criterion, order, limit, after)))
+    if TYPE_CHECKING:  # it returns the page class
+
+        def find(
+            self,
+            criterion: "Criterion | None" = None,
+            *,
+            order: str = NEWEST_FIRST,
+            limit: int = 50,
+            after: str | None = None,
+        ) -> Coroutine[Any, Any, Page[Conversation[M]]]: ...
 
 
 class RunsReader(Face, ReadingRuns[M]):

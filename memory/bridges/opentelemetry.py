@@ -20,7 +20,7 @@ from memory.port.outbox import Outbox
 from memory.port.repository import Repository
 from memory.transfer.mirroring import MirroredStore
 
-S = TypeVar("S", bound=Store)
+S = TypeVar("S", bound=Store[Any])
 Attributes = dict[str, str | int]
 
 _SYSTEMS: Final = {
@@ -129,7 +129,7 @@ class _Telemetry:
 
         return on_retry
 
-    def watch_lag(self, store: MirroredStore) -> None:
+    def watch_lag(self, store: MirroredStore[Any]) -> None:
         """Measure what waits for the replicas whenever metrics are collected, as long as the store is used."""
         mirrored = ref(store)
 
@@ -167,6 +167,7 @@ _OPERATIONS: Final[Mapping[str, Callable[[Any, tuple[Any, ...]], Attributes]]] =
     "runs": lambda read, _: {_ROWS: len(read.runs)},
     "namespaces": lambda names, _: {_ROWS: len(names)},
     "commit": _commit,
+    "forget": lambda *_: {},
     "purge_expired": lambda purged, _: {"memory.purged": purged},
     "migrate": lambda *_: {},
 }

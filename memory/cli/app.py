@@ -5,25 +5,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from memory.cli.files import STANDARD
-from memory.cli.options import Settings, with_settings
+from memory.cli.options import Settings, Where, criterion_of, option, with_settings
+from memory.cli.removing import delete, erase, purge, retain
 from memory.cli.reporting import FAILED, MISUSED, complain, counted, visible
-from memory.domain.criteria import Criterion
-from memory.domain.expressions import parse
 from memory.errors import InvalidValueError, NotFoundError
-from memory.formats.registry import NATIVE, Target, check_options, describe
-from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, read_whole
+from memory.formats.registry import check_options, describe
+from memory.formats.targets import Target, describe_targets
+from memory.transfer import DEFAULT_LIMITS, Limits, OnConflict, OnExisting, read_whole
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-def _option(metavar: str, help: str, **settings: float) -> Any:
-    """Return an option whose value the help shows as ``metavar``."""
-    return typer.Option(metavar=metavar, help=help, **settings)  # type: ignore[arg-type]
 
 
 _Expression = Annotated[
@@ -32,8 +27,7 @@ _Expression = Annotated[
         metavar="EXPRESSION", help="Only these conversations, such as 'domain == \"Restaurants\" and party_size >= 4'."
     ),
 ]
-_Where = Annotated[str | None, _option("EXPRESSION", "Only the conversations that match.")]
-_Order = Annotated[str, _option("FIELD", "updated_at, created_at or id; with - before it in descending order.")]
+_Order = Annotated[str, option("FIELD", "updated_at, created_at or id; with - before it in descending order.")]
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON, one object per line.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")]
 
@@ -56,10 +50,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         context = getattr(error, "ctx", None)
         complain(f"error: {error.format_message()} (see `{context.command_path if context else 'memory'} --help`)")
         return MISUSED
-
-
-def _criterion(expression: str | None) -> Criterion | None:
-    return None if expression is None else parse(expression)
 
 
 def _show_version(asked: bool) -> None:
@@ -91,9 +81,10 @@ def tour(_: Settings) -> None:
 
 _IMPORT_HELP = f"""Import conversations from files or servers. Report what cannot be read, and import the rest.
 
-By default a file has one conversation per line, as `export` writes it: {{"id": ..., "metadata": {{...}}, "runs": [{{"input":
-..., "output": ..., "metadata": {{...}}}}]}}, and optionally more. A conversation goes to the namespace that its line names,
-else to "default"; with --namespace all go to that one. Formats, what they read, and the options they need or [take]:
+The format is detected from the content of each file, of each file in a zip, and of each file in a folder. `export` writes one
+conversation per line: {{"id": ..., "metadata": {{...}}, "runs": [{{"input": ..., "output": ..., "metadata": {{...}}}}]}}, and
+optionally more. A conversation goes to the namespace that its line names, else to "default"; with --namespace all go to that
+one. Formats, what they read, and the options they need or [take]:
 
 \b
 {describe()}
@@ -109,36 +100,52 @@ def import_(
         typer.Argument(metavar="SOURCE", help="Files, plain or gzip; - for stdin; or the address of a server."),
     ],
     *,
-    from_: Annotated[str, typer.Option("--from", metavar="FORMAT", help="The format of the sources.")] = NATIVE,
-    on_conflict: Annotated[OnConflict, typer.Option(help="What to do if an id exists.")] = "skip",
-    id: Annotated[str | None, _option("ID", "The id of the conversation, if the file holds one.")] = None,
-    index: Annotated[str | None, _option("KEY", "The key of the Redis hash.")] = None,
-    partition_key: Annotated[str | None, _option("NAME", "The attribute that holds the id.")] = None,
-    sort_key: Annotated[str | None, _option("NAME", "The attribute that holds the second part of the id.")] = None,
-    value_attribute: Annotated[str | None, _option("NAME", "The attribute that holds the conversation.")] = None,
-    region: Annotated[str | None, _option("NAME", "The table's region; by default the configured one.")] = None,
-    endpoint: Annotated[str | None, _option("URL", "A DynamoDB service other than Amazon's.")] = None,
-    max_line: Annotated[int, _option("N", "Most bytes of one conversation.", min=1)] = DEFAULT_LIMITS.line,
-    max_values: Annotated[int, _option("N", "Most JSON values of one conversation.", min=1)] = DEFAULT_LIMITS.values,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FORMAT", help="The format of the sources; by default it is detected."),
+    ] = None,
+    on_conflict: Annotated[
+        OnExisting, typer.Option(help="What to do if an id exists; update adds what is new in the file.")
+    ] = "skip",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; report what would be imported.")] = False,
+    id: Annotated[str | None, option("ID", "The id of the conversation, if the file holds one.")] = None,
+    index: Annotated[str | None, option("KEY", "The key of the Redis hash.")] = None,
+    partition_key: Annotated[str | None, option("NAME", "The attribute that holds the id.")] = None,
+    sort_key: Annotated[str | None, option("NAME", "The attribute that holds the second part of the id.")] = None,
+    value_attribute: Annotated[str | None, option("NAME", "The attribute that holds the conversation.")] = None,
+    region: Annotated[str | None, option("NAME", "The table's region; by default the configured one.")] = None,
+    endpoint: Annotated[str | None, option("URL", "A DynamoDB service other than Amazon's.")] = None,
+    max_line: Annotated[int, option("N", "Most bytes of one conversation.", min=1)] = DEFAULT_LIMITS.line,
+    max_values: Annotated[int, option("N", "Most JSON values of one conversation.", min=1)] = DEFAULT_LIMITS.values,
     max_ratio: Annotated[
-        int, _option("N", "Most times its compressed size that a file unpacks to.", min=1)
+        int, option("N", "Most times its compressed size that a file unpacks to.", min=1)
     ] = DEFAULT_LIMITS.ratio,
 ) -> None:
     """Import conversations; `_IMPORT_HELP` is the help text."""
-    from memory.cli.transferring import import_sources
+    from memory.cli.importing import Importing
 
     given = {"id": id, "index": index, "partition_key": partition_key, "sort_key": sort_key}
     given |= {"value_attribute": value_attribute, "region": region, "endpoint": endpoint}
     options = {name: value for name, value in given.items() if value is not None}
-    check_options(from_, options)
+    if from_ is not None:
+        check_options(from_, options)
+    elif others := options.keys() - {"id"}:
+        raise InvalidValueError(f"--{others.pop().replace('_', '-')} needs --from: the format of the sources")
+    if dry_run and settings.file is not None and not settings.file.exists():
+        settings = replace(settings, url="memory://")  # nothing is there yet, and nothing is created
     with settings.open() as store:
         limits = Limits(max_line, max_values, max_ratio)
         everywhere = settings.namespace is None
-        totals = import_sources(store, sources, on_conflict, from_, options, limits=limits, all_namespaces=everywhere)
+        totals = Importing(store, on_conflict, from_, options, limits, everywhere, dry_run).run(sources)
     if totals.refused:
-        if from_ == NATIVE and not totals.conversations + totals.skipped:
-            complain("to import files of other programs, name their format with --from: see `memory import --help`")
         raise typer.Exit(FAILED)
+
+
+@app.command("formats")
+@with_settings
+def list_formats(_: Settings) -> None:
+    """List the formats that can be imported and exported."""
+    print(f"import --from\n\n{describe()}\n\nexport --to\n\n{describe_targets()}")
 
 
 @app.command()
@@ -148,7 +155,7 @@ def export(
     file: Annotated[
         str, typer.Argument(help="The file to write, compressed if it ends in .gz; - for stdout.")
     ] = STANDARD,
-    where: _Where = None,
+    where: Where = None,
     order: _Order = "id",
     to: Annotated[Target, typer.Option(help="The format to write.")] = "memory",
 ) -> None:
@@ -156,18 +163,18 @@ def export(
 
     Exports all namespaces, or the one given by --namespace.
 
-    With --to griptape-local, export one namespace for Griptape's LocalConversationMemoryDriver (1.13): one conversation to a
-    file, or each to its own file in a folder, named with / at its end.
+    With --to, export one namespace in the format of another program: see `memory formats`. For griptape-local and markdown, one
+    conversation to a file, or each to its own file in a folder, named with / at its end.
     """
-    from memory.cli.transferring import check_namespace, export_file, export_griptape
+    from memory.cli.transferring import Exporting, check_namespace, export_file
 
     with settings.open_existing() as store:
         if settings.namespace is not None:
             check_namespace(store)
         if to == "memory":
-            exported = export_file(store, file, _criterion(where), order, all_namespaces=settings.namespace is None)
+            exported = export_file(store, file, criterion_of(where), order, all_namespaces=settings.namespace is None)
         else:
-            exported = export_griptape(store, file, _criterion(where), order)
+            exported = Exporting(store, to, criterion_of(where), order).run(file)
     print(f"exported {counted(exported, 'conversation')}", file=sys.stderr)
 
 
@@ -177,7 +184,7 @@ def copy(
     settings: Settings,
     source: Annotated[str, typer.Argument(metavar="SOURCE_URL", help="The store to copy from; it is only read.")],
     target: Annotated[str, typer.Argument(metavar="TARGET_URL", help="The store to copy to.")],
-    where: _Where = None,
+    where: Where = None,
     *,
     on_conflict: Annotated[
         OnConflict, typer.Option(help="What to do if the target has something else under an id.")
@@ -186,7 +193,7 @@ def copy(
         bool, typer.Option("--delete", help="Delete from the target what the source does not have.")
     ] = False,
     target_namespace: Annotated[
-        str | None, _option("NAME", "With --namespace: the target's namespace, if it is another one.")
+        str | None, option("NAME", "With --namespace: the target's namespace, if it is another one.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare all contents afterwards.")] = False,
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare all contents and copy nothing.")] = False,
@@ -203,7 +210,7 @@ def copy(
         raise InvalidValueError("--verify-only changes nothing, so it excludes --delete")
     if target_namespace is not None and settings.namespace is None:
         raise InvalidValueError("--target-namespace needs --namespace: the namespace to copy from")
-    everywhere, criterion = settings.namespace is None, _criterion(where)
+    everywhere, criterion = settings.namespace is None, criterion_of(where)
     other = replace(
         settings, url=target, namespace=settings.namespace if target_namespace is None else target_namespace
     )
@@ -230,9 +237,9 @@ def relay(
         ),
     ] = None,
     *,
-    forget: Annotated[str | None, _option("NAME", "Discard what waits for a former replica.")] = None,
+    forget: Annotated[str | None, option("NAME", "Discard what waits for a former replica.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Continue until the process is ended.")] = False,
-    interval: Annotated[float, _option("SECONDS", "With --follow: the time between two deliveries.", min=0.0)] = 1.0,
+    interval: Annotated[float, option("SECONDS", "With --follow: the time between two deliveries.", min=0.0)] = 1.0,
 ) -> None:
     """Deliver the changes of a mirrored store to its replicas.
 
@@ -263,8 +270,8 @@ def find(
     expression: _Expression = None,
     *,
     order: _Order = "-updated_at",
-    limit: Annotated[int, _option("N", "The most conversations to show.", min=1)] = 20,
-    after: Annotated[str | None, _option("CURSOR", "Continue after this cursor of a previous page.")] = None,
+    limit: Annotated[int, option("N", "The most conversations to show.", min=1)] = 20,
+    after: Annotated[str | None, option("CURSOR", "Continue after this cursor of a previous page.")] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show how the query is answered, and what each step reads.")
     ] = False,
@@ -278,10 +285,10 @@ def find(
 
     if explain:
         with settings.open_existing() as store:
-            print(store.explain(_criterion(expression), order=order, limit=limit, after=after))
+            print(store.explain(criterion_of(expression), order=order, limit=limit, after=after))
         return
     with settings.open_existing() as store, store.begin() as uow:
-        show_page(uow.conversations.find(_criterion(expression), order=order, limit=limit, after=after), as_json=json)
+        show_page(uow.conversations.find(criterion_of(expression), order=order, limit=limit, after=after), as_json=json)
 
 
 @app.command()
@@ -289,7 +296,7 @@ def find(
 def show(
     settings: Settings,
     id: _Id,
-    last: Annotated[int | None, _option("N", "Only the last N runs.", min=0)] = None,
+    last: Annotated[int | None, option("N", "Only the last N runs.", min=0)] = None,
     json: _Json = False,
 ) -> None:
     """Show a conversation as a transcript.
@@ -309,7 +316,7 @@ def show(
 def count(settings: Settings, expression: _Expression = None) -> None:
     """Count conversations."""
     with settings.open_existing() as store, store.begin() as uow:
-        print(uow.conversations.count(_criterion(expression)))
+        print(uow.conversations.count(criterion_of(expression)))
 
 
 @app.command()
@@ -332,35 +339,33 @@ def namespaces(settings: Settings) -> None:
             print(visible(name))
 
 
-@app.command()
+for command in (delete, purge, retain, erase):
+    app.command()(with_settings(command))
+
+
+@app.command("upgrade-metadata")
 @with_settings
-def delete(
+def upgrade_metadata(
     settings: Settings,
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The conversations' ids.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    type_: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:OBJECT", help="The type of the metadata, as the application passes it to memory.connect."
+        ),
+    ],
 ) -> None:
-    """Delete conversations with their runs.
+    """Rewrite metadata that earlier versions of the application's type have written.
 
-    If one of them does not exist, none is deleted.
+    Upgrades all namespaces, or the one given by --namespace. Others may write meanwhile. If it is interrupted, run it again. The
+    exit code is 1 if the metadata of a conversation does not fit the type.
     """
-    named = set(ids)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidValueError("stdin is not a terminal, so nobody can confirm: delete without asking by --yes")
-        typer.confirm(f"Delete {counted(len(named), 'conversation')} with all runs?", abort=True)
-    with settings.open_existing() as store:
-        with store.begin() as uow:
-            for conversation_id in named:
-                uow.conversations.remove(conversation_id)
-        print(f"deleted {counted(len(named), 'conversation')}")
+    from memory.cli.maintenance import import_named, upgrade_reported
 
-
-@app.command()
-@with_settings
-def purge(settings: Settings) -> None:
-    """Delete the conversations that have expired, and what removals have left (DynamoDB)."""
-    with settings.open_existing() as store:
-        print(f"deleted {counted(store.purge_expired(), 'expired conversation')}")
+    with settings.open_existing(import_named(type_)) as store:
+        upgraded, is_done = upgrade_reported(store, all_namespaces=settings.namespace is None)
+    print(f"upgraded {counted(upgraded, 'conversation')}")
+    if not is_done:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -3,8 +3,9 @@
 import gzip
 import io
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,72 @@ from typing import IO, Any, Final, cast
 from memory.cli.reporting import visible_json
 from memory.domain.values import now
 from memory.errors import ConfigurationError
+from memory.formats.registry import name_of
+from memory.formats.strands import SESSION
+from memory.port.urls import redact
 from memory.transfer import Limits, uncompressed
 
 STANDARD = "-"
 _SQLITE = b"SQLite format 3\x00"
 _SHORT: Final = 50  # characters of up to 4 bytes each: a name of 255 bytes leaves no room for an ending
+
+
+_READABLE: Final = re.compile(r".*\.(json|jsonl|ndjson|zip|db|sqlite|sqlite3)(\.gz)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A source that the command line names, or a file in a folder that it names.
+
+    ``name`` is its path below the folder that all have in common, without its ending: what has no id of its own is called so.
+    """
+
+    path: str
+    name: str
+
+
+def expand(names: Sequence[str]) -> list[Input]:
+    """Return the files to import: those that are named, and those in the folders that are named.
+
+    Raises:
+        ConfigurationError: a folder has no file that could be imported, or an address was named without a format.
+    """
+    found: list[tuple[Path, Path]] = []
+    for name in names:
+        if "://" in name:
+            raise ConfigurationError(f"{redact(name)} is an address: name its format by --from")
+        path = Path(name)
+        if name != STANDARD and path.is_dir():
+            inside = list(_inside(path))
+            if not inside:
+                raise ConfigurationError(f"{name} is a folder without files to import: .json, .jsonl, .zip or .db")
+            found += [(file, path) for file in inside]
+        else:
+            found.append((path, path.parent))
+    common = Path(os.path.commonpath([folder.absolute() for _, folder in found])) if found else Path()
+    return [
+        Input(STANDARD, "stdin") if str(file) == STANDARD else Input(str(file), _below(file, common))
+        for file, _ in found
+    ]
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder that could hold conversations; a session of Strands is one folder."""
+    if (folder / SESSION).is_file():
+        yield folder
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _inside(path)
+        elif _READABLE.fullmatch(path.name):
+            yield path
+
+
+def _below(file: Path, common: Path) -> str:
+    below = file.absolute().relative_to(common)
+    return below.with_name(name_of(file.name)).as_posix() if below.name else name_of(file.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +111,24 @@ def open_output(name: str) -> Iterator[IO[str]]:
     if name == STANDARD:
         yield cast("IO[str]", _Terminal()) if sys.stdout.isatty() else sys.stdout
         return
+    with (
+        open_binary(name) as raw,
+        _compressed(raw, name) as stream,
+        io.TextIOWrapper(stream, "utf-8", newline="\n") as text,
+    ):
+        yield text
+
+
+@contextmanager
+def open_binary(name: str) -> Iterator[io.BufferedWriter]:
+    """Open a file for writing. It gets its name when it is complete."""
     target = Path(name).resolve()
     _check_is_no_database(target, name)
     in_place = target.exists() and not target.is_file()  # a pipe, or /dev/null
     part = target if in_place else target.with_name(f"{target.name[:_SHORT]}.{os.getpid()}.part")
     try:
-        with (
-            part.open("wb") as raw,
-            _compressed(raw, name) as stream,
-            io.TextIOWrapper(stream, "utf-8", newline="\n") as text,
-        ):
-            yield text
+        with part.open("wb") as raw:
+            yield raw
         if not in_place:
             part.replace(target)
     except BaseException:

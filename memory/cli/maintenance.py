@@ -1,12 +1,17 @@
-"""What `memory stats` and `memory migrate` show."""
+"""What `memory stats`, `memory migrate` and `memory upgrade-metadata` do and show."""
 
+import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from memory.cli.options import Settings
 from memory.cli.progress import progress
+from memory.cli.reporting import complain
 from memory.core.store import Store
 from memory.domain.timestamps import format_timestamp
 from memory.domain.values import Json
+from memory.errors import ConfigurationError, CorruptRecordError
 from memory.port.repository import SchemaStatus
 from memory.port.urls import redact
 
@@ -48,6 +53,35 @@ def migrate_watched(store: Store) -> SchemaStatus:
     """Migrate; show the progress on stderr, if that is a terminal."""
     with progress("migrating", lambda: 100) as advance:
         return store.migrate(lambda what, part: advance(round(100 * (part or 0)), what))
+
+
+def import_named(name: str) -> Any:
+    """Return the object that ``module:object`` names. The module may be in the current folder.
+
+    Raises:
+        ConfigurationError: there is no such module or object.
+    """
+    module, _, path = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = import_module(module)
+        for attribute in path.split("."):
+            found = getattr(found, attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{name!r} names no object: {error}; write module:object") from error
+    return found
+
+
+def upgrade_reported(store: Store, *, all_namespaces: bool) -> tuple[int, bool]:
+    """Upgrade the metadata, and report what does not fit the type. Return the number of changes, and whether everything fits."""
+    corrupt: list[CorruptRecordError] = []
+
+    def report(error: CorruptRecordError) -> None:
+        corrupt[:] = [error]
+        complain(f"not upgraded: {error}")
+
+    return store.upgrade_metadata(all_namespaces=all_namespaces, on_corrupt=report), not corrupt
 
 
 def _size(file: Path) -> int:

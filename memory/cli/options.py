@@ -13,10 +13,20 @@ import typer
 from memory.cli.reporting import reported
 from memory.core.connect import connect
 from memory.core.store import MAX_METADATA_VALUES, Store
+from memory.domain.criteria import Criterion
+from memory.domain.expressions import parse
 from memory.errors import ConfigurationError
 from memory.port.urls import sqlite_file
 
 P = ParamSpec("P")
+
+
+def option(metavar: str, help: str, **settings: float) -> Any:
+    """Return an option whose value the help shows as ``metavar``."""
+    return typer.Option(metavar=metavar, help=help, **settings)  # type: ignore[arg-type]
+
+
+Where = Annotated[str | None, option("EXPRESSION", "Only the conversations that match.")]
 
 DEFAULT_URL: Final = "sqlite:///conversations.db"
 
@@ -25,6 +35,11 @@ _STORE_HELP = f"URL of the store; by default the environment variable {_URL_VARI
 _NAMESPACE_HELP = 'Namespace; by default "default", or all if the command says so.'
 _VALUES_HELP = f"Most values in one conversation's metadata; by default {MAX_METADATA_VALUES:,}."
 _DEBUG_HELP = "Show the traceback of an error."
+
+
+def criterion_of(expression: str | None) -> Criterion | None:
+    """Return the criterion of an expression, None without one."""
+    return None if expression is None else parse(expression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +51,12 @@ class Settings:
     max_metadata_values: int = MAX_METADATA_VALUES
     debug: bool = False
 
-    def open(self) -> Store:
-        """Open the store; a missing file is created."""
+    def open(self, metadata: Any = None) -> Store:
+        """Open the store, with a type of metadata as for `connect`; a missing file is created."""
         namespace = "default" if self.namespace is None else self.namespace
-        return connect(self.url, namespace=namespace, max_metadata_values=self.max_metadata_values)
+        return connect(self.url, metadata=metadata, namespace=namespace, max_metadata_values=self.max_metadata_values)
 
-    def open_existing(self) -> Store:
+    def open_existing(self, metadata: Any = None) -> Store:
         """Open the store; a file has to exist: a mistyped name must not look like an empty store."""
         if self.file is not None and not self.file.exists():
             if not self.file.parent.exists():
@@ -49,7 +64,7 @@ class Settings:
             raise ConfigurationError(
                 f"there is no file {self.file}: create it by `memory import`, or name another store by --store"
             )
-        return self.open()
+        return self.open(metadata)
 
     @property
     def file(self) -> Path | None:

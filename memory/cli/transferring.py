@@ -1,105 +1,29 @@
-"""`memory import` and `memory export`, with a progress bar on a terminal."""
+"""`memory export`, with a progress bar on a terminal."""
 
-import gc
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from memory.cli.files import STANDARD, open_input, open_output
+from memory.cli.files import STANDARD, open_binary, open_output
 from memory.cli.progress import progress
-from memory.cli.reporting import complain, counted, visible
 from memory.core.store import Store
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
-from memory.domain.values import now
-from memory.errors import AlreadyExistsError, ConfigurationError, InvalidValueError
-from memory.formats import registry as formats
-from memory.formats.envelopes import write_envelope
-from memory.formats.griptape_local import ENDING, stem_of
-from memory.formats.registry import FORMATS, NATIVE
-from memory.port.urls import redact
-from memory.transfer import Limits, OnConflict, RejectedConversation, Totals, dump, read_whole, restore
+from memory.errors import ConfigurationError, InvalidValueError
+from memory.formats.griptape_local import stem_of
+from memory.formats.rows import header, write_parquet
+from memory.formats.said import Exported
+from memory.formats.targets import TARGETS, Target, writer
+from memory.transfer import dump, read_whole
 from memory.transfer.verifying import has_any
 
-_NAMED: Final = 3  # skipped conversations that are named
 GC_THRESHOLD: Final = 200_000
 """Objects until the garbage collector runs: records form no cycles, and at Python's 700 it took a sixth of the time."""
-
-
-def import_sources(
-    store: Store,
-    names: list[str],
-    on_conflict: OnConflict,
-    format: str,
-    options: Mapping[str, str],
-    *,
-    limits: Limits,
-    all_namespaces: bool,
-) -> Totals:
-    """Import from files (``-`` is stdin) or servers; report what cannot be read as it occurs, and a summary even on error."""
-    if "id" in options and len(names) > 1:
-        raise ConfigurationError(f"--id is for one conversation, and there are {len(names)} files")
-    totals, skipped = Totals(), list[str]()
-
-    def skip(id: str) -> None:
-        if len(skipped) < _NAMED:
-            skipped.append(id)
-
-    gc.set_threshold(GC_THRESHOLD)
-    store.ensure_ready()  # a store that cannot be used is reported before anything is read
-    try:
-        for name in names:
-            shown = name if FORMATS[format].is_file else format  # an address may contain a password
-            with _opened(name, format, options, limits) as (source, advance):
-                try:
-                    restore(
-                        store,
-                        formats.read(format, source),
-                        all_namespaces=all_namespaces,
-                        on_conflict=on_conflict,
-                        on_refusal=partial(_report_refusal, shown),
-                        on_skipped=skip,
-                        progress=lambda _, advance=advance: advance(),  # type: ignore[misc]
-                        totals=totals,
-                    )
-                except AlreadyExistsError as error:
-                    raise AlreadyExistsError(f"{shown}: {error}") from error
-    finally:
-        print(visible(_summary(totals, skipped, "line" if format == NATIVE else "conversation")))
-    return totals
-
-
-@contextmanager
-def _opened(
-    name: str, format: str, options: Mapping[str, str], limits: Limits
-) -> Iterator[tuple[formats.Source, Callable[[], object]]]:
-    """Open a source while inside, with a function that updates its progress bar."""
-    if not FORMATS[format].is_file:
-        with progress(redact(name), lambda: None):
-            yield formats.Source(name, now(), None, options, limits), lambda: None
-        return
-    with open_input(name, limits) as file, progress(name, lambda: file.size) as advance:
-        stem = "stdin" if name == STANDARD else formats.name_of(name)
-        source = formats.Source(stem, file.modified_at, file.lines, options, limits)
-        yield source, lambda: advance(file.position())
-
-
-def _report_refusal(source: str, refusal: RejectedConversation) -> None:
-    complain(f"{source}:{refusal.number}: {refusal.reason}")
-
-
-def _summary(totals: Totals, skipped: list[str], unit: str) -> str:
-    parts = [f"imported {counted(totals.conversations, 'conversation')} and {counted(totals.runs, 'run')}"]
-    if totals.skipped:
-        more = f" and {totals.skipped - len(skipped):,} more" if totals.skipped > len(skipped) else ""
-        parts.append(f"skipped {totals.skipped:,} that already exist ({', '.join(skipped)}{more})")
-    if totals.refused:
-        parts.append(f"refused {counted(totals.refused, unit)}")
-    return ", ".join(parts)
 
 
 def check_namespace(store: Store) -> None:
@@ -126,41 +50,86 @@ def export_file(
     return exported
 
 
-def export_griptape(store: Store, name: str, criterion: Criterion | None, order: str) -> int:
-    """Export for Griptape's local driver: one conversation to a file, or each conversation to its own file in a folder."""
-    if name != STANDARD and (name.endswith(os.sep) or Path(name).is_dir()):
-        return _export_folder(store, Path(name), criterion, order)
-    with store.begin() as uow:
-        found = list(islice(uow.conversations.iterate(criterion, order=order), 2))
-    if len(found) != 1:
-        raise InvalidValueError(
-            f"{'several conversations match' if found else 'no conversation matches'}, but a file holds one: "
-            "choose it by --where 'id == \"...\"', or name a folder, with / at its end"
-        )
-    return int(_export_griptape(store, found[0], name))
+@dataclass(frozen=True, slots=True)
+class Exporting:
+    """An export of the conversations of one namespace that match, in the format of another program."""
 
+    store: Store
+    target: Target
+    criterion: Criterion | None
+    order: str
 
-def _export_folder(store: Store, folder: Path, criterion: Criterion | None, order: str) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
-    exported = 0
-    with store.begin() as uow, progress(str(folder), lambda: count(store, criterion)) as advance:
-        for conversation in uow.conversations.iterate(criterion, order=order):
-            exported += _export_griptape(store, conversation, str(folder / f"{stem_of(conversation.id)}{ENDING}"))
-            advance(exported)
-    return exported
+    def run(self, name: str) -> int:
+        """Write a file, or a folder with a file for each conversation; return how many conversations were written."""
+        if self.target == "parquet":
+            return self._parquet(name)
+        if TARGETS[self.target].ending is None:
+            return self._lines(name)
+        if name != STANDARD and (name.endswith(os.sep) or Path(name).is_dir()):
+            return self._folder(Path(name))
+        with self.store.begin() as uow:
+            found = list(islice(uow.conversations.iterate(self.criterion, order=self.order), 2))
+        if len(found) != 1:
+            raise InvalidValueError(
+                f"{'several conversations match' if found else 'no conversation matches'}, but a file holds one: "
+                "choose it by --where 'id == \"...\"', or name a folder, with / at its end"
+            )
+        return int(self._one(found[0], name))
 
+    def _parquet(self, name: str) -> int:
+        if name == STANDARD:
+            raise ConfigurationError("--to parquet needs a file: it is no text")
+        with open_binary(name) as file:
+            return write_parquet(self._all(), file)
 
-def _export_griptape(store: Store, found: Conversation, name: str) -> bool:
-    """Write the file of a conversation; return False, without writing, if the conversation no longer exists."""
-    with read_whole(store, found.id, found.record) as read:
-        if read is None:
-            return False
-        metadata = Conversation.from_record(read.record).metadata
-        with open_output(name) as stream:
-            for piece in write_envelope(metadata, (Run.from_record(found.id, run) for run in read.runs)):
-                stream.write(piece)
+    def _lines(self, name: str) -> int:
+        write, exported = writer(self.target), 0
+        with open_output(name) as stream, progress(name, partial(count, self.store, self.criterion)) as advance:
+            if self.target == "csv":
+                stream.write(header())
+            for found in self._all():
+                stream.writelines(write(found))
+                exported += 1
+                advance(exported)
             stream.flush()
-    return True
+        return exported
+
+    def _folder(self, folder: Path) -> int:
+        folder.mkdir(parents=True, exist_ok=True)
+        exported = 0
+        with self.store.begin() as uow, progress(str(folder), partial(count, self.store, self.criterion)) as advance:
+            for conversation in uow.conversations.iterate(self.criterion, order=self.order):
+                file = folder / f"{stem_of(conversation.id)}{TARGETS[self.target].ending}"
+                exported += self._one(conversation, str(file))
+                advance(exported)
+        return exported
+
+    def _one(self, conversation: Conversation, name: str) -> bool:
+        """Write the file of a conversation; return False, without writing, if the conversation no longer exists."""
+        with self._reading(conversation) as found:
+            if found is None:
+                return False
+            with open_output(name) as stream:
+                stream.writelines(writer(self.target)(found))
+                stream.flush()
+        return True
+
+    def _all(self) -> Iterator[Exported]:
+        """Yield the conversations that match, each as it is at one moment; one that no longer exists is left out."""
+        with self.store.begin() as uow:
+            for conversation in uow.conversations.iterate(self.criterion, order=self.order):
+                with self._reading(conversation) as found:
+                    if found is not None:
+                        yield found
+
+    @contextmanager
+    def _reading(self, found: Conversation) -> Iterator[Exported | None]:
+        with read_whole(self.store, found.id, found.record) as whole:
+            if whole is None:
+                yield None
+            else:
+                runs = (Run.from_record(found.id, run) for run in whole.runs)
+                yield Exported(Conversation.from_record(whole.record), runs)
 
 
 def count(store: Store, criterion: Criterion | None, *, all_namespaces: bool = False) -> int:

@@ -6,6 +6,9 @@ from importlib.metadata import entry_points
 from typing import Final, NamedTuple, cast
 
 from memory.core.store import MAX_METADATA_VALUES, Store
+from memory.domain.codecs import Codec, codec_for
+from memory.domain.entities import M
+from memory.domain.values import Default
 from memory.errors import ConfigurationError
 from memory.port.repository import Repository
 from memory.port.urls import normalized
@@ -51,7 +54,14 @@ def _find_opener(scheme: str) -> Callable[[str], Repository]:
     raise ConfigurationError(f"no store has the scheme of this URL; there are: {', '.join(sorted(_ADAPTERS))}")
 
 
-def connect(url: str, *, namespace: str = "default", max_metadata_values: int = MAX_METADATA_VALUES) -> Store:
+def connect(
+    url: str,
+    *,
+    metadata: type[M] | Codec[M] | None = None,
+    namespace: str = "default",
+    default: Default | None = None,
+    max_metadata_values: int = MAX_METADATA_VALUES,
+) -> Store[M]:
     """Open the store that a URL names.
 
     ==================================  ====================================================================
@@ -74,10 +84,17 @@ def connect(url: str, *, namespace: str = "default", max_metadata_values: int = 
 
     Args:
         url: the store's URL.
+        metadata: the type of `Conversation.metadata`: a dataclass, a TypedDict, a pydantic model, `Versioned`, or an object with
+            ``encode`` and ``decode``. By default it is a dict of JSON values. See docs/typed-metadata.md.
         namespace: the namespace to use in the store.
+        default: encodes values that JSON lacks, in metadata, inputs and outputs, as the ``default`` of `json.dumps`. It may be
+            `memory.to_json`. What it returns is what is read later. By default such values are refused.
         max_metadata_values: as for `Store`.
 
     Raises:
-        ConfigurationError: the URL is invalid, or its store needs an extra that is not installed.
+        ConfigurationError: the URL or the type of the metadata is invalid, or the store needs an extra that is not installed.
     """
-    return Store(open_repository(url), namespace, max_metadata_values=max_metadata_values)
+    codec = codec_for(metadata)  # before anything is opened
+    return Store(
+        open_repository(url), namespace, metadata=codec, default=default, max_metadata_values=max_metadata_values
+    )

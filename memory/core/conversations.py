@@ -189,8 +189,11 @@ class WritingConversations(ReadingConversations[M]):
             InvalidValueError: its metadata is not JSON, or ``expires_at`` is not an aware ``datetime``.
             AlreadyExistsError: this unit of work has already read or added its id. If only the store has it, the commit raises.
         """
-        if not isinstance(conversation, Conversation):
-            raise InvalidValueError(f"add() takes a Conversation, not a {type(conversation).__name__}")
+        if type(conversation) is not Conversation:  # a subclass would be read as a Conversation, without its own fields
+            raise InvalidValueError(
+                f"add() takes a Conversation, not a {type(conversation).__name__}: the application's own fields belong "
+                "in the metadata, which can have a type: connect(url, metadata=...)"
+            )
         self._session.tracked(conversation.id).add(conversation)
 
     @operation

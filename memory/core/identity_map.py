@@ -5,11 +5,11 @@ from typing import Any, Generic, Protocol, cast
 from weakref import WeakValueDictionary
 
 from memory.core.faces import Steps
-from memory.domain.codecs import UNTYPED, Codec
+from memory.domain.codecs import Serializer
 from memory.domain.entities import Conversation, M, Run
-from memory.domain.records import ConversationRecord, RunRecord, encode_metadata
+from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.values import check_conversation_id, same
-from memory.errors import AlreadyExistsError, ClosedError, CorruptRecordError, InvalidValueError, NotFoundError
+from memory.errors import AlreadyExistsError, ClosedError, InvalidValueError, NotFoundError
 from memory.port.changes import ALL_RUNS, NEVER, UNKNOWN, Change, Completion, ExpectedVersion, Written
 from memory.port.repository import Repository
 
@@ -22,9 +22,9 @@ def id_of(conversation: Conversation[Any] | str) -> str:
 class TrackedConversation(Generic[M]):
     """State of one conversation in a unit of work: what was read, and the pending changes."""
 
-    def __init__(self, conversation_id: str, codec: Codec[M]) -> None:
+    def __init__(self, conversation_id: str, serializer: Serializer[M]) -> None:
         self.id = conversation_id
-        self._codec = codec
+        self._serializer = serializer
         self.conversation: Conversation[M] | None = None
         self.seen: ExpectedVersion | None = None
         self._last_position: int | None = None  # when ``seen`` was read
@@ -72,19 +72,9 @@ class TrackedConversation(Generic[M]):
 
     def _typed(self, stored: Conversation) -> Conversation[M]:
         conversation = cast("Conversation[M]", stored)
-        if cast(object, self._codec) is not UNTYPED:
-            try:
-                conversation.metadata = self._codec.decode(stored.metadata)
-                conversation.unchanged = self._encoded(conversation.metadata)
-            except InvalidValueError as error:
-                raise CorruptRecordError(
-                    f"the metadata of conversation {self.id!r} does not fit the store's type: {error}",
-                    conversation_id=self.id,
-                ) from error
+        if self._serializer.is_typed:
+            conversation.metadata, conversation.unchanged = self._serializer.read(stored.metadata, self.id)
         return conversation
-
-    def _encoded(self, metadata: M) -> str:
-        return encode_metadata(self._codec.encode(metadata))
 
     def attach(self, conversation: Conversation[M]) -> None:
         """Make this object the one for the conversation in this unit of work."""
@@ -270,7 +260,8 @@ class TrackedConversation(Generic[M]):
         record = self.conversation.record
         if self._added or record is None:
             return self._created(self.conversation, at), None, None, None
-        metadata, (expires_at, expires_after) = self._encoded(self.conversation.metadata), self.conversation.expiry
+        metadata = self._serializer.dump(self.conversation.metadata)
+        expires_at, expires_after = self.conversation.expiry
         return (
             None,
             None if same(metadata, self.conversation.unchanged) else metadata,
@@ -279,7 +270,7 @@ class TrackedConversation(Generic[M]):
         )
 
     def _created(self, conversation: Conversation[M], at: int) -> ConversationRecord:
-        return conversation.to_create(self._encoded(conversation.metadata), at)
+        return conversation.to_create(self._serializer.dump(conversation.metadata), at)
 
     def memento(self) -> Callable[[], None]:
         """Return a function that takes back what a commit tells the entities, for a rollback of the application's."""
@@ -335,7 +326,7 @@ class Session(Generic[M]):
     Args:
         repository: where they are stored.
         namespace: their namespace.
-        codec: the codec of their metadata.
+        serializer: converts their metadata and the runs' values to texts.
         guard: checks that the store can be used.
         remembers: whether it returns the same object for a conversation each time, and its changes are committed.
     """
@@ -344,14 +335,14 @@ class Session(Generic[M]):
         self,
         repository: Repository,
         namespace: str,
-        codec: Codec[M],
+        serializer: Serializer[M],
         guard: Guard,
         *,
         remembers: bool = True,
     ) -> None:
         self.repository = repository
         self.namespace = namespace
-        self.codec = codec
+        self.serializer = serializer
         self._guard = guard
         self._remembers = remembers
         self._tracked: dict[str, TrackedConversation[M]] = {}
@@ -377,7 +368,7 @@ class Session(Generic[M]):
             check_conversation_id(conversation_id)
         if (tracked := self._tracked.get(conversation_id)) is None:
             check_conversation_id(conversation_id)
-            tracked = TrackedConversation(conversation_id, self.codec)
+            tracked = TrackedConversation(conversation_id, self.serializer)
             if self._remembers:
                 self._tracked[conversation_id] = tracked
             if self._released and (conversation := self._released.pop(conversation_id, None)) is not None:

@@ -10,7 +10,7 @@ from memory.core.faces import Item, Items, Steps, immediate, iteration, operatio
 from memory.core.identity_map import Session, TrackedConversation, id_of
 from memory.domain.entities import Conversation, M, Run
 from memory.domain.records import encode_metadata
-from memory.domain.values import Json, check_id, encode, to_microseconds
+from memory.domain.values import check_id, encode, to_microseconds
 from memory.errors import InvalidValueError, NotFoundError
 from memory.port.changes import ALL_RUNS, Completion
 from memory.port.repository import OpenRun, RunsRead, Window
@@ -168,11 +168,11 @@ class WritingRuns(ReadingRuns[M]):
             NotFoundError: the conversation was removed in this unit of work. If it is not in the store, the commit raises.
         """
         for run in runs:
-            if not isinstance(run, Run):
-                raise InvalidValueError(f"append() takes Runs, not a {type(run).__name__}")
+            _check_run(run, "append")
         if after is not None and (type(after) is not int or after < 0):
             raise InvalidValueError(f"after must be a position, or 0 for no run, not {after!r}")
-        self._session.tracked(id_of(conversation)).append([(run, run.to_record()) for run in runs], after)
+        default = self._session.serializer.default
+        self._session.tracked(id_of(conversation)).append([(run, run.to_record(0, default)) for run in runs], after)
 
     @immediate
     def complete(
@@ -180,8 +180,8 @@ class WritingRuns(ReadingRuns[M]):
         conversation: Of,
         run_id: str,
         *,
-        output: Json,
-        metadata: dict[str, Json] | None = None,
+        output: Any,
+        metadata: dict[str, Any] | None = None,
         is_final: bool = True,
     ) -> None:
         """Set the output of an open run, found by its id. It never conflicts, and the conversation's version stays as it is.
@@ -209,7 +209,8 @@ class WritingRuns(ReadingRuns[M]):
         >>> store.runs.get("support-42", prompt.position).output
         'It left on Monday.'
         """
-        texts = encode(output, "output"), None if metadata is None else encode_metadata(metadata)
+        default = self._session.serializer.default
+        texts = encode(output, "output", default), None if metadata is None else encode_metadata(metadata, default)
         completion = Completion(check_id(run_id, "the run's id"), *texts, not is_final)
         self._session.tracked(id_of(conversation)).complete(completion)
 
@@ -223,9 +224,9 @@ class WritingRuns(ReadingRuns[M]):
             InvalidValueError: the run has no position, or contains something that cannot be stored.
             NotFoundError: the run was removed in this unit of work. If it is not in the store, the commit raises.
         """
-        if not isinstance(run, Run):
-            raise InvalidValueError(f"replace() takes a Run, not a {type(run).__name__}")
-        self._session.tracked(id_of(conversation)).replace_run(run.to_record(_check_position(run.position)))
+        _check_run(run, "replace")
+        record = run.to_record(_check_position(run.position), self._session.serializer.default)
+        self._session.tracked(id_of(conversation)).replace_run(record)
 
     @immediate
     def remove(self, conversation: Of, *positions: int, before: int | None = None, after: int | None = None) -> None:
@@ -264,6 +265,13 @@ def _wider(window: Window, wanted: int | None, tracked: TrackedConversation[Any]
     return replace(
         window, after=after, before=before, limit=None if wanted is None else wanted + len(tracked.removed_runs)
     )
+
+
+def _check_run(run: object, method: str) -> None:
+    if type(run) is not Run:  # a subclass would be read as a Run, without its own fields
+        raise InvalidValueError(
+            f"{method}() takes a Run, not a {type(run).__name__}: a run's own fields belong in its metadata"
+        )
 
 
 def _check_limit(limit: int) -> int:

@@ -1,7 +1,6 @@
 """`Store`, which an application opens once and from which it begins units of work."""
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,28 +9,32 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from memory.core.conversations import NEWEST_FIRST, ReadingConversations
 from memory.core.events import Committed
-from memory.core.faces import Sleep, Steps, Synchronous, Write, operation, perform
+from memory.core.faces import Notify, Sleep, Steps, Synchronous, Write, delays, operation, perform
 from memory.core.identity_map import Session
+from memory.core.retention import RetentionOperations
 from memory.core.runs import ReadingRuns
 from memory.core.unit_of_work import UnitOfWork
-from memory.domain.codecs import UNTYPED, Codec
+from memory.core.upgrading import OnCorrupt, Upgrade
+from memory.domain.codecs import UNTYPED, Codec, Serializer, codec_for
 from memory.domain.criteria import Criterion
 from memory.domain.entities import M
-from memory.domain.values import check_id, count_values
+from memory.domain.values import Default, check_id, count_values
 from memory.errors import (
     AlreadyExistsError,
     ClosedError,
     CommitInDoubtError,
+    ConfigurationError,
     ConflictError,
     InvalidValueError,
     NotFoundError,
     PartialCommitError,
     PersistenceError,
     SchemaError,
+    StoreUnavailableError,
     UnsupportedError,
 )
 from memory.port.changes import ChangeSet, Receipt
@@ -50,7 +53,7 @@ MAX_METADATA_VALUES: Final = 10_000
 """The default limit of values in one conversation's metadata."""
 
 _DOUBT_RETRIES = 10  # two seconds on average, enough for a server to restart or to fail over
-_FIRST_DELAY, _LONGEST_DELAY = 0.01, 1.0  # seconds
+_RETRIES = 5  # of one step of a long operation
 
 Handler = Callable[[Committed], Any]
 
@@ -72,7 +75,7 @@ class _Shared:
     closed: bool = False
 
 
-class StoreOperations(Generic[M]):
+class StoreOperations(RetentionOperations, Generic[M]):
     """The operations of a store that both faces have."""
 
     def __init__(
@@ -80,12 +83,13 @@ class StoreOperations(Generic[M]):
         repository: Repository,
         namespace: str = "default",
         *,
-        codec: Codec[M] = UNTYPED,  # type: ignore[assignment]  # the default of M is dict
+        metadata: type[M] | Codec[M] | None = None,
+        default: Default | None = None,
         max_metadata_values: int = MAX_METADATA_VALUES,
     ) -> None:
         self._shared = _Shared(repository, max_metadata_values)
         self._namespace = check_id(namespace, "the namespace")
-        self._codec = codec
+        self._serializer = Serializer(codec_for(metadata), default)
 
     @property
     def repository(self) -> Repository:
@@ -94,6 +98,10 @@ class StoreOperations(Generic[M]):
     @property
     def namespace_name(self) -> str:
         return self._namespace
+
+    @property
+    def serializer(self) -> Serializer[M]:
+        return self._serializer
 
     @property
     def max_metadata_values(self) -> int:
@@ -140,7 +148,7 @@ class StoreOperations(Generic[M]):
         self._check_metadata(changes)
         receipt = yield from self._write(changes)
         if self._shared.handlers and not (receipt.repeated and changes.is_keyed):
-            yield from self._publish(Committed(self._namespace, changes, receipt, self._codec))
+            yield from self._publish(Committed(self._namespace, changes, receipt, self._serializer.codec))
         return receipt
 
     def _check_metadata(self, changes: ChangeSet) -> None:
@@ -153,6 +161,8 @@ class StoreOperations(Generic[M]):
                     "state in runs, or raise the limit: connect(..., max_metadata_values=...), or --max-metadata-values",
                     conversation_id=change.id,
                 )
+            if text:
+                self._serializer.check(text, change.id)  # it may come from an import or a copy
 
     def _write(self, changes: ChangeSet) -> Steps[Receipt]:
         commit = Write(self.repository.commit, self._namespace, changes)
@@ -190,12 +200,22 @@ class StoreOperations(Generic[M]):
         _log.error("it is unknown whether the commit %s is written", token)
         return None
 
+    def persist(self, steps: Callable[[], Steps[T]]) -> Steps[T]:
+        """Perform one step of a long operation. Repeat it while the store is unavailable, a few times."""
+        for delay in delays(_RETRIES):
+            try:
+                return (yield from steps())
+            except StoreUnavailableError as error:
+                self._shared.on_retry(error)
+            yield Sleep(delay)
+        return (yield from steps())
+
     def _commit_joined(self, joined: JoinedRepository, changes: ChangeSet) -> Steps[Receipt]:
         self._check_metadata(changes)
         receipt: Receipt = yield Write(joined.commit, self._namespace, changes)
         if self._shared.handlers and not receipt.repeated:  # otherwise the application's commit has nothing to find out
             joined.after_commit(
-                partial(self._publish_joined, Committed(self._namespace, changes, receipt, self._codec))
+                partial(self._publish_joined, Committed(self._namespace, changes, receipt, self._serializer.codec))
             )
         return receipt
 
@@ -227,7 +247,7 @@ class StoreOperations(Generic[M]):
     def _publish(self, committed: Committed) -> Steps[None]:
         for handler in tuple(self._shared.handlers):
             try:
-                yield partial(handler, committed)
+                yield Notify(handler, committed)
             except Exception:  # noqa: BLE001  # the commit is already written
                 _log.exception("a subscriber failed after the commit %s, which is written", committed.receipt.token)
 
@@ -260,18 +280,29 @@ class StoreOperations(Generic[M]):
         return explanation
 
     @operation
-    def purge_expired(self, *, all_namespaces: bool = False) -> Steps[int]:
-        """Delete the expired conversations and their runs. Return the number of conversations.
+    def upgrade_metadata(self, *, all_namespaces: bool = False, on_corrupt: OnCorrupt | None = None) -> Steps[int]:
+        """Rewrite the metadata that the current version of its type would write differently. Return how many changed.
+
+        Reading upgrades each conversation too, but queries match what is stored. Others may write meanwhile. If it is
+        interrupted, call it again. A rewrite is an edit: the version of the conversation and ``updated_at`` change.
 
         Args:
             all_namespaces: those of all namespaces of the store; by default those of this one.
+            on_corrupt: called with the error for each conversation whose metadata does not fit the type; by default it is raised.
+
+        Raises:
+            ConfigurationError: the store was opened without a type: see `connect`.
+            CorruptRecordError: metadata does not fit the type.
         """
+        if not self._serializer.is_typed:
+            raise ConfigurationError(f"{self} has no type of metadata: open it by connect(url, metadata=...)")
         yield from self.ready()
-        purged = 0
+        upgraded = 0
         names = sorted((yield self.repository.namespaces)) if all_namespaces else [self._namespace]
         for name in names:
-            purged += yield Write(self.repository.purge_expired, name)
-        return purged
+            commit = self.namespace(name)._commit  # noqa: SLF001  # another Store
+            upgraded += yield from Upgrade(self.repository, name, self._serializer, commit, on_corrupt).run()
+        return upgraded
 
     @operation
     def migrate(self, progress: Progress = no_progress) -> Steps[SchemaStatus]:
@@ -319,7 +350,7 @@ class StoreOperations(Generic[M]):
         """Close the store and its other namespaces, and the connections that `connect` opened. Yours stay open."""
         if not self._shared.closed:
             self._shared.closed = True
-            yield self.repository.close
+            yield Write(self.repository.close)
 
     def _token(self, idempotency_key: str | None) -> str | None:
         """Return the token of a unit of work with this key."""
@@ -330,7 +361,7 @@ class StoreOperations(Generic[M]):
         return ChangeSet.keyed(check_id(idempotency_key, "the idempotency key"))
 
     def _reading(self) -> Session[M]:
-        return Session(self.repository, self._namespace, self._codec, self, remembers=False)
+        return Session(self.repository, self._namespace, self._serializer, self, remembers=False)
 
     def __repr__(self) -> str:
         return f"<Store of {self.repository!r}, namespace {self._namespace!r}>"
@@ -353,7 +384,8 @@ class Store(Synchronous, StoreOperations[M]):
     Args:
         repository: the repository that stores the conversations.
         namespace: the name of the namespace.
-        codec: converts the metadata of conversations to a type of the application's: see `connect`.
+        metadata: the type of the metadata of conversations, as for `connect`.
+        default: as for `connect`.
         max_metadata_values: the most values that one conversation's metadata may contain, including lists and dicts. Each value
             needs an index entry.
 
@@ -408,9 +440,9 @@ class Store(Synchronous, StoreOperations[M]):
             self.ensure_ready()
         token = self._token(idempotency_key)
         if connection is None:
-            return UnitOfWork(Session(self.repository, self._namespace, self._codec, self), self._commit, token)
+            return UnitOfWork(Session(self.repository, self._namespace, self._serializer, self), self._commit, token)
         joined = self.repository.joining(connection)
-        session = Session(joined, self._namespace, self._codec, self)
+        session = Session(joined, self._namespace, self._serializer, self)
         return UnitOfWork(session, partial(self._commit_joined, joined), token)
 
     def run(
@@ -443,6 +475,12 @@ class Store(Synchronous, StoreOperations[M]):
                 self._shared.on_retry(error)
             sleep(delay)
 
+    def untyped(self) -> "Store":
+        """Return the same store with metadata as the dict that is stored, also if it does not fit the store's type."""
+        other = cast("Store", copy(self))
+        other._serializer = Serializer(UNTYPED, self._serializer.default)  # noqa: SLF001  # another Store
+        return other
+
     def _publish_joined(self, committed: Committed) -> None:
         perform(self._publish(committed))
 
@@ -453,8 +491,3 @@ class Store(Synchronous, StoreOperations[M]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def delays(times: int) -> list[float]:
-    """Return the seconds to wait before each repetition: up to 10 ms at first, doubling up to 1 s, with jitter."""
-    return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter needs no secure random numbers

@@ -10,9 +10,13 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Generic, Literal, Never, TypeAlias, TypeVar, cast
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final, Generic, Literal, Never, TypeAlias, TypeVar
+from uuid import UUID
 
+from memory.domain.encoding import to_json
 from memory.domain.entities import Conversation
 from memory.domain.values import MAX_DEPTH, Json, check_id_characters, decode, encode, key_of, to_microseconds
 from memory.errors import InvalidValueError
@@ -21,6 +25,8 @@ Operator: TypeAlias = Literal["==", "<", "<=", ">", ">="]
 Path: TypeAlias = tuple[str, ...]
 FieldName: TypeAlias = Literal["id", "created_at", "updated_at", "last_run_at", "run_count"]
 Scalar: TypeAlias = int | float | str
+Ordered: TypeAlias = Scalar | date | Decimal | UUID | Enum
+"""What metadata is compared with; `to_json` encodes what JSON lacks. A ``datetime`` is a ``date``."""
 Bound = TypeVar("Bound")
 
 _COMPARE: Final[dict[Operator, Callable[[Any, Any], bool]]] = {
@@ -240,7 +246,7 @@ class _Term(ABC, Generic[Bound]):
         return (self >= low) & (self <= high)
 
 
-class MetadataTerm(_Term[Scalar]):
+class MetadataTerm(_Term[Ordered]):
     """A metadata path, as ``where(path)`` returns it. Comparing it makes a criterion."""
 
     __slots__ = ("_path",)
@@ -269,7 +275,7 @@ class MetadataTerm(_Term[Scalar]):
         """Match if the value is a string with this prefix."""
         if not isinstance(prefix, str):
             raise InvalidValueError(f"startswith() takes a str, not {type(prefix).__name__}")
-        return StartsWith(self._path, prefix)
+        return StartsWith(self._path, str(_operand(prefix)))
 
     def contains(self, element: object) -> Criterion:
         """Match if the value is a list that contains an equal element."""
@@ -346,7 +352,7 @@ def _check_values(values: Iterable[object]) -> Iterable[object]:
 
 def _operand(value: object) -> Json:
     """Return a deep copy of the value, which the caller cannot change; raise `InvalidValueError` if no store can keep it."""
-    return decode(encode(cast(Json, value), "the value to compare with"))
+    return decode(encode(value, "the value to compare with", to_json))
 
 
 def _bound(value: object) -> Scalar:

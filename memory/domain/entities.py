@@ -6,10 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, final
 
 from typing_extensions import TypeVar
 
+from memory.domain.encoding import to_json
 from memory.domain.records import (
     ConversationRecord,
     RunRecord,
@@ -22,6 +23,7 @@ from memory.domain.records import (
 from memory.domain.timestamps import format_timestamp, parse_timestamp
 from memory.domain.values import (
     LAST_TIME,
+    Default,
     check_conversation_id,
     check_id,
     decode,
@@ -50,6 +52,7 @@ PENDING: Final = Pending.PENDING
 """The output of a run that has none yet: ``Run(input="...", output=PENDING)``. `Runs.complete` sets it."""
 
 
+@final
 class Conversation(Generic[M]):
     """A conversation: an id, metadata that queries search, and fields that the store maintains.
 
@@ -58,7 +61,7 @@ class Conversation(Generic[M]):
 
     Args:
         id: 1 to 2,048 characters without control characters; default: a new unique id.
-        metadata: a dict of JSON values.
+        metadata: a dict of JSON values, or the type with which the store was opened: see `memory.connect`.
         expires_at: an aware ``datetime`` after which the conversation and its runs are hidden; default: never.
         expires_after: the time after its last append at which the conversation expires. Each append moves ``expires_at``
             forward, without a new version and without a conflict.
@@ -210,7 +213,7 @@ class Conversation(Generic[M]):
         times = {name: getattr(self, name) for name in ("created_at", "updated_at", "last_run_at", "expires_at")}
         return {
             "id": self._id,
-            "metadata": decode_metadata(encode_metadata(self.metadata), "metadata"),
+            "metadata": decode(encode(self.metadata, "metadata", to_json)),
             "version": self.version,
             "run_count": self.run_count,
             "last_position": self.last_position,
@@ -242,6 +245,7 @@ class Conversation(Generic[M]):
         return f"Conversation({self._id!r}, metadata={self.metadata!r}, version={self.version}, run_count={self.run_count})"
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Run:
     """An input and the output that answered it. Immutable: to change a stored run, `replace` it with another one.
@@ -302,14 +306,14 @@ class Run:
         """Set the position that the store assigned. The unit of work calls this after a commit, and after its rollback."""
         _set_position(self, position)
 
-    def to_record(self, position: int = 0) -> RunRecord:
-        """Return the record that a store keeps of this run, with the given position."""
+    def to_record(self, position: int = 0, default: Default | None = None) -> RunRecord:
+        """Return the record that a store keeps of this run, with the given position. ``default`` is as for `connect`."""
         return RunRecord(
             position,
             check_id(self.id, "the run's id"),
-            encode(self.input, "input"),
-            "" if self.output is PENDING else encode(self.output, "output"),
-            encode_metadata(self.metadata),
+            encode(self.input, "input", default),
+            "" if self.output is PENDING else encode(self.output, "output", default),
+            encode_metadata(self.metadata, default),
             to_microseconds(self.created_at, "the run's created_at"),
             self.is_open,
         )

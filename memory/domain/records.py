@@ -1,8 +1,8 @@
 """Records: the stored form of conversations and runs, as strings and integers."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from memory.domain.values import FIRST_TIME, LARGEST, LAST_TIME, LONGEST, Json, decode, encode
+from memory.domain.values import FIRST_TIME, LARGEST, LAST_TIME, LONGEST, Default, Json, decode, encode
 from memory.errors import CorruptRecordError, InvalidValueError
 
 
@@ -46,11 +46,11 @@ class RunRecord(NamedTuple):
     is_open: bool = False
 
 
-def encode_metadata(metadata: object) -> str:
-    """Return a metadata dict as JSON text; raise `InvalidValueError` for anything else."""
+def encode_metadata(metadata: object, default: Default | None = None) -> str:
+    """Return a metadata dict as JSON text; raise `InvalidValueError` for anything else. ``default`` is as for `encode`."""
     if type(metadata) is not dict:
         raise InvalidValueError(f"metadata must be a dict, not {type(metadata).__name__}")
-    return encode(cast(Json, metadata), "metadata") if metadata else "{}"
+    return encode(metadata, "metadata", default) if metadata else "{}"
 
 
 def check_record(record: ConversationRecord) -> None:

@@ -15,11 +15,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from json.scanner import make_scanner
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from memory.errors import InvalidValueError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+Default: TypeAlias = Callable[[Any], Any]
+"""Encodes a value that is not JSON, as the ``default`` of `json.dumps`; raises `TypeError` or `ValueError` if it cannot."""
 
 MAX_DEPTH = 100
 """How deep lists and dicts may nest: far deeper than any message format, far below Python's recursion limit."""
@@ -76,8 +79,13 @@ _scan: Callable[[str, int], tuple[Json, int]] = make_scanner(
 )
 
 
-def encode(value: Json, name: str) -> str:
+def encode(value: object, name: str, default: Default | None = None) -> str:
     """Return the text that a value is stored as: `compact` JSON, with the keys in their original order.
+
+    Args:
+        value: the value.
+        name: its name in errors, which have the path to the part that cannot be stored.
+        default: encodes the parts and the keys that are not JSON; by default they are refused.
 
     JSON would join a surrogate *pair* in a string (two code points) into one character. A document with such a string
     therefore begins with a space, and each of its strings is encoded byte by byte, in ASCII; it is still valid JSON.
@@ -89,9 +97,49 @@ def encode(value: Json, name: str) -> str:
         ...
     memory.errors.InvalidValueError: metadata.seats[1] is nan: only finite numbers can be stored
     """
-    if _check(value, name, MAX_DEPTH):
-        return " " + _write_ascii(_map_strings(value, _to_bytes))
+    try:
+        has_pair = _check(value, name, MAX_DEPTH)
+    except InvalidValueError:
+        if default is None:
+            raise
+        value = to_values(value, name, default)
+        has_pair = _check(value, name, MAX_DEPTH)
+    if has_pair:
+        return " " + _write_ascii(_map_strings(cast(Json, value), _to_bytes))
     return compact(value)
+
+
+def to_values(value: object, path: str, default: Default, depth: int = MAX_DEPTH) -> object:
+    """Return a copy of a value in which ``default`` has encoded each part that is not JSON. `encode` checks the rest.
+
+    Raises:
+        InvalidValueError: ``default`` refused a part, or the value nests too deeply.
+    """
+    value = _to_value(value, path, default)
+    if depth == 0 and isinstance(value, list | dict):
+        raise _too_deep(path)
+    if isinstance(value, list):
+        return [to_values(item, f"{path}[{index}]", default, depth - 1) for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        items = {
+            _to_value(key, f"a key of {path}", default): to_values(item, f"{path}.{key}", default, depth - 1)
+            for key, item in value.items()
+        }
+        if len(items) < len(value):
+            raise InvalidValueError(f"{path} has two keys that are encoded to the same text")
+        return items
+    return value
+
+
+def _to_value(value: object, path: str, default: Default) -> object:
+    for _ in range(MAX_DEPTH):
+        if type(value) in _KINDS:
+            return value
+        try:
+            value = default(value)
+        except (TypeError, ValueError) as error:
+            raise InvalidValueError(f"{path} cannot be stored: {error}") from error
+    raise InvalidValueError(f"{path} cannot be stored: its encoding is a {type(value).__name__} for ever")
 
 
 def encode_parsed(value: Json, name: str) -> str:
@@ -257,7 +305,10 @@ def _check(value: object, path: str, depth: int) -> bool:
     """Raise at the first part that is not JSON. Return whether a string contains a surrogate pair."""
     if type(value) not in _KINDS:  # exactly: a subclass (an IntEnum, a numpy.float64) would be read as another type
         kinds = "str, bool, None, int, float, list, dict"
-        raise InvalidValueError(f"{path} is a {type(value).__name__}: only JSON values can be stored ({kinds})")
+        raise InvalidValueError(
+            f"{path} is a {type(value).__name__}: only JSON values can be stored ({kinds}); to encode others, pass a "
+            "function as json.dumps takes it: connect(url, default=...)"
+        )
     if isinstance(value, str):
         return not value.isascii() and _has_surrogate_pair(value)
     if isinstance(value, int):
@@ -267,7 +318,7 @@ def _check(value: object, path: str, depth: int) -> bool:
         if not math.isfinite(value):
             raise InvalidValueError(f"{path} is {value}: only finite numbers can be stored")
     elif value is not None and depth == 0:
-        raise InvalidValueError(f"{path[:200]} nests deeper than {MAX_DEPTH} levels, or contains itself")
+        raise _too_deep(path)
     elif isinstance(value, list):
         found = [_check(item, f"{path}[{index}]", depth - 1) for index, item in enumerate(value)]
         return True in found
@@ -275,6 +326,10 @@ def _check(value: object, path: str, depth: int) -> bool:
         found = [_check_item(key, item, path, depth - 1) for key, item in value.items()]
         return True in found
     return False
+
+
+def _too_deep(path: str) -> InvalidValueError:
+    return InvalidValueError(f"{path[:200]} nests deeper than {MAX_DEPTH} levels, or contains itself")
 
 
 def _check_item(key: object, item: object, path: str, depth: int) -> bool:

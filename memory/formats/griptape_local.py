@@ -1,14 +1,14 @@
 """Read the files of Griptape's local driver: each holds one conversation, whose id is the file's name."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from memory.formats.envelopes import read_envelope
+from memory.formats.envelopes import read_envelope, write_envelope
 from memory.formats.registry import Source
+from memory.formats.said import Exported
 from memory.transfer.parsing import BROKEN_STREAM, ParsedConversation, RejectedConversation, broken_off, read_json
 
-ENDING = ".json"
 _CHUNK: Final = 2**20
 _SAFE = " !#$&'()+,;=@[]^`{}~"  # not encoded, like letters, digits and "-._~"; '%' and '/' must be encoded
 
@@ -25,8 +25,19 @@ def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
     except BROKEN_STREAM as error:
         yield broken_off(1, error)
         return
-    id = source.options.get("id", id_of(source.name))
+    folder, slash, stem = source.name.rpartition("/")
+    id = source.options.get("id", folder + slash + id_of(stem))
     yield read_json(1, b"".join(parts), lambda value: read_envelope(id, value, source.at), limits=source.limits)
+
+
+def write(found: Exported) -> Iterator[str]:
+    """Yield the file of a conversation, in pieces."""
+    return write_envelope(found.conversation.metadata, found.runs)
+
+
+def recognizes(value: Any) -> bool:
+    """Return whether a value is a conversation that Griptape's driver wrote."""
+    return isinstance(value, dict) and "id" not in value and isinstance(value.get("runs"), list)
 
 
 def id_of(stem: str) -> str:

@@ -10,20 +10,27 @@ from typing import IO, Final, Literal, NamedTuple, TypeAlias, cast
 from memory.errors import ConfigurationError
 from memory.transfer import DEFAULT_LIMITS, Limits, ParsedConversation, RejectedConversation
 
+Kind: TypeAlias = Literal["json", "sqlite", "folder", "address"]
+
 
 class Format(NamedTuple):
     """A format that conversations can be imported from, by a module with a function ``read(source)``.
 
-    ``is_file`` is False if the source is an address. ``needs`` and ``takes`` are its required and optional options; ``extra``
-    installs the packages it imports.
+    ``kind`` says what holds it, and how it is recognized: by the module's ``recognizes(value)`` for a JSON value, by its
+    ``TABLES`` for a sqlite file. ``needs`` and ``takes`` are its required and optional options; ``extra`` installs the packages
+    it imports.
     """
 
     source: str
     module: str
-    is_file: bool = True
+    kind: Kind = "json"
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     extra: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        return self.kind != "address"
 
 
 NATIVE: Final = "memory"
@@ -37,14 +44,14 @@ FORMATS: Final[Mapping[str, Format]] = {
     "griptape-redis": Format(
         "the hash of Griptape's RedisConversationMemoryDriver, at redis://host:port/0",
         "memory.formats.griptape_redis",
-        is_file=False,
+        kind="address",
         needs=("index",),
         extra="redis",
     ),
     "griptape-dynamodb": Format(
         "the table of Griptape's AmazonDynamoDbConversationMemoryDriver, by its name",
         "memory.formats.griptape_dynamodb",
-        is_file=False,
+        kind="address",
         needs=("partition_key", "value_attribute"),
         takes=("sort_key", "region", "endpoint"),
         extra="dynamodb",
@@ -52,32 +59,55 @@ FORMATS: Final[Mapping[str, Format]] = {
     "griptape-cloud": Format(
         "the threads of Griptape Cloud, by its host; set the API key in GT_CLOUD_API_KEY",
         "memory.formats.griptape_cloud",
-        is_file=False,
+        kind="address",
         extra="cloud",
     ),
+    "deepseek": Format("DeepSeek's data export", "memory.formats.deepseek"),
     "chatgpt": Format("ChatGPT's data export: conversations.json, or the whole zip", "memory.formats.chatgpt"),
+    "claude": Format("Claude's data export: conversations.json, or the whole zip", "memory.formats.claude"),
+    "gemini": Format(
+        "Google Takeout's MyActivity.json of Gemini Apps; each prompt is a conversation", "memory.formats.gemini"
+    ),
+    "open-webui": Format("Open WebUI's export of chats", "memory.formats.open_webui"),
+    "librechat": Format("LibreChat's export of a conversation as JSON", "memory.formats.librechat"),
+    "sharegpt": Format(
+        'ShareGPT: {"conversations": [{"from": ..., "value": ...}]}; JSON or lines', "memory.formats.sharegpt"
+    ),
+    "llm": Format("the database of the `llm` command, or `llm logs --json`", "memory.formats.llm"),
+    "langchain": Format(
+        "LangChain's messages_to_dict or FileChatMessageHistory; JSON or lines", "memory.formats.langchain"
+    ),
     "openai": Format(
-        'lists of messages [{"role": ..., "content": ...}], bare or as {"messages": [...]}; JSON or JSON lines',
+        "lists of messages with a role, also of Responses, Anthropic, Gemini, AI SDK; JSON or lines",
         "memory.formats.openai",
     ),
+    "openai-agents": Format(
+        "the sqlite file of the OpenAI Agents SDK's SQLiteSession", "memory.formats.openai_agents", kind="sqlite"
+    ),
+    "langchain-sqlite": Format(
+        "the sqlite file of LangChain's SQLChatMessageHistory", "memory.formats.langchain_sqlite", kind="sqlite"
+    ),
+    "adk": Format("the sqlite file of ADK's DatabaseSessionService", "memory.formats.adk", kind="sqlite"),
+    "strands": Format("the folder of Strands' FileSessionManager", "memory.formats.strands", kind="folder"),
 }
-"""The formats by the name for ``memory import --from``. A new format needs a module and an entry here."""
+"""The formats by the name for ``memory import --from``, in the order in which they are tried on a file of unknown format."""
 
-_ENDING: Final = re.compile(r"(\.json|\.jsonl|\.zip)?(\.gz)?\Z")
-
-Target: TypeAlias = Literal["memory", "griptape-local"]
-"""The formats that ``memory export --to`` writes."""
+_ENDING: Final = re.compile(r"(\.json|\.jsonl|\.ndjson|\.zip)?(\.gz)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file or an address to import from; ``at`` and ``name`` are for what has no time and no id of its own."""
+    """A file, a folder or an address to import from; ``at`` and ``name`` are for what has no time and no id of its own.
+
+    ``path`` is None if there is no file of its own: standard input, or a member of an archive.
+    """
 
     name: str
     at: int
     stream: IO[bytes] | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = DEFAULT_LIMITS
+    path: Path | None = None
 
     @property
     def file(self) -> IO[bytes]:
@@ -114,16 +144,14 @@ def read(name: str, source: Source) -> Iterator[ParsedConversation | RejectedCon
     """Yield the conversations of a source one by one."""
     format_ = check_options(name, source.options)
     try:
-        reader = cast(
-            Callable[[Source], Iterator[ParsedConversation | RejectedConversation]], import_module(format_.module).read
-        )
+        module = import_module(format_.module)
     except ModuleNotFoundError as error:
         if format_.extra is None:
             raise
         raise ConfigurationError(
             f"--from {name} needs the module {error.name}: pip install 'conversation-memory[{format_.extra}]'"
         ) from error
-    return reader(source)
+    return cast(Callable[[Source], Iterator[ParsedConversation | RejectedConversation]], module.read)(source)
 
 
 def describe() -> str:

@@ -1,15 +1,19 @@
 """Group messages into runs of a question and its answers; other messages are kept in the metadata of the run."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from memory.domain.values import Json
 
 Role: TypeAlias = Literal["question", "answer", "context"]
 
 
+KEPT: Final = frozenset(["messages", "input", "output", "branches"])
+"""What `rest_of` and `memory.formats.builders.build` keep under a format's key in the metadata of a run."""
+
+
 class Message(NamedTuple):
-    """One message: its role, what becomes input or output, the rest, and the whole.
+    """One message: its role, what becomes input or output, the rest, and the whole; and its own id and time, if it has any.
 
     As a question it is a run's input, as an answer part of its output, as context neither.
     """
@@ -18,6 +22,18 @@ class Message(NamedTuple):
     value: Json
     rest: Json
     whole: Json
+    id: Json = None
+    at: Json = None
+
+
+def message(role: Role, whole: dict[str, Any], field: str, value: Json, *, id: Json = None, at: Json = None) -> Message:
+    """Return a message whose value comes from one of its fields.
+
+    A value that is the field itself is not kept twice: ``field`` is null in the rest. A value
+    that was derived from it, such as the text of several parts, stands beside the whole message.
+    """
+    is_same = whole.get(field) is value and value is not None
+    return Message(role, value, {**whole, field: None} if is_same else whole, whole, id, at)
 
 
 def turns(roles: Sequence[Role]) -> list[range]:

@@ -5,8 +5,7 @@ time left whenever it sends a request, waits for a lock or pauses before a retry
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from math import inf
@@ -21,8 +20,7 @@ DEFAULT_TIMEOUT: Final = 30.0
 _deadline: ContextVar[float] = ContextVar("memory_deadline", default=inf)  # of time.monotonic()
 
 
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
+class within:  # noqa: N801  # a context manager, as in contextlib
     """Limit a block to this many seconds. In nested blocks the earliest deadline applies.
 
     >>> with within(30), within(60):
@@ -31,11 +29,17 @@ def within(seconds: float) -> Iterator[None]:
     >>> remaining(5)
     5
     """
-    token = _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
-    try:
-        yield
-    finally:
-        _deadline.reset(token)
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._token = _deadline.set(min(_deadline.get(), time.monotonic() + self._seconds))
+
+    def __exit__(self, *_: object) -> None:
+        _deadline.reset(self._token)
 
 
 def remaining(otherwise: float) -> float:

@@ -24,6 +24,7 @@ from memory.testing.ordering import Namespaces, Pages, Positions, Times  # noqa:
 from memory.testing.planning import Planning  # noqa: E402
 from memory.testing.queries import Queries  # noqa: E402
 from memory.testing.random_queries import RandomQueries  # noqa: E402
+from memory.testing.retention import Retaining, Rewinding, SlidingExpiry  # noqa: E402
 from memory.testing.round_trips import RoundTrips  # noqa: E402
 from memory.testing.state_machine import SameAsTheReference  # noqa: E402
 from memory.testing.units_of_work import UnitsOfWork  # noqa: E402
@@ -41,6 +42,9 @@ class RepositoryContract(
     Conflicts,
     Replays,
     Expiry,
+    SlidingExpiry,
+    Retaining,
+    Rewinding,
     OpenRuns,
     Conveniences,
     IdempotencyKeys,

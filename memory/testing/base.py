@@ -26,6 +26,9 @@ T = TypeVar("T")
 Test = TypeVar("Test", bound=Callable[..., object])
 
 
+_making: dict[str, Callable[[Repository, str], Store]] = {"store": Store}
+
+
 class Clock:
     """A clock, in microseconds since 1970, that only moves when a test advances it."""
 
@@ -72,6 +75,18 @@ class Contract:
         raise NotImplementedError(f"{type(self).__name__} needs a fixture `repository`")
 
     @pytest.fixture
+    def store_class(self) -> Callable[[Repository, str], Store]:
+        """Return what makes a store of a repository and a namespace. `memory.aio` tests its face with another one."""
+        return Store
+
+    @pytest.fixture(autouse=True)
+    def _store_class(
+        self, store_class: Callable[[Repository, str], Store], monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[[Repository, str], Store]:
+        monkeypatch.setitem(_making, "store", store_class)
+        return store_class
+
+    @pytest.fixture
     def store(self, repository: Repository) -> Store:
         return new_store(repository)
 
@@ -113,7 +128,7 @@ class Contract:
 
 def new_store(repository: Repository) -> Store:
     """Create the schema, and return a store in a new namespace."""
-    store = Store(repository, new_id())
+    store = _making["store"](repository, new_id())
     store.migrate()
     return store
 

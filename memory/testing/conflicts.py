@@ -211,7 +211,7 @@ class Conflicts(Contract):
                 with store.begin() as uow:
                     uow.runs.append("a", run([thread, n, 0]), run([thread, n, 1]))
 
-        _in_threads(append)
+        in_threads(append)
         stored = read_runs(store, "a")
         expected = [[thread, n, m] for thread in range(THREADS) for n in range(ROUNDS) for m in (0, 1)]
         assert [one.position for one in stored] == list(range(1, len(expected) + 1))
@@ -231,7 +231,7 @@ class Conflicts(Contract):
             for _ in range(ROUNDS):
                 store.run(increase, retries=1_000, sleep=lambda _: None)
 
-        _in_threads(work)
+        in_threads(work)
         stored = read(store, "a")
         assert (stored.metadata, stored.version) == ({"n": THREADS * ROUNDS}, 1 + THREADS * ROUNDS)
 
@@ -270,7 +270,7 @@ class Conflicts(Contract):
                 return type(error).__name__
             return "created"
 
-        assert sorted(_in_threads(create)) == ["AlreadyExistsError"] * (THREADS - 1) + ["created"]
+        assert sorted(in_threads(create)) == ["AlreadyExistsError"] * (THREADS - 1) + ["created"]
         assert read(store, "a").metadata == {"by": read_runs(store, "a")[0].input}
 
 
@@ -361,7 +361,7 @@ def _append_after(store: Store, after: int, *, succeeds: bool) -> None:
     _commit(store, uow, succeeds=succeeds)
 
 
-def _in_threads(work: Callable[[int], T]) -> list[T]:
+def in_threads(work: Callable[[int], T]) -> list[T]:
     """Run a function in several threads that start at the same time; return their results."""
     barrier = Barrier(THREADS)
 

@@ -24,7 +24,7 @@ Times are ISO 8601, for example ``2026-01-31T12:00:00.000000Z``. An unknown key 
 from memory.transfer.copying import Copied, NotCopied, Outcome, copy, copy_conversation
 from memory.transfer.jsonl import dump, read_lines
 from memory.transfer.limits import DEFAULT_LIMITS, Limits
-from memory.transfer.loading import OnConflict, Totals, restore
+from memory.transfer.loading import OnConflict, OnExisting, Totals, restore
 from memory.transfer.parsing import ParsedConversation, RejectedConversation, read_json
 from memory.transfer.reading import read_whole
 from memory.transfer.unpacking import uncompressed
@@ -38,6 +38,7 @@ __all__ = [
     "Limits",
     "NotCopied",
     "OnConflict",
+    "OnExisting",
     "Outcome",
     "ParsedConversation",
     "RejectedConversation",

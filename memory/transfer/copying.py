@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, zip_longest
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from memory.core.store import Store
 from memory.domain.criteria import Criterion
@@ -65,8 +65,8 @@ class NotCopied:
 
 
 def copy(
-    source: Store,
-    target: Store,
+    source: Store[Any],
+    target: Store[Any],
     criterion: Criterion | None = None,
     *,
     all_namespaces: bool = False,
@@ -124,7 +124,7 @@ def copy(
 class _Copy(Loader):
     """Copies one namespace: conversations that the target lacks in batches, all others one by one."""
 
-    source: Store
+    source: Store[Any]
     deletes: bool
     on_not_copied: Callable[[NotCopied], object]
 
@@ -194,7 +194,9 @@ class Copied(NamedTuple):
     runs: int = 0
 
 
-def copy_conversation(source: Store, target: Store, conversation_id: str, *, thorough: bool = False) -> Copied:
+def copy_conversation(
+    source: Store[Any], target: Store[Any], conversation_id: str, *, thorough: bool = False
+) -> Copied:
     """Make a conversation of the target equal to the source's: its record, and its runs with their positions.
 
     Whatever the target has under this id is replaced; if the source has none, or an expired one, the target's is removed. It is
@@ -232,8 +234,8 @@ def copy_conversation(source: Store, target: Store, conversation_id: str, *, tho
 class _OneCopy:
     """The copy of one conversation. Unless it ``replaces``, it changes only a beginning or an older state of the source's."""
 
-    source: Store
-    target: Store
+    source: Store[Any]
+    target: Store[Any]
     id: str
     replaces: bool = True
     removes: bool = True

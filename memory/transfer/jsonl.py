@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import IO, Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias
 
 from memory.core.store import Store
 from memory.domain.criteria import Criterion
@@ -206,7 +206,7 @@ def _read_time(fields: dict[str, Json], name: str, default: int) -> int:
 
 
 def dump(
-    store: Store, criterion: Criterion | None = None, *, all_namespaces: bool = False, order: str = "id"
+    store: Store[Any], criterion: Criterion | None = None, *, all_namespaces: bool = False, order: str = "id"
 ) -> Iterator[str]:
     r"""Yield the lines of all committed conversations that match, in pieces; only a conversation's last piece ends in a newline.
 
@@ -232,7 +232,7 @@ def dump(
     '{"namespace":"default","id":"support-42","metadata":{},"version":1,"created_at":"...Z",...,"runs":[]}\n'
     """
     for each in map(store.namespace, store.namespaces()) if all_namespaces else [store]:
-        with each.begin() as uow:
+        with each.untyped().begin() as uow:
             for conversation in uow.conversations.iterate(criterion, order=order):
                 with read_whole(each, conversation.id, conversation.record) as read:
                     if read and (read.record is conversation.record or _still_matches(criterion, read.record)):

@@ -8,15 +8,16 @@ later entries for it are recognized as delivered.
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, overload
 
 from memory.core.connect import connect
 from memory.core.store import MAX_METADATA_VALUES, Store
+from memory.domain.entities import M
 from memory.domain.values import check_id
 from memory.errors import (
     AlreadyExistsError,
@@ -67,7 +68,7 @@ class Relayed:
     failure: PersistenceError | None = None
 
 
-class MirroredStore(Store):
+class MirroredStore(Store[M]):
     """A store whose commits go to the primary, and from there to the replicas; see `mirror`.
 
     Args:
@@ -76,32 +77,39 @@ class MirroredStore(Store):
         opened: stores to close in `close`.
     """
 
-    def __init__(self, primary: Store, replicas: Mapping[str, Store], opened: Iterable[Store] = ()) -> None:
+    def __init__(
+        self, primary: Store[M], replicas: Mapping[str, Store[Any]], opened: Iterable[Store[Any]] = ()
+    ) -> None:
         for name in replicas:
             check_id(name, "the replica's name")
         super().__init__(
             primary.repository.with_outbox(list(replicas)),
             primary.namespace_name,
+            metadata=primary.serializer.codec,
+            default=primary.serializer.default,
             max_metadata_values=primary.max_metadata_values,
         )
         self._replicas = dict(replicas)
         self._opened = opened
 
     @property
-    def replicas(self) -> Mapping[str, Store]:
+    def replicas(self) -> Mapping[str, Store[Any]]:
         """The replicas by name, each in the namespace it was opened with."""
         return MappingProxyType(self._replicas)
 
-    def relay(self) -> list[Relayed]:
+    def relay(self, progress: Callable[[Relayed], object] = lambda _: None) -> list[Relayed]:
         """Deliver to each replica the change sets that wait for it, of all namespaces. If one replica fails, go on with the next.
 
         Call it at any time, from any thread or process: each replica is served by one relay at a time.
+
+        Args:
+            progress: called with what was done for a replica so far, again and again.
 
         Raises:
             PersistenceError: the primary failed.
         """
         self.ensure_ready()
-        return [_Relay(self, replica, Relayed(name)).run() for name, replica in self._replicas.items()]
+        return [_Relay(self, replica, Relayed(name), progress).run() for name, replica in self._replicas.items()]
 
     def lag(self) -> Mapping[str, ReplicaLag]:
         """Return how far each replica is behind, by name; also for names in the outbox that are not replicas of this store."""
@@ -144,7 +152,11 @@ class MirroredStore(Store):
             store.close()
 
 
-def mirror(primary: Store | str, /, **replicas: Store | str) -> MirroredStore:
+@overload
+def mirror(primary: str, /, **replicas: Store[Any] | str) -> MirroredStore: ...
+@overload
+def mirror(primary: Store[M], /, **replicas: Store[Any] | str) -> MirroredStore[M]: ...
+def mirror(primary: Store[Any] | str, /, **replicas: Store[Any] | str) -> MirroredStore[Any]:
     """Return a store that keeps everything in the primary and delivers it to replicas, in order.
 
     Reads and commits use the primary only, so a replica that is unreachable does not affect them. Replicas are updated by
@@ -169,10 +181,10 @@ def mirror(primary: Store | str, /, **replicas: Store | str) -> MirroredStore:
     >>> store.close()
     """
     _check_distinct({"the primary": primary, **{f"the replica {name!r}": store for name, store in replicas.items()}})
-    opened: list[Store] = []
+    opened: list[Store[Any]] = []
     with ExitStack() as stack:
 
-        def open_(store: Store | str, max_metadata_values: int = MAX_METADATA_VALUES) -> Store:
+        def open_(store: Store[Any] | str, max_metadata_values: int = MAX_METADATA_VALUES) -> Store[Any]:
             if isinstance(store, Store):
                 return store
             opened.append(stack.enter_context(connect(store, max_metadata_values=max_metadata_values)))
@@ -180,12 +192,12 @@ def mirror(primary: Store | str, /, **replicas: Store | str) -> MirroredStore:
 
         first = open_(primary)
         others = {name: open_(replica, first.max_metadata_values) for name, replica in replicas.items()}
-        store = MirroredStore(first, others, opened)
+        store: MirroredStore[Any] = MirroredStore(first, others, opened)
         stack.pop_all()
         return store
 
 
-def _check_distinct(stores: Mapping[str, Store | str]) -> None:
+def _check_distinct(stores: Mapping[str, Store[Any] | str]) -> None:
     """Raise if two of these are obviously the same store. Two different URLs of one server are not noticed."""
     names: dict[object, str] = {}
     for name, store in stores.items():
@@ -195,7 +207,7 @@ def _check_distinct(stores: Mapping[str, Store | str]) -> None:
         names[place] = name
 
 
-def _place(store: Store | str) -> object:
+def _place(store: Store[Any] | str) -> object:
     if isinstance(store, Store):
         return store.repository
     if is_temporary(store):
@@ -208,13 +220,16 @@ def _place(store: Store | str) -> object:
 class _Relay:
     """One delivery to one replica."""
 
-    primary: Store
-    replica: Store
+    primary: Store[Any]
+    replica: Store[Any]
     done: Relayed
+    progress: Callable[[Relayed], object]
 
     def run(self) -> Relayed:
-        while self._deliver_some():
-            pass
+        is_unfinished = True
+        while is_unfinished:
+            is_unfinished = self._deliver_some()
+            self.progress(self.done)
         return self.done
 
     def _deliver_some(self) -> bool:
@@ -263,12 +278,12 @@ def _without_frames(error: PersistenceError) -> PersistenceError:
     return error
 
 
-def _for(replica: Store, changes: ChangeSet) -> ChangeSet:
+def _for(replica: Store[Any], changes: ChangeSet) -> ChangeSet:
     """Return a change set that the replica refuses unless each conversation is in the state that the change was made for."""
     return ChangeSet(tuple([_expecting(replica, change) for change in changes.changes]), changes.token, changes.at)
 
 
-def _expecting(replica: Store, change: Change) -> Change:
+def _expecting(replica: Store[Any], change: Change) -> Change:
     if change.expected is None:
         return change
     found = get_record(replica, change.id)

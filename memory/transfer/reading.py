@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from tempfile import SpooledTemporaryFile
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from memory.core.store import Store
 from memory.domain.entities import Run
@@ -37,7 +37,7 @@ class Whole(NamedTuple):
 
 @contextmanager
 def read_whole(
-    store: Store, conversation_id: str, found: ConversationRecord | None = None, *, last: int | None = None
+    store: Store[Any], conversation_id: str, found: ConversationRecord | None = None, *, last: int | None = None
 ) -> Iterator[Whole | None]:
     """Read a conversation with all its runs, as they were at one moment; None if it does not exist or has expired.
 
@@ -90,20 +90,20 @@ def _kept(runs: Iterable[RunRecord]) -> Iterator[Iterator[RunRecord]]:
         yield chain(first, (RunRecord(*json.loads(line)) for line in rest))
 
 
-def _last(store: Store, record: ConversationRecord, number: int) -> Iterator[RunRecord]:
+def _last(store: Store[Any], record: ConversationRecord, number: int) -> Iterator[RunRecord]:
     if number and record.last_position:
         window = Window(before=record.last_position + 1, limit=min(number, record.last_position), from_end=True)
         yield from [run.to_record(cast(int, run.position)) for run in runs_in(store, record, window)]
 
 
-def get_record(store: Store, conversation_id: str) -> ConversationRecord | None:
+def get_record(store: Store[Any], conversation_id: str) -> ConversationRecord | None:
     """Return a conversation's record; None if the conversation does not exist or has expired."""
     store.ensure_ready()
     found = store.repository.get(store.namespace_name, check_id(conversation_id, "the conversation's id"))
     return None if found is None else found.record
 
 
-def runs_of(store: Store, record: ConversationRecord) -> Iterator[RunRecord]:
+def runs_of(store: Store[Any], record: ConversationRecord) -> Iterator[RunRecord]:
     """Yield the runs that a conversation had when its record was read, without those appended since. Memory is constant.
 
     Raises:
@@ -126,7 +126,7 @@ def runs_of(store: Store, record: ConversationRecord) -> Iterator[RunRecord]:
         raise CorruptRecordError(f"{what}, but its record says {record.run_count:,}")
 
 
-def runs_in(store: Store, record: ConversationRecord, window: Window) -> tuple[Run, ...]:
+def runs_in(store: Store[Any], record: ConversationRecord, window: Window) -> tuple[Run, ...]:
     """Return the runs of a window; raise `ConflictError` if the conversation has another version than the record."""
     read = store.repository.runs(store.namespace_name, record.id, window)
     if read.seen != version_of(record):

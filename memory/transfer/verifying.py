@@ -68,8 +68,8 @@ class Compared:
 
 
 def verify(
-    source: Store,
-    target: Store,
+    source: Store[Any],
+    target: Store[Any],
     criterion: Criterion | None = None,
     *,
     all_namespaces: bool = False,
@@ -122,7 +122,7 @@ def named(namespace: str, conversation_id: str) -> str:
     return conversation_id if namespace == "default" else f"{conversation_id} (in {namespace})"
 
 
-def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> tuple[str, ...]:
+def _compare(source: Store[Any], target: Store[Any], found: Pair, compared: Compared) -> tuple[str, ...]:
     """Compare a conversation as it was found; if it differs, compare it again as it is now."""
 
     def digests_of(pair: Pair) -> list[str]:
@@ -156,7 +156,7 @@ def _compare(source: Store, target: Store, found: Pair, compared: Compared) -> t
         return (str(error),)
 
 
-def digest(store: Store, record: ConversationRecord) -> str:
+def digest(store: Store[Any], record: ConversationRecord) -> str:
     """Return the SHA-256 of everything that a store keeps of a conversation, the same for equal ones on all stores."""
     sha = hashlib.sha256(compact(head(record)).encode())
     for run in runs_of(store, record):
@@ -169,7 +169,7 @@ def head(record: ConversationRecord) -> ConversationRecord:
     return record._replace(incarnation="")
 
 
-def _differences(source: Store, target: Store, pair: Pair) -> tuple[str, ...]:
+def _differences(source: Store[Any], target: Store[Any], pair: Pair) -> tuple[str, ...]:
     ours, theirs = pair
     if theirs is None:
         return (_MISSING,)
@@ -196,14 +196,14 @@ def _differing_runs(ours: Iterator[RunRecord], theirs: Iterator[RunRecord]) -> I
         yield f"runs: at {', '.join(map(str, positions))}{f' and {more:,} more' if more else ''}"
 
 
-def has_any(store: Store, criterion: Criterion | None = None) -> bool:
+def has_any(store: Store[Any], criterion: Criterion | None = None) -> bool:
     """Whether any conversation matches."""
-    return bool(store.begin().conversations.find(criterion, order="id", limit=1).items)
+    return bool(store.untyped().conversations.find(criterion, order="id", limit=1).items)
 
 
-def pairs(source: Store, target: Store, criterion: Criterion | None) -> Iterator[Pair]:
+def pairs(source: Store[Any], target: Store[Any], criterion: Criterion | None) -> Iterator[Pair]:
     """Yield pairs of the conversations with the same id that match in either store, ordered by id."""
-    here, there = [map(_record, store.begin().conversations.iterate(criterion)) for store in (source, target)]
+    here, there = [map(_record, store.untyped().conversations.iterate(criterion)) for store in (source, target)]
     return outer_join(here, there, lambda record: key_of(record.id))
 
 

@@ -10,7 +10,7 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-_COLUMNS = {
+COLUMNS = {
     "postgresql": {
         "time": "timestamptz 'epoch' + {} * interval '1 microsecond'",
         "json": "{}::json",
@@ -24,14 +24,14 @@ _COLUMNS = {
 }
 
 
-def _prefix() -> str:
+def prefix() -> str:
     """Return the schema in front of a table: Alembic does not translate texts of statements."""
     bind = op.get_bind()
     schema = (bind.get_execution_options().get("schema_translate_map") or {}).get(None)
     return f"{bind.dialect.identifier_preparer.quote_schema(schema)}." if schema else ""
 
 
-def _options() -> str:
+def options() -> str:
     """Let a view show what its reader may see, under row-level security too; without the option, what its owner may see."""
     dialect = op.get_bind().dialect
     has_option = dialect.name == "postgresql" and (dialect.server_version_info or ()) >= (15,)
@@ -39,24 +39,24 @@ def _options() -> str:
 
 
 def upgrade() -> None:
-    prefix, options = _prefix(), _options()
-    forms = _COLUMNS[op.get_bind().dialect.name]
+    schema, option = prefix(), options()
+    forms = COLUMNS[op.get_bind().dialect.name]
     time, json = forms["time"].format, forms["json"].format
     present = f"c.expires_at IS NULL OR c.expires_at > {forms['now']}"
     op.execute(
-        f"CREATE VIEW {prefix}memory_conversation_view{options} AS SELECT c.namespace, c.id, "
+        f"CREATE VIEW {schema}memory_conversation_view{option} AS SELECT c.namespace, c.id, "
         f"{json('c.metadata')} AS metadata, c.version, c.run_count, "
         f"{time('c.created_at')} AS created_at, {time('c.updated_at')} AS updated_at, "
-        f"{time('c.expires_at')} AS expires_at FROM {prefix}memory_conversations c WHERE {present}"
+        f"{time('c.expires_at')} AS expires_at FROM {schema}memory_conversations c WHERE {present}"
     )
     op.execute(
-        f"CREATE VIEW {prefix}memory_run_view{options} AS SELECT c.namespace, c.id AS conversation_id, r.position, r.id, "
+        f"CREATE VIEW {schema}memory_run_view{option} AS SELECT c.namespace, c.id AS conversation_id, r.position, r.id, "
         f"{json('r.input')} AS input, {json('r.output')} AS output, {json('r.metadata')} AS metadata, "
-        f"{time('r.created_at')} AS created_at FROM {prefix}memory_runs r "
-        f"JOIN {prefix}memory_conversations c ON c.key = r.conversation_key WHERE {present}"
+        f"{time('r.created_at')} AS created_at FROM {schema}memory_runs r "
+        f"JOIN {schema}memory_conversations c ON c.key = r.conversation_key WHERE {present}"
     )
 
 
 def downgrade() -> None:
     for view in ("memory_run_view", "memory_conversation_view"):
-        op.execute(f"DROP VIEW {_prefix()}{view}")
+        op.execute(f"DROP VIEW {prefix()}{view}")

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 import memory
-from memory import Run, Store, where
+from memory import Conversation, Run, Store, where
 from memory.adapters.redis import RedisRepository
 from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.models import entry_token
@@ -133,7 +133,7 @@ def all_of(store: Store, order: str) -> int:
     return sum(1 for _ in store.begin().conversations.iterate(order=order))
 
 
-def bench_queries(store: Store, client: Any, keys: Keys) -> None:
+def bench_queries(store: Store, client: Any) -> None:
     rare, third = where("customer") == "customer-77", where("domain") == "Hotels"
     low = CONVERSATIONS // 2
     queries: dict[str, Criterion] = {
@@ -165,25 +165,38 @@ def bench_queries(store: Store, client: Any, keys: Keys) -> None:
     by_amount = first_page(store, rare, order="metadata.amount")
     report("by metadata.amount, ten match: the first page", *in_turns(30, by_amount))
     report_server(client, by_amount)
+    for order in ("-updated_at", "id"):
+        walked = timed(partial(all_of, store, order))
+        report(f"all {CONVERSATIONS:,}, by {order}: each", walked / CONVERSATIONS)
+
+
+def bench_equality(store: Store, client: Any, keys: Keys) -> None:
     for name, criterion, path, value in (
-        ("ten match", rare, "customer", "customer-77"),
-        ("a third", third, "domain", "Hotels"),
+        ("ten match", where("customer") == "customer-77", "customer", "customer-77"),
+        ("a third", where("domain") == "Hotels", "domain", "Hotels"),
     ):
         text = f"@entries:{{{entry_token('default', path, value)}}}"
 
-        def by_hand(text: str = text) -> None:
+        def by_hand(text: str = text) -> list[dict[bytes, bytes]]:
             order = ("SORTBY", "updated_at", "DESC", "LIMIT", 0, 50)
             found = client.execute_command("FT.SEARCH", keys.index, text, "NOCONTENT", *order, "DIALECT", 2)
             with client.pipeline(transaction=False) as pipeline:
                 for result in found[b"results"]:
                     pipeline.hgetall(result[b"id"])
-                pipeline.execute()
+                answers: list[dict[bytes, bytes]] = pipeline.execute()
+            return answers
+
+        def decoded_by_hand(by_hand: Callable[[], list[dict[bytes, bytes]]] = by_hand) -> None:
+            for found in by_hand():
+                Conversation(found[b"id"].decode(), json.loads(found[b"metadata"]))
+                for name in (b"version", b"run_count", b"last_position"):
+                    int(found[name])
+                for name in (b"created_at", b"updated_at"):
+                    to_datetime(int(found[name]))
 
         spent, least = in_turns(100, first_page(store, criterion), by_hand)
         report(f"equality, {name}: the first page of 50", spent, least)
-    for order in ("-updated_at", "id"):
-        walked = timed(partial(all_of, store, order))
-        report(f"all {CONVERSATIONS:,}, by {order}: each", walked / CONVERSATIONS)
+        report("  (floor: decoded)", *in_turns(100, first_page(store, criterion), decoded_by_hand))
 
 
 def bench_import(store: Store, client: Any, prefix: str) -> None:
@@ -244,7 +257,8 @@ def main() -> None:
                 info: Any = client.execute_command("FT.INFO", keys.index)
                 indexed = float(info[b"total_index_memory_sz_mb"]) * 2**20 / CONVERSATIONS
                 print(f", {indexed:,.0f} of them the index's own")
-                bench_queries(many, client, keys)
+                bench_queries(many, client)
+                bench_equality(many, client, keys)
     finally:
         if running:
             running.stop()

@@ -9,7 +9,7 @@ import pytest
 
 import memory
 from memory import Conversation, Run
-from memory.cli import transferring
+from memory.formats import griptape_local
 from memory.port.urls import sqlite_url
 from memory.testing.base import put, run
 from memory.transfer import jsonl
@@ -66,11 +66,6 @@ def test_a_bad_line_is_told_the_rest_goes_on_and_the_exit_code_is_1(cli: Cli) ->
     assert ended.err == "file:2: not JSON: Expecting value at column 1\nfile:3: runs[0]: it has no output\n"
     assert ended.out == "imported 2 conversations and 0 runs, refused 2 lines\n"
     assert cli("count").out == "2\n"
-
-
-def test_who_forgot_what_the_file_is_is_told_where_to_look(cli: Cli) -> None:
-    assert "--from" in cli("import", "-", stdin=b'[{"role": "user", "content": "x"}]').err
-    assert "--from" not in cli("import", "-", stdin=b'{"id": "a"}\nnonsense').err
 
 
 def test_the_first_that_are_skipped_are_named(cli: Cli) -> None:
@@ -169,7 +164,7 @@ def test_an_export_that_is_interrupted_leaves_the_file_that_was_there(
         yield "a part of it"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(transferring, "write_envelope", interrupted)
+    monkeypatch.setattr(griptape_local, "write_envelope", interrupted)
     monkeypatch.setattr(jsonl, "write_line", interrupted)
     Path("out").mkdir()
     Path("out/a.json").write_text("before")

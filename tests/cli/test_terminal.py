@@ -73,6 +73,11 @@ def test_show_on_a_terminal() -> None:
     assert "> \\x1b[2J\\x1b]0;title\\x07[bold red]x[/] :smile:" in written
 
 
+def test_erasing_and_retaining_draw_a_bar_that_leaves_the_lines_whole() -> None:
+    assert "removed 0 idle conversations, trimmed 0: 0 runs\n" in on_terminal("retain", "--idle", "1d")
+    assert "erased 1 conversation with 1 run in 1 namespace" in on_terminal("erase", "size == 3", "--yes", "--verify")
+
+
 def test_import_and_export_draw_a_bar_that_leaves_the_lines_whole() -> None:
     Path("in.jsonl").write_text('{"id": "b"}\nnonsense\n' * 1)
     with pytest.raises(AssertionError):  # exit code 1
@@ -81,13 +86,20 @@ def test_import_and_export_draw_a_bar_that_leaves_the_lines_whole() -> None:
     assert len(Path("out.jsonl").read_text().splitlines()) == 2
 
 
-def test_delete_asks() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "question"),
+    [
+        (("delete", "[red]a[/]"), b"Delete 1 conversation with all runs? [y/N]"),
+        (("erase", "size == 3"), b"Erase 1 conversation with all runs? [y/N]"),
+    ],
+)
+def test_removing_asks(arguments: tuple[str, ...], question: bytes) -> None:
     master, slave = pty.openpty()
-    with start("delete", "[red]a[/]", stdin=slave, stdout=slave, stderr=slave) as process:
+    with start(*arguments, stdin=slave, stdout=slave, stderr=slave) as process:
         os.close(slave)
         os.write(master, b"n\n")
         assert process.wait(20) == 1
-        assert b"Delete 1 conversation with all runs? [y/N]" in os.read(master, 65536)
+        assert question in os.read(master, 65536)
         os.close(master)
     with memory.connect("sqlite:///conversations.db") as store, store.begin() as uow:
         assert uow.conversations.count() == 1

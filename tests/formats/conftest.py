@@ -9,7 +9,8 @@ import pytest
 
 import memory
 from memory import Conversation, Run, Store
-from memory.formats.registry import Source, read
+from memory.formats.opening import read_all
+from memory.formats.registry import Source
 from memory.testing.base import read_runs
 from memory.transfer import RejectedConversation, Totals, restore
 
@@ -34,12 +35,19 @@ def importing(store: Store) -> Importing:
 
 
 def import_into(
-    store: Store, format: str, content: bytes | str, name: str = "file", on_conflict: Any = "skip", **options: str
+    store: Store,
+    format: str | None,
+    content: bytes | str | Path,
+    name: str = "file",
+    on_conflict: Any = "skip",
+    **options: str,
 ) -> Imported:
+    path = content if isinstance(content, Path) else None
+    content = path.read_bytes() if path is not None and path.is_file() else content
     stream = io.BufferedReader(io.BytesIO(content)) if isinstance(content, bytes) else None
-    source = Source(name if stream else str(content), AT, stream, options)
+    source = Source(name if stream or path else str(content), AT, stream, options, path=path)
     refusals: list[RejectedConversation] = []
-    totals = restore(store, read(format, source), on_conflict=on_conflict, on_refusal=refusals.append)
+    totals = restore(store, read_all(format, source), on_conflict=on_conflict, on_refusal=refusals.append)
     return totals, [f"{refusal.number}: {refusal.reason}" for refusal in refusals]
 
 
@@ -47,3 +55,10 @@ def kept(store: Store, id: str) -> tuple[Conversation, list[Run]]:
     with store.begin() as uow:
         found = uow.conversations.get(id)
     return found, read_runs(store, id)
+
+
+def pairs(store: Store) -> dict[str, list[tuple[Any, Any]]]:
+    """Return the inputs and outputs of all conversations."""
+    with store.begin() as uow:
+        ids = [conversation.id for conversation in uow.conversations.iterate(order="id")]
+    return {id: [(run.input, run.output) for run in read_runs(store, id)] for id in ids}

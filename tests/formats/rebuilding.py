@@ -8,6 +8,7 @@ from memory.formats import chatgpt, extras, openai
 
 _REST: Final = frozenset(["messages", "input", "output", "branches"])
 _FIELDS: Final = frozenset(["fields"])
+_LISTS: Final = ("messages", "input", "contents")
 
 
 def chatgpt_json(conversation: Conversation, runs: list[Run]) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def openai_json(conversation: Conversation, runs: list[Run]) -> Any:
     _, kept = extras.split(conversation.metadata, openai.KEY, _FIELDS)
     if "fields" in kept and kept["fields"] is None:
         return messages
-    return {**kept.get("fields", {}), "messages": messages}
+    fields = kept.get("fields", {})
+    return {**fields, next((name for name in _LISTS if name in fields and fields[name] is None), "messages"): messages}
 
 
 def _messages_of(run: Run, rest: dict[str, Any], fill: Callable[[Any, Any], Any]) -> Iterator[Any]:
@@ -51,7 +53,7 @@ def _plain(run: Run) -> Iterator[Any]:
 
 
 def _fill_message(message: Any, value: Any) -> Any:
-    return {**message, "content": value}
+    return {**message, "content": value} if message["content"] is None else message
 
 
 def _unpack(packed: Any) -> tuple[str, Any]:
@@ -60,6 +62,8 @@ def _unpack(packed: Any) -> tuple[str, Any]:
 
 def _fill_node(packed: Any, value: Any) -> Any:
     key, node = _unpack(packed)
+    if node["message"]["content"] is not None:
+        return packed
     content = {"content_type": "text", "parts": [value]} if isinstance(value, str) else value
     filled = {**node, "message": {**node["message"], "content": content}}
     return filled if "id" in packed else {"key": key, "node": filled}

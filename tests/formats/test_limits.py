@@ -10,25 +10,40 @@ from typing import Any
 
 import pytest
 
-from memory.formats.registry import Source, read
+from memory.formats.opening import read_all
+from memory.formats.registry import Source
 from memory.transfer import Limits, ParsedConversation, RejectedConversation, read_lines, uncompressed
 from memory.transfer.jsonl import split_lines
 from tests.cli.conftest import start
+from tests.formats.conftest import SAMPLES
 
-FILES = ("memory", "griptape-local", "chatgpt", "openai")
+CASES = {
+    "claude": "claude-export",
+    "deepseek": "deepseek-export",
+    "gemini": "gemini-takeout-MyActivity",
+    "open-webui": "open-webui-export",
+    "librechat": "librechat-export",
+    "sharegpt": "sharegpt",
+    "llm": "llm-logs",
+    "langchain": "langchain-messages-to-dict",
+}
+FILES = ("memory", "griptape-local", "chatgpt", "openai", *CASES)
 TREE: dict[str, Any] = {"mapping": {"a": {"id": "a", "message": None, "parent": None, "children": []}}}
-ONE = {
+ONE: dict[str, Any] = {
     "memory": {"id": "a", "runs": [{"input": 1, "output": [1, 2, 3]}]},
     "griptape-local": {"runs": [{"input": "a", "output": "b"}] * 3, "metadata": {}},
     "chatgpt": TREE,
     "openai": {"messages": [{"role": "user", "content": "a"}] * 3},
+    **{format: json.loads((SAMPLES / "cases" / f"{name}.json").read_text()) for format, name in CASES.items()},
 }
+for format_ in ("claude", "deepseek", "gemini", "open-webui", "sharegpt"):
+    (ONE[format_],) = ONE[format_]  # their files are lists of conversations
 
 
 def found(format: str, content: bytes, **limits: int) -> list[ParsedConversation | RejectedConversation]:
     bounds = Limits(**limits)
     stream = uncompressed(io.BufferedReader(io.BytesIO(content)), limits=bounds)
-    return list(read(format, Source("file", 0, stream, limits=bounds)))
+    return list(read_all(format, Source("file", 0, stream, limits=bounds)))
 
 
 def reasons(found: list[ParsedConversation | RejectedConversation]) -> list[str]:
@@ -72,7 +87,7 @@ def test_an_archive_that_unpacks_to_much_more_than_its_size_is_not_unpacked() ->
     packed = zipped(b"[[" + b"{}," * 2**23 + b"1]]")
     (reason,) = reasons(found("chatgpt", packed))
     assert "over 250 times as much" in reason
-    (reason,) = reasons(found("chatgpt", packed, ratio=1_100, values=10_000))
+    reason, *_ = reasons(found("chatgpt", packed, ratio=1_100, values=10_000))
     assert "more than 10,000 values" in reason
 
 
@@ -122,7 +137,7 @@ TWICE = {
 }
 
 
-@pytest.mark.parametrize("format", FILES)
+@pytest.mark.parametrize("format", TWICE)
 def test_an_object_with_a_key_twice_is_refused_with_its_number_and_key(format: str) -> None:
     content, number, count = TWICE[format]
     every = found(format, content)
@@ -138,7 +153,7 @@ def test_the_command_line_names_the_limit_and_takes_a_higher_one(tmp_path: Path)
     refused = start("import", str(file), "--max-line", "100", *store)
     _, told = refused.communicate()
     assert refused.returncode == 1
-    assert b"long.jsonl:1: the line is longer than 100 bytes" in told
+    assert b"long.jsonl: not read: the line is longer than 100 bytes" in told
     assert b"--max-line" in told
     taken = start("import", str(file), "--max-line", "1000", *store)
     taken.communicate()

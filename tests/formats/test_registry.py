@@ -22,6 +22,8 @@ def test_every_format_has_a_reader_and_stands_in_the_help_and_the_docs(
     assert main(["import", "--help"]) == 0
     told = capsys.readouterr().out
     assert re.search(rf"^  {name} +{re.escape(format_.source)}$", told, re.MULTILINE)
+    assert main(["formats"]) == 0
+    assert re.search(rf"^{name} +{re.escape(format_.source)}$", capsys.readouterr().out, re.MULTILINE)
     for option in (*format_.needs, *format_.takes):
         assert f"  --{option.replace('_', '-')} " in told
     assert name == "memory" or f"--from {name}" in (DOCS / "importing.md").read_text()
@@ -35,7 +37,7 @@ def test_options_are_checked_before_anything_is_read(
         (["--from", "nobody"], "there is no format 'nobody': use one of memory, griptape-local, "),
         (["--from", "griptape-dynamodb"], "--from griptape-dynamodb needs --partition-key and --value-attribute"),
         (["--from", "chatgpt", "--sort-key", "x"], "--from chatgpt does not take --sort-key"),
-        (["--id", "x"], "--from memory does not take --id"),
+        (["--index", "x"], "--index needs --from: the format of the sources"),
     ]:
         assert main(["import", "missing", *arguments]) == 1
         assert told in capsys.readouterr().err

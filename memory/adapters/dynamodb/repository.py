@@ -90,6 +90,7 @@ class DynamoDbRepository(Repository):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(largest_commit=MOST_ACTIONS)
+    concurrency: tuple[int, int] = (50, 50)
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class DynamoDbRepository(Repository):
             read_timeout=min(timeout, _ANSWERED_WITHIN),
             # botocore must not retry: this adapter retries what is safe, and so knows which requests may have arrived.
             retries={"total_max_attempts": 1},
-            max_pool_connections=50,
+            max_pool_connections=self.concurrency[0],
             parameter_validation=False,
         )
         self.timeout = timeout

@@ -13,8 +13,7 @@ local function refuse(change)
   if not change.present then
     answer('refused', change.number)
   end
-  answer('refused', change.number, unpack(redis.call('HMGET', change.key, 'id', 'metadata', 'version', 'incarnation',
-    'run_count', 'last_position', 'created_at', 'updated_at', 'expires_at'), 1, 9))
+  answer('refused', change.number, unpack(read_record(change.key), 1, 9))
 end
 
 -- Read the stored conversation. All numbers are checked, because unreadable data must not be overwritten.

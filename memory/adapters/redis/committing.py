@@ -12,7 +12,7 @@ from memory.adapters.redis.keys import Keys
 from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Argument, Script, Wire
 from memory.domain.entities import Conversation
-from memory.domain.records import ConversationRecord
+from memory.domain.records import ConversationRecord, RunRecord
 from memory.errors import CorruptRecordError, UnsupportedError
 from memory.port.changes import NEVER, Change, ChangeSet, Receipt, check_preconditions, missing_runs
 from memory.port.index import entries
@@ -36,24 +36,23 @@ class Writer:
     def write(self, namespace: str, changes: ChangeSet, now: int) -> Receipt:
         """Write the whole change set in one round trip, or raise an error."""
         receipt = None
-        if len(changes.changes) == 1:
-            (change,) = changes.changes
-            if len(change.append) == 1 and change.only_appends:
-                receipt = self._append(namespace, changes, change)
+        match changes.changes:
+            case (Change(append=(run,)) as change,) if change.only_appends:
+                receipt = self._append(namespace, changes, change.id, run)
         if receipt is None:
             receipt = self._commit(namespace, changes, now)
         # The commit succeeded, so a receipt is returned even if an edited incarnation is not valid UTF-8.
         return Receipt.load(changes.token, receipt.decode(errors="replace"))
 
-    def _append(self, namespace: str, changes: ChangeSet, change: Change) -> bytes | None:
+    def _append(self, namespace: str, changes: ChangeSet, conversation_id: str, run: RunRecord) -> bytes | None:
         """Fast path: append one run and return the receipt. Return None if the change needs `commit.lua`."""
         keys = (
             self._keys.receipt(namespace, changes.token),
-            self._keys.conversation(namespace, change.id),
-            self._keys.runs(namespace, change.id),
+            self._keys.conversation(namespace, conversation_id),
+            self._keys.runs(namespace, conversation_id),
             self._keys.order(namespace, "updated_at"),
         )
-        arguments = (changes.at, RECEIPT_KEPT, change.id, records.run_member(change.append[0]))
+        arguments = (changes.at, RECEIPT_KEPT, conversation_id, records.run_member(run))
         written: bytes | None = self._wire.commit(APPEND, keys, arguments)
         return written
 

@@ -11,12 +11,7 @@ from redis.connection import parse_url
 from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
-from redis.sentinel import (
-    Sentinel,
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from memory.errors import ConfigurationError
 from memory.port.deadlines import remaining
@@ -34,7 +29,7 @@ _FORMS: Final = (
 
 
 class _Pool(redis.BlockingConnectionPool):
-    """A pool that blocks until a connection is free or the operation's deadline expires.
+    """A pool that waits for a connection, and connects, until the deadline of the operation.
 
     The methods replace redis-py's, which also record metrics; that took as long as packing, sending and parsing a command.
     """
@@ -52,7 +47,10 @@ class _Pool(redis.BlockingConnectionPool):
         try:
             if connection.is_connected and _is_stale(connection):
                 connection.disconnect()
-            connection.connect()
+            if not connection.is_connected:
+                connection.socket_timeout = max(SHORTEST, remaining(self._seconds))
+                connection.socket_connect_timeout = min(_CONNECT_TIMEOUT, connection.socket_timeout)
+                connection.connect()
         except BaseException:
             self.release(connection)
             raise
@@ -79,52 +77,41 @@ class _SentinelPool(SentinelConnectionPool, _Pool):
 
 
 def client_of(url: str, timeout: float, options: Mapping[str, Any]) -> Any:
-    """Return a client for a URL, which excludes the options. Its connections respect the deadline of the store's operation.
-
-    Raises:
-        ConfigurationError: the URL has none of the forms in docs/redis.md, or options of TLS or Sentinel without using it.
-    """
+    """Return a client for a URL without its options. Its connections respect the deadline of the store's operation."""
     try:
         located, sentinels, service = _locate(url)
     except ValueError:  # its message may contain a part of the password
         raise ConfigurationError(_FORMS) from None
-    kind = located.pop("connection_class", redis.Connection)
+    is_tls = located.get("connection_class") is redis.SSLConnection
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    if tls and kind is not redis.SSLConnection:
-        raise ConfigurationError(f"{', '.join(sorted(tls))}: these options need TLS, that is rediss://")
     credentials = {name: value for name, value in options.items() if name.startswith("sentinel_")}
-    if credentials and not sentinels:
-        raise ConfigurationError(f"{', '.join(sorted(credentials))}: these options need redis+sentinel://")
+    for names, is_used, needed in (
+        (tls, is_tls, "TLS, that is rediss://"),
+        (credentials, sentinels, "redis+sentinel://"),
+    ):
+        if names and not is_used:
+            raise ConfigurationError(f"{', '.join(sorted(names))}: these options need {needed}")
     settings = {
         **{name: value for name, value in options.items() if name not in credentials},
         **located,
         "timeout": timeout,
-        "socket_timeout": timeout,
         "protocol": 3,
         "retry": Retry(NoBackoff(), 0),
         # While they are enabled, the pool does not notice that the server has closed a connection.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if not sentinels:
-        return redis.Redis(connection_pool=_Pool(connection_class=_with_deadline(kind, timeout), **settings))
-    own = {name.removeprefix("sentinel_"): value for name, value in credentials.items()}
+        return redis.Redis(connection_pool=_Pool(**settings))
+    settings.pop("connection_class", None)  # Sentinel has its own
     waits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), min(timeout, _SENTINEL_TIMEOUT))
-    manager: Any = Sentinel(
-        sentinels,
-        sentinel_kwargs={**own, **waits, **tls, "ssl": kind is redis.SSLConnection, "retry": Retry(NoBackoff(), 0)},
-    )
-    managed = SentinelManagedSSLConnection if kind is redis.SSLConnection else SentinelManagedConnection
-    return manager.master_for(
-        service, connection_pool_class=_SentinelPool, connection_class=_with_deadline(managed, timeout), **settings
-    )
+    own = {name.removeprefix("sentinel_"): value for name, value in credentials.items()}
+    own |= {**waits, **tls, "ssl": is_tls, "retry": Retry(NoBackoff(), 0)}
+    manager: Any = Sentinel(sentinels, sentinel_kwargs=own)
+    return manager.master_for(service, connection_pool_class=_SentinelPool, ssl=is_tls, **settings)
 
 
 def _locate(url: str) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
-    """Return redis-py's settings for a URL; for a Sentinel URL also the addresses of the Sentinels and the service name.
-
-    Raises:
-        ValueError: the URL is not valid.
-    """
+    """Return redis-py's settings for a URL, the addresses of its Sentinels and the service name, or raise `ValueError`."""
     scheme, _, rest = url.partition("://")
     family, _, kind = scheme.replace("valkey", "redis", 1).partition("+")
     if kind == "sentinel":
@@ -142,19 +129,6 @@ def _locate(url: str) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
     if parts.port == 0 or not (is_path or is_host):
         raise ValueError(scheme)
     return located, [], ""
-
-
-def _with_deadline(kind: Any, timeout: float) -> Any:
-    """Return a subclass of a connection class that connects within the deadline of the operation."""
-
-    class DeadlineConnection(kind):  # type: ignore[misc]  # a class of redis-py's
-        def connect(self) -> None:
-            if not self.is_connected:
-                self.socket_timeout = max(SHORTEST, remaining(timeout))
-                self.socket_connect_timeout = min(_CONNECT_TIMEOUT, self.socket_timeout)
-                super().connect()
-
-    return DeadlineConnection
 
 
 def close(pool: Any) -> None:

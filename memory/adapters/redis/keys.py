@@ -36,10 +36,6 @@ class Keys:
 
     A prefix cannot contain the slash that follows the kind, so no other store's keys begin like this store's conversations.
 
-    Attributes:
-        index: the alias of the index. The name of the index itself is the alias followed by a version.
-        namespaces: the key of the set of namespaces that have a conversation.
-
     >>> Keys("memory").conversation("default", "support 42")
     'memory:conversation:/default/support%2042'
     """
@@ -50,7 +46,7 @@ class Keys:
                 f"the key prefix must have 1 to 100 of the characters A-Z a-z 0-9 _ . : -, not be {prefix!r:.110}"
             )
         self.prefix: Final = prefix
-        self.index: Final = f"{prefix}:conversations"
+        self.index: Final = f"{prefix}:conversations"  # an alias: the index itself has this name and a version
         self.namespaces: Final = f"{prefix}:namespaces"
 
     def conversation(self, namespace: str, conversation_id: str) -> str:

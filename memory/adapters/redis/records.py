@@ -1,9 +1,8 @@
 """Conversion of Redis's replies to records. Unreadable data raises `CorruptRecordError` with its key; it is never skipped."""
 
-import re
 from collections.abc import Sequence
 from operator import ge
-from typing import Final
+from typing import Any, Final, cast
 
 from memory.adapters.redis.keys import Keys
 from memory.domain.entities import Run
@@ -16,28 +15,26 @@ LEFT_OVER: Final = (
 )
 """The error message for a conversation that is listed, or has runs, but has no hash."""
 
-_NUMBER: Final = re.compile(rb"-?[0-9]{1,18}")  # 18 digits: a time between the years 1 and 9999, in microseconds
 _FIELDS_OF_RUN: Final = 6
 
 
 def conversation(keys: Keys, namespace: str, key: str, fields: Sequence[bytes | None]) -> ConversationRecord:
-    """Return the record of a hash, whose fields are in the order of `ConversationRecord`.
-
-    Raises:
-        CorruptRecordError: a field is missing or cannot be read, or the hash belongs to another key.
-    """
-    id_, metadata, version, incarnation, run_count, last_position, created_at, updated_at, expires_at = fields
+    """Return the record of a hash, whose fields are in the order of `ConversationRecord`."""
+    if None in fields[:-1]:
+        raise corrupt(key, "a field is missing")
+    id_, metadata, version, incarnation, *numbers, expires_at = cast(Sequence[Any], fields)
     try:
+        run_count, last_position, created_at, updated_at = map(_number, numbers)
         record = ConversationRecord(
-            text(id_),
-            text(metadata),
-            number(version),
-            text(incarnation),
-            number(run_count),
-            number(last_position),
-            number(created_at),
-            number(updated_at),
-            None if expires_at is None else number(expires_at),
+            id_.decode(),
+            metadata.decode(),
+            _number(version),
+            incarnation.decode(),
+            run_count,
+            last_position,
+            created_at,
+            updated_at,
+            None if expires_at is None else _number(expires_at),
         )
     except ValueError as error:
         raise corrupt(key, error) from error
@@ -52,11 +49,7 @@ def run_member(run: RunRecord) -> str:
 
 
 def runs(key: str, conversation_id: str, members: Sequence[bytes]) -> tuple[Run, ...]:
-    """Parse members of the sorted set of a conversation's runs, which are in order of position.
-
-    Raises:
-        CorruptRecordError: a run cannot be read, or the positions are not ascending because the scores were edited.
-    """
+    """Return the runs of members of a sorted set, which must be in order of position: an edited score would change it."""
     found = tuple([_run(key, conversation_id, member) for member in members])
     positions = [0, *[one.position or 0 for one in found]]
     if any(map(ge, positions, positions[1:])):
@@ -81,15 +74,8 @@ def corrupt(key: str, why: object = "it was edited or damaged") -> CorruptRecord
     return CorruptRecordError(f"the value at the key {key} cannot be read: {why}")
 
 
-def text(value: bytes | None) -> str:
-    """Return the text of a field, or raise `ValueError`."""
-    if value is None:
-        raise ValueError("a field is missing")
-    return value.decode()
-
-
-def number(value: bytes | None) -> int:
-    """Return the integer of a field, or raise `ValueError`: stricter than `int` and Lua's ``tonumber``."""
-    if value is None or not _NUMBER.fullmatch(value):
-        raise ValueError("a field is missing" if value is None else f"{value[:40]!r} is not a valid integer")
+def _number(value: bytes) -> int:
+    """Return the integer of a field, or raise `ValueError`. `int` and Lua's ``tonumber`` accept more than this code writes."""
+    if not value.removeprefix(b"-").isdigit():
+        raise ValueError(f"{value[:40]!r} is not a valid integer")
     return int(value)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, Final, cast
 
 from memory.adapters.redis import records
@@ -10,7 +9,7 @@ from memory.adapters.redis.committing import Writer
 from memory.adapters.redis.connections import client_of, close, place_of
 from memory.adapters.redis.errors import NO_CLUSTER
 from memory.adapters.redis.keys import CONVERSATION, DEFAULT_PREFIX, Keys
-from memory.adapters.redis.models import RECORD_FIELDS, conversation_model
+from memory.adapters.redis.models import RECORD_FIELDS
 from memory.adapters.redis.schema import Schema
 from memory.adapters.redis.searching import Index, Search
 from memory.adapters.redis.wire import Command, Script, Wire
@@ -26,6 +25,7 @@ from memory.port.urls import options, seconds
 
 _PURGED_AT_ONCE: Final = 200  # conversations per script, which takes about 5 ms of the server's time
 _PURGE: Final = Script("shared", "purge")
+_MOST_THREADS: Final = 50  # of an application's pool, which may have no limit
 _WITHOUT_METADATA: Final = ["id" if name == "metadata" else name for name in RECORD_FIELDS]  # which can be large
 
 
@@ -53,16 +53,7 @@ _OPTIONS: Final[dict[str, Callable[[str], object]]] = {
 
 
 def open_url(url: str) -> "RedisRepository":
-    """Return the repository for the URL of a Redis or Valkey server.
-
-    The forms are ``redis://user:password@host:6379``, ``rediss://`` for TLS, ``valkey://`` and ``valkeys://``,
-    ``unix:///path/of/the/socket``, and ``redis+sentinel://user:password@host:26379,other:26379/service`` or
-    ``rediss+sentinel://`` for the primary that Sentinel reports.
-
-    Options follow a ``?``: ``prefix`` of all keys (``memory``), ``timeout`` of an operation in seconds (30),
-    ``max_connections`` (50; a thread waits while all are in use), ``client_name``, ``db`` (only 0 is allowed),
-    ``sentinel_username`` and ``sentinel_password``; for TLS also ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
-    ``ssl_check_hostname`` and ``ssl_cert_reqs`` (``none`` trusts every certificate).
+    """Return the repository for the URL of a Redis or Valkey server; docs/redis.md lists the forms and the options.
 
     Raises:
         ConfigurationError: the URL or an option is not valid.
@@ -92,19 +83,18 @@ class RedisRepository(Repository, ForkAware):
     _closes = False  # whether `close` closes the client
 
     def __init__(self, client: Any, *, prefix: str = DEFAULT_PREFIX, timeout: float = DEFAULT_TIMEOUT) -> None:
-        self._client, self._pool = client, _checked_pool(client)
+        self._client, self._pool = (
+            client,
+            _checked_pool(client),
+        )  # redis-py closes the pool of a client that nobody references
         self._keys = Keys(prefix)
         self.timeout = timeout
         self._wire = Wire(self._pool, timeout, self.__repr__)
         self._writer = Writer(self._wire, self._keys)
-        self._schema = Schema(self._wire, self._keys, self.__repr__)
+        self._schema = Schema(self._wire, self._keys)
         self._index = Index(self._wire, self._keys, self._schema.explain)
+        self.concurrency = (min(self._pool.max_connections, _MOST_THREADS),) * 2
         watch(self)
-
-    @cached_property
-    def model(self) -> Any:
-        """The redis-om model of this store's conversations, using this repository's client; see `conversation_model`."""
-        return conversation_model(self._client, self._keys.prefix)
 
     # redis-py's pools detect a fork themselves, but then acquire a lock. If another thread held the lock during the fork, the
     # child would wait forever.

@@ -6,7 +6,6 @@ was interrupted. `warnings` checks the server's settings, whose consequences doc
 """
 
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from memory.adapters.redis.errors import NO_CLUSTER, translate
@@ -25,10 +24,7 @@ _LOSSES: Final = {
     ("appendonly", "no"): "a restart loses all writes acknowledged since the last snapshot",
     ("appendfsync", "no"): "a power failure loses writes that are not yet on disk, often 30 seconds of them",
     ("appendfsync", "everysec"): "a power failure (but not a server crash) loses up to two seconds of writes",
-    (
-        "min-replicas-to-write",
-        "0",
-    ): "a failover, for example by Sentinel, loses writes that a primary acknowledged while it had no replicas",
+    ("min-replicas-to-write", "0"): "a failover loses writes that a primary acknowledged while it had no replicas",
 }
 _PAUSE: Final = 0.02  # seconds between two checks of the progress of indexing
 
@@ -36,44 +32,40 @@ _PAUSE: Final = 0.02  # seconds between two checks of the progress of indexing
 class Schema:
     """The index of one store."""
 
-    def __init__(self, wire: Wire, keys: Keys, where: Callable[[], object]) -> None:
-        self._wire, self._keys, self._where = wire, keys, where
+    def __init__(self, wire: Wire, keys: Keys) -> None:
+        self._wire, self._keys = wire, keys
 
     @property
     def _name(self) -> str:
         return f"{self._keys.index}:{HEAD}"
 
     def status(self) -> SchemaStatus:
-        """Return the version of the index that the alias points to.
-
-        Raises:
-            ConfigurationError: the server has no search module, or is part of a cluster.
-        """
+        """Return the version of the index that the alias points to."""
         index, cluster, search = self._wire.ask_all(
             ("FT.INFO", self._keys.index), ("INFO", "cluster"), ("COMMAND", "INFO", "FT.CREATE")
         )
         if b"cluster_enabled:1" in self._wire.checked(cluster):
-            raise ConfigurationError(f"{self._where()}: {NO_CLUSTER}")
+            raise ConfigurationError(f"{self._wire.where()}: {NO_CLUSTER}")
         if not isinstance(index, Exception):
             version = index[b"index_name"].decode().rpartition(":")[2]
             return SchemaStatus(_OTHER_FIELDS if version == HEAD and not self._is_ours(index) else version, HEAD)
-        if (ours := translate(index, self._where())) is not None:
+        if (ours := translate(index, self._wire.where())) is not None:
             raise ours from index
         if self._wire.checked(search) == [None]:
             raise ConfigurationError(
-                f"{self._where()}: the server has no search module: use Redis 8, which includes it, "
+                f"{self._wire.where()}: the server has no search module: use Redis 8, which includes it, "
                 "or load RediSearch 2.6 or newer into Redis 7 (redis-stack-server has both)"
             )
         return SchemaStatus(None, HEAD)
 
     def explain(self, error: Exception) -> PersistenceError:
         """Return our error for an error reply to a search. RediSearch's errors have no codes."""
-        if (ours := translate(error, self._where())) is not None:
+        if (ours := translate(error, self._wire.where())) is not None:
             return ours
         status = self.status()
         if not status.is_current:
             return SchemaError(status.advice())
-        return StoreUnavailableError(f"{self._where()}: the server did not finish a query ({error})")
+        return StoreUnavailableError(f"{self._wire.where()}: the server did not finish a query ({error})")
 
     def steps(self) -> list[str]:
         """Describe the steps that `migrate` would perform."""
@@ -87,17 +79,13 @@ class Schema:
         return steps
 
     def migrate(self, progress: Progress) -> SchemaStatus:
-        """Migrate the index to the current version; see the module's documentation.
-
-        Raises:
-            SchemaError: the store has a newer version, or a version that this code cannot read.
-        """
+        """Migrate the index to the current version, unless the store has a newer or an unreadable one."""
         status, indexes = self.status(), self._indexes()
         if status.current is not None and status.current > HEAD:
             raise SchemaError(status.advice())
         if f"{self._keys.index}:{_UNREADABLE}" in indexes:
             raise SchemaError(
-                f"{self._where()} has the layout {_UNREADABLE} of an older release, which this one cannot read: export the "
+                f"{self._wire.where()} has the layout {_UNREADABLE} of an older release, which this one cannot read: export the "
                 "store with the older release (`memory export`), and import it with this one under another prefix"
             )
         if not status.is_current:
@@ -128,13 +116,13 @@ class Schema:
             found.append(
                 f"this user may not read the server's settings ({configuration}): ask its administrator about AOF and eviction"
             )
-        else:
-            settings = {name.decode(): value.decode() for name, value in configuration.items()}
-            for (name, value), loss in _LOSSES.items():
-                if settings.get(name) == value and (is_replicated or not name.startswith("min-replicas")):
-                    found.append(f"{name} is {value}: {loss}")
-            if (policy := settings.get("maxmemory-policy", "noeviction")) != "noeviction":
-                found.append(f"maxmemory-policy is {policy}: a full server deletes conversations; set noeviction")
+            configuration = {}
+        settings = {name.decode(): value.decode() for name, value in configuration.items()}
+        for (name, value), loss in _LOSSES.items():
+            if settings.get(name) == value and (is_replicated or not name.startswith("min-replicas")):
+                found.append(f"{name} is {value}: {loss}")
+        if (policy := settings.get("maxmemory-policy", "noeviction")) != "noeviction":
+            found.append(f"maxmemory-policy is {policy}: a full server deletes conversations; set noeviction")
         if isinstance(index, dict) and (failures := int(index.get(b"hash_indexing_failures", 0))):
             found.append(
                 f"{failures} hashes could not be indexed, so searches miss them: they were edited (FT.INFO reports which)"

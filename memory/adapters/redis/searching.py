@@ -7,14 +7,14 @@ is a range of one of them (walk.lua). A page by time with a criterion queries th
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from memory.adapters.redis import records
 from memory.adapters.redis.keys import CONVERSATION, Keys
 from memory.adapters.redis.models import RECORD_FIELDS
 from memory.adapters.redis.tokens import Tokens
 from memory.adapters.redis.wire import Argument, Script, Wire
-from memory.domain.criteria import Criterion, Exists, FieldCompares, Operator
+from memory.domain.criteria import Criterion, Exists, FieldCompares
 from memory.domain.records import ConversationRecord
 from memory.errors import PersistenceError, StoreUnavailableError
 from memory.port import planner
@@ -38,7 +38,6 @@ _MOST_TOKENS: Final = 20_000
 _LARGEST_BOUND: Final = 2**70  # larger than any stored number; bounds are clamped to it
 _NOTHING: Final = "@entries:{none}"  # matches nothing, because all tokens are longer
 
-_SHARE: Final = 0.8
 _LOAD: Final[Steps] = ("LOAD", len(RECORD_FIELDS) + 1, "@__key", *(f"@{name}" for name in RECORD_FIELDS))
 # COUNT is used because LIMIT 0 0 does not report that its total is incomplete.
 _COUNT: Final[Steps] = ("GROUPBY", "0", "REDUCE", "COUNT", "0", "AS", "n")
@@ -55,21 +54,15 @@ _WALK: Final = Script("shared", "walk")
 
 
 class Index:
-    """The index of one store. A query returns its complete result or raises an error.
-
-    Args:
-        wire: the connections.
-        keys: the names of keys.
-        explain: returns our error for an error reply to a search.
-    """
+    """The index of one store. A query returns its complete result or raises an error."""
 
     def __init__(self, wire: Wire, keys: Keys, explain: Callable[[Exception], PersistenceError]) -> None:
         self._wire, self._name, self._explain = wire, keys.index, explain
 
     @property
     def milliseconds(self) -> int:
-        """The server's time limit for a query: most of the remaining time, so that its timeout error arrives before ours."""
-        return max(1, round(1000 * _SHARE * self._wire.seconds_left))
+        """The server's time limit for a query: 80 % of the remaining time, so that its timeout error arrives before ours."""
+        return max(1, round(800 * self._wire.seconds_left))
 
     def count(self, query: str, limit: int | None = None) -> int:
         """Return the number of conversations that match a query, at most ``limit``."""
@@ -184,17 +177,11 @@ def _compares(compares: FieldCompares) -> Condition:
     if isinstance(value, str):
         return _UNRESTRICTED  # the id is not indexed
     exact = abs(value) < _EXACT
-    if not exact:  # a large number and its neighbours may be the same double, so the bound must be included
-        operator = cast(Operator, operator[0] + "=")
     bound = min(max(value, -_LARGEST_BOUND), _LARGEST_BOUND)
-    bounds = {
-        "==": f"{bound} {bound}",
-        "<": f"-inf ({bound}",
-        "<=": f"-inf {bound}",
-        ">": f"({bound} +inf",
-        ">=": f"{bound} +inf",
-    }
-    return Condition(f"@{field}:[{bounds[operator]}]", exact)
+    # A large number and its neighbours may be the same double, so the bound must be included.
+    end = f"{bound}" if "=" in operator or not exact else f"({bound}"
+    bounds = {"=": f"{bound} {bound}", "<": f"-inf {end}", ">": f"{end} +inf"}
+    return Condition(f"@{field}:[{bounds[operator[0]]}]", exact)
 
 
 class Search(planner.Search):
@@ -276,7 +263,6 @@ class Search(planner.Search):
 
     def _by_time(self, order: Order, after: Place | None, wanted: int) -> Iterator[ConversationRecord]:
         """Yield the matches ordered by a time, querying the index for successive ranges of times."""
-        self.exact = self._exactly
         near = f"{after[0]}" if after else "+inf" if order.descending else "-inf"
         few = min(2 * wanted, _AT_ONCE)
         size = 2 * few

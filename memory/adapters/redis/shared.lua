@@ -7,6 +7,12 @@ local function look(command, key, ...)
   return redis.call(command, key, ...)
 end
 
+-- Return the fields of a conversation's record, in the order of `ConversationRecord`.
+local function read_record(key)
+  return look('HMGET', key, 'id', 'metadata', 'version', 'incarnation', 'run_count', 'last_position', 'created_at',
+    'updated_at', 'expires_at')
+end
+
 -- End the script with this reply; can be called in any function.
 local function answer(...)
   error({answer = {...}})

@@ -57,7 +57,8 @@ class Tokens:
 
     def equal(self, path: bytes, keys: Iterable[bytes]) -> list[str]:
         """Return the token of each key at the path."""
-        return self._equal(path, (key.hex() for key in keys))
+        at_path = self._at(path, b"=")
+        return [_with(at_path, key.hex()) for key in keys]
 
     def between(self, lookup: KeyBetween) -> tuple[list[str], bool]:
         """Return tokens that match every key in a range, and whether they match no other key."""
@@ -66,15 +67,11 @@ class Tokens:
         tokens = [_with(at_path, prefix) for prefix in found.prefixes]
         # Only strings have a prefix token of their full length: for numbers it would match no other number.
         whole = [one for one in found.prefixes if not one.startswith(_STRING) and len(one) % 2 == 0]
-        return tokens + self._equal(lookup.path, [*whole, *found.keys]), found.exact
-
-    def _equal(self, path: bytes, keys: Iterable[str]) -> list[str]:
-        at_path = self._at(path, b"=")
-        return [_with(at_path, digits) for digits in keys]
+        return tokens + self.equal(lookup.path, map(bytes.fromhex, [*whole, *found.keys])), found.exact
 
     def _of_entry(self, entry: Entry) -> Iterator[str]:
         digits = entry.key.hex()
-        yield _with(self._at(entry.path, b"="), digits)
+        yield from self.equal(entry.path, [entry.key])
         if not is_element(entry.path):  # queries only test elements for equality
             at_path = self._at(entry.path, b"<")
             for level in _levels(digits):

@@ -42,8 +42,7 @@ return answered(function()
   local rows = {}
   for n, member in ipairs(members) do
     local key = conversations .. quoted(member)
-    rows[n] = look('HMGET', key, 'id', 'metadata', 'version', 'incarnation', 'run_count', 'last_position',
-      'created_at', 'updated_at', 'expires_at')
+    rows[n] = read_record(key)
     rows[n][10] = key
   end
   if last + 1 >= total then

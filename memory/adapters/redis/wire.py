@@ -5,6 +5,7 @@ connection broke, and a commit never: its token shows whether it was written. A 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, TypeAlias
@@ -33,25 +34,15 @@ class Script:
         self.sha: Final = sha1(self.source.encode()).hexdigest()  # noqa: S324  # Redis identifies scripts by SHA-1
 
 
-class LostError(StoreUnavailableError):
-    """The connection broke before all replies arrived."""
-
-
-class RefusedError(StoreUnavailableError):
-    """The server replied with an error that `errors.translate` does not recognise."""
+class UnclearError(StoreUnavailableError):
+    """No reply shows whether the server executed a command: it was lost, or is an error that `errors.translate` does not know."""
 
 
 class Wire:
-    """Sends commands over a pool of connections to one server.
-
-    Args:
-        pool: a connection pool of redis-py. (The type stubs that redis-om installs describe an older version.)
-        timeout: the maximum duration of a round trip in seconds, if no operation sets a deadline.
-        where: returns the server's name for error messages.
-    """
+    """Sends commands over redis-py's pool of connections. ``where`` returns the server's name for error messages."""
 
     def __init__(self, pool: Any, timeout: float, where: Callable[[], object]) -> None:
-        self._pool, self._timeout, self._where = pool, timeout, where
+        self._pool, self._timeout, self.where = pool, timeout, where
 
     @property
     def seconds_left(self) -> float:
@@ -65,11 +56,11 @@ class Wire:
     def ask_all(self, *commands: Command) -> list[Any]:
         """Return the replies to idempotent commands, sent in one round trip. Error replies are returned as exceptions."""
         try:
-            return self._exchange(commands)
-        except LostError as error:
+            return self._exchange(*commands)
+        except UnclearError as error:
             if isinstance(error.__cause__, TimeoutError):  # no time is left, and the server may still be busy
                 raise
-        return self._exchange(commands)
+        return self._exchange(*commands)
 
     def transaction(self, *commands: Command) -> list[Any]:
         """Return the replies to commands that run in one transaction. The first argument of each command is its key."""
@@ -78,47 +69,38 @@ class Wire:
         return [self.checked(answer, command[1]) for command, answer in zip(commands, answers, strict=True)]
 
     def read(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Return the reply of an idempotent script.
-
-        Raises:
-            CorruptRecordError: the script found a key that it cannot read; nothing was written.
-        """
-        return self._run(lambda command: self.ask_all(command)[0], script, keys, arguments)
+        """Return the reply of an idempotent script; raise `CorruptRecordError` for a key that it cannot read."""
+        return self._run(self.ask_all, script, keys, arguments)
 
     def commit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Return the reply of a script that writes. The script runs at most once.
-
-        Raises:
-            CommitInDoubtError: the reply was lost, or is an error that does not show whether anything was written.
-            CorruptRecordError: the script found a key that it cannot read; nothing was written.
-        """
+        """Return the reply of a script that runs at most once; raise `CommitInDoubtError` if no reply shows what it wrote."""
         try:
-            return self._run(lambda command: self._exchange((command,), _SHARE_OF_COMMIT)[0], script, keys, arguments)
-        except (LostError, RefusedError) as error:
+            return self._run(partial(self._exchange, share=_SHARE_OF_COMMIT), script, keys, arguments)
+        except UnclearError as error:
             raise CommitInDoubtError(f"{error}; the commit may or may not be written") from error.__cause__
 
     def checked(self, answer: Any, key: Argument | None = None) -> Any:
         """Return a reply of `ask_all`, or raise our error for an error reply. ``key`` is the command's key, if it has one."""
         if isinstance(answer, Exception):
-            where = key or self._where()
-            raise translate(answer, where) or RefusedError(f"{where}: the server replied: {answer}") from answer
+            where = key or self.where()
+            raise translate(answer, where) or UnclearError(f"{where}: the server replied: {answer}") from answer
         return answer
 
     def _run(
-        self, ask: Callable[[Command], Any], script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+        self, ask: Callable[[Command], list[Any]], script: Script, keys: Sequence[str], arguments: Sequence[Argument]
     ) -> Any:
-        answer = ask(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        (answer,) = ask(("EVALSHA", script.sha, len(keys), *keys, *arguments))
         if isinstance(answer, RedisError) and code(answer) == "NOSCRIPT":  # not loaded yet, or flushed
-            answer = ask(("EVAL", script.source, len(keys), *keys, *arguments))
+            (answer,) = ask(("EVAL", script.source, len(keys), *keys, *arguments))
         answer = self.checked(answer)
         if isinstance(answer, list) and answer[:1] == [b"corrupt"]:
             raise corrupt(answer[1].decode(errors="replace"), *([LEFT_OVER] if answer[2:] else []))
         return answer
 
-    def _exchange(self, commands: Sequence[Command], share: float = 1.0) -> list[Any]:
+    def _exchange(self, *commands: Command, share: float = 1.0) -> list[Any]:
         if not self.seconds_left:
             raise StoreUnavailableError(
-                f"{self._where()}: the operation took longer than {self._timeout:g} s; nothing was written"
+                f"{self.where()}: the operation took longer than {self._timeout:g} s; nothing was written"
             )
         try:
             connection = self._pool.get_connection()
@@ -130,11 +112,10 @@ class Wire:
             answers = [self._answer(connection, seconds) for _ in commands]
             if any(isinstance(answer, Exception) and code(answer) in LATER for answer in answers):
                 connection.disconnect()  # another server may have taken over this name
-        except LOST as error:
-            connection.disconnect()
-            raise LostError(f"{self._where()}: the reply was lost: {error}") from error
-        except BaseException:
+        except BaseException as error:
             connection.disconnect()  # otherwise the next command would read the replies that are still unread
+            if isinstance(error, LOST):
+                raise UnclearError(f"{self.where()}: the reply was lost: {error}") from error
             raise
         finally:
             self._pool.release(connection)

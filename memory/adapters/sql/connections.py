@@ -5,9 +5,10 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from threading import Event, get_ident
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, Dialect, Engine, event
@@ -21,7 +22,8 @@ from memory.port.forking import ForkAware, watch
 _STEPS: Final = 100_000
 """Instructions of sqlite's virtual machine between two checks of the deadline: some milliseconds. An append takes a thousand."""
 
-_FILE, _READY = "memory_file", "memory_ready"  # keys in the `info` of a connection
+_FILE: Final = "memory_file"
+"""The key in a connection's ``info`` for the path and the identity of its sqlite file; None for other connections."""
 
 # An engine has its own dialect, and shares it with the engines that `execution_options` makes from it.
 _listening: Final[WeakSet[Dialect]] = WeakSet()
@@ -30,13 +32,6 @@ _left_open: Final[set[str]] = set()
 """Files that the parent process had open when it forked this process."""
 _held: Final[set[str]] = set()  # files that stay open between operations
 _of_the_parent: Final[list[Pool]] = []  # kept forever: to close them would remove the log that the parent writes to
-
-
-class File(NamedTuple):
-    """A sqlite file, identified by its device and inode: another file may take its name."""
-
-    path: str
-    identity: tuple[int, int] | None
 
 
 class Connections(ForkAware):
@@ -70,7 +65,7 @@ class Connections(ForkAware):
         if engine.dialect not in _listening:
             _listening.add(engine.dialect)
             event.listen(engine, "do_connect", _connecting)
-            event.listen(engine, "connect", _connected, insert=True)
+            event.listen(engine, "connect", partial(_connected, engine.dialect), insert=True)
             event.listen(engine, "close", _closing)
         watch(self)
 
@@ -210,16 +205,17 @@ def _connecting(dialect: Dialect, _: object, arguments: list[Any], options: dict
             )
 
 
-def _connected(connection: object, record: ConnectionPoolEntry) -> None:
+def _connected(dialect: Dialect, connection: object, record: ConnectionPoolEntry) -> None:
+    record.info[_FILE] = None
     if isinstance(connection, sqlite3.Connection):
         connection.set_progress_handler(_is_late, _STEPS)
-        path = connection.execute("PRAGMA database_list").fetchone()[2]
-        record.info[_FILE] = File(path, _identity(path)) if path else None
+        if path := connection.execute("PRAGMA database_list").fetchone()[2]:
+            record.info[_FILE] = path, _identity(path)
+            _opened.add(dialect)
     else:
         from memory.adapters.sql.postgresql import limit
 
         limit(connection)
-        record.info[_FILE] = None
 
 
 def _closing(connection: object, _: ConnectionPoolEntry) -> None:
@@ -229,23 +225,19 @@ def _closing(connection: object, _: ConnectionPoolEntry) -> None:
 
 
 def prepare(connection: Connection) -> None:
-    """Prepare a connection at its first use: the application may have opened it before it passed the engine to us."""
-    info = connection.info
-    if _READY in info:
-        return
-    if _FILE not in info:
-        _connected(connection.connection.driver_connection, cast(ConnectionPoolEntry, connection.connection))
-    if info[_FILE] is not None:
-        _opened.add(connection.dialect)
-    info[_READY] = True
+    """Prepare a connection that the application opened before it passed the engine to us."""
+    if _FILE not in connection.info:
+        fairy = connection.connection
+        _connected(connection.dialect, fairy.driver_connection, cast(ConnectionPoolEntry, fairy))
 
 
 def check_file(connection: Connection) -> None:
     """Raise `FileGoneError` if the file was deleted, or if another file has its name: nobody would find the commit again."""
-    file = connection.info.get(_FILE)
-    if file is not None and _identity(file.path) != file.identity:
-        connection.invalidate()
-        raise FileGoneError(f"{file.path} {FileGoneError.what}")
+    if (file := connection.info[_FILE]) is not None:
+        path, identity = file
+        if _identity(path) != identity:
+            connection.invalidate()
+            raise FileGoneError(f"{path} {FileGoneError.what}")
 
 
 def is_in_transaction(connection: Connection) -> bool:
@@ -259,6 +251,7 @@ def _is_late() -> bool:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
+    """Return the device and inode of a file: another file may take its name."""
     try:
         found = os.stat(path)  # noqa: PTH116  # before each commit: a Path costs as much again
     except OSError:

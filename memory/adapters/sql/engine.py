@@ -18,36 +18,29 @@ from memory.port.deadlines import DEFAULT_TIMEOUT, remaining
 from memory.port.urls import option, options, seconds, sqlite_file
 
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
-_SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}
-_SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-def _whole(value: str) -> int:
-    """Return a number of digits only; `int` also takes signs, blanks and underscores."""
-    if not (value.isascii() and value.isdigit()):
-        raise ValueError(value)
-    return int(value)
+def _one_of(**meanings: object) -> Callable[[str], Any]:
+    return lambda value: meanings[value.lower()]
 
 
-def _schema(value: str) -> str:
-    """Return the name of a schema. A percent sign in it would be a parameter's to the driver."""
-    if "%" in value:
-        raise ValueError(value)
-    return value
+def _matching(pattern: str, convert: Callable[[str], Any] = str) -> Callable[[str], Any]:
+    def read(value: str) -> Any:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(value)
+        return convert(value)
+
+    return read
 
 
-def _server_time(value: str) -> str:
-    """Return a time as PostgreSQL's settings have it: milliseconds, or with a unit."""
-    if not re.fullmatch(r"[0-9]+(us|ms|s|min|h|d)?", value):
-        raise ValueError(value)
-    return value
-
+_whole: Final = _matching("[0-9]+", int)
+_switch: Final = _one_of(true=True, false=False, **{"1": True, "0": False})
 
 _SQLITE: Final[dict[str, Callable[[str], Any]]] = {
-    "synchronous": lambda value: _SYNCHRONOUS[value.lower()],
-    "journal_mode": lambda value: {"wal": "WAL", "delete": "DELETE"}[value.lower()],
-    "mode": lambda value: {"ro": "ro"}[value],
-    "immutable": lambda value: _SWITCH[value.lower()],
+    "synchronous": _one_of(full="FULL", normal="NORMAL"),
+    "journal_mode": _one_of(wal="WAL", delete="DELETE"),
+    "mode": _matching("ro"),
+    "immutable": _switch,
     "timeout": seconds,
 }
 _POOL: Final[dict[str, Callable[[str], Any]]] = {  # arguments of `create_engine`
@@ -55,14 +48,19 @@ _POOL: Final[dict[str, Callable[[str], Any]]] = {  # arguments of `create_engine
     "max_overflow": _whole,
     "pool_timeout": seconds,
     "pool_recycle": _whole,
-    "pool_pre_ping": lambda value: _SWITCH[value.lower()],
+    "pool_pre_ping": _switch,
 }
 _CONNECTION: Final[dict[str, Callable[[str], Any]]] = {  # arguments of `psycopg.connect`
     "connect_timeout": _whole,
     "prepare_threshold": lambda value: None if value.lower() == "none" else _whole(value),
 }
-_POSTGRESQL: Final = {**_POOL, **_CONNECTION, "schema": _schema, "statement_timeout": _server_time, "timeout": seconds}
-"""The options that are ours; libpq gets the others."""
+_POSTGRESQL: Final = {  # libpq gets the other options
+    **_POOL,
+    **_CONNECTION,
+    "schema": _matching("[^%]*"),  # a percent sign would begin a parameter of the driver
+    "statement_timeout": _matching("[0-9]+(us|ms|s|min|h|d)?"),
+    "timeout": seconds,
+}
 
 
 def open_engine(url: str) -> tuple[Engine, float]:

@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn, Protocol, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
@@ -20,6 +20,7 @@ from memory.errors import (
     StoreUnavailableError,
 )
 from memory.port.deadlines import remaining
+from memory.port.repository import Repository
 
 _log = logging.getLogger("memory")
 
@@ -111,13 +112,7 @@ _POSTGRESQL: Final = _each(
 _READ_ONLY: Final = "25006"
 
 
-class Place(Protocol):
-    """A repository, as messages name it."""
-
-    timeout: float
-
-
-def reraise(error: BaseException, where: Place, dialect: Dialect, connection: Connection | None) -> NoReturn:
+def reraise(error: BaseException, where: Repository, dialect: Dialect, connection: Connection | None) -> NoReturn:
     """Raise the error of this package for a driver's error, and any other error unchanged. A lost connection is invalidated."""
     cause = driver_error(error)
     ours = _ours(cause, where, dialect, connection)
@@ -145,7 +140,7 @@ def is_disconnect(error: BaseException, dialect: Dialect, connection: Connection
 
 
 def _ours(
-    error: BaseException, where: Place, dialect: Dialect, connection: Connection | None
+    error: BaseException, where: Repository, dialect: Dialect, connection: Connection | None
 ) -> PersistenceError | None:
     if not isinstance(error, Exception):
         if connection is not None:

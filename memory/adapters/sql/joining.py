@@ -1,12 +1,15 @@
 """Conversations inside a transaction of the application's."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, TypeVar
+from threading import Thread
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, RootTransaction, event
+from sqlalchemy import Connection, Engine, RootTransaction, event
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from memory.adapters.sql.connections import check_file, is_in_transaction, prepare
 from memory.adapters.sql.engine import begin_writing
@@ -17,38 +20,68 @@ from memory.port.changes import ChangeSet, Receipt
 from memory.port.repository import JoinedRepository
 from memory.port.urls import redact
 
+if TYPE_CHECKING:  # slow to import; an application with sessions has done so
+    from sqlalchemy.orm import Session, SessionTransaction
+
 T = TypeVar("T")
 
+THREAD: Final = "memory subscribers"
+"""The name of the threads that call subscribers after the commit of a `Connection`."""
+
 _SAVEPOINT: Final = "memory_commit"
+_ENDED: Final = "after_transaction_end"
 _TRANSACTION_ROLLBACK: Final = "40"
 """The class of SQLSTATEs for deadlocks and serialization failures."""
 
 SchemaMap: TypeAlias = Mapping[str | None, str | None]
+_Action: TypeAlias = Callable[[], None]
+
+_committed: "Final[WeakKeyDictionary[Session, list[_Action]]]" = WeakKeyDictionary()
+"""The actions of transactions that are committed, and whose connections are not back in the pool yet."""
 
 
 @dataclass(slots=True)
 class _Pending:
-    """The actions at the end of a connection's transaction; those after a commit with a function that tells if it was written."""
+    """The actions at the end of a connection's transaction; those after a commit with a function that tells if it was written.
 
-    after_commit: list[tuple[Callable[[], bool], Callable[[], None]]] = field(default_factory=list)
-    after_rollback: list[Callable[[], None]] = field(default_factory=list)
+    ``session`` is the session that will commit the transaction and give the connection back; None if the application does.
+    """
+
+    session: "Session | None"
+    after_commit: list[tuple[Callable[[], bool], _Action]] = field(default_factory=list)
+    after_rollback: list[_Action] = field(default_factory=list)
 
     def committing(self, connection: Connection) -> None:
-        """Commit, and call the actions. SQLAlchemy has no event after a commit; its own COMMIT, which follows, has no effect."""
+        """Commit, and have the actions called. SQLAlchemy has no event after a commit; its own COMMIT, later, has no effect."""
         actions = [action for is_written, action in self.after_commit if is_written()]  # a savepoint may be rolled back
         self.after_commit.clear()
         self.after_rollback.clear()
         if actions:
             connection.exec_driver_sql("COMMIT")
-            for action in actions:
-                action()
+            if self.session is not None:
+                _committed.setdefault(self.session, []).extend(actions)
+            elif isinstance(connection.engine.pool, (SingletonThreadPool, StaticPool)):
+                _call(actions)  # another thread would use this connection too, or another database
+            else:
+                # Nothing says when the connection is back in the pool. The thread waits for one, and nobody waits for the thread.
+                Thread(target=copy_context().run, args=(_call, actions), name=THREAD).start()
 
     def rolling_back(self, _: Connection) -> None:
         actions = self.after_rollback[::-1]
         self.after_commit.clear()
         self.after_rollback.clear()
-        for action in actions:
-            action()
+        _call(actions)
+
+
+def _call(actions: Sequence[_Action]) -> None:
+    for action in actions:
+        action()
+
+
+def _session_ended(session: "Session", transaction: "SessionTransaction") -> None:
+    """Call the actions of a session's transaction: it is committed, and its connections are back in the pool."""
+    if transaction.parent is None:
+        _call(_committed.pop(session, ()))
 
 
 _pending: Final[WeakKeyDictionary[Connection, _Pending]] = WeakKeyDictionary()
@@ -60,10 +93,14 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
     Args:
         connection: the application's.
         schemas: the ``schema_translate_map`` of the store's engine, for a connection without one.
+        session: the session that the connection belongs to, if there is one.
     """
 
-    def __init__(self, connection: Connection, schemas: SchemaMap | None = None) -> None:
+    def __init__(
+        self, connection: Connection, schemas: SchemaMap | None = None, session: "Session | None" = None
+    ) -> None:
         self._connection = connection
+        self._session = session if session is not None and isinstance(session.get_bind(), Engine) else None
         self._schemas = schemas
         self._transaction: RootTransaction | None = None
         self._committed: Callable[[], bool] = lambda: False
@@ -156,9 +193,11 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
         """Return the actions at the end of the connection's transaction. All its units of work share one pair of listeners."""
         pending = _pending.get(self._connection)
         if pending is None:
-            pending = _pending[self._connection] = _Pending()
+            pending = _pending[self._connection] = _Pending(self._session)
             event.listen(self._connection, "commit", pending.committing)
             event.listen(self._connection, "rollback", pending.rolling_back)
+            if self._session is not None and not event.contains(self._session, _ENDED, _session_ended):
+                event.listen(self._session, _ENDED, _session_ended)
         return pending
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """The reads and commits of a SQL store, on its own connection or the application's."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, ClassVar, Final, TypeVar
@@ -11,19 +11,20 @@ from sqlalchemy import ClauseElement, Connection
 from memory.adapters.sql import statements
 from memory.adapters.sql.committing import Writer
 from memory.adapters.sql.errors import TakenError
+from memory.adapters.sql.forgetting import forget
 from memory.adapters.sql.searching import SqlSearch
-from memory.adapters.sql.statements import record_of
+from memory.adapters.sql.statements import Executor, record_of, run_of
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
+from memory.domain.values import LAST_TIME, compact, key_of
 from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, InvalidValueError, NotFoundError
 from memory.port.changes import ALL_RUNS, ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import limited
-from memory.port.repository import Capabilities, Repository, RunsRead, Window
+from memory.port.repository import Capabilities, Forgotten, OpenRun, Repository, RunsRead, Window
 
 T = TypeVar("T")
 
 _position: Final = attrgetter("position")
-_ATTEMPTS: Final = 3  # of a commit, if another one takes a key at the same moment
 _PURGED_AT_ONCE: Final = 500
 
 
@@ -42,12 +43,19 @@ class SqlCommits(Repository):
     def _write(self, work: Callable[[Connection], T]) -> T:
         """Call a function with a connection, in its own transaction or savepoint, which is committed when this returns."""
 
+    def _fetch_each(
+        self, by_dialect: Mapping[str, ClauseElement], namespace: str, conversation_ids: Iterable[str], **values: object
+    ) -> Sequence[Any]:
+        """Run a statement about these conversations, and return its rows."""
+        values |= {"in_namespace": namespace, "ids": compact(list(map(key_of, conversation_ids))), "now": self.clock()}
+        return self._read(lambda connection: Executor(connection).execute_one_of(by_dialect, **values))
+
     def _fetch(self, statement: ClauseElement, **values: object) -> Sequence[Any]:
-        return self._read(lambda connection: statements.execute(connection, statement, values))
+        return self._read(lambda connection: Executor(connection).execute(statement, **values))
 
     @limited
     def get(self, namespace: str, conversation_id: str) -> Conversation | None:
-        rows = self._fetch(statements.GET, in_namespace=namespace, with_id=conversation_id, now=self.clock())
+        rows = self._fetch(statements.GET, in_namespace=namespace, with_id=key_of(conversation_id), now=self.clock())
         return Conversation.from_record(record_of(rows[0])) if rows else None
 
     @contextmanager
@@ -59,7 +67,7 @@ class SqlCommits(Repository):
         rows = self._fetch(
             statements.LAST_RUNS if window.from_end else statements.FIRST_RUNS,
             in_namespace=namespace,
-            with_id=conversation_id,
+            with_id=key_of(conversation_id),
             now=self.clock(),
             after=window.after,
             before=ALL_RUNS if window.before is None else window.before,
@@ -67,20 +75,50 @@ class SqlCommits(Repository):
         )
         if not rows:
             return RunsRead(None, ())
-        (state,) = [row for row in rows if row[1] is None]
-        key, *_, version, last_position = state
-        if not type(version) is type(last_position) is int:
-            raise CorruptRecordError(f"conversation {conversation_id!r} is stored without a version or last position")
-        read = [Run.from_record(conversation_id, row[:-1]) for row in rows if row is not state]
-        read.sort(key=_position)  # the order of rows in a union is not promised
-        return RunsRead(ExpectedVersion(str(key), version), tuple(read), last_position)
+        ((key, *_, last_position, version, _),) = [row for row in rows if row[1] is None]
+        if type(last_position) is str and last_position.isdecimal():  # otherwise it is damaged
+            last_position = int(last_position)
+        return _runs_read(conversation_id, (key, version, last_position), [row for row in rows if row[1] is not None])
+
+    @limited
+    def get_many(self, namespace: str, conversation_ids: Sequence[str]) -> dict[str, Conversation]:
+        rows = self._fetch_each(statements.GET_MANY, namespace, conversation_ids)
+        return {record.id: Conversation.from_record(record) for record in map(record_of, rows)}
+
+    @limited
+    def last_runs(self, namespace: str, conversation_ids: Sequence[str], n: int) -> dict[str, RunsRead]:
+        found: dict[str, tuple[Any, list[Any]]] = {}
+        for id, key, version, last_position, *run in self._fetch_each(
+            statements.LAST_RUNS_OF, namespace, conversation_ids, others=n - 1
+        ):
+            runs = found.setdefault(id, ((key, version, last_position), []))[1]
+            if run[0] is not None:
+                runs.append(run)
+        nothing = RunsRead(None, ())
+        return {id: _runs_read(id, *found[id]) if id in found else nothing for id in conversation_ids}
+
+    @limited
+    def open_runs(self, namespace: str, before: int | None, limit: int) -> tuple[OpenRun, ...]:
+        rows = self._fetch(
+            statements.OPEN_RUNS,
+            in_namespace=namespace,
+            before=LAST_TIME + 1 if before is None else before,
+            limit=limit,
+            now=self.clock(),
+        )
+        return tuple([OpenRun(id, Run.from_record(id, run_of(run))) for id, *run in rows])
+
+    @limited
+    def forget(self, namespace: str, conversation_ids: Collection[str]) -> Forgotten:
+        return self._write(lambda connection: forget(Executor(connection), namespace, set(conversation_ids)))
 
     @limited
     def commit(self, namespace: str, changes: ChangeSet) -> Receipt:
-        # The first attempt inserts a new conversation without reading; if the key is taken, the next attempt reads it.
-        for attempt in range(_ATTEMPTS - 1):
+        # The first attempt inserts a new conversation without reading; if the key is taken, the next attempt reads it. Another
+        # commit may take the key after that, hence the third attempt.
+        for careful in (False, True):
             try:
-                return self._commit_once(namespace, changes, careful=attempt > 0)
+                return self._commit_once(namespace, changes, careful=careful)
             except TakenError:
                 continue
         try:
@@ -107,7 +145,7 @@ class SqlCommits(Repository):
         return Receipt.load(token, rows[0][0]) if rows else None
 
     def _writer(self, connection: Connection, namespace: str, *, careful: bool) -> Writer:
-        return Writer(connection, namespace, self.clock(), careful, self.replicas)
+        return Writer(Executor(connection), namespace, self.clock(), careful, self.replicas)
 
     @limited
     def namespaces(self) -> set[str]:
@@ -124,3 +162,13 @@ class SqlCommits(Repository):
         writer = self._writer(connection, namespace, careful=True)
         writer.forget_receipts()
         return writer.purge(_PURGED_AT_ONCE)
+
+
+def _runs_read(conversation_id: str, state: Sequence[Any], rows: Iterable[Any]) -> RunsRead:
+    """Return the runs of these rows, and the state of their conversation: its key, version and last position."""
+    key, version, last_position = state
+    if not (type(version) is type(last_position) is int):
+        raise CorruptRecordError(f"conversation {conversation_id!r} is stored without a version or last position")
+    runs = [Run.from_record(conversation_id, run_of(row)) for row in rows]
+    runs.sort(key=_position)  # neither a union nor a join promises the order of its rows
+    return RunsRead(ExpectedVersion(str(key), version), tuple(runs), last_position)

@@ -13,10 +13,12 @@ from sqlalchemy import Connection, Engine
 
 from memory.adapters.sql import statements
 from memory.adapters.sql.connections import file_of, holding, prepare
-from memory.adapters.sql.errors import Place, reraise
+from memory.adapters.sql.errors import reraise
+from memory.adapters.sql.statements import Executor
 from memory.port.deadlines import limited, within
 from memory.port.forking import FreshLock
 from memory.port.outbox import Outbox, OutboxEntry, load
+from memory.port.repository import Repository
 
 T = TypeVar("T")
 Do: TypeAlias = Callable[[Callable[[Connection], Any]], Any]
@@ -26,7 +28,7 @@ _in_memory: Final[WeakKeyDictionary[Engine, FreshLock]] = WeakKeyDictionary()
 
 
 @contextmanager
-def locked(engine: Engine, replica: str, write: Do, where: Place) -> Iterator[Do | None]:
+def locked(engine: Engine, replica: str, write: Do, where: Repository) -> Iterator[Do | None]:
     """Lock the outbox of a replica until the block, or the process, ends; yield None if another relay has locked it.
 
     ``write`` runs a function of a connection on sqlite, in its own transaction. On PostgreSQL the block is one transaction.
@@ -42,7 +44,7 @@ def locked(engine: Engine, replica: str, write: Do, where: Place) -> Iterator[Do
         yield None
 
 
-def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: Place) -> bool:
+def _lock_sqlite(stack: ExitStack, engine: Engine, replica: str, where: Repository) -> bool:
     """Lock a database file beside this one: sqlite releases its locks when the process ends, on every system."""
     file = file_of(engine.url)
     if file is None:
@@ -73,7 +75,7 @@ def _lock_postgresql(connection: Connection, replica: str) -> bool:
 
 
 @contextmanager
-def _transaction(engine: Engine, where: Place) -> Iterator[Do]:
+def _transaction(engine: Engine, where: Repository) -> Iterator[Do]:
     """Begin a transaction that the end of the block commits; if the block fails, or the connection is lost, it is rolled back.
 
     PgBouncer keeps a transaction on one connection of the server, but a session only with ``pool_mode=session``.
@@ -106,14 +108,17 @@ class SqlOutbox(Outbox):
 
     @limited
     def first(self, limit: int) -> list[OutboxEntry]:
-        values = {"replica": self._replica, "limit": limit}
-        rows = self._do(lambda connection: statements.execute(connection, statements.OUTBOX_ENTRIES, values))
+        rows = self._do(
+            lambda connection: Executor(connection).execute(
+                statements.OUTBOX_ENTRIES, replica=self._replica, limit=limit
+            )
+        )
         return [OutboxEntry(number, namespace, load(changes)) for number, namespace, changes in rows]
 
     @limited
     def remove(self, entries: Iterable[OutboxEntry]) -> None:
         numbers = [(entry.number,) for entry in entries]
-        self._do(lambda connection: statements.execute_many(connection, statements.REMOVE_OUTBOX_ENTRY, numbers))
+        self._do(lambda connection: Executor(connection).execute_many(statements.REMOVE_OUTBOX_ENTRY, numbers))
 
 
 def _digest(replica: str) -> bytes:

@@ -15,21 +15,15 @@ from memory.port.deadlines import remaining
 
 T = TypeVar("T")
 
-NO_TLS: Final = "NO_TLS"
-"""Instead of an SQLSTATE: the server has no TLS, and ``sslmode`` requires it."""
-NO_HOST: Final = "NO_HOST"
-"""Instead of an SQLSTATE: the host's name is not known."""
-NO_OPTION: Final = "NO_OPTION"
-"""Instead of an SQLSTATE: PgBouncer does not pass an option of the URL to the server."""
-
+# From the text of a refusal to its SQLSTATE, or to a word of `errors` for a refusal that has none.
 _REFUSALS: Final = {
     r"authentication failed|no password supplied|no pg_hba.conf entry": "28P01",
     r'role ".*" does not exist': "28000",
     r'database ".*" does not exist': "3D000",
     r"too many connections|too many clients|remaining connection slots": "53300",
-    r"unsupported startup parameter": NO_OPTION,
-    r"server does not support SSL": NO_TLS,
-    r"failed to resolve host|could not translate host name": NO_HOST,
+    r"unsupported startup parameter": "NO_OPTION",
+    r"server does not support SSL": "NO_TLS",
+    r"failed to resolve host|could not translate host name": "NO_HOST",
 }
 
 _LEAST_CONNECT_TIMEOUT: Final = 2  # psycopg and libpq take less for two seconds

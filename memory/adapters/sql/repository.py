@@ -6,7 +6,7 @@ from copy import copy
 from typing import Final, Self, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 
 from memory.adapters.sql import schema as migrations
 from memory.adapters.sql import statements
@@ -16,7 +16,7 @@ from memory.adapters.sql.errors import ConnectionLostError, FileGoneError, drive
 from memory.adapters.sql.joining import JoinedSqlRepository
 from memory.adapters.sql.operations import SqlCommits
 from memory.adapters.sql.outbox import SqlOutbox, locked
-from memory.errors import CommitInDoubtError, UnsupportedError
+from memory.errors import CommitInDoubtError, InvalidValueError, UnsupportedError
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited, remaining
 from memory.port.outbox import Outbox, ReplicaLag
 from memory.port.repository import Progress, SchemaStatus, no_progress
@@ -75,6 +75,7 @@ class SqlRepository(SqlCommits):
         self._connections = Connections(engine, timeout, keeps=owns_engine)
         self._is_shared = isinstance(engine.pool, (SingletonThreadPool, StaticPool))
         self._owns_engine = owns_engine
+        self.concurrency = _concurrency(engine)
 
     @property
     def _reader(self) -> Engine:
@@ -170,16 +171,22 @@ class SqlRepository(SqlCommits):
     def joining(self, connection: object) -> JoinedSqlRepository:
         if hasattr(connection, "run_sync"):
             kind = type(connection).__name__
-            raise TypeError(
-                f"an {kind} is joined inside run_sync, which passes the Connection or Session behind it: "
-                "await session.run_sync(lambda session: work(store.begin(connection=session)))"
+            raise InvalidValueError(
+                f"an {kind} is joined by memory.aio.Store.begin; or inside run_sync, which passes the Connection or Session "
+                "behind it: await session.run_sync(lambda session: work(store.begin(connection=session)))"
             )
+        session = None
         if not isinstance(connection, Connection):
-            connect = getattr(connection, "connection", None)  # a Session's: its connection in the transaction it is in
-            connection = connect() if callable(connect) else connection
-        if not isinstance(connection, Connection):
-            raise TypeError(f"connection must be a SQLAlchemy Connection or Session, not {type(connection).__name__}")
-        joined = JoinedSqlRepository(connection, self.engine.get_execution_options().get("schema_translate_map"))
+            from sqlalchemy.orm import Session, scoped_session  # imported already, if there is one
+
+            if isinstance(connection, scoped_session):
+                connection = connection()
+            if not isinstance(connection, Session):
+                kind = type(connection).__name__
+                raise TypeError(f"connection must be a SQLAlchemy Connection or Session, not {kind}")
+            session, connection = connection, connection.connection()  # in the transaction that it is in
+        schemas = self.engine.get_execution_options().get("schema_translate_map")
+        joined = JoinedSqlRepository(connection, schemas, session)
         joined.clock, joined.replicas, joined.timeout = self.clock, self.replicas, self.timeout
         return joined
 
@@ -190,3 +197,13 @@ class SqlRepository(SqlCommits):
 
     def __repr__(self) -> str:
         return f"SqlRepository({redact(self.engine.url.render_as_string(hide_password=True))})"
+
+
+def _concurrency(engine: Engine) -> tuple[int, int]:
+    """Return how many connections the engine's pool has, and how many of them can write at once."""
+    pool, connections = engine.pool, SqlRepository.concurrency[0]
+    if isinstance(pool, (SingletonThreadPool, StaticPool)):
+        connections = 1
+    elif isinstance(pool, QueuePool) and pool.size() and pool._max_overflow >= 0:  # noqa: SLF001  # otherwise it has no limit
+        connections = pool.size() + pool._max_overflow  # noqa: SLF001
+    return connections, 1 if engine.dialect.name == "sqlite" else connections

@@ -82,16 +82,16 @@ class SqlSearch(Search):
         columns = [sa.func.coalesce(column, sa.null()) for column in _columns(order)]
 
         def page(after: Place | None, limit: int) -> sa.Select[Any]:
-            found = sa.select(*RECORD_COLUMNS).select_from(source).where(holds, _is_after(order, columns, after))
-            if not (drive in self._large and _finds_by_key(drive)):
-                return found
-            # Any `limit` matches bound the page: what comes after the last of them need not be sorted. Matches with the highest
-            # keys, or the lowest, are usually close to the page, and they are at one end of the index.
-            some = sa.select(columns[0]).select_from(source).where(holds, _is_after(order, columns, after))
-            places = [place for (place,) in self._rows(_in_order(some, order, [key]).limit(limit))]
-            if len(places) < limit:
-                return found
-            return found.where(columns[0] >= min(places) if order.descending else columns[0] <= max(places))
+            found = sa.select(*RECORD_COLUMNS).select_from(source)
+            matching = sa.and_(holds, _is_after(order, columns, after))
+            if drive in self._large and _finds_by_key(drive):
+                # Any `limit` matches bound the page: what comes after the last of them need not be sorted. Matches with the
+                # highest keys, or the lowest, are usually close to the page, and they are at one end of the index.
+                some = sa.select(columns[0].label("place")).select_from(source).where(matching)
+                place = _in_order(some, order, [key]).limit(limit).subquery().c.place
+                last = sa.select((sa.func.min if order.descending else sa.func.max)(place)).scalar_subquery()
+                found = found.where(columns[0] >= last if order.descending else columns[0] <= last)
+            return found.where(matching)
 
         return self._pages(page, order, columns, after, wanted)
 

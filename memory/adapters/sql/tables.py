@@ -2,9 +2,23 @@
 
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    false,
+    true,
+)
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The newest revision in `migrations/versions`; here too, so that opening a store need not import Alembic (260 ms)."""
 
 PREFIX: Final = "memory_"
@@ -21,7 +35,7 @@ conversations: Final = Table(
     metadata,
     Column("key", _Key, primary_key=True, autoincrement=True),  # never given twice: it tells incarnations apart
     Column("namespace", _Name, nullable=False),
-    Column("id", _Name, nullable=False),
+    Column("id", _Name, nullable=False),  # `key_of` the id: see long_id
     Column("metadata", Text, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("run_count", BigInteger, nullable=False),
@@ -29,7 +43,11 @@ conversations: Final = Table(
     Column("created_at", BigInteger, nullable=False),  # times: microseconds since 1970
     Column("updated_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
+    Column("expires_after", BigInteger),
+    Column("last_run_at", BigInteger, nullable=False, server_default="0"),
+    Column("long_id", Text),  # the id, if it has more than 255 characters
     Index(None, "namespace", "id", unique=True),
+    Index(None, "namespace", "last_run_at", "id"),
     Index(None, "namespace", "updated_at", "id"),
     Index(None, "namespace", "created_at", "id"),
     sqlite_autoincrement=True,  # else sqlite gives the highest key again once its row is gone
@@ -48,8 +66,12 @@ runs: Final = Table(
     Column("output", Text, nullable=False),
     Column("metadata", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("is_open", Boolean, nullable=False, server_default=false()),
     sqlite_with_rowid=False,  # clustered by conversation and position
 )
+is_open: Final = runs.c.is_open.is_(true())  # sqlite uses a partial index only for exactly its condition
+Index(None, runs.c.conversation_key, runs.c.id, sqlite_where=is_open, postgresql_where=is_open)
+Index(None, runs.c.created_at, sqlite_where=is_open, postgresql_where=is_open)
 
 entries: Final = Table(
     "memory_metadata",  # one row for each index entry of a conversation: memory/port/index.py
@@ -107,8 +129,13 @@ conversation_view: Final = Table(
     Column("created_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True)),
     Column("expires_at", DateTime(timezone=True)),
+    Column("last_run_at", DateTime(timezone=True)),
+    Column("long_id", Text),
 )
-"""A view of the conversations with readable types. Its columns stay as they are in later releases; it is for reading."""
+"""A read-only view of the conversations with readable types. Its columns stay as they are in later releases.
+
+An id of more than 255 characters is in ``long_id``; ``id`` is then its key, which the indexes contain.
+"""
 
 run_view: Final = Table(
     "memory_run_view",
@@ -121,8 +148,9 @@ run_view: Final = Table(
     Column("output", JSON),
     Column("metadata", JSON),
     Column("created_at", DateTime(timezone=True)),
+    Column("is_open", Boolean),
 )
-"""A view of the runs, likewise."""
+"""A read-only view of the runs. The output of an open run is NULL before there is one."""
 
 OURS: Final = frozenset([*metadata.tables, VERSION_TABLE])
 """The names of our tables."""

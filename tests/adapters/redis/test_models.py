@@ -120,11 +120,6 @@ def test_find_by_metadata(store: Store, model: Any) -> None:
     assert [one.id for one in model.find((model.entries == three) & (model.entries != gold)).all()] == ["free"]
 
 
-def test_the_model_of_a_store(store: Store, repository: Any) -> None:
-    add(store, "a")
-    assert repository.model.get("default/a").id == "a"
-
-
 def test_the_example_of_the_documentation(redis_server: Server, url: str, store: Store, prefix: str) -> None:
     text = re.search(r"^```py\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert text

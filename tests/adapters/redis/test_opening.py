@@ -1,6 +1,7 @@
 """URLs, options, and clients that an application has already."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import redis as redis_py
 
 import memory
 from memory import ConfigurationError, Conversation, Run, Store, where
-from memory.adapters.redis import RedisRepository, open_url
+from memory.adapters.redis import RedisRepository
 from tests.servers import Server
 
 
@@ -69,8 +70,8 @@ def test_options_of_a_url() -> None:
 def test_every_option_is_documented() -> None:
     from memory.adapters.redis.repository import _OPTIONS
 
-    documentation = open_url.__doc__ or ""
-    assert [name for name in _OPTIONS if f"``{name}``" not in documentation] == []
+    documentation = (Path(__file__).parents[3] / "docs/redis.md").read_text("utf-8")
+    assert [name for name in _OPTIONS if f"`{name}`" not in documentation] == []
 
 
 @pytest.fixture(params=[{}, {"decode_responses": True}, {"max_connections": 1}])

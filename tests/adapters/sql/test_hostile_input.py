@@ -238,13 +238,13 @@ def test_a_cursor_that_somebody_made_up_is_refused(store: Store) -> None:
     import json
 
     made_up: list[Json] = [
-        ["-updated_at", 2**63, "c"],
-        ["-updated_at", "x", "c"],
-        ["-updated_at", 1.5, "c"],
-        ["-updated_at", True, "c"],
-        ["-updated_at", 1, "a\x00b"],
-        ["-updated_at", 1, "\ud800"],
-        ["-updated_at", 1],
+        ["-last_run_at", 2**63, "c"],
+        ["-last_run_at", "x", "c"],
+        ["-last_run_at", 1.5, "c"],
+        ["-last_run_at", True, "c"],
+        ["-last_run_at", 1, "a\x00b"],
+        ["-last_run_at", 1, "\ud800"],
+        ["-last_run_at", 1],
         ["id", "c"],
         [],
         {},
@@ -256,7 +256,7 @@ def test_a_cursor_that_somebody_made_up_is_refused(store: Store) -> None:
             uow.conversations.find(after=cursor)
 
 
-@pytest.mark.parametrize("wrong", ["", "a\x00b", "\ud800", "x" * 256, "line\nbreak"])
+@pytest.mark.parametrize("wrong", ["", "a\x00b", "\ud800", "x" * 2_049, "line\nbreak"])
 def test_a_name_that_no_store_keeps_is_refused_before_any_statement(store: Store, wrong: str) -> None:
     with pytest.raises(InvalidValueError):
         store.namespace(wrong)

@@ -25,6 +25,7 @@ from memory import (
     Committed,
     ConflictError,
     Conversation,
+    InvalidValueError,
     NotFoundError,
     Run,
     Store,
@@ -495,7 +496,7 @@ def test_a_deadlock_aborts_the_whole_transaction(postgres_url: str) -> None:
 
 
 def test_an_asynchronous_session_is_named_with_what_to_write(store: Store) -> None:
-    with pytest.raises(TypeError, match="AsyncSession is joined inside run_sync"):
+    with pytest.raises(InvalidValueError, match=r"AsyncSession is joined by memory\.aio"):
         store.begin(connection=AsyncSession())
 
 

@@ -80,7 +80,9 @@ def test_runs_are_read_along_their_primary_key(store: Store, window: str) -> Non
         assert "Seq Scan on memory_runs" not in plan
 
 
-@pytest.mark.parametrize("order", ["-updated_at", "updated_at", "-created_at", "id", "-id"])
+@pytest.mark.parametrize(
+    "order", ["-last_run_at", "last_run_at", "-updated_at", "updated_at", "-created_at", "id", "-id"]
+)
 def test_a_page_of_all_is_read_in_its_order(store: Store, order: str) -> None:
     def next_page(uow: UnitOfWork) -> None:
         cursor = uow.conversations.find(order=order, limit=20).cursor
@@ -129,7 +131,7 @@ def test_many_matches_are_walked_in_order(store: Store, monkeypatch: pytest.Monk
     """Probing each conversation's own entries, by the primary key of those."""
     monkeypatch.setattr(SqlSearch, "drive_limit", 10)
     *_, plan = plans_of(store, lambda uow: uow.conversations.find(where("tier") == "gold", limit=20))
-    assert "ix_memory_conversations_namespace_updated_at_id" in plan
+    assert "ix_memory_conversations_namespace_last_run_at_id" in plan
     assert "TEMP B-TREE FOR ORDER BY" not in plan
     assert "Sort" not in plan
     if engine_of(store).dialect.name == "sqlite":
@@ -167,7 +169,9 @@ def test_namespaces_are_read_from_one_to_the_next(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("driven", "walked"), [(0, 1), (0, 10**6), (10**6, 1)])
-@pytest.mark.parametrize("order", ["-updated_at", "created_at", "id", "-id", "metadata.n", "-metadata.tier"])
+@pytest.mark.parametrize(
+    "order", ["-last_run_at", "-updated_at", "created_at", "id", "-id", "metadata.n", "-metadata.tier"]
+)
 def test_every_way_gives_the_same_pages(
     store: Store, monkeypatch: pytest.MonkeyPatch, driven: int, walked: int, order: str
 ) -> None:

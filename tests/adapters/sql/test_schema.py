@@ -49,7 +49,11 @@ def test_on_sqlite_the_two_make_the_same_tables_to_the_letter(sqlite_url: str, t
     def words(engine: Engine) -> dict[str, str]:
         with engine.connect() as connection:
             rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-            return {name: re.sub(r"\s+", " ", sql) for name, sql in rows if name != VERSION_TABLE and "VIEW" not in sql}
+            return {
+                name: re.sub(r"\s+(?=([,)]?))", lambda found: "" if found[1] else " ", sql)
+                for name, sql in rows
+                if name != VERSION_TABLE and "VIEW" not in sql
+            }
 
     with memory.connect(sqlite_url) as store, engine_of(f"sqlite:///{tmp_path}/models.db") as models:
         store.migrate()

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Tex
 from sqlalchemy.engine import make_url
 
 import memory
-from memory import Conversation, Run, Store, where
+from memory import AlreadyExistsError, Conversation, Run, Store, where
 from memory.adapters.sql import SqlRepository
 from memory.adapters.sql.tables import conversation_view, conversations, run_view
 
@@ -59,6 +59,17 @@ def test_every_statement_is_seen_by_the_engines_events(engine: Engine) -> None:
         ("FROM", "memory_metadata"),
     ):
         assert any(f"{verb} {table}" in statement for statement in seen), (verb, table)
+
+
+def test_errors_are_seen_by_a_listener_that_hears_nothing_else(engine: Engine) -> None:
+    seen: list[BaseException] = []
+    event.listen(engine, "handle_error", lambda context: seen.append(context.original_exception))
+    store = Store(SqlRepository(engine))
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("c"))
+    with pytest.raises(AlreadyExistsError), store.begin() as uow:
+        uow.conversations.add(Conversation("c"))
+    assert [type(error).__name__ for error in seen][:1] in (["IntegrityError"], ["UniqueViolation"])
 
 
 def test_every_statement_is_echoed(url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from tests.contract.faults import committing, finding, keeping
+from tests.contract.faults import committing, finding, keeping, retaining
 from tests.contract.faults.base import Faulty
 
-__all__ = ["FAULTS", "committing", "finding", "keeping"]
+__all__ = ["FAULTS", "committing", "finding", "keeping", "retaining"]
 
 
 def _all_subclasses(faulty: type[Faulty]) -> Iterator[type[Faulty]]:
