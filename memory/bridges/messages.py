@@ -1,9 +1,10 @@
 """Messages of frameworks as runs: one message a run.
 
-What is said to the model is the run's ``input``, and what the model says its ``output``; the other side is None. A framework whose
-turns have several messages from the model (tool calls, then an answer) thereby keeps each message, its position and its order.
+What is said to the model is the run's ``input``, and what the model says its ``output``; the other side is None. A framework
+whose turns have several messages from the model (tool calls, then an answer) thereby keeps each message and its position.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from memory.core.store import Store
@@ -50,7 +51,14 @@ def append(store: Store, conversation_id: str, runs: list[Run], metadata: dict[s
 
 def remove(store: Store, conversation_id: str) -> None:
     """Remove a conversation, whether it exists or not, and whatever others write meanwhile."""
-    try:
+    with suppress(NotFoundError):
         store.run(lambda uow: uow.conversations.remove(conversation_id, force=True))
-    except NotFoundError:
-        pass
+
+
+def joined_id(*parts: str) -> str:
+    """Return the id of a conversation with several names, such as an application's, a user's and a session's.
+
+    >>> joined_id("travel", "ada", "2026/11")
+    'travel/ada/2026%2F11'
+    """
+    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
