@@ -4,6 +4,7 @@ What is said to the model is the run's ``input``, and what the model says its ``
 turns have several messages from the model (tool calls, then an answer) thereby keeps each message, its position and its order.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from memory.core.store import Store
@@ -59,7 +60,5 @@ def append(store: Store, conversation_id: str, runs: list[Run], metadata: dict[s
 
 def remove(store: Store, conversation_id: str) -> None:
     """Remove a conversation, whether it exists or not, and whatever others write meanwhile."""
-    try:
+    with suppress(NotFoundError):
         store.run(lambda uow: uow.conversations.remove(conversation_id, force=True))
-    except NotFoundError:
-        pass

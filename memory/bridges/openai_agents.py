@@ -11,6 +11,7 @@ A session is a conversation, and each of its items is a run (`memory.bridges.mes
 that many runs, ``pop_item`` removes one, and ``add_items`` appends without reading what is there, in one commit.
 """
 
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from agents import SessionSettings, TResponseInputItem
@@ -88,10 +89,8 @@ class Session:
 
     async def clear_session(self) -> None:
         """Remove the session's conversation with all its items."""
-        try:
+        with suppress(NotFoundError):
             await self._store.run(lambda uow: uow.conversations.remove(self.session_id, force=True))
-        except NotFoundError:
-            pass
 
 
 def _is_from_model(item: TResponseInputItem) -> bool:

@@ -9,8 +9,8 @@
     result = await agent.run("Where is my refund?", conversation=conversation)
     await conversations.save(result, scope="ada")
 
-Each entry of a conversation's log is a run (`memory.bridges.messages`), whose id is the entry's; the entries of all its branches are
-in the order in which they were saved. The record is in the conversation's metadata. A save writes both in one commit.
+Each entry of a conversation's log is a run (`memory.bridges.messages`) with the entry's id. The runs are in the order of their
+saves, those of all branches together. The record is in the conversation's metadata. A save writes both in one commit.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
