@@ -11,7 +11,7 @@ from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.entities import Run
 from memory.domain.values import Json
-from memory.errors import NotFoundError
+from memory.errors import NotFoundError, UnsupportedError
 
 FRAMEWORK = "framework"
 """The metadata key with the name of the framework that wrote a conversation."""
@@ -31,7 +31,16 @@ def message_run(
 
 
 def message_of(run: Run) -> Json:
-    """Return the message of a run that `message_run` made."""
+    """Return the message of a run that `message_run` made.
+
+    Raises:
+        UnsupportedError: the run has an input and an output, so that something else wrote it: an import, or another framework.
+    """
+    if run.input is not None and run.output is not None:
+        raise UnsupportedError(
+            f"the run at position {run.position} has an input and an output: it was not written by this framework's bridge, "
+            "which writes one message a run"
+        )
     message: Json = run.input if run.output is None else run.output
     return message
 

@@ -11,21 +11,23 @@ A session is a conversation, and each of its items is a run (`memory.bridges.mes
 that many runs, ``pop_item`` removes one, and ``add_items`` appends without reading what is there, in one commit.
 """
 
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, cast
 
-from agents.items import TResponseInputItem
-from agents.memory import SessionABC
-from agents.memory.session_settings import SessionSettings, coerce_session_settings, resolve_session_limit
+from agents import SessionSettings, TResponseInputItem
+from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
 from memory import NotFoundError, aio
 from memory.bridges.messages import FRAMEWORK, message_of, message_run
 from memory.domain.entities import Run
+from memory.domain.values import Json
 
 _NAME: Final = "openai-agents"
 _TO_MODEL: Final = ("user", "system", "developer")
+_POPS: Final = 20  # retries: of several pops at once, each conflicts with those before it
 
 
-class Session(SessionABC):
+class Session:
     """A session of the OpenAI Agents SDK.
 
     Args:
@@ -34,6 +36,8 @@ class Session(SessionABC):
         metadata: metadata of the conversation, for queries; used when the session's first items are added.
         session_settings: the SDK's, for instance the default ``limit`` of items.
     """
+
+    session_settings: SessionSettings | None
 
     def __init__(
         self,
@@ -44,32 +48,30 @@ class Session(SessionABC):
         session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
         self.session_id = session_id
-        self.session_settings = (
-            SessionSettings() if session_settings is None else coerce_session_settings(session_settings)
-        )
+        self.session_settings = coerce_session_settings(session_settings or {})
         self._store = store
         self._metadata = {FRAMEWORK: _NAME, **(metadata or {})}
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
-        """Return the last ``limit`` items, oldest first; by default those of the settings, or all."""
-        limit = resolve_session_limit(limit, self.session_settings)
-        runs = self._store.runs
-        found = await (runs.list(self.session_id) if limit is None or limit < 0 else runs.last(self.session_id, limit))
-        return [_item(run) for run in found]
+        """Return the last ``limit`` items, oldest first.
+
+        Args:
+            limit: the most items; default: that of the settings. All items, if that is None too, or if it is negative.
+        """
+        limit, runs = resolve_session_limit(limit, self.session_settings), self._store.runs
+        if limit is None or limit < 0:
+            return [_item(run) for run in await runs.list(self.session_id)]
+        return [_item(run) for run in await runs.last(self.session_id, limit)]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
-        """Append items. Those that others add meanwhile are kept, before or after all of these."""
+        """Append items in one commit. Those that others add meanwhile are kept, before or after all of these."""
         if not items:
             return
-        runs = [message_run(dict(item), from_model=_is_from_model(item)) for item in items]
+        runs = [message_run(cast(Json, item), from_model=_is_from_model(item)) for item in items]
         try:
-            await self._append(runs)
+            await self._store.run(lambda uow: uow.runs.append(self.session_id, *runs))
         except NotFoundError:
             await self._store.run(lambda uow: self._create(uow, runs))
-
-    async def _append(self, runs: list[Run]) -> None:
-        async with self._store.begin() as uow:
-            await uow.runs.append(self.session_id, *runs)
 
     async def _create(self, uow: aio.UnitOfWork, runs: list[Run]) -> None:
         await uow.conversations.get_or_create(self.session_id, self._metadata)
@@ -77,23 +79,18 @@ class Session(SessionABC):
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the last item and return it; None if there is none. Of several at once, each pops another item."""
-        return await self._store.run(self._pop, retries=20)  # each of several at once may lose several times
+        return await self._store.run(self._pop, retries=_POPS)
 
     async def _pop(self, uow: aio.UnitOfWork) -> TResponseInputItem | None:
-        last = await uow.runs.last(self.session_id, 1)
-        if not last:
-            return None
-        assert last[0].position is not None  # noqa: S101  # it was read
-        await uow.runs.remove(self.session_id, last[0].position)
-        return _item(last[0])
+        for run in await uow.runs.last(self.session_id, 1):
+            await uow.runs.remove(self.session_id, cast(int, run.position))
+            return _item(run)
+        return None
 
     async def clear_session(self) -> None:
         """Remove the session's conversation with all its items."""
-        try:
-            async with self._store.begin() as uow:
-                await uow.conversations.remove(self.session_id, force=True)
-        except NotFoundError:
-            pass
+        with suppress(NotFoundError):
+            await self._store.run(lambda uow: uow.conversations.remove(self.session_id, force=True))
 
 
 def _is_from_model(item: TResponseInputItem) -> bool:
@@ -103,5 +100,4 @@ def _is_from_model(item: TResponseInputItem) -> bool:
 
 
 def _item(run: Run) -> TResponseInputItem:
-    item: Any = message_of(run)
-    return item  # type: ignore[no-any-return]
+    return cast(TResponseInputItem, message_of(run))
