@@ -1,9 +1,8 @@
 """Google ADK's session service in a store, with ADK's own runner and agents."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +24,6 @@ from google.genai import types
 import memory
 from memory import aio
 from memory.bridges.google_adk import SessionService
-from tests.bridges.frameworks.places import KINDS, url_of
 
 pytestmark = [
     pytest.mark.anyio,
@@ -55,19 +53,8 @@ def note(topic: str, tool_context: ToolContext) -> str:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[aio.Store]:
-    async with await aio.connect(url_of(request.param, tmp_path)) as store:
-        yield store
-
-
-@pytest.fixture
-def sessions(store: aio.Store) -> SessionService:
-    return SessionService(store, metadata={"customer": "ada"})
+def sessions(aio_store: aio.Store) -> SessionService:
+    return SessionService(aio_store, metadata={"customer": "ada"})
 
 
 def said(text: str = "Hi", *, at: float | None = None, author: str = "user", **delta: Any) -> Event:
@@ -89,7 +76,7 @@ async def talk(service: Any, *answers: types.Part) -> None:
         pass
 
 
-async def test_a_runner_continues_a_session(store: aio.Store, sessions: SessionService) -> None:
+async def test_a_runner_continues_a_session(aio_store: aio.Store, sessions: SessionService) -> None:
     await sessions.create_session(**ADA, session_id="trip")
     call = types.Part(function_call=types.FunctionCall(name="note", args={"topic": "Rome"}))
     await talk(sessions, call, types.Part(text="Noted."))
@@ -98,10 +85,10 @@ async def test_a_runner_continues_a_session(store: aio.Store, sessions: SessionS
     assert texts(found) == ["Where is it?", None, None, "Noted.", "Where is it?", "Tomorrow."]
     assert found is not None
     assert found.state == {"topic": "Rome", "user:topic": "Rome", "app:topic": "Rome"}
-    runs = await store.runs.list("travel/ada/trip")
+    runs = await aio_store.runs.list("travel/ada/trip")
     assert [run.output is None for run in runs] == [True, False, True, False, True, False]
-    assert await store.conversations.count(memory.where("state.topic") == "Rome") == 3
-    page = await store.conversations.find(memory.where("customer") == "ada")
+    assert await aio_store.conversations.count(memory.where("state.topic") == "Rome") == 3
+    page = await aio_store.conversations.find(memory.where("customer") == "ada")
     assert [conversation.id for conversation in page] == ["travel/ada/trip"]
 
 
@@ -205,13 +192,13 @@ async def test_an_application_can_make_the_session_object_itself(sessions: Sessi
 
 
 async def test_an_edit_of_other_metadata_does_not_make_a_session_stale(
-    store: aio.Store, sessions: SessionService
+    aio_store: aio.Store, sessions: SessionService
 ) -> None:
     session = await sessions.create_session(**ADA, session_id="trip")
-    async with store.begin() as uow:
+    async with aio_store.begin() as uow:
         (await uow.conversations.get("travel/ada/trip")).metadata["title"] = "Rome"
     await sessions.append_event(session, said("Hi", topic="Rome"))
-    found = await store.conversations.get("travel/ada/trip")
+    found = await aio_store.conversations.get("travel/ada/trip")
     assert (found.metadata["title"], found.metadata["state"], found.last_position) == ("Rome", {"topic": "Rome"}, 1)
 
 
@@ -251,11 +238,11 @@ async def test_only_one_of_several_makes_a_session(sessions: SessionService) -> 
     assert all(isinstance(one, SessionExistsError) for one in made if not isinstance(one, Session))
 
 
-async def test_names_with_slashes_are_apart(store: aio.Store, sessions: SessionService) -> None:
+async def test_names_with_slashes_are_apart(aio_store: aio.Store, sessions: SessionService) -> None:
     await sessions.create_session(app_name="a/b", user_id="c", session_id="d", state={"app:x": 1, "user:x": 2})
     await sessions.create_session(app_name="a", user_id="b/c", session_id="d")
     await sessions.create_session(app_name="a", user_id="b", session_id="c/d")
-    ids = sorted([conversation.id async for conversation in store.conversations.iterate()])
+    ids = sorted([conversation.id async for conversation in aio_store.conversations.iterate()])
     assert ids == ["a%2Fb", "a%2Fb/c", "a%2Fb/c/d", "a/b%2Fc/d", "a/b/c%2Fd"]
     assert len((await sessions.list_sessions(app_name="a")).sessions) == 2
 

@@ -1,7 +1,5 @@
 """LangChain's chat message history in a store, with LangChain's own runnables."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +25,7 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 
 import memory
 from memory.bridges.langchain import MessageHistory
-from tests.bridges.frameworks.places import KINDS, at_once, url_of
+from tests.bridges.frameworks.writers import at_once
 
 # LangChain 1 recommends LangGraph's checkpointers instead, and keeps this interface until 2.0.
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainDeprecationWarning")
@@ -59,17 +57,6 @@ MESSAGES: list[BaseMessage] = [
     FunctionMessageChunk("l", name="answer"),
     ChatMessageChunk("!", role="critic"),
 ]
-
-
-@pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[memory.Store]:
-    with memory.connect(url_of(request.param, tmp_path)) as store:
-        yield store
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def chat(store: memory.Store, *answers: str) -> Any:

@@ -1,8 +1,6 @@
 """LlamaIndex's chat stores in a store, with LlamaIndex's own memories and chat engine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +28,7 @@ from llama_index.core.storage.chat_store.base_db import MessageStatus
 import memory
 from memory import aio
 from memory.bridges.llama_index import AsyncChatStore, ChatStore
-from tests.bridges.frameworks.places import KINDS, at_once, url_of
+from tests.bridges.frameworks.writers import at_once
 
 _TEXT = TextBlock(text="text")
 BLOCKS: list[Any] = [
@@ -48,26 +46,9 @@ BLOCKS: list[Any] = [
 ]
 
 
-@pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return url_of(request.param, tmp_path)
-
-
 @pytest.fixture
-def store(url: str) -> Iterator[memory.Store]:
-    with memory.connect(url) as store:
-        yield store
-
-
-@pytest.fixture
-async def chats(url: str) -> AsyncIterator[AsyncChatStore]:
-    async with await aio.connect(url) as store:
-        yield AsyncChatStore(store)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def chats(aio_store: aio.Store) -> AsyncChatStore:
+    return AsyncChatStore(aio_store)
 
 
 def said(messages: list[ChatMessage] | None) -> list[str | None]:

@@ -1,14 +1,7 @@
-"""Where the tests of the bridges keep their conversations."""
+"""Several threads that write at once."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-KINDS = ("memory", "sqlite")
-
-
-def url_of(kind: str, folder: Path) -> str:
-    return "memory://" if kind == "memory" else f"sqlite:///{folder / 'conversations.db'}"
 
 
 def at_once(work: Callable[[int], object], times: int) -> list[object]:
