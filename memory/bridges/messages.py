@@ -1,7 +1,7 @@
 """Messages of frameworks as runs: one message a run.
 
-What is said to the model is the run's ``input``, and what the model says its ``output``; the other side is None. A framework
-whose turns have several messages from the model (tool calls, then an answer) thereby keeps each message and its position.
+A message to the model is the run's ``input``, and a message of the model its ``output``; the other side is None. Turns with several
+messages of the model, such as calls of tools and then an answer, keep each message and their order.
 """
 
 from contextlib import suppress

@@ -94,9 +94,9 @@ class Session:
 
 
 def _is_from_model(item: TResponseInputItem) -> bool:
-    """Return whether an item comes from the model: all do but messages of other roles, and the outputs of tools."""
+    """Return whether an item comes from the model: all but messages of other roles, outputs of tools, and people's approvals."""
     role, kind = item.get("role"), str(item.get("type", "message"))
-    return role not in _TO_MODEL and not kind.endswith("_output")
+    return role not in _TO_MODEL and not kind.endswith(("_output", "_approval_response"))
 
 
 def _item(run: Run) -> TResponseInputItem:

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_frameworks [TURNS ...]
 
-A turn is a question and an answer of 500 characters each. Each side syncs every commit to disk, except the files of Strands, which
-are not synced at all. Both sides are measured in one process, by turns; the figures are medians. LangChain's own store is that of
+A turn is a question and an answer of 500 characters each. Each side syncs every commit to disk, except the files of Strands,
+which are not synced at all. Both sides are measured in one process, by turns; the figures are medians. LangChain's own store is that of
 ``langchain-community``, which is needed besides; without it LangChain is left out.
 """
 

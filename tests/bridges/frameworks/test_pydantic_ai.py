@@ -28,7 +28,6 @@ from pydantic_ai.messages import (
     ModelResponse,
     NativeToolCallPart,
     NativeToolReturnPart,
-    RetryPromptPart,
     SystemPromptPart,
     TextPart,
     ThinkingPart,
@@ -92,7 +91,7 @@ EVERY_KIND: list[ModelMessage] = [
             ToolReturnPart(
                 "refund", {"paid": 10**20, "at": [True]}, tool_call_id="c1", metadata={"k": 1}, timestamp=AT
             ),
-            RetryPromptPart("no such order", tool_name="refund", tool_call_id="c2", timestamp=AT),
+            ToolReturnPart("refund", "no such order", tool_call_id="c2", outcome="retried", timestamp=AT),
         ]
     ),
     ModelResponse(parts=[TextPart("")], timestamp=AT),
