@@ -60,7 +60,7 @@ def readable(message: Json) -> str | None:
     """
     if not isinstance(message, dict):
         return None
-    for name in ("data", "message", "content"):  # LangChain, Strands, ADK: a message in a message
+    for name in ("data", "redact_message", "message", "content"):  # LangChain, Strands, ADK: a message in a message
         inside = message.get(name)
         if isinstance(inside, dict) and not _PARTS.isdisjoint(inside):
             message = inside
@@ -78,8 +78,9 @@ _NESTED: Final = (
     "text", "refusal", *sorted(_PARTS), "output", "tool_calls", "toolUse", "toolResult", "function_call", "function_response",
 )  # fmt: skip
 _KINDS: Final = ("type", "part_kind", "block_type", "kind", "role")
-_ARGUMENTS: Final = ("args", "arguments", "input")
+_ARGUMENTS: Final = ("args", "arguments", "input", "tool_kwargs")
 _THOUGHTS: Final = frozenset(["thinking", "reasoning"])
+_MEDIA: Final = ("image", "document", "video", "inline_data", "file_data", "reasoningContent", "cachePoint")  # Strands, ADK
 
 
 def _lines(part: Json) -> Iterator[str]:
@@ -89,6 +90,7 @@ def _lines(part: Json) -> Iterator[str]:
             yield from _lines(each)
     elif isinstance(part, dict):
         kind = next((part[name] for name in _KINDS if isinstance(part.get(name), str)), None)
+        kind = next((name for name in _MEDIA if isinstance(part.get(name), dict)), kind)
         name = part.get("tool_name", part.get("name"))
         arguments = [part[each] for each in _ARGUMENTS if each in part]
         nested = [part[each] for each in _NESTED if part.get(each)]
