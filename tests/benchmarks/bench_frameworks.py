@@ -3,14 +3,14 @@
     python -m tests.benchmarks.bench_frameworks [TURNS ...]
 
 A turn is a question and an answer of 500 characters each. Each side syncs every commit to disk, except the files of Strands,
-which are not synced at all. Both sides are measured in one process, by turns; the figures are medians. LangChain's own store is that of
-``langchain-community``, which is needed besides; without it LangChain is left out.
+which are not synced at all. Both sides are measured in one process, by turns; the figures are medians. LangChain's own store is
+that of ``langchain-community``, which is needed besides; without it LangChain is left out.
 """
 
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,8 +23,9 @@ _SIZES = (10, 1_000)
 _ROUNDS = 15
 _TEXT = "x" * 500
 
-Sides = tuple[tuple[Callable[[int], Awaitable[None]], Callable[[], Awaitable[int]]], ...]
-"""Of each side, a function that appends so many turns, and one that loads all and returns how many messages there are."""
+Side = tuple[Callable[[int], Coroutine[Any, Any, None]], Callable[[], Coroutine[Any, Any, int]]]
+Sides = tuple[Side, Side]
+"""Ours and theirs: a function that appends so many turns, and one that loads all and returns how many messages there are."""
 
 
 def main() -> None:
@@ -47,8 +48,9 @@ def _report(runner: asyncio.Runner, name: str, size: int, sides: Sides) -> None:
     for append, load in sides:
         runner.run(append(size))
         assert runner.run(load()) == 2 * size
-    appends = in_turns(_ROUNDS, *[lambda append=append: runner.run(append(1)) for append, _ in sides])  # type: ignore[misc]
-    loads = in_turns(_ROUNDS, *[lambda load=load: runner.run(load()) for _, load in sides])  # type: ignore[misc]
+    (our_append, our_loading), (their_append, their_loading) = sides
+    appends = in_turns(_ROUNDS, lambda: runner.run(our_append(1)), lambda: runner.run(their_append(1)))
+    loads = in_turns(_ROUNDS, lambda: runner.run(our_loading()), lambda: runner.run(their_loading()))
     ours, theirs, our_load, their_load = (f"{seconds * 1000:.2f} ms" for seconds in (*appends, *loads))
     print(f"{name:12} {size:>6,} {ours:>14} {theirs:>10} {our_load:>14} {their_load:>10}", flush=True)
 
@@ -146,7 +148,7 @@ async def _google_adk(folder: Path) -> Sides:
     return await side(ours), await side(SqliteSessionService(str(folder / "theirs.db")))
 
 
-FRAMEWORKS: dict[str, Callable[[Path], Awaitable[Sides]]] = {
+FRAMEWORKS: dict[str, Callable[[Path], Coroutine[Any, Any, Sides]]] = {
     "LangChain": _langchain,
     "LlamaIndex": _llama_index,
     "Strands": _strands,

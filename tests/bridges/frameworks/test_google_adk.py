@@ -57,10 +57,12 @@ def sessions(aio_store: aio.Store) -> SessionService:
     return SessionService(aio_store, metadata={"customer": "ada"})
 
 
-def said(text: str = "Hi", *, at: float | None = None, author: str = "user", **delta: Any) -> Event:
+def said(
+    text: str = "Hi", delta: dict[str, Any] | None = None, *, at: float | None = None, author: str = "user"
+) -> Event:
     content = types.Content(role="user" if author == "user" else "model", parts=[types.Part(text=text)])
-    times = {} if at is None else {"timestamp": at}
-    return Event(author=author, content=content, actions=EventActions(state_delta=delta), **times)
+    event = Event(author=author, content=content, actions=EventActions(state_delta=delta or {}))
+    return event if at is None else event.model_copy(update={"timestamp": at})
 
 
 def texts(session: Session | None) -> list[str | None]:
@@ -127,9 +129,9 @@ async def test_it_does_what_the_service_in_memory_does(sessions: SessionService)
         eve = await service.create_session(**EVE, session_id="one")
         done: list[Any] = [one.id, dict(one.state), dict(two.state), dict(eve.state)]
         start = eve.last_update_time
-        await service.append_event(one, said("1", at=start + 30, **{"a": None, "e": [1], "app:c": 5, "temp:f": 6}))
+        await service.append_event(one, said("1", {"a": None, "e": [1], "app:c": 5, "temp:f": 6}, at=start + 30))
         await service.append_event(one, said("2", at=start + 40, author="helper"))
-        await service.append_event(eve, said("3", at=start + 20, **{"user:b": 7}))
+        await service.append_event(eve, said("3", {"user:b": 7}, at=start + 20))
         partial = said("4", at=start + 50)
         partial.partial = True
         await service.append_event(one, partial)
@@ -162,7 +164,7 @@ async def test_a_stale_session_is_refused(sessions: SessionService) -> None:
     assert other is not None
     await sessions.append_event(other, said("by the other"))
     with pytest.raises(StaleSessionError, match="modified in storage since it was loaded"):
-        await sessions.append_event(first, said("too late", topic="Rome"))
+        await sessions.append_event(first, said("too late", {"topic": "Rome"}))
     found = await sessions.get_session(**ADA, session_id="trip")
     assert texts(found) == ["by the other"]
     assert found is not None
@@ -197,7 +199,7 @@ async def test_an_edit_of_other_metadata_does_not_make_a_session_stale(
     session = await sessions.create_session(**ADA, session_id="trip")
     async with aio_store.begin() as uow:
         (await uow.conversations.get("travel/ada/trip")).metadata["title"] = "Rome"
-    await sessions.append_event(session, said("Hi", topic="Rome"))
+    await sessions.append_event(session, said("Hi", {"topic": "Rome"}))
     found = await aio_store.conversations.get("travel/ada/trip")
     assert (found.metadata["title"], found.metadata["state"], found.last_position) == ("Rome", {"topic": "Rome"}, 1)
 
@@ -209,7 +211,7 @@ async def test_of_writers_of_one_session_one_wins(sessions: SessionService) -> N
         assert latest is not None
         copies = [latest.model_copy(deep=True) for _ in range(4)]
         results = await asyncio.gather(
-            *(sessions.append_event(copy, said(f"{turn}", **{f"by{turn}": n})) for n, copy in enumerate(copies)),
+            *(sessions.append_event(copy, said(f"{turn}", {f"by{turn}": n})) for n, copy in enumerate(copies)),
             return_exceptions=True,
         )
         assert [type(result) for result in results if not isinstance(result, Event)] == [StaleSessionError] * 3
@@ -223,7 +225,9 @@ async def test_sessions_that_write_one_state_at_once_lose_nothing(sessions: Sess
     made = await asyncio.gather(
         *(sessions.create_session(**ADA, session_id=str(n), state={f"app:made{n}": n}) for n in range(6))
     )
-    await asyncio.gather(*(sessions.append_event(one, said(**{f"user:by{one.id}": 1, "app:last": 1})) for one in made))
+    await asyncio.gather(
+        *(sessions.append_event(one, said("Hi", {f"user:by{one.id}": 1, "app:last": 1})) for one in made)
+    )
     assert await sessions.get_user_state(**ADA) == {f"by{n}": 1 for n in range(6)}
     found = await sessions.get_session(**ADA, session_id="0")
     assert found is not None

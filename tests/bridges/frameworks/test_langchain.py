@@ -47,15 +47,15 @@ MESSAGES: list[BaseMessage] = [
         id="run-1",
     ),
     ToolMessage("On its way.", tool_call_id="call-1", artifact={"rows": [1, None]}, status="error"),
-    FunctionMessage("42", name="answer"),
-    ChatMessage("Hm.", role="critic"),
+    FunctionMessage(content="42", name="answer"),
+    ChatMessage(content="Hm.", role="critic"),
     RemoveMessage(id="run-1"),
-    AIMessageChunk("par", id="run-2", chunk_position="last"),
-    HumanMessageChunk("t"),
-    SystemMessageChunk("i"),
-    ToolMessageChunk("a", tool_call_id="call-1"),
-    FunctionMessageChunk("l", name="answer"),
-    ChatMessageChunk("!", role="critic"),
+    AIMessageChunk(content="par", id="run-2", chunk_position="last"),
+    HumanMessageChunk(content="t"),
+    SystemMessageChunk(content="i"),
+    ToolMessageChunk(content="a", tool_call_id="call-1"),
+    FunctionMessageChunk(content="l", name="answer"),
+    ChatMessageChunk(content="!", role="critic"),
 ]
 
 

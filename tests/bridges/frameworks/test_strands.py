@@ -32,8 +32,7 @@ class Scripted(Model):
         pass
 
     async def structured_output(self, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
-        raise NotImplementedError
-        yield
+        yield NotImplemented
 
     async def stream(self, messages: Any, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
         answer = next(self._answers)
@@ -71,9 +70,8 @@ def agent(sessions: SessionRepository, *answers: str | dict[str, Any], **options
 
 
 def said(messages: list[Message]) -> list[str]:
-    return [
-        next(iter(block.values())) if "text" in block else next(iter(block)) for m in messages for block in m["content"]
-    ]
+    """Return the text of each block, or what else the block is."""
+    return [block.get("text", next(iter(block))) for message in messages for block in message["content"]]
 
 
 def user(index: int, text: str = "") -> SessionMessage:
