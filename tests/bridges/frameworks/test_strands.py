@@ -169,7 +169,9 @@ def test_writers_with_the_same_index_lose_nothing(sessions: SessionRepository) -
     assert sorted(message.message["content"][0]["text"] for message in found) == sorted(f"text {n}" for n in range(20))
     sent[7].redact_message = {"role": "user", "content": [{"text": "[redacted]"}]}
     sessions.update_message("s", "helper", sent[7])
-    redacted = [message for message in sessions.list_messages("s", "helper") if message.redact_message]
+    again = sessions.list_messages("s", "helper")
+    assert [message.message for message in again] == [message.message for message in found]
+    redacted = [message for message in again if message.redact_message]
     assert [message.message["content"][0]["text"] for message in redacted] == ["text 7"]
 
 
