@@ -1,7 +1,7 @@
 """Messages of frameworks as runs: one message a run.
 
-A message to the model is the run's ``input``, and a message of the model its ``output``; the other side is None. Turns with several
-messages of the model, such as calls of tools and then an answer, keep each message and their order.
+A message to the model is the run's ``input``, and a message of the model its ``output``; the other side is None. A turn with
+several messages of the model, such as calls of tools and then an answer, is several runs.
 """
 
 from contextlib import suppress

@@ -168,7 +168,7 @@ def _record(conversation: Conversation) -> ConversationRecord | None:
     if fields is None:
         return None
     scope = conversation.metadata.get(_SCOPE)
-    record = _RECORD.validate_python({**fields, "conversation_id": conversation.id, _SCOPE: scope})
+    record = _RECORD.validate_python({"head_id": None, **fields, "conversation_id": conversation.id, _SCOPE: scope})
     if record.head_id is not None:
         record.head_id = _EntryId(record.head_id, conversation.id)
     record.branches = [_EntryId(tip, conversation.id) for tip in record.branches]

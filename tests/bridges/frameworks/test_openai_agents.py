@@ -5,7 +5,15 @@ import json
 from typing import Any, cast
 
 import pytest
-from agents import Agent, OpenAIResponsesCompactionSession, RunConfig, Runner, SessionSettings, TResponseInputItem
+from agents import (
+    Agent,
+    OpenAIResponsesCompactionSession,
+    RunConfig,
+    Runner,
+    SessionSettings,
+    TResponseInputItem,
+    set_tracing_disabled,
+)
 from agents import Session as SessionProtocol
 from agents.testing import ScriptedModel
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
@@ -15,6 +23,7 @@ from memory.bridges.openai_agents import Session
 from memory.domain.entities import Conversation, Run
 
 pytestmark = pytest.mark.anyio
+set_tracing_disabled(True)  # otherwise it sends traces to OpenAI, if there is a key
 
 
 def item(number: int) -> TResponseInputItem:

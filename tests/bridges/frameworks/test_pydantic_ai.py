@@ -118,14 +118,14 @@ async def saved(store: Interface, id: str = "c", *prompts: str, scope: str | Non
 
 
 async def test_an_agent_continues_a_conversation(conversations: ConversationStore, aio_store: aio.Store) -> None:
-    agent = Agent(TestModel(custom_output_text="It left on Monday."))
+    agent, conversation = Agent(TestModel(custom_output_text="It left.")), Conversation(conversation_id="support-42")
     for _ in range(3):
-        conversation = await conversations.load("support-42") or Conversation(conversation_id="support-42")
         result = await agent.run("Where is my refund?", conversation=conversation)
         await conversations.save(result, scope="ada")
+        said, conversation = result.all_messages(), await conversations.load("support-42") or conversation
+        assert conversation.messages == said
     loaded = await conversations.load("support-42", scope="ada")
     assert loaded is not None
-    assert loaded.messages == result.all_messages()
     assert loaded.usage.requests == 3
     found = await aio_store.conversations.find(where("scope") == "ada")
     assert [(each.id, each.run_count) for each in found] == [("support-42", 6)]
