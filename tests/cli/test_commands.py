@@ -142,6 +142,25 @@ MESSAGES = [  # of the OpenAI Agents SDK, pydantic-ai, LangChain, LlamaIndex, St
     ),
     ({"author": "user", "content": {"role": "user", "parts": [{"text": "Hi"}]}}, ["Hi"]),
     ({"author": "a", "content": {"parts": [{"function_call": {"name": "t", "args": {"n": 1}}}]}}, ['[t {"n":1}]']),
+    (
+        {
+            "message": {"role": "user", "content": [{"text": "secret"}]},
+            "redact_message": {"role": "user", "content": [{"text": "[redacted]"}]},
+        },
+        ["[redacted]"],
+    ),
+    (
+        {
+            "message": {"role": "user", "content": [{"image": {"source": {"bytes": {"data": "AA=="}}}}]},
+            "redact_message": None,
+        },
+        ["[image]"],
+    ),
+    ({"content": {"role": "user", "parts": [{"inline_data": {"data": "AA=="}}]}}, ["[inline_data]"]),
+    (
+        {"role": "assistant", "blocks": [{"block_type": "tool_call", "tool_name": "t", "tool_kwargs": {"n": 1}}]},
+        ['[t {"n":1}]'],
+    ),
     ({"text": "part of an application's own value", "n": 1}, None),
 ]
 
