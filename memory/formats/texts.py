@@ -80,7 +80,15 @@ _NESTED: Final = (
 _KINDS: Final = ("type", "part_kind", "block_type", "kind", "role")
 _ARGUMENTS: Final = ("args", "arguments", "input", "tool_kwargs")
 _THOUGHTS: Final = frozenset(["thinking", "reasoning"])
-_MEDIA: Final = ("image", "document", "video", "inline_data", "file_data", "reasoningContent", "cachePoint")  # Strands, ADK
+_MEDIA: Final = (
+    "image",
+    "document",
+    "video",
+    "inline_data",
+    "file_data",
+    "reasoningContent",
+    "cachePoint",
+)  # Strands, ADK
 
 
 def _lines(part: Json) -> Iterator[str]:
