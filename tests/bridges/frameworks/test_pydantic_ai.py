@@ -139,7 +139,7 @@ async def test_every_kind_of_message_comes_back_as_it_was(conversations: Convers
     assert loaded.messages == EVERY_KIND
 
 
-async def test_the_record_comes_back_as_it_was(conversations: ConversationStore) -> None:
+async def test_the_record_comes_back_as_it_was(conversations: ConversationStore, aio_store: aio.Store) -> None:
     record = ConversationRecord(
         conversation_id="c",
         head_id="e2",
@@ -156,6 +156,9 @@ async def test_the_record_comes_back_as_it_was(conversations: ConversationStore)
     ]
     await conversations.write_record(record, new_entries=entries, expected_revision=None)
     assert await conversations.read_record("c") == record
+    is_waiting = where(("pydantic-ai", "is_waiting")) == True  # noqa: E712
+    found = await aio_store.conversations.find(is_waiting & (where("scope") == "ada"))
+    assert [each.id for each in found] == ["c"]
     assert await conversations.read_history("e2") == entries  # a plain id, as an application stores it
     assert await conversations.read_entry("e1") == entries[0]
     with pytest.raises(KeyError):
