@@ -178,9 +178,9 @@ async def test_a_limit_loads_the_last_messages(
     assert len(await conversations.load_entries("c") or []) == 5
 
 
-async def test_one_of_several_savers_wins_and_the_others_leave_nothing(
-    conversations: ConversationStore, aio_store: aio.Store
-) -> None:
+async def test_one_of_several_savers_wins_and_the_others_leave_nothing(atomic_store: aio.Store) -> None:
+    conversations = ConversationStore(atomic_store)
+
     async def save(conversation: Conversation) -> bool:
         try:
             await conversations.save(conversation)
@@ -196,10 +196,12 @@ async def test_one_of_several_savers_wins_and_the_others_leave_nothing(
     for runs in (1, 2):  # when it does not exist yet, and when it does
         copies = [await extended(number) for number in range(5)]
         assert sum(await asyncio.gather(*map(save, copies))) == 1
-        assert (await aio_store.conversations.get("c")).run_count == runs
+        assert (await atomic_store.conversations.get("c")).run_count == runs
 
 
-async def test_retries_after_conflicts_lose_nothing(conversations: ConversationStore) -> None:
+async def test_retries_after_conflicts_lose_nothing(atomic_store: aio.Store) -> None:
+    conversations = ConversationStore(atomic_store)
+
     async def say(text: str) -> None:
         while True:
             conversation = await conversations.load("c") or Conversation(conversation_id="c")
