@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 _NAME: Final = "pydantic-ai"
 _SCOPE: Final = "scope"
+_FIELDS: Final = "_record"  # not indexed, so that a save writes few index entries, whatever the record has
 _OURS: Final = where(FRAMEWORK) == _NAME
 _LAST_SAVED_FIRST: Final = f"-metadata.{_NAME}.updated_at"
 _RECORD: Final = TypeAdapter(ConversationRecord)
@@ -89,7 +90,7 @@ class ConversationStore(conversation_store.ConversationStore):
         async def write(uow: aio.UnitOfWork) -> None:
             conversation = await uow.conversations.get_or_create(record.conversation_id, dict(self._metadata))
             _check_revision(conversation, expected_revision)
-            if record.head_id not in (None, conversation.metadata.get(_NAME, {}).get("head_id"), *new_ids):
+            if record.head_id not in (None, _stored(conversation).get("head_id"), *new_ids):
                 await uow.runs.append(conversation, *await self._missing(uow, record))
             conversation.metadata.update(_metadata(record))
             await uow.runs.append(conversation, *[_run(entry) for entry in new_entries])
@@ -164,11 +165,11 @@ class ConversationStore(conversation_store.ConversationStore):
 
 def _record(conversation: Conversation) -> ConversationRecord | None:
     """Return the record in a conversation's metadata; None if pydantic-ai has not saved it."""
-    fields = conversation.metadata.get(_NAME)
-    if fields is None:
+    fields = _stored(conversation)
+    if not fields:
         return None
     scope = conversation.metadata.get(_SCOPE)
-    record = _RECORD.validate_python({"head_id": None, **fields, "conversation_id": conversation.id, _SCOPE: scope})
+    record = _RECORD.validate_python({**fields, "conversation_id": conversation.id, _SCOPE: scope})
     if record.head_id is not None:
         record.head_id = _EntryId(record.head_id, conversation.id)
     record.branches = [_EntryId(tip, conversation.id) for tip in record.branches]
@@ -176,17 +177,24 @@ def _record(conversation: Conversation) -> ConversationRecord | None:
 
 
 def _metadata(record: ConversationRecord) -> dict[str, Any]:
-    """Return the metadata with a record: the scope as a key of its own, which queries match."""
-    fields: dict[str, Any] = _RECORD.dump_python(record, mode="json", exclude={"conversation_id", _SCOPE})
-    fields = {name: value for name, value in fields.items() if value is not None}
-    fields["updated_at"] = format_timestamp(
-        to_microseconds(record.updated_at, "updated_at")
-    )  # of one length, to sort it
-    return {FRAMEWORK: _NAME, _NAME: fields, **({} if record.scope is None else {_SCOPE: record.scope})}
+    """Return the metadata with a record: its fields under a key that is not indexed, and some again for queries."""
+    searched: dict[str, Any] = {
+        "updated_at": format_timestamp(to_microseconds(record.updated_at, "updated_at")),  # always of the same length
+        "forked_from": record.forked_from,
+        "is_waiting": record.deferred_tool_requests is not None,
+        _FIELDS: _RECORD.dump_python(record, mode="json", exclude={"conversation_id", _SCOPE}),
+    }
+    return {FRAMEWORK: _NAME, _NAME: searched, **({} if record.scope is None else {_SCOPE: record.scope})}
+
+
+def _stored(conversation: Conversation) -> dict[str, Any]:
+    """Return the stored fields of a conversation's record; none if pydantic-ai has not saved it."""
+    fields: dict[str, Any] = conversation.metadata.get(_NAME, {}).get(_FIELDS, {})
+    return fields
 
 
 def _check_revision(conversation: Conversation, expected: str | None) -> None:
-    revision = conversation.metadata.get(_NAME, {}).get("revision")
+    revision = _stored(conversation).get("revision")
     is_foreign = revision is None and conversation.run_count > 0
     if revision != expected or is_foreign:
         raise ConversationConflict(conversation.id)

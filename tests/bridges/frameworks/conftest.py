@@ -5,6 +5,8 @@ from json import JSONEncoder
 import pytest
 
 from memory import Store, aio
+from memory.domain.values import new_id
+from tests.bridges.conftest import LOCAL, SERVERS, kinds
 
 _default = JSONEncoder.default
 
@@ -23,3 +25,10 @@ def anyio_backend() -> str:
 def aio_store(store: Store) -> aio.Store:
     """An empty store of every kind, as `store` is."""
     return aio.Store(store.repository, store.namespace_name)
+
+
+@pytest.fixture(params=kinds(*LOCAL, *SERVERS))
+def atomic_store(request: pytest.FixtureRequest) -> aio.Store:
+    """An empty store of every kind that checks and writes in one step. Griptape Cloud checks just before it writes."""
+    shared: Store = request.getfixturevalue(f"shared_{request.param}")
+    return aio.Store(shared.repository, new_id())

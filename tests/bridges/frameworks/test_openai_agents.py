@@ -117,18 +117,18 @@ async def test_a_session_without_items_is_empty(aio_store: aio.Store) -> None:
     assert not await aio_store.conversations.exists("s")
 
 
-async def test_concurrent_appends_lose_nothing(aio_store: aio.Store) -> None:
+async def test_concurrent_appends_lose_nothing(atomic_store: aio.Store) -> None:
     batches = [[item(10 * number), item(10 * number + 1)] for number in range(8)]
-    await asyncio.gather(*[Session("s", aio_store).add_items(batch) for batch in batches])
-    found = await Session("s", aio_store).get_items()
+    await asyncio.gather(*[Session("s", atomic_store).add_items(batch) for batch in batches])
+    found = await Session("s", atomic_store).get_items()
     assert sorted([found[begin : begin + 2] for begin in range(0, 16, 2)], key=str) == sorted(batches, key=str)
 
 
-async def test_concurrent_pops_return_each_item_once(aio_store: aio.Store) -> None:
-    session = Session("s", aio_store)
+async def test_concurrent_pops_return_each_item_once(atomic_store: aio.Store) -> None:
+    session = Session("s", atomic_store)
     items = [item(number) for number in range(5)]
     await session.add_items(items)
-    popped = await asyncio.gather(*[Session("s", aio_store).pop_item() for _ in range(5)])
+    popped = await asyncio.gather(*[Session("s", atomic_store).pop_item() for _ in range(5)])
     assert sorted(map(str, popped)) == sorted(map(str, items))
     assert await session.get_items() == []
 

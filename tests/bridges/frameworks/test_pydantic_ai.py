@@ -139,7 +139,7 @@ async def test_every_kind_of_message_comes_back_as_it_was(conversations: Convers
     assert loaded.messages == EVERY_KIND
 
 
-async def test_the_record_comes_back_as_it_was(conversations: ConversationStore) -> None:
+async def test_the_record_comes_back_as_it_was(conversations: ConversationStore, aio_store: aio.Store) -> None:
     record = ConversationRecord(
         conversation_id="c",
         head_id="e2",
@@ -156,6 +156,9 @@ async def test_the_record_comes_back_as_it_was(conversations: ConversationStore)
     ]
     await conversations.write_record(record, new_entries=entries, expected_revision=None)
     assert await conversations.read_record("c") == record
+    is_waiting = where(("pydantic-ai", "is_waiting")) == True  # noqa: E712
+    found = await aio_store.conversations.find(is_waiting & (where("scope") == "ada"))
+    assert [each.id for each in found] == ["c"]
     assert await conversations.read_history("e2") == entries  # a plain id, as an application stores it
     assert await conversations.read_entry("e1") == entries[0]
     with pytest.raises(KeyError):
@@ -175,9 +178,9 @@ async def test_a_limit_loads_the_last_messages(
     assert len(await conversations.load_entries("c") or []) == 5
 
 
-async def test_one_of_several_savers_wins_and_the_others_leave_nothing(
-    conversations: ConversationStore, aio_store: aio.Store
-) -> None:
+async def test_one_of_several_savers_wins_and_the_others_leave_nothing(atomic_store: aio.Store) -> None:
+    conversations = ConversationStore(atomic_store)
+
     async def save(conversation: Conversation) -> bool:
         try:
             await conversations.save(conversation)
@@ -193,10 +196,12 @@ async def test_one_of_several_savers_wins_and_the_others_leave_nothing(
     for runs in (1, 2):  # when it does not exist yet, and when it does
         copies = [await extended(number) for number in range(5)]
         assert sum(await asyncio.gather(*map(save, copies))) == 1
-        assert (await aio_store.conversations.get("c")).run_count == runs
+        assert (await atomic_store.conversations.get("c")).run_count == runs
 
 
-async def test_retries_after_conflicts_lose_nothing(conversations: ConversationStore) -> None:
+async def test_retries_after_conflicts_lose_nothing(atomic_store: aio.Store) -> None:
+    conversations = ConversationStore(atomic_store)
+
     async def say(text: str) -> None:
         while True:
             conversation = await conversations.load("c") or Conversation(conversation_id="c")
