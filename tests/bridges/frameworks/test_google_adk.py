@@ -52,9 +52,9 @@ def note(topic: str, tool_context: ToolContext) -> str:
     return "noted"
 
 
-@pytest.fixture
-def sessions(aio_store: aio.Store) -> SessionService:
-    return SessionService(aio_store, metadata={"customer": "ada"})
+@pytest.fixture  # state of users and applications is written with the session's, which Griptape Cloud refuses
+def sessions(atomic_store: aio.Store) -> SessionService:
+    return SessionService(atomic_store, metadata={"customer": "ada"})
 
 
 def said(
@@ -78,7 +78,7 @@ async def talk(service: Any, *answers: types.Part) -> None:
         pass
 
 
-async def test_a_runner_continues_a_session(aio_store: aio.Store, sessions: SessionService) -> None:
+async def test_a_runner_continues_a_session(atomic_store: aio.Store, sessions: SessionService) -> None:
     await sessions.create_session(**ADA, session_id="trip")
     call = types.Part(function_call=types.FunctionCall(name="note", args={"topic": "Rome"}))
     await talk(sessions, call, types.Part(text="Noted."))
@@ -87,14 +87,15 @@ async def test_a_runner_continues_a_session(aio_store: aio.Store, sessions: Sess
     assert texts(found) == ["Where is it?", None, None, "Noted.", "Where is it?", "Tomorrow."]
     assert found is not None
     assert found.state == {"topic": "Rome", "user:topic": "Rome", "app:topic": "Rome"}
-    runs = await aio_store.runs.list("travel/ada/trip")
+    runs = await atomic_store.runs.list("travel/ada/trip")
     assert [run.output is None for run in runs] == [True, False, True, False, True, False]
-    assert await aio_store.conversations.count(memory.where("state.topic") == "Rome") == 3
-    page = await aio_store.conversations.find(memory.where("customer") == "ada")
+    assert await atomic_store.conversations.count(memory.where("state.topic") == "Rome") == 3
+    page = await atomic_store.conversations.find(memory.where("customer") == "ada")
     assert [conversation.id for conversation in page] == ["travel/ada/trip"]
 
 
-async def test_an_event_is_stored_without_loss(sessions: SessionService) -> None:
+async def test_an_event_is_stored_without_loss(aio_store: aio.Store) -> None:
+    sessions = SessionService(aio_store)
     event = Event(
         invocation_id="invocation",
         author="helper",
@@ -194,13 +195,13 @@ async def test_an_application_can_make_the_session_object_itself(sessions: Sessi
 
 
 async def test_an_edit_of_other_metadata_does_not_make_a_session_stale(
-    aio_store: aio.Store, sessions: SessionService
+    atomic_store: aio.Store, sessions: SessionService
 ) -> None:
     session = await sessions.create_session(**ADA, session_id="trip")
-    async with aio_store.begin() as uow:
+    async with atomic_store.begin() as uow:
         (await uow.conversations.get("travel/ada/trip")).metadata["title"] = "Rome"
     await sessions.append_event(session, said("Hi", {"topic": "Rome"}))
-    found = await aio_store.conversations.get("travel/ada/trip")
+    found = await atomic_store.conversations.get("travel/ada/trip")
     assert (found.metadata["title"], found.metadata["state"], found.last_position) == ("Rome", {"topic": "Rome"}, 1)
 
 
@@ -243,11 +244,11 @@ async def test_only_one_of_several_makes_a_session(sessions: SessionService) -> 
     assert all(isinstance(one, SessionExistsError) for one in made if not isinstance(one, Session))
 
 
-async def test_names_with_slashes_are_apart(aio_store: aio.Store, sessions: SessionService) -> None:
+async def test_names_with_slashes_are_apart(atomic_store: aio.Store, sessions: SessionService) -> None:
     await sessions.create_session(app_name="a/b", user_id="c", session_id="d", state={"app:x": 1, "user:x": 2})
     await sessions.create_session(app_name="a", user_id="b/c", session_id="d")
     await sessions.create_session(app_name="a", user_id="b", session_id="c/d")
-    ids = sorted([conversation.id async for conversation in aio_store.conversations.iterate()])
+    ids = sorted([conversation.id async for conversation in atomic_store.conversations.iterate()])
     assert ids == ["a%2Fb", "a%2Fb/c", "a%2Fb/c/d", "a/b%2Fc/d", "a/b/c%2Fd"]
     assert len((await sessions.list_sessions(app_name="a")).sessions) == 2
 

@@ -24,6 +24,7 @@ from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
 import memory
+from memory import aio
 from memory.bridges.langchain import MessageHistory
 from tests.bridges.frameworks.writers import at_once
 
@@ -57,6 +58,12 @@ MESSAGES: list[BaseMessage] = [
     FunctionMessageChunk(content="l", name="answer"),
     ChatMessageChunk(content="!", role="critic"),
 ]
+
+
+@pytest.fixture
+def atomic(atomic_store: aio.Store) -> memory.Store:
+    """A store that checks and writes in one step, for what several writers do at once."""
+    return memory.Store(atomic_store.repository, atomic_store.namespace_name)
 
 
 def chat(store: memory.Store, *answers: str) -> Any:
@@ -106,13 +113,13 @@ async def test_a_chain_talks_asynchronously(store: memory.Store) -> None:
     assert await history.aget_messages() == []
 
 
-def test_writers_lose_nothing(store: memory.Store) -> None:
+def test_writers_lose_nothing(atomic: memory.Store) -> None:
     def write(number: int) -> None:
         pair = [HumanMessage(f"question {number}"), AIMessage(f"answer {number}")]
-        MessageHistory("support-42", store).add_messages(pair)
+        MessageHistory("support-42", atomic).add_messages(pair)
 
     at_once(write, 20)
-    found = texts(store)
+    found = texts(atomic)
     assert len(found) == 40
     for number in range(20):  # messages that are added together stay together
         at = found.index(f"question {number}")

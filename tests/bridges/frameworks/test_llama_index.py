@@ -51,6 +51,12 @@ def chats(aio_store: aio.Store) -> AsyncChatStore:
     return AsyncChatStore(aio_store)
 
 
+@pytest.fixture
+def atomic(atomic_store: aio.Store) -> memory.Store:
+    """A store that checks and writes in one step, for what several writers do at once."""
+    return memory.Store(atomic_store.repository, atomic_store.namespace_name)
+
+
 def said(messages: list[ChatMessage] | None) -> list[str | None]:
     return [message.content for message in messages or []]
 
@@ -119,8 +125,8 @@ def test_keys_are_those_of_this_framework(store: memory.Store) -> None:
     assert ChatStore(store).get_keys() == ["mine"]
 
 
-def test_writers_lose_nothing(store: memory.Store) -> None:
-    chats = ChatStore(store)
+def test_writers_lose_nothing(atomic: memory.Store) -> None:
+    chats = ChatStore(atomic)
     at_once(lambda number: chats.add_message("one", user(str(number))), 20)
     assert sorted(said(chats.get_messages("one")), key=str) == sorted(map(str, range(20)))
     removed = at_once(lambda _: chats.delete_last_message("one"), 12)
@@ -176,7 +182,8 @@ async def test_pages_of_a_memory(chats: AsyncChatStore) -> None:
 
 
 @pytest.mark.anyio
-async def test_tasks_of_a_memory_lose_nothing(chats: AsyncChatStore) -> None:
+async def test_tasks_of_a_memory_lose_nothing(atomic_store: aio.Store) -> None:
+    chats = AsyncChatStore(atomic_store)
     await asyncio.gather(*(chats.add_messages("one", [user(f"{n}"), user(f"{n}!")]) for n in range(10)))
     found = said(await chats.get_messages("one"))
     assert all(found[found.index(f"{n}") + 1] == f"{n}!" for n in range(10))

@@ -14,6 +14,7 @@ from strands.types.exceptions import SessionException
 from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
 
 import memory
+from memory import aio
 from memory.bridges.strands import SessionRepository
 from tests.bridges.frameworks.writers import at_once
 
@@ -59,6 +60,12 @@ def lookup(order: int) -> str:
 @pytest.fixture
 def sessions(store: memory.Store) -> SessionRepository:
     return SessionRepository(store, metadata={"customer": "ada"})
+
+
+@pytest.fixture
+def atomic(atomic_store: aio.Store) -> memory.Store:
+    """A store that checks and writes in one step, for what several writers do at once."""
+    return memory.Store(atomic_store.repository, atomic_store.namespace_name)
 
 
 def agent(sessions: SessionRepository, *answers: str | dict[str, Any], **options: Any) -> Agent:
@@ -161,7 +168,8 @@ def test_pages_of_messages(sessions: SessionRepository) -> None:
     assert sessions.read_message("s", "nobody", 0) is None
 
 
-def test_writers_with_the_same_index_lose_nothing(sessions: SessionRepository) -> None:
+def test_writers_with_the_same_index_lose_nothing(atomic: memory.Store) -> None:
+    sessions = SessionRepository(atomic)
     with_agent(sessions)
     sent = [user(0, f"text {number}") for number in range(20)]
     at_once(lambda number: sessions.create_message("s", "helper", sent[number]), 20)
@@ -175,7 +183,8 @@ def test_writers_with_the_same_index_lose_nothing(sessions: SessionRepository) -
     assert [message.message["content"][0]["text"] for message in redacted] == ["text 7"]
 
 
-def test_agents_and_sessions_are_apart(store: memory.Store, sessions: SessionRepository) -> None:
+def test_agents_and_sessions_are_apart(atomic: memory.Store) -> None:
+    sessions = SessionRepository(atomic)
     with_agent(sessions)
     with_agent(sessions, "other/agent")
     sessions.create_session(Session("s/other", SessionType.AGENT))
@@ -184,7 +193,7 @@ def test_agents_and_sessions_are_apart(store: memory.Store, sessions: SessionRep
     assert sessions.read_agent("s", "other") is None
     assert sessions.read_agent("s/other", "agent") is None
     sessions.delete_session("s")
-    assert [conversation.id for conversation in store.conversations.iterate()] == ["s%2Fother"]
+    assert [conversation.id for conversation in atomic.conversations.iterate()] == ["s%2Fother"]
     assert sessions.read_session("s") is None
     assert sessions.read_session("s/other") is not None
 
@@ -211,7 +220,8 @@ def test_errors_are_those_of_strands(sessions: SessionRepository) -> None:
         sessions.create_agent("s", SessionAgent("odd", {"value": object()}, {}))
 
 
-def test_updates_of_an_agent_at_once_all_end(sessions: SessionRepository) -> None:
+def test_updates_of_an_agent_at_once_all_end(atomic: memory.Store) -> None:
+    sessions = SessionRepository(atomic)
     made = with_agent(sessions)
     at_once(lambda n: sessions.update_agent("s", SessionAgent("helper", {"by": n}, {})), 8)
     found = sessions.read_agent("s", "helper")
