@@ -27,6 +27,7 @@ def test_the_code_and_the_commands_of_a_page_run(page: Path, tmp_path: Path, mon
     monkeypatch.setattr(
         JSONEncoder, "default", JSONEncoder.default
     )  # Griptape's page changes it: put it back afterwards
+    monkeypatch.setenv("OPENAI_AGENTS_DISABLE_TRACING", "1")  # no page sends traces, whatever key there is
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)  # some libraries look up the module of a class
     names = vars(module)

@@ -12,6 +12,7 @@ from memory.domain.records import ConversationRecord, RunRecord
 from memory.domain.timestamps import format_timestamp
 from memory.domain.values import Json
 from memory.formats.artifacts import text_of
+from memory.formats.texts import readable
 from memory.port.paging import Page
 from memory.transfer.jsonl import write_head, write_line
 
@@ -73,8 +74,11 @@ def show_transcript(record: ConversationRecord, runs: Iterable[RunRecord], *, na
     for run in (Run.from_record(record.id, run) for run in runs):
         console.print()
         console.print(_text(f"#{run.position}  {run.created_at:%Y-%m-%d %H:%M:%S}  {run.id}", "dim"))
-        console.print(_said("> ", run.input, "cyan"))
-        console.print(_text("< (no output yet)", "dim") if run.output is PENDING else _said("< ", run.output, ""))
+        is_message = (run.input is None) != (run.output is None)  # as bridges write them: the other side has nothing
+        if run.input is not None or not is_message:
+            console.print(_said("> ", run.input, "cyan"))
+        if run.output is not None or not is_message:
+            console.print(_text("< (no output yet)", "dim") if run.output is PENDING else _said("< ", run.output, ""))
         if run.is_open and run.output is not PENDING:
             console.print(_text(_INDENT + "(the output is not final)", "dim"))
         if run.metadata:
@@ -94,6 +98,8 @@ def show_facts(facts: dict[str, Json], *, as_json: bool) -> None:
 def _said(mark: str, value: Json, style: str) -> "Text":
     """Return an input or output as text or indented JSON, with a mark before it."""
     text = text_of(value)
+    if text is None:
+        text = readable(value)
     if text is None:
         text = json.dumps(value, ensure_ascii=False, indent=2)
     first, *rest = visible(text, keep="\n\t").split("\n")

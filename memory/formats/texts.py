@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from memory.domain.values import Json
+from memory.domain.values import Json, compact
 
 _TEXT: Final = frozenset([None, "text", "input_text", "output_text", "audio_transcription"])
 _UNSEEN: Final = (
@@ -44,6 +44,73 @@ def shown(content: Json) -> Json:
         return "\n".join(texts)
     others: list[Json] = [part for part in seen if part is not None and _text(part) is None]
     return content if len(others) == len(content) > 0 else others or None
+
+
+def readable(message: Json) -> str | None:
+    r"""Return a message of a framework as text for people: its texts, and other parts in brackets. None if it is no message.
+
+    It knows the forms in which the bridges store messages (`memory.bridges`).
+
+    >>> readable({"role": "user", "content": [{"type": "input_text", "text": "Hi"}, {"type": "input_image", "image_url": "x"}]})
+    'Hi\n[input_image]'
+    >>> readable({"kind": "response", "parts": [{"part_kind": "tool-call", "tool_name": "refund", "args": {"id": 7}}]})
+    '[refund {"id":7}]'
+    >>> readable({"n": 1}) is None
+    True
+    """
+    if not isinstance(message, dict):
+        return None
+    for name in ("data", "redact_message", "message", "content"):  # LangChain, Strands, ADK: a message in a message
+        inside = message.get(name)
+        if isinstance(inside, dict) and not _PARTS.isdisjoint(inside):
+            message = inside
+            break
+    else:
+        is_call = message.get("type") in ("function_call", "function_call_output", "reasoning")  # OpenAI
+        is_request = message.get("kind") in ("request", "response") and "parts" in message  # pydantic-ai
+        if not (is_call or is_request or ("role" in message and not _PARTS.isdisjoint(message))):
+            return None
+    return "\n".join(_lines(message))
+
+
+_PARTS: Final = frozenset(["content", "parts", "blocks"])
+_NESTED: Final = (
+    "text", "refusal", *sorted(_PARTS), "output", "tool_calls", "toolUse", "toolResult", "function_call", "function_response",
+)  # fmt: skip
+_KINDS: Final = ("type", "part_kind", "block_type", "kind", "role")
+_ARGUMENTS: Final = ("args", "arguments", "input", "tool_kwargs")
+_THOUGHTS: Final = frozenset(["thinking", "reasoning"])
+_MEDIA: Final = (
+    "image",
+    "document",
+    "video",
+    "inline_data",
+    "file_data",
+    "reasoningContent",
+    "cachePoint",
+)  # Strands, ADK
+
+
+def _lines(part: Json) -> Iterator[str]:
+    """Yield the lines of a part: its texts, a call with its arguments, else what kind of part it is."""
+    if isinstance(part, list):
+        for each in part:
+            yield from _lines(each)
+    elif isinstance(part, dict):
+        kind = next((part[name] for name in _KINDS if isinstance(part.get(name), str)), None)
+        kind = next((name for name in _MEDIA if isinstance(part.get(name), dict)), kind)
+        name = part.get("tool_name", part.get("name"))
+        arguments = [part[each] for each in _ARGUMENTS if each in part]
+        nested = [part[each] for each in _NESTED if part.get(each)]
+        if isinstance(name, str) and arguments:
+            yield f"[{name} {arguments[0] if isinstance(arguments[0], str) else compact(arguments[0])}]"
+        elif nested and kind not in _THOUGHTS:
+            for each in nested:
+                yield from _lines(each)
+        else:
+            yield compact(part) if kind is None else f"[{kind}]"
+    else:
+        yield part if isinstance(part, str) else compact(part)
 
 
 def has_text(value: Json) -> bool:

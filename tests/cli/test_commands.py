@@ -106,6 +106,80 @@ def test_show_tells_what_griptapes_artifacts_say(cli: Cli) -> None:
     assert '    "value": "eA=="' in lines
 
 
+MESSAGES = [  # of the OpenAI Agents SDK, pydantic-ai, LangChain, LlamaIndex, Strands and ADK
+    ({"role": "user", "content": "Hi"}, ["Hi"]),
+    (
+        {"role": "user", "content": [{"type": "input_text", "text": "a\nb"}, {"type": "input_image"}]},
+        ["a", "b", "[input_image]"],
+    ),
+    ({"type": "function_call", "name": "refund", "arguments": '{"id": 7}', "call_id": "c"}, ['[refund {"id": 7}]']),
+    ({"type": "function_call_output", "call_id": "c", "output": "refunded"}, ["refunded"]),
+    ({"type": "reasoning", "summary": []}, ["[reasoning]"]),
+    (
+        {
+            "kind": "request",
+            "parts": [{"part_kind": "user-prompt", "content": ["Hi", {"kind": "binary", "data": "AA=="}]}],
+        },
+        ["Hi", "[binary]"],
+    ),
+    (
+        {
+            "kind": "response",
+            "parts": [{"part_kind": "thinking", "content": "Hm"}, {"part_kind": "text", "content": "No"}],
+        },
+        ["[thinking]", "No"],
+    ),
+    ({"kind": "request", "parts": [{"part_kind": "tool-return", "tool_name": "t", "content": {"n": 1}}]}, ['{"n":1}']),
+    ({"type": "human", "data": {"type": "human", "content": "Hi"}}, ["Hi"]),
+    (
+        {"type": "ai", "data": {"type": "ai", "content": "", "tool_calls": [{"name": "t", "args": {"n": 1}}]}},
+        ['[t {"n":1}]'],
+    ),
+    ({"role": "user", "blocks": [{"block_type": "text", "text": "Hi"}, {"block_type": "image"}]}, ["Hi", "[image]"]),
+    (
+        {"message": {"role": "user", "content": [{"text": "Hi"}, {"toolUse": {"name": "t", "input": {}}}]}},
+        ["Hi", "[t {}]"],
+    ),
+    ({"author": "user", "content": {"role": "user", "parts": [{"text": "Hi"}]}}, ["Hi"]),
+    ({"author": "a", "content": {"parts": [{"function_call": {"name": "t", "args": {"n": 1}}}]}}, ['[t {"n":1}]']),
+    (
+        {
+            "message": {"role": "user", "content": [{"text": "secret"}]},
+            "redact_message": {"role": "user", "content": [{"text": "[redacted]"}]},
+        },
+        ["[redacted]"],
+    ),
+    (
+        {
+            "message": {"role": "user", "content": [{"image": {"source": {"bytes": {"data": "AA=="}}}}]},
+            "redact_message": None,
+        },
+        ["[image]"],
+    ),
+    ({"content": {"role": "user", "parts": [{"inline_data": {"data": "AA=="}}]}}, ["[inline_data]"]),
+    (
+        {"role": "assistant", "blocks": [{"block_type": "tool_call", "tool_name": "t", "tool_kwargs": {"n": 1}}]},
+        ['[t {"n":1}]'],
+    ),
+    ({"text": "part of an application's own value", "n": 1}, None),
+]
+
+
+@pytest.mark.parametrize(("message", "lines"), MESSAGES)
+@pytest.mark.parametrize("from_model", [False, True])
+def test_show_prints_the_messages_of_frameworks_as_text(
+    cli: Cli, message: Any, lines: list[str] | None, *, from_model: bool
+) -> None:
+    line = {
+        "id": "m",
+        "runs": [{"input": None, "output": message} if from_model else {"input": message, "output": None}],
+    }
+    assert cli("import", "-", stdin=json.dumps(line).encode()).code == 0
+    first, *rest = lines or json.dumps(message, indent=2).splitlines()
+    shown = cli("show", "m").out.splitlines()
+    assert shown[6:] == [f"{'<' if from_model else '>'} {first}", *[f"  {line}" for line in rest]]
+
+
 def test_show_as_json_is_the_line_of_an_export(cli: Cli) -> None:
     assert cli("show", "lin", "--json").out == cli("export", "--where", 'id == "lin"').out
     (shown,) = found(cli("show", "lin", "--json", "--last", "1").out)

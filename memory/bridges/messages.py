@@ -1,0 +1,73 @@
+"""Messages of frameworks as runs: one message a run.
+
+A message to the model is the run's ``input``, and a message of the model its ``output``; the other side is None. A turn with
+several messages of the model, such as calls of tools and then an answer, is several runs.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+from memory.core.store import Store
+from memory.core.unit_of_work import UnitOfWork
+from memory.domain.entities import Run
+from memory.domain.values import Json
+from memory.errors import NotFoundError, UnsupportedError
+
+FRAMEWORK = "framework"
+"""The metadata key with the name of the framework that wrote a conversation."""
+
+
+def message_run(
+    message: Json, *, from_model: bool, metadata: dict[str, Json] | None = None, id: str | None = None
+) -> Run:
+    """Return the run of a message.
+
+    >>> run = message_run({"role": "user", "content": "Hi"}, from_model=False)
+    >>> message_of(run)
+    {'role': 'user', 'content': 'Hi'}
+    """
+    sides: tuple[Json, Json] = (None, message) if from_model else (message, None)
+    return Run(*sides, metadata or {}) if id is None else Run(*sides, metadata or {}, id)
+
+
+def message_of(run: Run) -> Json:
+    """Return the message of a run that `message_run` made.
+
+    Raises:
+        UnsupportedError: the run has an input and an output, so that something else wrote it: an import, or another framework.
+    """
+    if run.input is not None and run.output is not None:
+        raise UnsupportedError(
+            f"the run at position {run.position} has an input and an output: it was not written by this framework's bridge, "
+            "which writes one message a run"
+        )
+    message: Json = run.input if run.output is None else run.output
+    return message
+
+
+def append(store: Store, conversation_id: str, runs: list[Run], metadata: dict[str, Any]) -> None:
+    """Append runs to a conversation, which is created with this metadata if it does not exist."""
+
+    def create(uow: UnitOfWork) -> None:
+        uow.conversations.get_or_create(conversation_id, metadata)
+        uow.runs.append(conversation_id, *runs)
+
+    try:
+        store.run(lambda uow: uow.runs.append(conversation_id, *runs))
+    except NotFoundError:
+        store.run(create)
+
+
+def remove(store: Store, conversation_id: str) -> None:
+    """Remove a conversation, whether it exists or not, and whatever others write meanwhile."""
+    with suppress(NotFoundError):
+        store.run(lambda uow: uow.conversations.remove(conversation_id, force=True))
+
+
+def joined_id(*parts: str) -> str:
+    """Return the id of a conversation with several names, such as an application's, a user's and a session's.
+
+    >>> joined_id("travel", "ada", "2026/11")
+    'travel/ada/2026%2F11'
+    """
+    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
