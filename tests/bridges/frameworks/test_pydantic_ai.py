@@ -37,8 +37,9 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RequestUsage, RunUsage
+from pydantic_core import PydanticSerializationError
 
-from memory import Store, aio, where
+from memory import InvalidValueError, Store, aio, where
 from memory.bridges.pydantic_ai import ConversationStore
 from memory.domain.entities import Conversation as Stored
 from memory.domain.entities import Run
@@ -278,6 +279,21 @@ async def test_a_conversation_that_something_else_wrote_is_not_overwritten(
     assert await conversations.load("c") is None
     with pytest.raises(ConversationConflict):
         await saved(conversations, "c", "a")
+
+
+async def test_what_cannot_be_stored_writes_nothing(conversations: ConversationStore, aio_store: aio.Store) -> None:
+    result = ModelRequest(parts=[ToolReturnPart("t", object(), tool_call_id="1", timestamp=AT)])
+    many = ToolCallPart("t", {"numbers": list(range(11_000))}, tool_call_id="1")
+    for conversation, error in (
+        (Conversation(conversation_id="c", messages=[request("a"), result]), PydanticSerializationError),
+        (
+            Conversation(conversation_id="c", deferred_tool_requests=DeferredToolRequests(calls=[many])),
+            InvalidValueError,
+        ),
+    ):
+        with pytest.raises(error):
+            await conversations.save(conversation)
+    assert not await aio_store.conversations.exists("c")
 
 
 async def test_records_are_listed_by_their_last_save(conversations: ConversationStore) -> None:
