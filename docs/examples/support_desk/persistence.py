@@ -51,7 +51,7 @@ _mapper.map_imperatively(Customer, customers, properties={"tickets": relationshi
 def _upgrade(old: dict[str, Any], version: int) -> dict[str, Any]:  # noqa: ARG001  # there is only one older version
     """Version 1 had ``urgent``, a bool, in the place of ``priority``."""
     urgent = old.pop("urgent", False)
-    return {**old, "priority": (Priority.URGENT if urgent else Priority.NORMAL).value}
+    return {**old, "priority": Priority.URGENT if urgent else Priority.NORMAL}
 
 
 TICKET_INFO: Final = Versioned(TicketInfo, version=2, upgrade=_upgrade)
