@@ -1,4 +1,4 @@
-"""Every piece of Python in the README and the docs runs, from top to bottom of its page; every command does too."""
+"""Every piece of Python in the README and the docs runs, from top to bottom of its page; every command and every link works."""
 
 import re
 import shlex
@@ -14,6 +14,7 @@ from memory.cli import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\((?!https?:)([^)\s#]*)(?:#([^)\s]+))?\)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -45,3 +46,19 @@ def run_command(line: str) -> None:
     """Run a command of ours; the others (making an environment, `pytest` itself) are what `.ci/run` does."""
     if line.startswith("memory "):
         assert main(shlex.split(line)[1:]) == 0, line
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for file, heading in LINK.findall(page.read_text(encoding="utf-8")):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not heading or heading in headings(target), f"{file}#{heading}"
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).strip().replace(" ", "-") for line in lines}

@@ -37,7 +37,7 @@ class ConversationModel(BaseModel, Generic[M]):
     last_run_at: datetime | None
     expires_at: datetime | None
     expires_after: timedelta | None
-    etag: str | None
+    etag: str
 
 
 class RunModel(BaseModel):

@@ -89,7 +89,7 @@ class Versioned(Generic[T]):
         metadata: the type of the current version, or its codec, as for `connect`.
         version: the current version, from 1.
         upgrade: called with a copy of the stored metadata, without the version, and its version; returns the metadata of the
-            current version, as JSON values.
+            current version as values that `memory.to_json` encodes, such as an enum.
 
     >>> from dataclasses import dataclass
     >>> import memory
@@ -130,7 +130,9 @@ class Versioned(Generic[T]):
             raise InvalidValueError(
                 f"metadata.{VERSION_KEY} is {version!r:.60}, and this code reads the versions up to {self._version}"
             )
-        return self._codec.decode(stored if version == self._version else self._upgrade(stored, version))
+        if version < self._version:
+            stored = cast("dict[str, Any]", to_values(self._upgrade(stored, version), "metadata", to_json))
+        return self._codec.decode(stored)
 
     def encode(self, metadata: T, /) -> dict[str, Any]:
         encoded = self._codec.encode(metadata)

@@ -198,13 +198,14 @@ class Conversation(Generic[M]):
         return to_datetime(self._record.last_run_at) if self._record else None
 
     @property
-    def etag(self) -> str | None:
-        """A text for the HTTP header ``ETag``, quotes included, that changes with every write; None before the first commit.
+    def etag(self) -> str:
+        """A text for the HTTP header ``ETag``, quotes included, that changes with every write.
 
-        A conversation that is removed and created again under the same id has another one.
+        It is ``""`` before the first commit, which no stored conversation has. A conversation that is removed and created again
+        under the same id has another one.
         """
         if self._record is None:
-            return None
+            return ""
         from hashlib import sha256  # which takes a while to import
 
         state = self._record.incarnation, self.version, self.last_position, self.run_count, self._record.updated_at

@@ -158,8 +158,13 @@ class Conveniences(Contract):
             lambda uow: uow.runs.remove("a", 1),
             lambda uow: uow.conversations.remove("a"),
         )
-        put(store, "a", {"n": 1})
-        etags = [read(store, "a").etag]
+        with store.begin() as uow:
+            uow.conversations.add(conversation := Conversation("a", {"n": 1}))
+            assert conversation.etag == ""
+        etags = [conversation.etag]
+        assert read(store, "a").etag == conversation.etag != ""
+        with pytest.raises(ConflictError):
+            store.conversations.get("a", if_match="")
         for write in writes:
             clock.advance()
             do(store, write)

@@ -2,28 +2,41 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import URL, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 import memory
-from memory import ConflictError, Conversation, InvalidValueError, Run, aio
+from memory import ConflictError, Conversation, InvalidValueError, Run, StoreUnavailableError, aio
 from memory.core.events import Committed
 from memory.port.repository import Repository
 
+needs_postgres = pytest.mark.needs("postgres")
+POSTGRESQL = [pytest.param(f"postgresql+{driver}", marks=needs_postgres) for driver in ("psycopg", "asyncpg")]
+
+
+@pytest.fixture(params=[*POSTGRESQL, "sqlite+aiosqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
+    driver: str = request.param
+    is_sqlite = driver.startswith("sqlite")
+    url: str = f"sqlite:///{tmp_path}/store.db" if is_sqlite else request.getfixturevalue("postgres_url")
+    return make_url(url).set(drivername=driver)
+
 
 @pytest.fixture
-def store(postgres_url: str) -> Iterator[Repository]:
-    with memory.connect(postgres_url) as store:
+def store(url: URL) -> Iterator[Repository]:
+    driver = "sqlite" if url.drivername.startswith("sqlite") else "postgresql+psycopg"
+    with memory.connect(url.set(drivername=driver).render_as_string(hide_password=False)) as store:
         store.migrate()
         yield store.repository
 
 
-@pytest.fixture(params=["psycopg", "asyncpg"])
-def engine(request: pytest.FixtureRequest, postgres_url: str) -> AsyncEngine:
-    return create_async_engine(make_url(postgres_url).set(drivername=f"postgresql+{request.param}"))
+@pytest.fixture
+def engine(url: URL) -> AsyncEngine:
+    return create_async_engine(url)
 
 
 def test_it_is_a_part_of_the_transaction(store: Repository, engine: AsyncEngine) -> None:
@@ -81,6 +94,7 @@ def test_a_conflict_leaves_the_transaction_usable(store: Repository, engine: Asy
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("url", POSTGRESQL, indirect=True)
 def test_a_cancelled_transaction_writes_nothing(store: Repository, engine: AsyncEngine) -> None:
     async def main() -> None:
         opened = aio.Store(store)
@@ -111,6 +125,21 @@ def test_each_face_refuses_the_sessions_of_the_other(store: Repository, engine: 
                 memory.Store(store).begin(connection=session)
             with pytest.raises(InvalidValueError, match="not a Session, which would block"):
                 await aio.Store(store).begin(connection=session.sync_session)
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("url", ["sqlite+aiosqlite"], indirect=True)
+def test_nothing_is_committed_to_a_file_that_was_deleted(store: Repository, engine: AsyncEngine, url: URL) -> None:
+    async def main() -> None:
+        async with engine.connect() as connection:
+            uow = await aio.Store(store).begin(connection=connection)
+            assert not await uow.conversations.exists("a")
+            Path(str(url.database)).unlink()
+            await uow.conversations.add(Conversation("a"))
+            with pytest.raises(StoreUnavailableError, match="deleted"):
+                await uow.commit()
         await engine.dispose()
 
     asyncio.run(main())

@@ -300,11 +300,14 @@ def test_a_span_for_each_operation_has_one_for_each_statement_inside(
     tracers.shutdown()
 
 
-def test_it_is_put_together(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_put_together(url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("DESK_URL", url)
     made: list[Database] = []
     monkeypatch.setattr(main, "trace", made.append)
+    caplog.set_level(logging.INFO, "support_desk")
     with TestClient(main.create(), headers=HERE) as client:
         client.put("/customers/ada", params={"name": "Ada"}).raise_for_status()
-        opened(client, "Hello?")
+        ticket = opened(client, "Hello?")
+        client.post(f"/async/tickets/{ticket}/messages", params={"text": "Hello?"}).raise_for_status()
+    assert f"the answer to ticket {ticket}: (2) You wrote: Hello?" in caplog.text
     made[0].engine.dispose()

@@ -1,6 +1,9 @@
 """Metadata that earlier versions of the type have written."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
 from typing import Any
 from uuid import uuid4
 
@@ -36,6 +39,17 @@ def upgrade(old: dict[str, Any], version: int) -> dict[str, Any]:
     return old
 
 
+class Color(Enum):
+    RED = 1
+
+
+@dataclass
+class Painted:
+    colors: dict[str, list[Color]]
+    price: float
+    at: datetime
+
+
 NEW = Versioned(New, version=3, upgrade=upgrade)
 
 
@@ -55,6 +69,26 @@ def test_metadata_of_every_earlier_version_is_upgraded_when_it_is_read(opened: O
     with store.begin() as uow:
         uow.conversations.get("1").metadata.customer = "grace"
     assert store.untyped().conversations.get("1").metadata == {"customer": "grace", "priority": "urgent", "_version": 3}
+
+
+def test_an_upgrade_returns_values_that_to_json_encodes(opened: Opened) -> None:
+    """Enums of any kind, in containers too, and the types beside them."""
+    at = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+    new = {"colors": {"a": (Color.RED,)}, "price": Decimal("12.5"), "at": at}
+    store = opened(Versioned(Painted, version=2, upgrade=lambda *_: new))
+    add(store.untyped(), {})
+    assert store.conversations.get("a").metadata == Painted({"a": [Color.RED]}, 12.5, at)
+    assert store.upgrade_metadata() == 1
+    stored = {"colors": {"a": [1]}, "price": 12.5, "at": "2026-01-31T12:00:00.000000Z", "_version": 2}
+    assert store.untyped().conversations.get("a").metadata == stored
+
+
+def test_an_upgrade_to_a_value_that_nothing_encodes_is_a_corrupt_record(opened: Opened) -> None:
+    store = opened(Versioned(New, version=2, upgrade=lambda old, _: {**old, "customer": object()}))
+    add(store.untyped(), {})
+    with pytest.raises(CorruptRecordError, match=r"conversation 'a' .*metadata\.customer cannot be stored"):
+        store.conversations.get("a")
 
 
 @pytest.mark.parametrize("version", [4, 0, "3", None, True])

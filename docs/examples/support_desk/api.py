@@ -99,7 +99,7 @@ def ticket_routes(database: Database, model: Model) -> APIRouter:
     @router.get("", response_model=ConversationModel[TicketInfo])
     def ticket(tenant: Tenant, ticket_id: str, response: Response) -> Conversation[TicketInfo]:
         conversation = run(tenant, lambda uow: uow.conversations.get(ticket_id))
-        response.headers["ETag"] = conversation.etag or ""
+        response.headers["ETag"] = conversation.etag
         return conversation
 
     @router.put("/priority", response_model=ConversationModel[TicketInfo])
@@ -107,7 +107,7 @@ def ticket_routes(database: Database, model: Model) -> APIRouter:
         tenant: Tenant, ticket_id: str, priority: Priority, response: Response, if_match: IfMatch = None
     ) -> Conversation[TicketInfo]:
         conversation = run(tenant, lambda uow: service.set_priority(uow, ticket_id, priority, if_match))
-        response.headers["ETag"] = conversation.etag or ""
+        response.headers["ETag"] = conversation.etag
         return conversation
 
     @router.post("/close")

@@ -1,6 +1,6 @@
 """The domain: customers, their tickets, and the rules. It imports no database and no HTTP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
@@ -78,8 +78,20 @@ class Answer(NamedTuple):
 Model: TypeAlias = Callable[[Sequence[Run], str], Answer]
 """Answers a message, given the messages before it."""
 
+StreamingModel: TypeAlias = Callable[[Sequence[Run], str], AsyncIterator[Answer]]
+"""Likewise, in parts: it yields the answer so far, until it is complete."""
+
 
 def fake_model(history: Sequence[Run], text: str) -> Answer:
     """Stand in for a call of a language model, which takes seconds and costs money."""
     topic = "refund" if "refund" in text.lower() else "other"
     return Answer(f"({len(history) + 1}) You wrote: {text}", topic)
+
+
+async def fake_stream(history: Sequence[Run], text: str) -> AsyncIterator[Answer]:
+    """Stand in for a call that streams."""
+    answer = fake_model(history, text)
+    for end, character in enumerate(answer.text):
+        if character == " ":
+            yield answer._replace(text=answer.text[:end])
+    yield answer

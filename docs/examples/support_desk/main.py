@@ -7,9 +7,9 @@ from fastapi import FastAPI
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor  # pyright: ignore[reportMissingTypeStubs]
 
 from memory.bridges.opentelemetry import instrument
-from support_desk import service
+from support_desk import asynchronous, service
 from support_desk.api import create_app
-from support_desk.domain import fake_model
+from support_desk.domain import fake_model, fake_stream
 from support_desk.persistence import Database
 
 
@@ -18,12 +18,21 @@ def create() -> FastAPI:
     database = Database(os.environ["DESK_URL"])
     database.store.subscribe(service.alert(database.store, send))
     trace(database)
-    return create_app(database, fake_model)
+    app = create_app(database, fake_model)
+    in_loop = asynchronous.Database(database)
+    in_loop.store.subscribe(asynchronous.publish(send_part))
+    app.include_router(asynchronous.routes(in_loop, fake_stream))
+    return app
 
 
 def send(ticket_id: str, text: str) -> None:
     """Stand in for a message to the staff."""
     logging.getLogger("support_desk").warning("urgent: ticket %s: %s", ticket_id, text)
+
+
+async def send_part(ticket_id: str, text: str) -> None:
+    """Stand in for a message to a web socket."""
+    logging.getLogger("support_desk").info("the answer to ticket %s: %s", ticket_id, text)
 
 
 def trace(database: Database) -> None:

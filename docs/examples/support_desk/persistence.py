@@ -51,7 +51,7 @@ _mapper.map_imperatively(Customer, customers, properties={"tickets": relationshi
 def _upgrade(old: dict[str, Any], version: int) -> dict[str, Any]:  # noqa: ARG001  # there is only one older version
     """Version 1 had ``urgent``, a bool, in the place of ``priority``."""
     urgent = old.pop("urgent", False)
-    return {**old, "priority": (Priority.URGENT if urgent else Priority.NORMAL).value}
+    return {**old, "priority": Priority.URGENT if urgent else Priority.NORMAL}
 
 
 TICKET_INFO: Final = Versioned(TicketInfo, version=2, upgrade=_upgrade)
@@ -131,17 +131,14 @@ class Database:
 
     def __init__(self, url: str, **options: Any) -> None:
         self.engine = sa.create_engine(url, isolation_level="SERIALIZABLE", **options)
-        event.listen(self.engine, "begin", _set_tenant if self.engine.dialect.name == "postgresql" else _lock)
+        listen(self.engine)
         self.store = Store(SqlRepository(self.engine), metadata=TICKET_INFO, default=to_json)
 
     @contextmanager
     def of(self, tenant: str) -> Generator[Store[TicketInfo], None, None]:
         """Return the store of a tenant. Every statement in the block sees the rows of this tenant only."""
-        token = _tenant.set(tenant)
-        try:
+        with as_tenant(tenant):
             yield self.store.namespace(tenant)
-        finally:
-            _tenant.reset(token)
 
     @contextmanager
     def begin(self, tenant: str, idempotency_key: str | None = None) -> Generator[UnitOfWork, None, None]:
@@ -162,7 +159,7 @@ class Database:
             with self.begin(tenant, idempotency_key) as uow:
                 return work(uow)
         except (ConflictError, DBAPIError, TransactionAbortedError) as error:
-            if attempts == 1 or not _is_repeatable(error):
+            if attempts == 1 or not is_repeatable(error):
                 raise
         time.sleep(random.uniform(0, 0.1))  # noqa: S311  # they should not meet again
         return self.run(tenant, work, idempotency_key, attempts - 1)
@@ -175,11 +172,26 @@ class Database:
             connection.execute(sa.delete(tickets).where(~has_one))
 
 
-def _is_repeatable(error: Exception) -> bool:
+def is_repeatable(error: Exception) -> bool:
     """Whether a repetition may succeed: for SQLAlchemy's errors, after those of SQLSTATE class 40."""
     if isinstance(error, ConflictError):
         return error.retryable
     return not isinstance(error, DBAPIError) or str(getattr(error.orig, "sqlstate", "")).startswith("40")
+
+
+@contextmanager
+def as_tenant(tenant: str) -> Generator[None, None, None]:
+    """Limit every statement in the block to the rows of a tenant."""
+    token = _tenant.set(tenant)
+    try:
+        yield
+    finally:
+        _tenant.reset(token)
+
+
+def listen(engine: sa.Engine) -> None:
+    """Have each transaction of an engine begin with what the desk needs."""
+    event.listen(engine, "begin", _set_tenant if engine.dialect.name == "postgresql" else _lock)
 
 
 def _set_tenant(connection: sa.Connection) -> None:

@@ -212,7 +212,7 @@ def _connected(dialect: Dialect, connection: object, record: ConnectionPoolEntry
         if path := connection.execute("PRAGMA database_list").fetchone()[2]:
             record.info[_FILE] = path, _identity(path)
             _opened.add(dialect)
-    else:
+    elif dialect.name != "sqlite":
         from memory.adapters.sql.postgresql import limit
 
         limit(connection)
@@ -229,6 +229,9 @@ def prepare(connection: Connection) -> None:
     if _FILE not in connection.info:
         fairy = connection.connection
         _connected(connection.dialect, fairy.driver_connection, cast(ConnectionPoolEntry, fairy))
+        if connection.dialect.name == "sqlite" and connection.info[_FILE] is None:  # that of aiosqlite, too
+            path = connection.exec_driver_sql("PRAGMA database_list").scalars(2).first()
+            connection.info[_FILE] = (path, _identity(path)) if path else None
 
 
 def check_file(connection: Connection) -> None:
@@ -242,8 +245,8 @@ def check_file(connection: Connection) -> None:
 
 def is_in_transaction(connection: Connection) -> bool:
     """Return whether a sqlite connection is inside a transaction."""
-    driver = connection.connection.driver_connection
-    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
+    driver: Any = connection.connection.driver_connection
+    return connection.dialect.name == "sqlite" and driver.in_transaction
 
 
 def _is_late() -> bool:

@@ -179,9 +179,11 @@ def begin_writing(connection: Connection, *, joined: bool = False) -> None:
     """
     if not connection.in_transaction():
         connection.begin()
-    driver = connection.connection.driver_connection
-    if isinstance(driver, sqlite3.Connection):
-        if driver.in_transaction and not joined:
-            driver.execute("COMMIT")
-        if not driver.in_transaction:
-            driver.execute("BEGIN IMMEDIATE")
+    if connection.dialect.name != "sqlite":
+        return
+    driver: Any = connection.connection.driver_connection
+    if driver.in_transaction and not joined:
+        driver.execute("COMMIT")
+    if not driver.in_transaction:  # aiosqlite's `execute` would have to be awaited
+        execute = driver.execute if isinstance(driver, sqlite3.Connection) else connection.exec_driver_sql
+        execute("BEGIN IMMEDIATE")
