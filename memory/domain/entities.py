@@ -138,9 +138,7 @@ class Conversation(Generic[M]):
         expires_at, expires_after = self.expiry
         if expires_at is None and expires_after is not None:
             expires_at = min(at + expires_after, LAST_TIME)
-        return ConversationRecord(
-            self._id, metadata, 1, "", 0, 0, created_at, at, expires_at, expires_after, created_at
-        )
+        return ConversationRecord(self._id, metadata, 1, "", 0, 0, created_at, at, expires_at, expires_after)
 
     @property
     def expiry(self) -> tuple[int | None, int | None]:

@@ -11,7 +11,7 @@ class ConversationRecord(NamedTuple):
 
     ``incarnation`` distinguishes a conversation from one created later under the same id. It is any string that the store
     never assigns twice. ``expires_after`` is the time that each append moves ``expires_at`` ahead, in microseconds.
-    ``last_run_at`` is the latest ``created_at`` of any run appended so far, and not less than the conversation's own.
+    ``last_run_at`` is the latest ``created_at`` of any run written so far, and not less than the conversation's own.
     """
 
     id: str

@@ -10,7 +10,7 @@ from operator import attrgetter, ge
 from typing import Final, NamedTuple, cast
 
 from memory.domain.records import ConversationRecord, RunRecord
-from memory.domain.values import FIRST_TIME, LARGEST, LAST_TIME, compact, new_id, now
+from memory.domain.values import LARGEST, LAST_TIME, compact, new_id, now
 from memory.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -71,7 +71,7 @@ class Change(NamedTuple):  # a tuple, because a frozen dataclass takes five time
             the last one assigned. None: no check.
         remove: delete the conversation and its runs. Unless ``create`` is set too, the conversation must exist.
         create: create this conversation, which must not exist (after ``remove``). The store assigns ``incarnation`` and
-            ``run_count`` itself, and starts to count positions after ``last_position``.
+            ``run_count`` itself, and starts to count positions after ``last_position``. It computes ``last_run_at`` if that is 0.
         metadata: the new metadata as JSON text; None to keep it.
         expires_at: the new expiry in microseconds since 1970, `NEVER`, or None to keep it.
         remove_before: delete every run at a lower position.
@@ -132,12 +132,15 @@ class Change(NamedTuple):  # a tuple, because a frozen dataclass takes five time
             updated_at=record.updated_at if self.create else max(record.updated_at, at),  # clocks differ; never go back
             expires_at=self.expiry(record, at),
             expires_after=self.lifetime(record.expires_after),
-            last_run_at=max(
-                record.last_run_at,
-                record.created_at if self.create else FIRST_TIME,
-                *[run.created_at for run in self.append],
-            ),
+            last_run_at=self.last_run(record),
         )
+
+    def last_run(self, record: ConversationRecord) -> int:
+        """Return `ConversationRecord.last_run_at` after this change: not before any run, unless a new conversation brings it."""
+        if self.create is not None and self.create.last_run_at:
+            return self.create.last_run_at
+        before = record.last_run_at if self.create is None else self.create.created_at
+        return max([before, *[run.created_at for run in (*self.append, *self.replace_runs)]])
 
     def lifetime(self, before: int | None) -> int | None:
         """Return `ConversationRecord.expires_after` after this change."""

@@ -267,8 +267,8 @@ class _OneCopy:
         missing = self._missing(ours, theirs)
         if missing is not None:
             return self._continue(ours, theirs, missing)
-        is_older = _is_older(theirs, ours) or self._only_completes(ours, theirs)
-        return self._replace(ours, theirs) if self.replaces or is_older else "kept"
+        replaces = self.replaces or _is_older(theirs, ours) or self._only_completes(ours, theirs)
+        return self._replace(ours, theirs) if replaces else "kept"
 
     def _remove(self, theirs: ConversationRecord | None) -> Outcome:
         if theirs is None:
@@ -308,12 +308,13 @@ class _OneCopy:
 
     def _only_completes(self, ours: ConversationRecord, theirs: ConversationRecord) -> bool:
         """Whether the source only completed runs that are still open in the target, and appended others after them."""
+        if theirs.version != ours.version or _identity(theirs) != _identity(ours):
+            return False
         pairs = zip_longest(runs_of(self.target, theirs), runs_of(self.source, ours))
-        return (
-            theirs.version == ours.version
-            and _identity(theirs) == _identity(ours)
-            and all(mine == theirs or theirs is None or (theirs.is_open and mine) for theirs, mine in pairs)
-        )
+        try:
+            return all(there == here or there is None or (there.is_open and here) for there, here in pairs)
+        except CorruptRecordError:  # as in `_missing`
+            return False
 
     def _continue(self, ours: ConversationRecord, theirs: ConversationRecord, missing: Iterator[RunRecord]) -> Outcome:
         if head(ours) == head(theirs):
@@ -323,9 +324,11 @@ class _OneCopy:
         if first or ours.version > theirs.version:
             self._append(ours, version_of(theirs), chain([first], pieces), theirs.last_position)
         now = get_record(self.target, self.id)
-        if now is None or head(now) != head(ours)._replace(updated_at=now.updated_at):
+        if now is None or head(now)._replace(updated_at=0, last_run_at=0) != head(ours)._replace(
+            updated_at=0, last_run_at=0
+        ):
             raise self._conflict()
-        if now.updated_at != ours.updated_at:  # some stores set the time of an append themselves
+        if head(now) != head(ours):  # some stores set the times of an append themselves
             self._replace(ours, now)
         return "copied"
 

@@ -86,6 +86,7 @@ def test_the_models_have_the_fields_of_the_entities() -> None:
         "version": 0,
         "run_count": 0,
         "last_position": 0,
+        "etag": "",
     }
     run = Run("?", "!")
     assert RunModel.model_validate(run).model_dump() == {

@@ -32,7 +32,15 @@ def test_find_writes_json_lines_where_no_terminal_is(cli: Cli) -> None:
         ("grace", 2, 2),
         ("lin", 3, 3),
     ]
-    assert set(found(ended.out)[0]) == {"id", "metadata", "version", "created_at", "updated_at", "run_count"}
+    assert set(found(ended.out)[0]) == {
+        "id",
+        "metadata",
+        "version",
+        "created_at",
+        "updated_at",
+        "last_run_at",
+        "run_count",
+    }
 
 
 def test_find_shows_the_newest_first_and_tells_how_to_go_on(cli: Cli) -> None:
@@ -240,7 +248,7 @@ def test_migrate_makes_the_schema_and_status_only_looks(cli: Cli) -> None:
 
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(cli: Cli) -> None:
     Path("empty.db").touch()
-    assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "bring the schema from none to 0004\n"
+    assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "bring the schema from none to 0005\n"
     assert cli("migrate", "--status", "--store", "sqlite:///empty.db").code == 1
     assert cli("migrate", "--store", "sqlite:///empty.db").code == 0
     assert cli("migrate", "--dry-run", "--store", "sqlite:///empty.db").out == "nothing to do\n"

@@ -110,7 +110,7 @@ def _change(namespace: str, changes: ChangeSet, change: Change, texts: list[str]
         texts.append(text)
         return _ARGUMENTS_BEFORE_TEXTS + len(texts)
 
-    create, run_times = change.create, [run.created_at for run in change.append]
+    create, run_times = change.create, [run.created_at for run in (*change.append, *change.replace_runs)]
     expires_at, expires_after, metadata = change.expires_at, change.expires_after, change.metadata
     if create is not None:
         new = change.applied(create, 0, 0, changes.at)
