@@ -5,13 +5,16 @@ several messages of the model, such as calls of tools and then an answer, is sev
 """
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.entities import Run
 from memory.domain.values import Json
 from memory.errors import NotFoundError, UnsupportedError
+
+if TYPE_CHECKING:
+    from memory import aio
 
 FRAMEWORK = "framework"
 """The metadata key with the name of the framework that wrote a conversation."""
@@ -56,6 +59,19 @@ def append(store: Store, conversation_id: str, runs: list[Run], metadata: dict[s
         store.run(lambda uow: uow.runs.append(conversation_id, *runs))
     except NotFoundError:
         store.run(create)
+
+
+async def append_async(store: "aio.Store", conversation_id: str, runs: list[Run], metadata: dict[str, Any]) -> None:
+    """Append runs as `append` does, in a store of `memory.aio`."""
+
+    async def create(uow: "aio.UnitOfWork") -> None:
+        await uow.conversations.get_or_create(conversation_id, metadata)
+        await uow.runs.append(conversation_id, *runs)
+
+    try:
+        await store.run(lambda uow: uow.runs.append(conversation_id, *runs))
+    except NotFoundError:
+        await store.run(create)
 
 
 def remove(store: Store, conversation_id: str) -> None:

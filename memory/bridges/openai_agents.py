@@ -18,7 +18,7 @@ from agents import SessionSettings, TResponseInputItem
 from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
 from memory import NotFoundError, aio
-from memory.bridges.messages import FRAMEWORK, message_of, message_run
+from memory.bridges.messages import FRAMEWORK, append_async, message_of, message_run
 from memory.domain.entities import Run
 from memory.domain.values import Json
 
@@ -68,14 +68,7 @@ class Session:
         if not items:
             return
         runs = [message_run(cast(Json, item), from_model=_is_from_model(item)) for item in items]
-        try:
-            await self._store.run(lambda uow: uow.runs.append(self.session_id, *runs))
-        except NotFoundError:
-            await self._store.run(lambda uow: self._create(uow, runs))
-
-    async def _create(self, uow: aio.UnitOfWork, runs: list[Run]) -> None:
-        await uow.conversations.get_or_create(self.session_id, self._metadata)
-        await uow.runs.append(self.session_id, *runs)
+        await append_async(self._store, self.session_id, runs, self._metadata)
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the last item and return it; None if there is none. Of several at once, each pops another item."""
