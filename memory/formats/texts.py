@@ -55,6 +55,8 @@ def readable(message: Json) -> str | None:
     'Hi\n[input_image]'
     >>> readable({"kind": "response", "parts": [{"part_kind": "tool-call", "tool_name": "refund", "args": {"id": 7}}]})
     '[refund {"id":7}]'
+    >>> readable({"role": "assistant", "contents": [{"type": "text", "text": "It left on Monday."}]})
+    'It left on Monday.'
     >>> readable({"n": 1}) is None
     True
     """
@@ -73,7 +75,7 @@ def readable(message: Json) -> str | None:
     return "\n".join(_lines(message))
 
 
-_PARTS: Final = frozenset(["content", "parts", "blocks"])
+_PARTS: Final = frozenset(["content", "contents", "parts", "blocks"])
 _NESTED: Final = (
     "text", "refusal", *sorted(_PARTS), "output", "tool_calls", "toolUse", "toolResult", "function_call", "function_response",
 )  # fmt: skip
