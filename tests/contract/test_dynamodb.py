@@ -35,7 +35,7 @@ def sharded(dynamodb_server: Server) -> Iterator[Repository]:
 
 
 class TestDynamoDb(RepositoryContract):
-    examples = rounds(25)  # each of many requests
+    examples = rounds(15)  # each of many requests
 
     @pytest.fixture
     def repository(self, dynamodb: Repository) -> Repository:

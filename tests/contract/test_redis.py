@@ -34,7 +34,7 @@ class TestRedis(RepositoryContract):
 class TestEveryWay(Planning, Queries, RandomQueries, Pages):
     """Limits so small that queries take every way there is: several parts, too many in one, few, and more than that."""
 
-    examples = rounds(50)
+    examples = rounds(25)
 
     @pytest.fixture
     def repository(self, redis: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
