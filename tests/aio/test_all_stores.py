@@ -152,7 +152,7 @@ def _is_unchanged(other: Any, reference: Store, before: Snapshot) -> bool:
 
 
 class TestCancelling(Contract):
-    examples = rounds(10)
+    examples = rounds(4)
 
     @pytest.fixture
     def repository(self, repository: Repository) -> Repository:

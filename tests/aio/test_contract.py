@@ -32,7 +32,7 @@ def trio_portal() -> Iterator[BlockingPortal]:
 
 
 class Asynchronous:
-    examples: ClassVar[int] = rounds(4)
+    examples: ClassVar[int] = rounds(2)
 
     @pytest.fixture
     def store_class(self, asyncio_portal: BlockingPortal) -> Callable[[Repository, str], Store]:
@@ -40,11 +40,11 @@ class Asynchronous:
 
 
 class TestInMemory(Asynchronous, test_in_memory.TestInMemory):
-    examples = rounds(10)
+    examples = rounds(5)
 
 
 class TestInTrio(test_in_memory.TestInMemory):
-    examples: ClassVar[int] = rounds(4)
+    examples: ClassVar[int] = rounds(2)
 
     @pytest.fixture
     def store_class(self, trio_portal: BlockingPortal) -> Callable[[Repository, str], Store]:
