@@ -70,7 +70,8 @@ def each_page(
 def purge(store: StoreSteps) -> Steps[int]:
     """Purge a namespace, and return how many conversations had expired. Before it, the operation may be cancelled."""
     yield Checkpoint()
-    return (yield from ask(store, Write(store.repository.purge_expired, store.namespace_name)))
+    purged: int = yield Write(store.repository.purge_expired, store.namespace_name)
+    return purged
 
 
 class Removal(NamedTuple):

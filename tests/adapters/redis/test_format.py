@@ -18,7 +18,7 @@ def decoded(stored: dict[bytes, bytes]) -> dict[str, str]:
 
 
 def test_the_stored_format(repository: RedisRepository, client: Any, keys: Keys) -> None:
-    record = ConversationRecord("ü 1", '{"n":1,"tags":["a"]}', 1, "", 0, 0, -5, 10**15, 3 * 10**15, 10**6, -5)
+    record = ConversationRecord("ü 1", '{"n":1,"tags":["a"]}', 1, "", 0, 0, -5, 10**15, 3 * 10**15, 10**6)
     run = RunRecord(0, "r/1", '"question"', '{"a":1.0}', "{}", 7)
     changes = ChangeSet((Change("ü 1", create=record, append=(run, run)),), token="token 1", at=10**15)
     repository.commit("name/space", changes)
