@@ -41,7 +41,6 @@ from tests.cli.conftest import ROOT, Cli, start
             r"the conversation's id must not contain control characters",
         ),
         (["import", "missing.jsonl", "--store", "memory://"], 1, "missing.jsonl: No such file or directory"),
-        (["import", "/", "--store", "memory://"], 1, "/: Is a directory"),
         (["export", "/no/such/file", "--store", "memory://"], 1, "No such file or directory"),
         (["import"], 2, "Missing argument 'SOURCE'"),
         (["import", "-", "--on-conflict", "merge"], 2, "Invalid value for '--on-conflict'"),
