@@ -12,14 +12,13 @@ A session is a conversation, and each of its messages is a run (`memory.bridges.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import agent_framework
 from agent_framework import Message
 
 from memory import ConfigurationError, aio
 from memory.bridges.messages import FRAMEWORK, append_async, message_of, message_run
-from memory.domain.entities import Run
 
 _NAME: Final = "agent-framework"
 
@@ -59,7 +58,7 @@ class HistoryProvider(agent_framework.HistoryProvider):
         """Return the messages of a session, oldest first."""
         id, runs = _checked(session_id), self._store.runs
         found = await (runs.list(id) if self._limit is None else runs.last(id, self._limit))
-        return [Message.from_dict(_fields(run)) for run in found]
+        return [Message.from_dict(cast("dict[str, Any]", message_of(run))) for run in found]
 
     async def save_messages(
         self,
@@ -80,8 +79,3 @@ def _checked(session_id: str | None) -> str:
     if session_id is None:
         raise ConfigurationError("a session without an id cannot be stored: agent.create_session(session_id=...)")
     return session_id
-
-
-def _fields(run: Run) -> dict[str, Any]:
-    fields: Any = message_of(run)
-    return fields  # type: ignore[no-any-return]

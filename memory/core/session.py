@@ -56,13 +56,16 @@ class Session(Generic[M]):
 
     def prepare(self) -> Steps[None]:
         """Check that the unit of work and the store can be used."""
-        self.check_open()
-        return self._guard.ready()
+        self._check_not_ended()
+        return self._guard.ready()  # which also checks that the store is open
 
     def check_open(self) -> None:
+        self._check_not_ended()
+        self._guard.check_open()
+
+    def _check_not_ended(self) -> None:
         if self._ended:
             raise ClosedError("this unit of work has ended: begin another")
-        self._guard.check_open()
 
     def tracked(self, conversation_id: str) -> TrackedConversation[M]:
         """Return the state of a conversation in this unit of work; a new one, if it was not used before."""
