@@ -304,7 +304,7 @@ class Run:
         _set_id(run, id)
         _set_created_at(run, to_datetime(created_at))
         _set_position(run, position or None)
-        _set_is_open(run, is_open)
+        _set_is_open(run, is_open == 1)
         return run
 
     def written(self, position: int | None) -> None:

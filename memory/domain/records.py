@@ -1,9 +1,11 @@
 """Records: the stored form of conversations and runs, as strings and integers."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from memory.domain.values import FIRST_TIME, LARGEST, LAST_TIME, LONGEST, Default, Json, decode, encode
 from memory.errors import CorruptRecordError, InvalidValueError
+
+_BOOLS: Final = (False, True)
 
 
 class ConversationRecord(NamedTuple):
@@ -35,6 +37,7 @@ class RunRecord(NamedTuple):
     """The stored form of a run: strings and integers, the time in microseconds since 1970.
 
     ``position`` is 0 until a store has assigned one. While ``is_open``, the output is not final; it is empty before there is any.
+    Without a bool of their own, stores may read 0 or 1 for it.
     """
 
     position: int
@@ -90,7 +93,7 @@ def check_run(record: RunRecord, conversation_id: str) -> None:
     """Raise `CorruptRecordError`, which names the run, if a run's record holds a value that no store writes."""
     position, id, input, output, metadata, created_at, is_open = record
     if not (
-        type(is_open) is bool
+        is_open in _BOOLS
         and type(position) is type(created_at) is int
         and type(id) is type(input) is type(output) is type(metadata) is str
         and 0 <= position <= LARGEST

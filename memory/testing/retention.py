@@ -60,6 +60,11 @@ def after_each_find(repository: Repository, *actions: Action) -> Iterator[None]:
     assert not left, "nothing was found"
 
 
+def _others(store: Store, repository: Repository) -> Store:
+    """Return a synchronous store for those who act: the only thread of an asynchronous one may be that of the search."""
+    return Store(repository, store.namespace_name)
+
+
 class Retaining(Contract):
     """What is old is removed, and nothing else."""
 
@@ -99,12 +104,14 @@ class Retaining(Contract):
             _put_at(store, clock, name)
         clock.advance(91 * DAY)
 
+        others = _others(store, repository)
+
         def others_write() -> None:
-            _append_at(store, clock, "appended")
-            do(store, lambda uow: uow.conversations.get("edited").metadata.update(edited=True))
-            do(store, lambda uow: uow.conversations.remove("new"))
-            _put_at(store, clock, "new")
-            do(store, lambda uow: uow.conversations.remove("removed"))
+            _append_at(others, clock, "appended")
+            do(others, lambda uow: uow.conversations.get("edited").metadata.update(edited=True))
+            do(others, lambda uow: uow.conversations.remove("new"))
+            _put_at(others, clock, "new")
+            do(others, lambda uow: uow.conversations.remove("removed"))
 
         with after_each_find(repository, others_write):
             retained = store.retain(IDLE)
@@ -135,9 +142,11 @@ class Retaining(Contract):
         for name in ("appended", "rewound"):
             put(store, name, None, *map(run, range(5)))
 
+        others = _others(store, repository)
+
         def others_write() -> None:
-            do(store, lambda uow: uow.runs.append("appended", run("new")))
-            do(store, lambda uow: uow.runs.remove("rewound", after=4))
+            do(others, lambda uow: uow.runs.append("appended", run("new")))
+            do(others, lambda uow: uow.runs.remove("rewound", after=4))
 
         with after_each_find(repository, others_write):
             retained = store.retain(Retention(keep_last=2))
@@ -181,12 +190,14 @@ class Retaining(Contract):
         for name in ("appended", "given away", "old"):
             put(store, name, {"customer": "ada"}, run())
 
-        def others_write() -> None:
-            put(store, "added", {"customer": "ada"}, run())
-            do(store, lambda uow: uow.runs.append("appended", run()))
-            do(store, lambda uow: uow.conversations.get("given away").metadata.update(customer="bob"))
+        others = _others(store, repository)
 
-        with after_each_find(repository, others_write, lambda: put(store, "late", {"customer": "ada"})):
+        def others_write() -> None:
+            put(others, "added", {"customer": "ada"}, run())
+            do(others, lambda uow: uow.runs.append("appended", run()))
+            do(others, lambda uow: uow.conversations.get("given away").metadata.update(customer="bob"))
+
+        with after_each_find(repository, others_write, lambda: put(others, "late", {"customer": "ada"})):
             report = store.erase(OF_ADA, verify=True)
         assert (report.conversations, report.left, report.passes) == (4, 0, 4)
         assert [one.id for one in walk(store)] == ["given away"]

@@ -13,9 +13,10 @@ from memory.adapters.sql.committing import Writer
 from memory.adapters.sql.errors import TakenError
 from memory.adapters.sql.forgetting import forget
 from memory.adapters.sql.searching import SqlSearch
-from memory.adapters.sql.statements import Executor, record_of, run_of
+from memory.adapters.sql.statements import Executor, record_of
 from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, Run
+from memory.domain.records import RunRecord
 from memory.domain.values import LAST_TIME, key_of
 from memory.errors import AlreadyExistsError, ConflictError, CorruptRecordError, InvalidValueError, NotFoundError
 from memory.port.changes import ALL_RUNS, ChangeSet, ExpectedVersion, Receipt
@@ -111,7 +112,7 @@ class SqlCommits(Repository):
             limit=limit,
             now=self.clock(),
         )
-        return tuple([OpenRun(id, Run.from_record(id, run_of(run))) for id, *run in rows])
+        return tuple([OpenRun(id, Run.from_record(id, RunRecord(*run))) for id, *run in rows])
 
     @limited
     def forget(self, namespace: str, conversation_ids: Collection[str]) -> Forgotten:
@@ -174,6 +175,6 @@ def _runs_read(conversation_id: str, state: Sequence[Any], rows: Iterable[Any]) 
     key, version, last_position = state
     if not (type(version) is type(last_position) is int):
         raise CorruptRecordError(f"conversation {conversation_id!r} is stored without a version or last position")
-    runs = [Run.from_record(conversation_id, run_of(row)) for row in rows]
+    runs = [Run.from_record(conversation_id, row) for row in rows]
     runs.sort(key=_position)  # neither a union nor a join promises the order of its rows
     return RunsRead(ExpectedVersion(str(key), version), tuple(runs), last_position)

@@ -23,19 +23,12 @@ RECORD_COLUMNS: Final = tuple(_special[name] if name in _special else _c[name] f
 """A conversation's columns in the order of `ConversationRecord`; the key is the incarnation."""
 
 _FORGOTTEN_AT_ONCE: Final = 5_000
-_BOOLS: Final = {0: False, 1: True}
 
 
 def record_of(row: Sequence[Any]) -> ConversationRecord:
     """Return the record in a row of `RECORD_COLUMNS`."""
     record = ConversationRecord(*row)
     return record._replace(incarnation=str(record.incarnation))
-
-
-def run_of(row: Sequence[Any]) -> RunRecord:
-    """Return the record in a row of `RUN_COLUMNS`. sqlite has no bool; another value than 0 and 1 is returned as it is."""
-    position, id, input, output, metadata, created_at, is_open = row
-    return RunRecord(position, id, input, output, metadata, created_at, _BOOLS.get(is_open, is_open))
 
 
 def counted(namespace: str, now: int) -> sa.Select[tuple[int]]:
@@ -72,7 +65,7 @@ _present = _named & not_expired(_number("now"))
 _of_conversation = _r.conversation_key == _number("of")
 _before = _r.position < _number("before")
 RUN_COLUMNS: Final = tuple(_r[name] for name in RunRecord._fields)
-"""A run's columns in the order of `RunRecord`."""
+"""A run's columns in the order of `RunRecord`, as which their rows can be read."""
 
 GET: Final = sa.select(*RECORD_COLUMNS).where(_present)
 
