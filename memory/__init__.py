@@ -19,7 +19,6 @@ from memory.core.connect import connect
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.codecs import Versioned
-from memory.domain.criteria import where
 from memory.domain.encoding import to_json
 from memory.domain.entities import PENDING, Conversation, Run
 from memory.errors import (
@@ -39,7 +38,6 @@ from memory.errors import (
     TransactionAbortedError,
     UnsupportedError,
 )
-from memory.port.paging import Page
 
 if TYPE_CHECKING:
     from memory.core.erasure import Erased
@@ -56,6 +54,8 @@ if TYPE_CHECKING:
         RunsReplaced,
     )
     from memory.core.retention import Retained, Retention
+    from memory.domain.criteria import where
+    from memory.port.paging import Page
     from memory.transfer.mirroring import mirror
 
 __all__ = [
@@ -114,5 +114,7 @@ def __getattr__(name: str) -> Any:
         "Erased": "memory.core.erasure",
         "Retained": "memory.core.retention",
         "Retention": "memory.core.retention",
+        "Page": "memory.port.paging",
+        "where": "memory.domain.criteria",
     }
     return getattr(import_module(modules.get(name, "memory.core.events")), name)

@@ -39,12 +39,17 @@ def test_importing_memory_loads_nothing_that_most_applications_do_not_need() -> 
         [
             "anyio",
             "asyncio",
+            "decimal",
             "hashlib",
             "importlib.metadata",
             "memory.aio",
             "memory.core.events",
+            "memory.domain.criteria",
+            "memory.port.planner",
             "memory.port.urls",
+            "random",
             "urllib.parse",
+            "uuid",
         ]
     )
 

@@ -42,13 +42,14 @@ class Page(paging.Page[T]):
 class ConversationsReader(Face, ReadingConversations[M]):
     """Reads conversations without a unit of work: each call returns new objects, whose changes nobody commits."""
 
-    page_class = Page
-
     def __init__(self, session: Session[M], performer: Performer) -> None:
         super().__init__(session)
         self._performer = performer
 
-    if TYPE_CHECKING:  # it returns the page class
+    def _page(self, *fields: Any) -> Page[Conversation[M]]:
+        return Page(*fields)
+
+    if TYPE_CHECKING:  # it returns a page of this face
 
         def find(
             self,

@@ -1,17 +1,22 @@
 """The conversations of a store, as a collection: see `memory.core.faces` for the decorators."""
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from __future__ import annotations
+
 from functools import partial
-from typing import Any, ClassVar, Final, Generic, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, cast
 
 from memory.core.faces import Item, Items, Steps, immediate, iteration, operation
 from memory.core.identity_map import id_of
-from memory.core.session import Session
-from memory.domain.criteria import Criterion
 from memory.domain.entities import Conversation, M
 from memory.errors import ConflictError, InvalidValueError, NotFoundError, State
-from memory.port.paging import Order, Page, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime, timedelta
+
+    from memory.core.session import Session
+    from memory.domain.criteria import Criterion
+    from memory.port.paging import Page, Query
 
 NEWEST_FIRST: Final = "-last_run_at"
 _MOVING: Final = ("last_run_at", "updated_at")  # orders in which a conversation moves while others write
@@ -19,8 +24,6 @@ _MOVING: Final = ("last_run_at", "updated_at")  # orders in which a conversation
 
 class ReadingConversations(Generic[M]):
     """Read conversations. `Store.conversations` and the conversations of a unit of work have these methods in common."""
-
-    page_class: ClassVar[type[Page[Any]]] = Page
 
     def __init__(self, session: Session[M]) -> None:
         self._session = session
@@ -115,7 +118,7 @@ class ReadingConversations(Generic[M]):
         Raises:
             InvalidValueError: as for `find`.
         """
-        field = Order.parse(order).field
+        field = parse_query(criterion, order).order.field
         if field not in _MOVING:
             yield from self._walk(criterion, order, None)
             return
@@ -130,7 +133,7 @@ class ReadingConversations(Generic[M]):
         limit = session.repository.iterate_page
         while True:
             yield from session.prepare()
-            query = Query.parse(criterion, order, limit, cursor)
+            query = parse_query(criterion, order, limit, cursor)
             page = yield partial(session.repository.find, session.namespace, query)
             for found in page.items:
                 if seen is not None:
@@ -153,7 +156,7 @@ class ReadingConversations(Generic[M]):
         """
         session = self._session
         yield from session.prepare()
-        query = Query.parse(criterion, "id", 1, None)
+        query = parse_query(criterion, "id")
         count: int = yield partial(session.repository.count, session.namespace, query.criterion)
         return count
 
@@ -162,13 +165,19 @@ class ReadingConversations(Generic[M]):
     ) -> Steps[Page[Conversation[M]]]:
         session = self._session
         yield from session.prepare()
-        page = yield partial(session.repository.find, session.namespace, Query.parse(criterion, order, limit, after))
+        query = parse_query(criterion, order, limit, after)
+        page: Page[Conversation] = yield partial(session.repository.find, session.namespace, query)
+        items = tuple([session.tracked(found.id).found(found) for found in page.items])
         following = cast(Any, self).find  # of the face
-        return self.page_class(
-            tuple([session.tracked(found.id).found(found) for found in page.items]),
-            page.cursor,
-            partial(following, criterion, order=order, limit=limit),
-        )
+        return self._page(items, page.cursor, partial(following, criterion, order=order, limit=limit))
+
+    def _page(
+        self, items: tuple[Conversation[M], ...], cursor: str | None, following: partial[Any]
+    ) -> Page[Conversation[M]]:
+        """Return a page of this face."""
+        from memory.port.paging import Page
+
+        return Page(items, cursor, following)
 
     def _get(self, conversation_id: str) -> Steps[Conversation[M] | None]:
         session = self._session
@@ -225,7 +234,7 @@ class WritingConversations(ReadingConversations[M]):
         return conversation
 
     @operation
-    def remove(self, conversation: "Conversation[M] | str | Criterion", *, force: bool = False) -> Steps[None]:
+    def remove(self, conversation: Conversation[M] | str | Criterion, *, force: bool = False) -> Steps[None]:
         """Remove a conversation, given as an object or an id, and its runs; or all that match a criterion.
 
         If this unit of work has read anything of it, the commit raises `ConflictError` if it was changed since, or if a run was
@@ -235,7 +244,7 @@ class WritingConversations(ReadingConversations[M]):
             NotFoundError: this unit of work has already removed it. If it is not in the store, the commit raises.
             InvalidValueError: the criterion is not valid.
         """
-        if not isinstance(conversation, Criterion):
+        if isinstance(conversation, Conversation | str):
             self._remove(conversation, force=force)
             return
         after: str | None = ""
@@ -251,6 +260,13 @@ class WritingConversations(ReadingConversations[M]):
         if isinstance(conversation, Conversation):
             tracked.resolve(conversation)
         tracked.remove(force=force)
+
+
+def parse_query(criterion: Criterion | None, order: str, limit: int = 1, after: str | None = None) -> Query:
+    """Return the checked query of these arguments: see `ReadingConversations.find`."""
+    from memory.port.paging import Query  # an application that imports `memory` waits for less
+
+    return Query.parse(criterion, order, limit, after)
 
 
 def _has_changed(conversation: Conversation[Any], etag: str) -> ConflictError:

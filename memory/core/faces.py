@@ -6,20 +6,16 @@ from `Synchronous`, an operation returns its result. `memory.aio` has the other 
 
 from __future__ import annotations
 
-import logging
-import random
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from dataclasses import dataclass
 from functools import partial, update_wrapper, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 if TYPE_CHECKING:
     from types import FrameType
 
-_log = logging.getLogger("memory.aio")
 _warned: set[tuple[str, int]] = set()
 
 P = ParamSpec("P")
@@ -34,11 +30,11 @@ Steps: TypeAlias = Generator[Call, Any, T]
 """A running operation: it yields calls, is sent their results, and returns its own result."""
 
 
-@dataclass(frozen=True, slots=True)
 class Sleep:
     """The call that waits, which a face may do in its own way."""
 
-    seconds: float
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
 
     def __call__(self) -> None:
         time.sleep(self.seconds)
@@ -46,6 +42,8 @@ class Sleep:
 
 def delays(times: int) -> list[float]:
     """Return the seconds to wait before each of so many retries: up to 10 ms at first, doubling up to 1 s, with jitter."""
+    import random  # which takes a while: only if something is retried
+
     return [random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(n, 10))) for n in range(times)]  # noqa: S311  # jitter needs no secure random numbers
 
 
@@ -56,7 +54,6 @@ class Write(partial[T]):
     """
 
 
-@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The call that does nothing, at which a long operation may be cancelled: what it has written so far is complete."""
 
@@ -68,8 +65,7 @@ class Notify(partial[T]):
     """A call of the application's function. It may return an awaitable for an asynchronous face to await."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item(Generic[T]):
+class Item(NamedTuple, Generic[T]):
     """What an iteration yields for its caller, among its calls."""
 
     value: T
@@ -256,7 +252,11 @@ def _warn_once() -> None:
         frame = frame.f_back
     if frame is not None and (place := (frame.f_code.co_filename, frame.f_lineno)) not in _warned:
         _warned.add(place)
-        _log.warning("%s:%d blocks the event loop: open the store by memory.aio.connect(), and await this call", *place)
+        import logging  # which takes a while
+
+        logging.getLogger("memory.aio").warning(
+            "%s:%d blocks the event loop: open the store by memory.aio.connect(), and await this call", *place
+        )
 
 
 def iterate(steps: Items[T]) -> Iterator[T]:

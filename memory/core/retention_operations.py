@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory.core.faces import Steps, operation
-from memory.domain.criteria import Criterion, check_criterion, check_depth
 from memory.port.repository import Progress, no_progress
 
 if TYPE_CHECKING:
     from memory.core.erasure import Erased
     from memory.core.removals import StoreSteps
     from memory.core.retention import Retained, Retention
+    from memory.domain.criteria import Criterion
 
 
 class RetentionOperations:
@@ -112,6 +112,7 @@ class RetentionOperations:
         (1, 0, True)
         """
         from memory.core.erasure import Erasing
+        from memory.domain.criteria import check_criterion, check_depth
 
         erasing = Erasing(check_depth(check_criterion(criterion)), progress)
         return (yield from erasing.run(self, all_namespaces=all_namespaces, verify=verify))

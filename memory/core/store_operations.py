@@ -10,12 +10,11 @@ from inspect import iscoroutinefunction
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias, TypeVar, cast
 
-from memory.core.conversations import NEWEST_FIRST
+from memory.core.conversations import NEWEST_FIRST, parse_query
 from memory.core.faces import Notify, Sleep, Steps, Synchronous, Write, delays, operation
 from memory.core.retention_operations import RetentionOperations
 from memory.core.session import Session
 from memory.domain.codecs import UNTYPED, Codec, Serializer, codec_for
-from memory.domain.criteria import Criterion
 from memory.domain.entities import M
 from memory.domain.values import Default, check_id, count_values
 from memory.errors import (
@@ -34,13 +33,13 @@ from memory.errors import (
 )
 from memory.port.changes import ChangeSet, Receipt
 from memory.port.deadlines import remaining, within
-from memory.port.paging import Query
-from memory.port.planner import Explanation
 from memory.port.repository import JoinedRepository, Progress, Repository, SchemaStatus, no_progress
 
 if TYPE_CHECKING:
     from memory.core.events import Committed
     from memory.core.upgrading import OnCorrupt
+    from memory.domain.criteria import Criterion
+    from memory.port.planner import Explanation
 
 T = TypeVar("T")
 _log = logging.getLogger("memory")
@@ -264,12 +263,12 @@ class StoreOperations(RetentionOperations, Generic[M]):
     @operation
     def explain(
         self,
-        criterion: Criterion | None = None,
+        criterion: "Criterion | None" = None,
         *,
         order: str = NEWEST_FIRST,
         limit: int = 50,
         after: str | None = None,
-    ) -> Steps[Explanation]:
+    ) -> "Steps[Explanation]":
         """Run a query as `find` does, and return the steps that the planner took, with the number of reads of each.
 
         Args:
@@ -285,7 +284,7 @@ class StoreOperations(RetentionOperations, Generic[M]):
         0 found
         """
         yield from self.ready()
-        query = Query.parse(criterion, order, limit, after)
+        query = parse_query(criterion, order, limit, after)
         explanation: Explanation = yield partial(self.repository.explain, self._namespace, query)
         return explanation
 

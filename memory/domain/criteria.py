@@ -11,21 +11,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal
-from enum import Enum
-from typing import Any, Final, Generic, Literal, Never, TypeAlias, TypeVar
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Never, TypeAlias, TypeVar
 
 from memory.domain.encoding import to_json
 from memory.domain.entities import Conversation
 from memory.domain.values import MAX_DEPTH, Json, check_id_characters, decode, encode, key_of, to_microseconds
 from memory.errors import InvalidValueError
 
+if TYPE_CHECKING:
+    from decimal import Decimal
+    from enum import Enum
+    from uuid import UUID
+
 Operator: TypeAlias = Literal["==", "<", "<=", ">", ">="]
 Path: TypeAlias = tuple[str, ...]
 FieldName: TypeAlias = Literal["id", "created_at", "updated_at", "last_run_at", "run_count"]
 Scalar: TypeAlias = int | float | str
-Ordered: TypeAlias = Scalar | date | Decimal | UUID | Enum
+Ordered: TypeAlias = "Scalar | date | Decimal | UUID | Enum"
 """What metadata is compared with; `to_json` encodes what JSON lacks. A ``datetime`` is a ``date``."""
 Bound = TypeVar("Bound")
 

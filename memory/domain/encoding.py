@@ -4,14 +4,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
-from decimal import Decimal
 from enum import Enum
-from typing import Any, Final, cast
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from memory.domain.timestamps import format_timestamp
 from memory.domain.values import Default, to_microseconds
 from memory.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 _MAX_DIGITS: Final = 4300  # of an integer that can be stored
 
@@ -41,9 +42,15 @@ def to_json(value: object) -> Any:
     >>> from datetime import UTC, datetime
     >>> to_json(datetime(2026, 1, 31, 12, tzinfo=UTC))
     '2026-01-31T12:00:00.000000Z'
+    >>> from decimal import Decimal
     >>> to_json(Decimal("12.50"))
     12.5
     """
+    from decimal import (
+        Decimal,  # both only when there is a value to encode: an application that imports `memory` waits for less
+    )
+    from uuid import UUID
+
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, datetime):
@@ -87,10 +94,10 @@ def is_model(value: object) -> bool:
     return isinstance(value, pydantic.BaseModel) or (isinstance(value, type) and issubclass(value, pydantic.BaseModel))
 
 
-def _number(value: Decimal) -> int | float:
+def _number(value: "Decimal") -> int | float:
     if value.is_finite() and value.adjusted() < _MAX_DIGITS:
         if value == value.to_integral_value():
             return int(value)
-        if Decimal(repr(number := float(value))) == value:
+        if type(value)(repr(number := float(value))) == value:
             return number
     raise InvalidValueError(f"Decimal('{value}') has no exact JSON number: store it as a str")

@@ -1,20 +1,26 @@
 """The interface that an adapter implements. Everything that is the same for all stores is implemented once, above it."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeAlias
+from __future__ import annotations
 
-from memory.domain.criteria import Criterion
-from memory.domain.entities import Conversation, Run
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+
 from memory.domain.values import now
 from memory.errors import UnsupportedError
-from memory.port import planner
-from memory.port.changes import ChangeSet, ExpectedVersion, Receipt
 from memory.port.deadlines import DEFAULT_TIMEOUT, limited
-from memory.port.outbox import Outbox, ReplicaLag
-from memory.port.paging import Page, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from memory.domain.criteria import Criterion
+    from memory.domain.entities import Conversation, Run
+    from memory.port import planner
+    from memory.port.changes import ChangeSet, ExpectedVersion, Receipt
+    from memory.port.outbox import Outbox, ReplicaLag
+    from memory.port.paging import Page, Query
 
 Progress: TypeAlias = Callable[[str, float | None], object]
 """Progress callback, called with a description and the completed fraction (0 to 1; None if unknown)."""
@@ -144,18 +150,24 @@ class Repository(ABC):
 
         The page has a cursor if and only if there are more.
         """
+        from memory.port import planner  # here and below: an application that imports `memory` waits for less
+
         with self.searching(namespace, query.criterion) as search:
             return planner.find(query, search)
 
     @limited
     def count(self, namespace: str, criterion: Criterion) -> int:
         """Return how many conversations match the criterion."""
+        from memory.port import planner
+
         with self.searching(namespace, criterion) as search:
             return planner.count(criterion, search)
 
     @limited
     def explain(self, namespace: str, query: Query) -> planner.Explanation:
         """Run a query, and return the steps that the planner took and what each of them read."""
+        from memory.port import planner
+
         explanation = planner.Explanation()
         with self.searching(namespace, query.criterion) as search:
             planner.find(query, search, explanation)
@@ -242,7 +254,7 @@ class Repository(ABC):
         """Return warnings about settings of the server with which acknowledged writes could be lost or hidden."""
         return []
 
-    def joining(self, connection: object) -> "JoinedRepository":
+    def joining(self, connection: object) -> JoinedRepository:
         """Return a repository that reads and writes inside the application's own transaction.
 
         Raises:
@@ -252,7 +264,7 @@ class Repository(ABC):
             f"{self} cannot join {type(connection).__name__}: it has no transactions of the application's"
         )
 
-    def with_outbox(self, replicas: Sequence[str]) -> "Repository":
+    def with_outbox(self, replicas: Sequence[str]) -> Repository:
         """Return a repository of the same store whose commits also write, in one transaction, an outbox entry for each replica.
 
         Raises:
@@ -262,7 +274,7 @@ class Repository(ABC):
             f"{self} has no outbox for the replicas {', '.join(replicas)}: only a SQL store can be mirrored"
         )
 
-    def relaying(self, replica: str) -> AbstractContextManager["Outbox | None"]:
+    def relaying(self, replica: str) -> AbstractContextManager[Outbox | None]:
         """Lock the outbox of a replica until the block or the process ends; yield None if another relay has locked it.
 
         What the block removes may be removed only when the block ends without an exception.
