@@ -6,8 +6,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
+from memory.core.batches import Batched, Batches, StoreSteps, ask, each_page, purge, stores_of, version_of
 from memory.core.faces import Steps, Write
-from memory.core.removals import Batches, Removal, StoreSteps, ask, each_page, purge, stores_of, version_of
 from memory.domain.criteria import EVERYTHING, Criterion
 from memory.domain.entities import Conversation
 from memory.domain.timestamps import format_timestamp
@@ -130,7 +130,7 @@ class Erasing:
             nonlocal found
             found += len(page)
             # An append does not save a conversation, but an edit may mean that it does not match any more: the next pass sees.
-            removals = [Removal(Change(one.id, version_of(one), remove=True), one.run_count) for one in page]
+            removals = [Batched(Change(one.id, version_of(one), remove=True), one.run_count) for one in page]
             done = yield from batches.commit(removals)
             if done:
                 yield from self._forget(store, [removal.change.id for removal in done])

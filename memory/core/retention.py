@@ -6,8 +6,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
+from memory.core.batches import Batched, Batches, StoreSteps, ask, each_page, purge, version_of
 from memory.core.faces import Steps
-from memory.core.removals import Batches, Removal, StoreSteps, ask, each_page, purge, version_of
 from memory.domain.criteria import EVERYTHING, Criterion, FieldCompares, check_criterion, check_depth, where
 from memory.domain.entities import Conversation
 from memory.domain.values import to_duration
@@ -96,7 +96,7 @@ class Retaining:
 
     def _remove(self, idle: Sequence[Conversation]) -> Steps[None]:
         removals = [
-            Removal(Change(one.id, version_of(one), one.last_position, remove=True), one.run_count) for one in idle
+            Batched(Change(one.id, version_of(one), one.last_position, remove=True), one.run_count) for one in idle
         ]
         self.retained.removed += yield from self._commit(removals)
         self.progress(f"removed {self.retained.removed:,} conversations", None)
@@ -105,11 +105,11 @@ class Retaining:
         keep, removals = self.retention.keep_last or 0, []
         for one in long:
             first = yield from self._first_kept(one, keep)
-            removals.append(Removal(Change(one.id, version_of(one), remove_before=first), one.run_count - keep))
+            removals.append(Batched(Change(one.id, version_of(one), remove_before=first), one.run_count - keep))
         self.retained.trimmed += yield from self._commit(removals)
         self.progress(f"trimmed {self.retained.trimmed:,} conversations", None)
 
-    def _commit(self, removals: list[Removal]) -> Steps[int]:
+    def _commit(self, removals: list[Batched]) -> Steps[int]:
         done = removals if self.retained.dry_run else (yield from self.batches.commit(removals))
         self.retained.runs += sum(removal.runs for removal in done)
         self.retained.skipped += len(removals) - len(done)

@@ -8,8 +8,8 @@ from memory.core.faces import Steps, operation
 from memory.port.repository import Progress, no_progress
 
 if TYPE_CHECKING:
+    from memory.core.batches import StoreSteps
     from memory.core.erasure import Erased
-    from memory.core.removals import StoreSteps
     from memory.core.retention import Retained, Retention
     from memory.domain.criteria import Criterion
 
@@ -24,7 +24,7 @@ class RetentionOperations:
         Args:
             all_namespaces: those of all namespaces of the store; by default those of this one.
         """
-        from memory.core.removals import purge, stores_of  # these three modules only when they are needed
+        from memory.core.batches import purge, stores_of  # these three modules only when they are needed
 
         purged = 0
         for store in (yield from stores_of(self, all_namespaces=all_namespaces)):
@@ -67,7 +67,7 @@ class RetentionOperations:
         >>> [run.input for run in store.runs.list("support-42")]
         ['Question 3', 'Question 4']
         """
-        from memory.core.removals import stores_of
+        from memory.core.batches import stores_of
         from memory.core.retention import Retained, Retaining
 
         retained = Retained(dry_run=dry_run)

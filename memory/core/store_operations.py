@@ -305,14 +305,12 @@ class StoreOperations(RetentionOperations, Generic[M]):
         """
         if not self._serializer.is_typed:
             raise ConfigurationError(f"{self} has no type of metadata: open it by connect(url, metadata=...)")
-        yield from self.ready()
-        from memory.core.upgrading import Upgrade  # only when it is needed
+        from memory.core.batches import stores_of  # both only when they are needed
+        from memory.core.upgrading import Upgrading
 
         upgraded = 0
-        names = sorted((yield self.repository.namespaces)) if all_namespaces else [self._namespace]
-        for name in names:
-            commit = self.namespace(name)._commit  # noqa: SLF001  # another Store
-            upgraded += yield from Upgrade(self.repository, name, self._serializer, commit, on_corrupt).run()
+        for store in (yield from stores_of(self, all_namespaces=all_namespaces)):
+            upgraded += yield from Upgrading(store, self._serializer, on_corrupt).run()
         return upgraded
 
     @operation

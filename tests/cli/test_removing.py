@@ -6,8 +6,8 @@ import pytest
 
 import memory
 from memory import Conversation, Run, Store, where
+from memory.core.batches import Batches, Batched
 from memory.core.faces import Steps
-from memory.core.removals import Batches, Removal
 from memory.domain.values import now, to_datetime
 from tests.cli.conftest import Cli
 
@@ -38,7 +38,7 @@ def left(namespace: str = "default") -> dict[str, int]:
         return {one.id: one.run_count for one in store.conversations.iterate()}
 
 
-def conflicting(_: Batches, __: list[Removal]) -> Steps[list[Removal]]:
+def conflicting(_: Batches, __: list[Batched]) -> Steps[list[Batched]]:
     """Commit nothing, because somebody else edits every conversation faster."""
     yield from ()
     return []
@@ -84,7 +84,7 @@ def test_erase_that_cannot_file_its_report_does_not_begin(cli: Cli) -> None:
 
 
 def test_erase_says_what_is_left(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memory.core.removals.Batches.commit", conflicting)
+    monkeypatch.setattr("memory.core.batches.Batches.commit", conflicting)
     ended = cli("erase", 'customer == "ada"', "--yes", "--report", "report.json")
     assert (ended.code, ended.err) == (1, "error: 2 conversations left: run the command again\n")
     assert json.loads(Path("report.json").read_text())["is_complete"] is False

@@ -1,4 +1,4 @@
-"""Removals of many conversations: found page by page, and committed in batches beside writers."""
+"""Changes of many conversations: found page by page, and committed in batches beside writers."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -74,28 +74,28 @@ def purge(store: StoreSteps) -> Steps[int]:
     return purged
 
 
-class Removal(NamedTuple):
-    """A change that removes a conversation or runs of it, and how many runs it removes."""
+class Batched(NamedTuple):
+    """A change to commit in a batch, and how many runs it removes."""
 
     change: Change
-    runs: int
+    runs: int = 0
 
 
 class Batches:
-    """Commits removals in one namespace, in batches that the store takes."""
+    """Commits changes in one namespace, in batches that the store takes."""
 
     def __init__(self, store: StoreSteps) -> None:
         self._store = store
         self._most = _MOST_CONVERSATIONS if store.repository.capabilities.many_conversations else 1
 
-    def commit(self, removals: list[Removal]) -> Steps[list[Removal]]:
+    def commit(self, wanted: list[Batched]) -> Steps[list[Batched]]:
         """Commit those that do not conflict with what others wrote meanwhile, and return them."""
-        done: list[Removal] = []
-        rest = removals
+        done: list[Batched] = []
+        rest = wanted
         while rest:
             size = self._fitting(rest)
             batch, rest = rest[:size], rest[size:]
-            changes = ChangeSet.of([removal.change for removal in batch], self._store.repository.clock())
+            changes = ChangeSet.of([one.change for one in batch], self._store.repository.clock())
             try:
                 yield from self._store.persist(partial(self._store._commit, changes))  # noqa: SLF001  # as a unit of work does
             except CommitTooLargeError:
@@ -104,7 +104,7 @@ class Batches:
                 self._most = size // 2
                 rest = batch + rest
             except (ConflictError, NotFoundError) as error:
-                others = [removal for removal in batch if removal.change.id != error.conversation_id]
+                others = [one for one in batch if one.change.id != error.conversation_id]
                 if len(others) == size:
                     raise
                 rest = others + rest
@@ -112,14 +112,14 @@ class Batches:
                 done += batch
         return done
 
-    def _fitting(self, removals: list[Removal]) -> int:
-        """Return how many of the removals one commit takes."""
+    def _fitting(self, wanted: list[Batched]) -> int:
+        """Return how many of the changes one commit takes."""
         runs = 0
-        for size, removal in enumerate(removals[: self._most]):
-            runs += removal.runs
+        for size, one in enumerate(wanted[: self._most]):
+            runs += one.runs
             if size and runs > _MOST_RUNS:
                 return size
-        return min(len(removals), self._most)
+        return min(len(wanted), self._most)
 
 
 def version_of(conversation: Conversation) -> ExpectedVersion:
