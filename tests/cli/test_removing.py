@@ -6,7 +6,7 @@ import pytest
 
 import memory
 from memory import Conversation, Run, Store, where
-from memory.core.batches import Batches, Batched
+from memory.core.batches import Batched, Batches
 from memory.core.faces import Steps
 from memory.domain.values import now, to_datetime
 from tests.cli.conftest import Cli
