@@ -1,21 +1,27 @@
-"""What a store does for many threads: ``python tests/benchmarks/bench_threads.py URL [seconds]``.
+"""What a store does for many threads: ``python -m tests.benchmarks.bench_threads URL [seconds]``.
 
 Sixty-four threads read the last runs and get conversations while sixteen append, for twenty seconds; before that, one thread does
-each alone. An error in any thread ends the benchmark with status 1. FOLDER in the URL stands for a new folder.
+each alone. An error in any thread ends the benchmark with status 1. FOLDER in the URL stands for a new folder. In the place of a
+URL, ``postgres``, ``redis``, ``dynamodb`` or ``cloud`` starts the server that the tests use.
 """
 
+import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Barrier, Thread
 
 import memory
 from memory import Run, Store
 from tests.benchmarks.measuring import TEXT, fill
+from tests.servers import dynamodb, postgres, redis
 
 READERS, WRITERS, CONVERSATIONS = 64, 16, 32
+_SERVERS = {"postgres": postgres.start_own, "redis": redis.start_own, "dynamodb": dynamodb.start}
 
 
 def read(store: Store, pick: random.Random) -> None:
@@ -53,11 +59,36 @@ def run(store: Store, seconds: float, *works: Callable[[Store, random.Random], N
     return done, errors
 
 
+@contextmanager
+def opened(name: str) -> Iterator[str]:
+    """Yield the URL of a server that runs during the block, or the given URL."""
+    if name == "cloud":
+        command = [sys.executable, "-m", "tests.cloud_server"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdin is not None
+            os.environ["GT_CLOUD_API_KEY"] = "key-of-org-a"
+            yield f"griptape+{process.stdout.readline().strip()}"
+            process.stdin.close()
+    elif name in _SERVERS:
+        server = _SERVERS[name]()
+        try:
+            yield f"dynamodb://threads?endpoint={server.url}" if name == "dynamodb" else server.url
+        finally:
+            server.stop()
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield name.replace("FOLDER", folder)
+
+
 def main() -> None:
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     seconds = float(sys.argv[2]) if sys.argv[2:] else 20
-    with tempfile.TemporaryDirectory() as folder, memory.connect(sys.argv[1].replace("FOLDER", folder)) as connected:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        os.environ.setdefault(name, "test")
+    os.environ.setdefault("AWS_DEFAULT_REGION", "eu-central-1")
+    with opened(sys.argv[1]) as url, memory.connect(url) as connected:
         connected.migrate()
         store = connected.namespace(f"threads-{time.time_ns()}")
         for number in range(CONVERSATIONS):
