@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from memory.transfer import batching
 from tests.cloud_server import CloudServer
+from tests.rounds import rounds
 from tests.servers import KillableServer, Server, dynamodb, pgbouncer, postgres, redis
 
 _START: dict[str, Callable[[], Server]] = {"postgres": postgres.start, "redis": redis.start, "dynamodb": dynamodb.start}
@@ -22,7 +23,7 @@ _LEFT_OUT = pytest.StashKey[int]()
 S = TypeVar("S", bound=Server)
 
 # A busy machine is no failure: how long an example takes is not asserted.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", deadline=None, max_examples=rounds(40), suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 

@@ -31,6 +31,7 @@ from memory.testing.strategies import metadata, values
 from memory.transfer import Copied, NotCopied, Totals, batching, copy, copy_conversation
 from memory.transfer.verifying import Compared, Difference, verify
 from tests.copying import edited, interfering, objects, tamper
+from tests.rounds import rounds
 
 
 def test_one_conversation_is_made_replaced_and_removed_as_in_the_source() -> None:
@@ -432,7 +433,7 @@ def apply(store: Store, edit: tuple[str, str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("short_pieces")
-@settings(max_examples=150, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=rounds(60), database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from(["source", "target", "copy", "replace"]), _edits), max_size=20))
 def test_whatever_was_edited_a_copy_makes_both_the_same(steps: list[tuple[str, tuple[str, str, Any]]]) -> None:
     stores = {"source": objects(), "target": objects()}

@@ -14,6 +14,7 @@ import memory
 from memory import PersistenceError
 from memory.cli.app import app
 from memory.port.urls import redact
+from tests.rounds import rounds
 
 SECRET: Final = "s3cr3t"
 RESERVED: Final = ":/?#[]@!$&'()*+,;=%\\ \"<>|^`{}\n\t\u00e9"
@@ -70,7 +71,7 @@ def used(url: str) -> Iterator[str]:
             yield from said_by(error)
 
 
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=rounds(70), suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(URLS), users, secrets)
 @example(URLS[0], "ada", f"pa?{SECRET}")
 @example(URLS[0], "ada", f"pa?timeout={SECRET}")
@@ -87,7 +88,7 @@ def test_the_library_says_no_secret(url: str, user: str, password: str) -> None:
     assert SECRET not in log.getvalue()
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=rounds(30), suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(URLS), users, secrets, st.sampled_from(["count", "stats", "migrate"]), st.booleans())
 def test_the_command_line_says_no_secret(url: str, user: str, password: str, command: str, debug: bool) -> None:  # noqa: FBT001
     arguments = [command, "--store", url.format(user=user, password=password), *(["--debug"] if debug else [])]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import memory as package
 from memory import Store
 from tests.bridges.talking import driver_on, memory_on, said, stored_ids
+from tests.rounds import rounds
 
 Step = Callable[[list[Run], int, int], None]
 
@@ -70,7 +71,7 @@ def loaded_on(store: Store) -> ConversationMemory:
     return memory
 
 
-@settings(max_examples=120)
+@settings(max_examples=rounds(40))
 @given(steps, st.integers(0, 6))
 def test_what_is_stored_is_what_is_loaded(steps: list[tuple[Step, int, bool, bool]], begin: int) -> None:
     with package.connect("memory://") as store:
@@ -91,7 +92,7 @@ def test_what_is_stored_is_what_is_loaded(steps: list[tuple[Step, int, bool, boo
         assert store.repository.get("default", "c") == before
 
 
-@settings(max_examples=80)
+@settings(max_examples=rounds(30))
 @given(steps, st.sampled_from(["hidden", "deleted"]), st.sampled_from([None, 2]))
 def test_what_others_add_meanwhile_is_kept(
     steps: list[tuple[Step, int, bool, bool]], trimmed: str, last: int | None
@@ -223,7 +224,7 @@ def acts(of: list[Act], most: int = 20) -> st.SearchStrategy[list[tuple[Act, int
     return st.lists(st.tuples(st.sampled_from(of), st.integers(0, 9), st.integers(0, 9), st.booleans()), max_size=most)
 
 
-@settings(max_examples=100)
+@settings(max_examples=rounds(40))
 @given(acts(ACTS), modes, sizes)
 def test_runs_may_be_taken_out_and_put_back_in_any_way(
     steps: list[tuple[Act, int, int, bool]], trimmed: str, max_runs: int | None
@@ -244,7 +245,7 @@ def test_runs_may_be_taken_out_and_put_back_in_any_way(
         assert store.repository.get("default", "c") == before
 
 
-@settings(max_examples=40)
+@settings(max_examples=rounds(10))
 @given(acts(FRONT), st.integers(1, 5))
 def test_what_was_taken_out_at_the_front_is_stored_once_whatever_is_put_back_there(
     steps: list[tuple[Act, int, int, bool]], begin: int
@@ -260,7 +261,7 @@ def test_what_was_taken_out_at_the_front_is_stored_once_whatever_is_put_back_the
         assert sorted(stored_ids(store)) == sorted(f"r{number}" for number in range(next(holder.names)))
 
 
-@settings(max_examples=100)
+@settings(max_examples=rounds(40))
 @given(acts(ACTS, 12), acts(ACTS, 12), modes, sizes, st.sampled_from([None, 0, 2]), st.integers(0, 3))
 def test_two_memories_that_take_out_and_put_back_keep_each_others_runs(  # noqa: PLR0917  # all are drawn
     first: list[tuple[Act, int, int, bool]],

@@ -14,6 +14,7 @@ import memory as package
 from memory import Store
 from memory.bridges.griptape.artifacts import to_json
 from tests.bridges.talking import driver_on, said, stored_ids
+from tests.rounds import rounds
 
 if TYPE_CHECKING:
     from griptape.memory.structure import Run
@@ -116,7 +117,7 @@ def test_what_was_loaded_from_others_and_is_missing_now_is_removed(store: Store)
     assert loaded(driver) == ["r1"]
 
 
-@settings(max_examples=150)
+@settings(max_examples=rounds(60))
 @given(st.data(), st.sampled_from(["hidden", "deleted"]))
 def test_any_snapshot_is_loaded_again_with_what_others_appended_since(data: st.DataObject, trimmed: str) -> None:
     with package.connect("memory://") as store:
@@ -139,7 +140,7 @@ def test_any_snapshot_is_loaded_again_with_what_others_appended_since(data: st.D
             assert [run.id for run in found if "other" in run.id] == [run.id for run in others]
 
 
-@settings(max_examples=100)
+@settings(max_examples=rounds(40))
 @given(st.data(), st.sampled_from(["hidden", "deleted"]))
 def test_any_snapshot_of_two_drivers_that_load_first_is_loaded_again(data: st.DataObject, trimmed: str) -> None:
     with package.connect("memory://") as store:

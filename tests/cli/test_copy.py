@@ -199,16 +199,16 @@ def target_url(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_copy_that_is_killed_again_and_again_ends_with_the_same(target_url: str) -> None:
-    many, long = 1_500, 6_000
+    many, long = 700, 3_000
     with memory.connect(f"{SOURCE}?synchronous=normal") as store:
         with store.begin() as uow:
             for number in range(many):
                 uow.conversations.add(Conversation(f"{number:05}", metadata={"n": number}))
                 uow.runs.append(f"{number:05}", *[Run(f"in {n}", {"out": n}) for n in range(4)])
-            uow.conversations.add(Conversation("00750 long"))
-            uow.runs.append("00750 long", *[Run(n, "x" * 50) for n in range(long)])
+            uow.conversations.add(Conversation("00350 long"))
+            uow.runs.append("00350 long", *[Run(n, "x" * 50) for n in range(long)])
         with store.begin() as uow:
-            uow.runs.remove("00750 long", 7, long)
+            uow.runs.remove("00350 long", 7, long)
     with memory.connect(target_url) as store:
         store.migrate()
     chance, most = random.Random(1), 0.5
@@ -218,7 +218,7 @@ def test_a_copy_that_is_killed_again_and_again_ends_with_the_same(target_url: st
                 process.communicate(timeout=chance.uniform(0.2, most))
             except subprocess.TimeoutExpired:
                 process.kill()
-                most += 0.1  # a moment must come at which it is not killed
+                most += 0.2  # a moment must come at which it is not killed
             else:
                 assert process.returncode == 0
                 break
@@ -230,7 +230,7 @@ def test_a_copy_that_is_killed_again_and_again_ends_with_the_same(target_url: st
         assert snapshot(target) == snapshot(source)
         assert target.begin().conversations.count() == many + 1
         for store in (source, target):
-            positions = [run.position for run in store.begin().runs.iterate("00750 long")]
+            positions = [run.position for run in store.begin().runs.iterate("00350 long")]
             assert positions == [n for n in range(1, long) if n != 7]
 
 

@@ -13,7 +13,7 @@ from tests.rounds import rounds
 
 
 class TestCloud(RepositoryContract):
-    examples = rounds(15)  # each of many requests
+    examples = rounds(8)  # each of many requests
 
     @pytest.fixture
     def repository(self, cloud_server: CloudServer) -> Iterator[Repository]:

@@ -35,7 +35,7 @@ def sharded(dynamodb_server: Server) -> Iterator[Repository]:
 
 
 class TestDynamoDb(RepositoryContract):
-    examples = rounds(15)  # each of many requests
+    examples = rounds(8)  # each of many requests
 
     @pytest.fixture
     def repository(self, dynamodb: Repository) -> Repository:
@@ -48,7 +48,7 @@ class TestDynamoDbInShards(Planning, Times, Pages, Namespaces, Expiry, OpenRuns,
     The limits of the planner, and of what is read at once, are so small that every way is taken.
     """
 
-    examples = rounds(10)
+    examples = rounds(5)
     # All pairs of values: they are compared in each shard as without shards, or by Python.
     test_equality = test_comparison_of_numbers = test_comparison_of_strings = None  # type: ignore[assignment]
 

@@ -29,7 +29,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 class _Mirrored(Contract):
-    examples = rounds(15)  # each is written three times
+    examples = rounds(8)  # each is written three times
 
     @pytest.fixture
     def primary(self, sqlite: Store) -> Store:

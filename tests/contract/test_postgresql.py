@@ -18,7 +18,7 @@ def postgresql(postgres_server: Server) -> Iterator[Repository]:
 
 
 class TestPostgresql(RepositoryContract):
-    examples = rounds(50)
+    examples = rounds(20)
 
     @pytest.fixture
     def repository(self, postgresql: Repository) -> Repository:

@@ -24,7 +24,7 @@ def redis(redis_server: Server) -> Iterator[Repository]:
 
 
 class TestRedis(RepositoryContract):
-    examples = rounds(50)
+    examples = rounds(20)
 
     @pytest.fixture
     def repository(self, redis: Repository) -> Repository:
@@ -34,7 +34,7 @@ class TestRedis(RepositoryContract):
 class TestEveryWay(Planning, Queries, RandomQueries, Pages):
     """Limits so small that queries take every way there is: several parts, too many in one, few, and more than that."""
 
-    examples = rounds(25)
+    examples = rounds(10)
 
     @pytest.fixture
     def repository(self, redis: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:

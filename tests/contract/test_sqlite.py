@@ -23,7 +23,7 @@ def in_memory() -> Iterator[Repository]:
 
 
 class TestSqliteFile(RepositoryContract):
-    examples = rounds(50)
+    examples = rounds(30)
 
     @pytest.fixture
     def repository(self, file: Repository) -> Repository:

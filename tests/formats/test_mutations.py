@@ -112,7 +112,7 @@ def check_read(format: str, content: bytes, *, detected: bool) -> None:
 @pytest.mark.parametrize("format", VALUES)
 def test_a_damaged_file_is_read_or_refused(format: str, pack: Callable[[bytes], bytes]) -> None:
     chance = random.Random(f"{format} {pack.__name__}")
-    for number in range(rounds(150)):
+    for number in range(rounds(60)):
         value = chance.choice(VALUES[format])
         for _ in range(chance.choice([0, 1, 1, 2, 5])):
             value = edited(value, chance)

@@ -32,6 +32,7 @@ from memory.transfer.mirroring import MirroredStore, mirror
 from memory.transfer.verifying import verify
 from tests.cli.conftest import start
 from tests.cloud_server import CloudServer
+from tests.rounds import rounds
 from tests.servers import KillableServer, Server
 from tests.servers.redis import fresh_prefix
 
@@ -188,7 +189,7 @@ def test_a_relay_that_died_before_it_could_say_so_delivers_again_to_no_effect(
 
 
 @given(st.data())
-@settings(max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=rounds(60), derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 def test_whenever_the_relay_dies_the_replica_ends_equal(data: st.DataObject) -> None:
     mortal = Mortal()
     replica = Store(mortal)
@@ -357,7 +358,7 @@ def test_killed_at_any_instant_a_relay_leaves_nothing_that_the_next_does_not_men
     random_ = random.Random(1)
     for n in range(60):
         put(store, f"c{n}", {"n": n}, *(run(f"{n}.{m}") for m in range(n % 7)))
-    for n in range(400):
+    for n in range(200):
         name = f"c{random_.randrange(60)}"
         works: list[Work] = [
             append(name),

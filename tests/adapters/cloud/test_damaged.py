@@ -199,7 +199,7 @@ def test_a_body_that_python_cannot_read(
         repository.get("default", "a")
 
 
-@pytest.mark.parametrize("number", range(rounds(120)))
+@pytest.mark.parametrize("number", range(rounds(40)))
 def test_stored_bookkeeping_that_was_edited(
     filled: Callable[[], GriptapeCloudRepository], cloud_server: CloudServer, number: int
 ) -> None:

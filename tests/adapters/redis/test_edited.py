@@ -102,7 +102,7 @@ def attempt(use: Callable[[], object]) -> bool:
 
 def test_what_is_edited_at_random(store: Store, client: Any, keys: Keys) -> None:
     chance = random.Random(9)
-    for _ in range(rounds(150)):
+    for _ in range(rounds(60)):
         for key in client.scan_iter(f"{keys.prefix}:*", count=10_000):
             client.delete(key)
         with store.begin() as uow:

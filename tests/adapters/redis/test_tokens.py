@@ -16,6 +16,7 @@ from memory.domain.values import Json
 from memory.port.index import Every, KeyBetween, entries, key, plan
 from memory.testing.random_queries import criteria
 from memory.testing.strategies import ODD_NUMBERS, ODD_STRINGS, scalars, values
+from tests.rounds import rounds
 
 numbers = st.one_of(
     st.integers(-(2**80), 2**80), st.integers(-300, 300), st.floats(allow_nan=False, allow_infinity=False)
@@ -31,7 +32,7 @@ def is_covered(found: Cover, digits: str) -> bool:
     return bool(own & set(found.prefixes)) or digits in (found.keys if is_string else found.keys + found.prefixes)
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=rounds(250))
 @given(keys, keys, keys)
 def test_a_cover_is_the_range_or_more(low: bytes, high: bytes, one: bytes) -> None:
     found = cover(low.hex(), high.hex())
@@ -39,7 +40,7 @@ def test_a_cover_is_the_range_or_more(low: bytes, high: bytes, one: bytes) -> No
     assert is_covered(found, one.hex()) == within if found.exact else is_covered(found, one.hex()) >= within
 
 
-@settings(max_examples=500)
+@settings(max_examples=rounds(120))
 @given(numbers, numbers)
 def test_ranges_of_numbers_are_exact(bound: int | float, one: int | float) -> None:
     """Of all numbers of 64 significant bits, that is of all floats and all integers that anybody counts with."""
@@ -59,7 +60,7 @@ def test_ranges_of_numbers_are_exact(bound: int | float, one: int | float) -> No
         assert len(found.prefixes) < 800
 
 
-@settings(max_examples=300)
+@settings(max_examples=rounds(70))
 @given(st.text(max_size=20), texts)
 def test_beginnings_of_strings(prefix: str, one: str) -> None:
     planned, _ = plan(where("v").startswith(prefix))
@@ -104,7 +105,7 @@ SAFE = re.compile(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=rounds(120))
 @given(criteria(values, (*ODD_NUMBERS, *ODD_STRINGS)))
 def test_no_value_reaches_the_text_of_a_query(criterion: Criterion) -> None:
     planned, _ = plan(criterion)
@@ -112,7 +113,7 @@ def test_no_value_reaches_the_text_of_a_query(criterion: Criterion) -> None:
     assert SAFE.fullmatch(text), text
 
 
-@settings(max_examples=200)
+@settings(max_examples=rounds(50))
 @given(scalars)
 def test_a_value_is_found_by_its_token_alone(value: Json) -> None:
     tokens = Tokens("default")

@@ -41,7 +41,7 @@ def shared(postgres_server: Server, pgbouncer_server: Server) -> Iterator[Store]
 
 
 class TestThroughPgbouncer(RepositoryContract):
-    examples = rounds(10)
+    examples = rounds(3)
 
     @pytest.fixture
     def repository(self, shared: Store) -> Repository:
