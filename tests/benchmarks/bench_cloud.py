@@ -42,7 +42,7 @@ def fill(store: Store, conversation_id: str, runs: int) -> str:
     with store.begin() as uow:
         uow.conversations.add(Conversation(conversation_id, {"customer": "ada"}))
         uow.runs.append(conversation_id, *[Run(TEXT, TEXT) for _ in range(runs)])
-    found: str = store.repository._threads.find("default", conversation_id)[0].id  # type: ignore[attr-defined]
+    found: str = store.repository._service.find("default", conversation_id)[0].id  # type: ignore[attr-defined]
     return found
 
 
