@@ -34,8 +34,8 @@ def no_open_cursor() -> Iterator[None]:
 
     What SQLAlchemy makes of an expression or an error is garbage too, and harmless: the cursors in it are closed.
     """
-    gc.collect()
     gc.disable()
+    gc.freeze()  # what was there before is not looked through
     try:
         yield
         gc.set_debug(gc.DEBUG_SAVEALL)
