@@ -154,7 +154,7 @@ def test_what_is_read_by_somebody_who_has_just_come(repository: GriptapeCloudRep
 class TestAllTheOtherWay(WritingContract):
     """The contract, where nothing is as assumed; a query is answered from all threads, however those were read."""
 
-    examples = 10
+    examples = 4
 
     @pytest.fixture
     def repository(self) -> Iterator[Repository]:

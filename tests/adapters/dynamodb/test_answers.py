@@ -127,7 +127,7 @@ def test_a_read_that_is_cut_off_anywhere_is_read_again(cutter: Cutter, cut_store
     look = READS[name]
     expected = look(cut_store)
     for operation, length in dict(cutter.lengths).items():
-        for at in range(0, length, max(1, length // rounds(20))):
+        for at in range(0, length, max(1, length // rounds(8))):
             calls = iter(range(10**9))
             with cutting(cutter, lambda _, at=at, calls=calls: None if next(calls) else at, operation):  # type: ignore[misc]
                 assert look(cut_store) == expected

@@ -98,7 +98,7 @@ def test_a_failing_statement_leaves_no_open_cursor(store: Store) -> None:
 
 def test_threads_that_get_or_create_do_not_stall_while_the_collector_runs(store: Store) -> None:
     """A collector that finds another thread's cursor waits for that one's connection, which may wait for this thread's lock."""
-    times = rounds(40)
+    times = rounds(25)
 
     def work(thread: int) -> None:
         for n in range(times):

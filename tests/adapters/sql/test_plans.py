@@ -220,7 +220,7 @@ def test_every_way_gives_the_same_pages(
         with store.begin() as uow:
             pages, cursor = [], None
             while True:
-                page = uow.conversations.find(asked, order=order, limit=7, after=cursor)
+                page = uow.conversations.find(asked, order=order, limit=17, after=cursor)
                 pages += [found.id for found in page]
                 if (cursor := page.cursor) is None:
                     break
