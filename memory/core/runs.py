@@ -1,7 +1,6 @@
 """The runs of conversations. Runs are ordered by position; pending ones come last, and have no position yet."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, Generic, TypeAlias
@@ -278,9 +277,8 @@ def _wider(window: Window, wanted: int | None, tracked: TrackedConversation[Any]
     before = window.before
     if tracked.removed_after is not None:
         before = min(tracked.removed_after + 1, ALL_RUNS if before is None else before)
-    return replace(
-        window, after=after, before=before, limit=None if wanted is None else wanted + len(tracked.removed_runs)
-    )
+    limit = None if wanted is None else wanted + len(tracked.removed_runs)
+    return window._replace(after=after, before=before, limit=limit)
 
 
 def _check_run(run: object, method: str) -> None:

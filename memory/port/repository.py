@@ -52,8 +52,7 @@ class Capabilities:
     idempotency_keys: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class Window(NamedTuple):
     """The runs of a conversation to read: of those with ``after < position < before`` the first ``limit``, or the last.
 
     They are returned in the order of their positions in both cases.
@@ -98,8 +97,7 @@ class Forgotten(NamedTuple):
     until: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaStatus:
+class SchemaStatus(NamedTuple):
     """The schema that a store has (None: none yet), and the one that this code needs (None: the store has no schema)."""
 
     current: str | None

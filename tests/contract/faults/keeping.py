@@ -4,7 +4,6 @@
 
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import cast
 
 from memory.adapters.in_memory import InMemoryRepository, _Kept
@@ -162,7 +161,7 @@ class LastIsOneShort(Faulty):
 
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         short = window.from_end and window.limit
-        return super().runs(namespace, conversation_id, replace(window, limit=short - 1) if short else window)
+        return super().runs(namespace, conversation_id, window._replace(limit=short - 1) if short else window)
 
 
 class LastComesBackwards(Faulty):
@@ -177,7 +176,7 @@ class LastIsFirst(Faulty):
     """The last n are the first."""
 
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
-        return super().runs(namespace, conversation_id, replace(window, from_end=False))
+        return super().runs(namespace, conversation_id, window._replace(from_end=False))
 
 
 class AtMostHundredRuns(Faulty):
@@ -185,7 +184,7 @@ class AtMostHundredRuns(Faulty):
 
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         limit = 100 if window.limit is None else min(100, window.limit)
-        return super().runs(namespace, conversation_id, replace(window, limit=limit))
+        return super().runs(namespace, conversation_id, window._replace(limit=limit))
 
 
 class BeforeIncluded(Faulty):
@@ -193,7 +192,7 @@ class BeforeIncluded(Faulty):
 
     def runs(self, namespace: str, conversation_id: str, window: Window) -> RunsRead:
         before = None if window.before is None else window.before + 1
-        return super().runs(namespace, conversation_id, replace(window, before=before))
+        return super().runs(namespace, conversation_id, window._replace(before=before))
 
 
 class ClearTakesTheNew(Faulty):
