@@ -117,4 +117,5 @@ def __getattr__(name: str) -> Any:
         "Page": "memory.port.paging",
         "where": "memory.domain.criteria",
     }
-    return getattr(import_module(modules.get(name, "memory.core.events")), name)
+    value = globals()[name] = getattr(import_module(modules.get(name, "memory.core.events")), name)
+    return value
