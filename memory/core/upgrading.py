@@ -1,7 +1,7 @@
 """Rewrite metadata that an earlier version of the application's type has written."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -33,15 +33,17 @@ class Upgrading:
     serializer: Serializer[Any]
     on_corrupt: OnCorrupt | None
     upgraded: int = 0
+    batches: Batches = field(init=False)
 
     def run(self) -> Steps[int]:
         """Upgrade all conversations, and return the number of those that changed."""
+        self.batches = Batches(self.store)
         yield from each_page(self.store, EVERYTHING, self._upgrade)
         return self.upgraded
 
     def _upgrade(self, page: Sequence[Conversation]) -> Steps[None]:
         changes = [Batched(change) for found in page if (change := self._change(found)) is not None]
-        done = yield from Batches(self.store).commit(changes)
+        done = yield from self.batches.commit(changes)
         self.upgraded += len(done)
         for conversation_id in {one.change.id for one in changes} - {one.change.id for one in done}:
             yield from self._upgrade_again(conversation_id)
