@@ -105,17 +105,19 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def __getattr__(name: str) -> Any:
-    """Import on first use what most applications do not need."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    modules = {
-        "mirror": "memory.transfer.mirroring",
-        "Erased": "memory.core.erasure",
-        "Retained": "memory.core.retention",
-        "Retention": "memory.core.retention",
-        "Page": "memory.port.paging",
-        "where": "memory.domain.criteria",
-    }
-    value = globals()[name] = getattr(import_module(modules.get(name, "memory.core.events")), name)
-    return value
+if not TYPE_CHECKING:  # with it, type checkers would take every misspelt name for one of this module
+
+    def __getattr__(name: str) -> Any:
+        """Import on first use what most applications do not need."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        modules = {
+            "mirror": "memory.transfer.mirroring",
+            "Erased": "memory.core.erasure",
+            "Retained": "memory.core.retention",
+            "Retention": "memory.core.retention",
+            "Page": "memory.port.paging",
+            "where": "memory.domain.criteria",
+        }
+        value = globals()[name] = getattr(import_module(modules.get(name, "memory.core.events")), name)
+        return value

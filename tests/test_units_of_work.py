@@ -21,6 +21,7 @@ from memory.testing.base import (
     Work,
     do,
     put,
+    put_all,
     read,
     read_runs,
     run,
@@ -46,6 +47,36 @@ class TestUnitsOfWork(Contract):
                 _change_everything(uow)
                 uow.rollback()
             _change_everything(store.begin())
+
+    def test_what_is_no_conversation_is_not_removed(self, store: Store) -> None:
+        """None is what `find_one` returns if nothing matches: it is not taken for all conversations."""
+        put(store, "a")
+        with store.begin() as uow, pytest.raises(InvalidValueError, match="was nothing found"):
+            uow.conversations.remove(uow.conversations.find_one(where("x") == 1))  # type: ignore[arg-type]
+        assert store.conversations.count() == 1
+
+    def test_one_text_is_no_list_of_ids(self, store: Store) -> None:
+        for method in (store.conversations.get_many, lambda ids: store.runs.last_of(ids, 1)):
+            with pytest.raises(InvalidValueError, match="as in \\['abc'\\]"):
+                method("abc")
+
+    @pytest.mark.parametrize("value", ["no", 2, None])
+    def test_a_run_is_open_or_not(self, store: Store, value: Any) -> None:
+        """Another value would be read as a damaged record."""
+        with store.begin() as uow, pytest.raises(InvalidValueError, match="must be a bool"):
+            uow.runs.append("a", Run("q", "a", is_open=value))
+        with store.begin() as uow, pytest.raises(InvalidValueError, match="must be a bool"):
+            uow.runs.complete("a", "r", output="a", is_final=value)
+
+    @pytest.mark.parametrize("order", ["metadata.n", "-metadata.n"])
+    def test_an_iteration_ends_although_its_loop_moves_the_conversations(self, store: Store, order: str) -> None:
+        put_all(store, {f"c{n:03}": {"n": n} for n in range(250)})
+        step = -1_000 if order.startswith("-") else 1_000
+        reached = []
+        for one in store.conversations.iterate(order=order):
+            reached.append(one.id)
+            do(store, lambda uow, one=one: uow.conversations.get(one.id).metadata.update(n=one.metadata["n"] + step))  # type: ignore[misc]
+        assert sorted(reached) == [f"c{n:03}" for n in range(250)]
 
     def test_commit_inside_the_block(self, store: Store) -> None:
         """A commit inside the block is permanent, whatever follows; later changes are checked against it."""

@@ -12,7 +12,7 @@ A session is a conversation, and each of its messages is a run (`memory.bridges.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import agent_framework
 from agent_framework import Message
@@ -45,7 +45,7 @@ class HistoryProvider(agent_framework.HistoryProvider):
     ) -> None:
         super().__init__(source_id, **options)
         self._store = store
-        self._metadata = {FRAMEWORK: _NAME, **(metadata or {})}
+        self._metadata = {**(metadata or {}), FRAMEWORK: _NAME}
         self._limit = limit
 
     async def get_messages(
@@ -58,7 +58,7 @@ class HistoryProvider(agent_framework.HistoryProvider):
         """Return the messages of a session, oldest first."""
         id, runs = _checked(session_id), self._store.runs
         found = await (runs.list(id) if self._limit is None else runs.last(id, self._limit))
-        return [Message.from_dict(cast("dict[str, Any]", message_of(run))) for run in found]
+        return [message_of(run, _message) for run in found]
 
     async def save_messages(
         self,
@@ -73,6 +73,12 @@ class HistoryProvider(agent_framework.HistoryProvider):
         runs = [message_run(message.to_dict(), from_model=message.role == "assistant") for message in messages]
         if runs:
             await append_async(self._store, id, runs, self._metadata)
+
+
+def _message(stored: dict[str, Any]) -> Message:
+    if stored["type"] != "message":
+        raise ValueError(stored["type"])
+    return Message.from_dict(stored)
 
 
 def _checked(session_id: str | None) -> str:

@@ -28,7 +28,7 @@ from google.adk.sessions.state import State
 from pydantic_core import to_jsonable_python
 
 from memory import aio
-from memory.bridges.messages import FRAMEWORK, joined_id, message_of, message_run
+from memory.bridges.messages import FRAMEWORK, check_written_by, joined_id, message_of, message_run
 from memory.domain.criteria import where
 from memory.domain.entities import Conversation, Run
 from memory.errors import AlreadyExistsError, NotFoundError
@@ -65,6 +65,8 @@ class SessionService(BaseSessionService):
         async def create(uow: aio.UnitOfWork) -> _Found:
             found = await uow.conversations.get_many(ids)
             metadata = {**self._metadata, **_metadata(app_name, user_id, session_id), "state": session_state}
+            for id in found:
+                _state(found, id)  # raises if it is not ADK's, before anything is written
             found[ids[0]] = Conversation(ids[0], metadata)
             await uow.conversations.add(found[ids[0]])
             await _update(uow, found, shared, app_name, user_id)
@@ -180,12 +182,13 @@ async def _update(
         if delta:
             id = joined_id(*names)
             conversation = await uow.conversations.get_or_create(id, _metadata(*names))
+            check_written_by(_NAME, conversation)
             conversation.metadata["state"].update(delta)
             cast("dict[str, Conversation]", found)[id] = conversation
 
 
 def _state(found: _Found, id: str) -> dict[str, Any]:
-    return dict(found[id].metadata["state"]) if id in found else {}
+    return dict(check_written_by(_NAME, found[id]).metadata["state"]) if id in found else {}
 
 
 def _session(ids: list[str], found: _Found, events: list[Event]) -> Session:
@@ -226,4 +229,4 @@ def _run(event: Event) -> Run:
 
 
 def _event(run: Run) -> Event:
-    return Event.model_validate(message_of(run))
+    return message_of(run, Event.model_validate)

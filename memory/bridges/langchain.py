@@ -10,7 +10,7 @@ A session is a conversation, and each message a run (`memory.bridges.messages`),
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_to_dict, messages_from_dict
@@ -39,14 +39,14 @@ class MessageHistory(BaseChatMessageHistory):
         self.session_id = session_id
         self.limit = limit
         self._store = store
-        self._metadata = {FRAMEWORK: _NAME, **(metadata or {})}
+        self._metadata = {**(metadata or {}), FRAMEWORK: _NAME}
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # the base class has an attribute of this name
         """The messages, oldest first."""
         runs = self._store.runs
         found = runs.list(self.session_id) if self.limit is None else runs.last(self.session_id, self.limit)
-        return messages_from_dict([cast("dict[str, Any]", message_of(run)) for run in found])
+        return [message_of(run, _message) for run in found]
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Append messages in one commit. Those that others add meanwhile are kept."""
@@ -56,6 +56,11 @@ class MessageHistory(BaseChatMessageHistory):
     def clear(self) -> None:
         """Remove the session's conversation with all its messages."""
         remove(self._store, self.session_id)
+
+
+def _message(stored: dict[str, Any]) -> BaseMessage:
+    (message,) = messages_from_dict([stored])
+    return message
 
 
 def _run(message: BaseMessage) -> Run:

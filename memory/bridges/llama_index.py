@@ -45,7 +45,7 @@ class ChatStore(BaseChatStore):
     def __init__(self, store: Store, *, metadata: dict[str, Any] | None = None) -> None:
         super().__init__()
         self._store = store
-        self._metadata = {FRAMEWORK: _NAME, **(metadata or {})}
+        self._metadata = {**(metadata or {}), FRAMEWORK: _NAME}
 
     @classmethod
     def class_name(cls) -> str:
@@ -117,7 +117,7 @@ class AsyncChatStore(AsyncDBChatStore):
     def __init__(self, store: aio.Store, *, metadata: dict[str, Any] | None = None) -> None:
         super().__init__()
         self._store = store
-        self._metadata = {FRAMEWORK: _NAME, **(metadata or {})}
+        self._metadata = {**(metadata or {}), FRAMEWORK: _NAME}
 
     async def get_messages(
         self,
@@ -239,4 +239,10 @@ def _run(message: ChatMessage) -> Run:
 
 
 def _message(run: Run) -> ChatMessage:
-    return ChatMessage.model_validate(message_of(run))
+    return message_of(run, _read)
+
+
+def _read(stored: dict[str, Any]) -> ChatMessage:
+    if not stored.keys() >= {"role", "blocks"}:  # LlamaIndex takes any dict for an empty message
+        raise ValueError("it has no role, or no blocks")
+    return ChatMessage.model_validate(stored)

@@ -4,17 +4,20 @@ A message to the model is the run's ``input``, and a message of the model its ``
 several messages of the model, such as calls of tools and then an answer, is several runs.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
-from memory.domain.entities import Run
+from memory.domain.entities import Conversation, Run
 from memory.domain.values import Json
 from memory.errors import NotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
     from memory import aio
+
+T = TypeVar("T")
 
 FRAMEWORK = "framework"
 """The metadata key with the name of the framework that wrote a conversation."""
@@ -26,26 +29,48 @@ def message_run(
     """Return the run of a message.
 
     >>> run = message_run({"role": "user", "content": "Hi"}, from_model=False)
-    >>> message_of(run)
-    {'role': 'user', 'content': 'Hi'}
+    >>> message_of(run, lambda message: message["content"])
+    'Hi'
     """
     sides: tuple[Json, Json] = (None, message) if from_model else (message, None)
     return Run(*sides, metadata or {}) if id is None else Run(*sides, metadata or {}, id)
 
 
-def message_of(run: Run) -> Json:
+def message_of(run: Run, read: Callable[[dict[str, Any]], T]) -> T:
     """Return the message of a run that `message_run` made.
 
+    Args:
+        run: the run.
+        read: makes the framework's message of the stored one; what it raises for another one is the cause of the error.
+
     Raises:
-        UnsupportedError: the run has an input and an output, so that something else wrote it: an import, or another framework.
+        UnsupportedError: something else wrote the run: an import, the application, or another framework.
     """
-    if run.input is not None and run.output is not None:
+    message, other = (run.input, run.output) if run.output is None else (run.output, run.input)
+    why: Exception | None = None
+    if other is None and isinstance(message, dict):
+        try:
+            return read(message)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            why = error
+    raise UnsupportedError(
+        f"the run at position {run.position} is no message of this framework: an import, the application or another framework "
+        "wrote it"
+    ) from why
+
+
+def check_written_by(framework: str, conversation: Conversation) -> Conversation:
+    """Return a conversation with metadata that this framework's bridge wrote.
+
+    Raises:
+        UnsupportedError: something else made the conversation.
+    """
+    if conversation.metadata.get(FRAMEWORK) != framework:
         raise UnsupportedError(
-            f"the run at position {run.position} has an input and an output: it was not written by this framework's bridge, "
-            "which writes one message a run"
+            f"conversation {conversation.id!r} was not made by the bridge of {framework}, which needs its id: give the "
+            "framework a namespace of its own, by store.namespace(name)"
         )
-    message: Json = run.input if run.output is None else run.output
-    return message
+    return conversation
 
 
 def append(store: Store, conversation_id: str, runs: list[Run], metadata: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ class Session:
         self.session_id = session_id
         self.session_settings = coerce_session_settings(session_settings or {})
         self._store = store
-        self._metadata = {FRAMEWORK: _NAME, **(metadata or {})}
+        self._metadata = {**(metadata or {}), FRAMEWORK: _NAME}
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the last ``limit`` items, oldest first.
@@ -93,4 +93,10 @@ def _is_from_model(item: TResponseInputItem) -> bool:
 
 
 def _item(run: Run) -> TResponseInputItem:
-    return cast(TResponseInputItem, message_of(run))
+    return message_of(run, _checked)
+
+
+def _checked(stored: dict[str, Any]) -> TResponseInputItem:
+    if ("role" not in stored and "data" in stored) or not stored.keys() & {"role", "type"}:
+        raise ValueError("it is no item of OpenAI's")
+    return cast(TResponseInputItem, stored)

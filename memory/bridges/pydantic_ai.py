@@ -13,7 +13,7 @@ Each entry of a conversation's log is a run (`memory.bridges.messages`) with the
 saves, those of all branches together. The record is in the conversation's metadata. A save writes both in one commit.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -47,6 +47,9 @@ class _EntryId(str):
         self = super().__new__(cls, id)
         self.conversation_id = conversation_id
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:  # for copies and pickles
+        return _EntryId, (str(self), self.conversation_id)
 
 
 class ConversationStore(conversation_store.ConversationStore):
@@ -120,7 +123,7 @@ class ConversationStore(conversation_store.ConversationStore):
         if head_id is None or limit == 0:
             return []
         conversation_id, runs = await self._history(head_id, limit)
-        messages = ModelMessagesTypeAdapter.validate_python([message_of(run) for run in runs])
+        messages = ModelMessagesTypeAdapter.validate_python([message_of(run, dict) for run in runs])
         return [_entry(conversation_id, run, message) for run, message in zip(runs, messages, strict=True)]
 
     async def _history(self, head_id: str, limit: int | None) -> tuple[str, list[Run]]:
@@ -138,9 +141,11 @@ class ConversationStore(conversation_store.ConversationStore):
         if limit is not None:
             runs = await self._store.runs.last(conversation_id, limit)
             chain = _chain(runs, head_id)
-            if len(chain) == limit or len(runs) < limit:
+            if len(chain) == limit:
                 return chain
-        chain = _chain(await self._store.runs.list(conversation_id), head_id)
+        runs = await self._store.runs.list(conversation_id)
+        ids = {run.id for run in runs}
+        chain = _chain(runs, head_id, ids) if isinstance(head_id, _EntryId) or head_id in ids else []
         return chain if limit is None else chain[-limit:]
 
     async def _missing(self, uow: aio.UnitOfWork, record: ConversationRecord) -> list[Run]:
@@ -217,11 +222,15 @@ def _entry(conversation_id: str, run: Run, message: Any) -> ConversationEntry:
     )
 
 
-def _chain(runs: list[Run], head_id: str) -> list[Run]:
-    """Return the runs of a history, oldest first: the run with this id, the one before it, and so on."""
+def _chain(runs: list[Run], head_id: str, all_ids: Collection[str] = ()) -> list[Run]:
+    """Return the runs of a history, oldest first: the run with this id, the one before it, and so on.
+
+    ``all_ids`` are the ids of all runs of the conversation, if they are known. In the place of a run that the application or a
+    retention has removed, the history then goes on with the one stored before it.
+    """
     chain, wanted = [], head_id
     for run in reversed(runs):  # a run is after the one before it
-        if run.id == wanted:
+        if "parent_id" in run.metadata and (run.id == wanted or (wanted and all_ids and wanted not in all_ids)):
             chain.append(run)
             wanted = run.metadata["parent_id"]
     return chain[::-1]

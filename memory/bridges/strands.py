@@ -19,7 +19,7 @@ from strands.session import session_repository
 from strands.types.exceptions import SessionException
 from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
 
-from memory.bridges.messages import FRAMEWORK, joined_id, message_of, message_run
+from memory.bridges.messages import FRAMEWORK, check_written_by, joined_id, message_of, message_run
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
@@ -44,7 +44,7 @@ class SessionRepository(session_repository.SessionRepository):
 
     def __init__(self, store: Store, *, metadata: dict[str, Any] | None = None) -> None:
         self._store = store
-        self._metadata = {FRAMEWORK: _NAME, **(metadata or {})}
+        self._metadata = {**(metadata or {}), FRAMEWORK: _NAME}
 
     def create_session(self, session: Session, **_: Any) -> Session:
         """Create a session; raise ``SessionException`` if it exists."""
@@ -57,7 +57,7 @@ class SessionRepository(session_repository.SessionRepository):
         """Return a session, or None."""
         found = self._store.conversations.get_many([joined_id(session_id)])
         for conversation in found.values():
-            fields = conversation.metadata["session"]
+            fields = check_written_by(_NAME, conversation).metadata["session"]
             return Session.from_dict({**fields, "session_type": SessionType(fields["session_type"])})
         return None
 
@@ -81,7 +81,7 @@ class SessionRepository(session_repository.SessionRepository):
         """Return an agent, or None."""
         found = self._store.conversations.get_many([joined_id(session_id, agent_id)])
         for conversation in found.values():
-            return SessionAgent.from_dict(conversation.metadata["agent"])
+            return SessionAgent.from_dict(check_written_by(_NAME, conversation).metadata["agent"])
         return None
 
     def update_agent(self, session_id: str, session_agent: SessionAgent, **_: Any) -> None:
@@ -187,7 +187,7 @@ def _run(message: SessionMessage) -> Run:
 
 
 def _message(run: Run) -> SessionMessage:
-    return SessionMessage.from_dict(cast("dict[str, Any]", message_of(run)))
+    return message_of(run, SessionMessage.from_dict)
 
 
 def _with_id(uow: UnitOfWork, conversation_id: str, message_id: int) -> Iterator[tuple[Run, SessionMessage]]:

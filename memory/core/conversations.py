@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, cast
 
 from memory.core.faces import Item, Items, Steps, immediate, iteration, operation
-from memory.core.identity_map import id_of
+from memory.core.identity_map import check_ids, id_of
 from memory.domain.entities import Conversation, M
 from memory.errors import ConflictError, InvalidValueError, NotFoundError, State
 
@@ -60,7 +60,7 @@ class ReadingConversations(Generic[M]):
         """
         session = self._session
         yield from session.prepare()
-        tracked = {id: session.tracked(id) for id in conversation_ids}
+        tracked = {id: session.tracked(id) for id in check_ids(conversation_ids)}
         unread = [id for id, one in tracked.items() if one.conversation is None and not one.is_removed]
         if unread:
             found = yield partial(session.repository.get_many, session.namespace, unread)
@@ -112,19 +112,21 @@ class ReadingConversations(Generic[M]):
 
         Args:
             criterion: made with `where`; default: all conversations.
-            order: as for `find`. In an order by ``last_run_at`` or ``updated_at``, conversations move while others write. All ids
-                are therefore held in memory, and a descending iteration ends with the conversations that moved to its front.
+            order: as for `find`. In an order by ``last_run_at``, ``updated_at`` or a metadata path, conversations move while
+                others write. All ids are therefore held in memory, and a descending iteration by time ends with the
+                conversations that moved to its front. By a path, those that move to where it has been may be missed.
 
         Raises:
             InvalidValueError: as for `find`.
         """
-        field = parse_query(criterion, order).order.field
-        if field not in _MOVING:
+        query_order = parse_query(criterion, order).order
+        field = query_order.field
+        if not query_order.path and field not in _MOVING:
             yield from self._walk(criterion, order, None)
             return
         seen: set[str] = set()
         yield from self._walk(criterion, order, seen)
-        if order.startswith("-"):
+        if order.startswith("-") and field in _MOVING:
             # Conversations written meanwhile moved behind this walk. An ascending walk cannot miss any.
             yield from self._walk(criterion, field, seen)
 
@@ -247,6 +249,8 @@ class WritingConversations(ReadingConversations[M]):
         if isinstance(conversation, Conversation | str):
             self._remove(conversation, force=force)
             return
+        if conversation is None:  # which a search takes for all conversations
+            raise InvalidValueError("remove() takes a conversation, an id or a criterion, not None: was nothing found?")
         after: str | None = ""
         while after is not None:
             page = yield from self._find(conversation, "id", 200, after or None)

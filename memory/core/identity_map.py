@@ -1,7 +1,7 @@
 """The identity map of a unit of work: the conversations that it has read, and their pending changes."""
 
-from collections.abc import Callable
-from typing import Any, Generic, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar, cast
 
 from memory.domain.codecs import Serializer
 from memory.domain.entities import Conversation, M, Run
@@ -10,10 +10,19 @@ from memory.domain.values import same
 from memory.errors import AlreadyExistsError, InvalidValueError, NotFoundError
 from memory.port.changes import ALL_RUNS, NEVER, UNKNOWN, Change, Completion, ExpectedVersion, Written
 
+T = TypeVar("T")
+
 
 def id_of(conversation: Conversation[Any] | str) -> str:
     """Return the id of a conversation that is given as an object or by its id."""
     return conversation.id if isinstance(conversation, Conversation) else conversation
+
+
+def check_ids(conversations: Iterable[T]) -> Iterable[T]:
+    """Return conversations, or their ids, unless they are one text: its characters would be ids."""
+    if isinstance(conversations, str):
+        raise InvalidValueError(f"this method takes a list of conversations or ids, as in [{conversations!r:.60}]")
+    return conversations
 
 
 class TrackedConversation(Generic[M]):
@@ -272,9 +281,10 @@ class TrackedConversation(Generic[M]):
     def memento(self) -> Callable[[], None]:
         """Return a function that takes back what a commit tells the entities, for a rollback of the application's."""
         restore_conversation = None if self.conversation is None else self.conversation.memento()
-        runs = [run for run, _ in self._append]
+        runs, seen, last_position = [run for run, _ in self._append], self.seen, self._last_position
 
         def restore() -> None:
+            self.seen, self._last_position = seen, last_position  # after a savepoint, the unit of work goes on
             if restore_conversation is not None:
                 restore_conversation()
             for run in runs:

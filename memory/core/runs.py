@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Final, Generic, TypeAlias
 
 from memory.core.faces import Item, Items, Steps, immediate, iteration, operation
-from memory.core.identity_map import TrackedConversation, id_of
+from memory.core.identity_map import TrackedConversation, check_ids, id_of
 from memory.core.session import Session
 from memory.domain.entities import Conversation, M, Run
 from memory.domain.records import encode_metadata
@@ -81,7 +81,7 @@ class ReadingRuns(Generic[M]):
         """
         session, limit = self._session, _check_limit(n)
         yield from session.prepare()
-        tracked = {id: session.tracked(id) for id in map(id_of, conversations)}
+        tracked = {id: session.tracked(id) for id in map(id_of, check_ids(conversations))}
         unchanged = [id for id, one in tracked.items() if one.change(0) is None]
         found: dict[str, RunsRead] = {}
         if unchanged and limit:
@@ -222,6 +222,8 @@ class WritingRuns(ReadingRuns[M]):
         >>> store.runs.get("support-42", prompt.position).output
         'It left on Monday.'
         """
+        if type(is_final) is not bool:
+            raise InvalidValueError(f"is_final must be a bool, not {is_final!r:.60}")
         default = self._session.serializer.default
         texts = encode(output, "output", default), None if metadata is None else encode_metadata(metadata, default)
         completion = Completion(check_id(run_id, "the run's id"), *texts, not is_final)

@@ -218,7 +218,7 @@ class Conversation(Generic[M]):
         times = {name: getattr(self, name) for name in ("created_at", "updated_at", "last_run_at", "expires_at")}
         return {
             "id": self._id,
-            "metadata": decode(encode(self.metadata, "metadata", to_json)),
+            "metadata": _as_json(self.metadata, "metadata"),
             "version": self.version,
             "run_count": self.run_count,
             "last_position": self.last_position,
@@ -313,6 +313,8 @@ class Run:
 
     def to_record(self, position: int = 0, default: Default | None = None) -> RunRecord:
         """Return the record that a store keeps of this run, with the given position. ``default`` is as for `connect`."""
+        if type(self.is_open) is not bool:
+            raise InvalidValueError(f"the run's is_open must be a bool, not {self.is_open!r:.60}")
         return RunRecord(
             position,
             check_id(self.id, "the run's id"),
@@ -332,9 +334,9 @@ class Run:
             **({} if self.position is None else {"position": self.position}),
             "id": self.id,
             "created_at": format_timestamp(to_microseconds(self.created_at, "the run's created_at")),
-            "input": self.input,
-            **({} if self.output is PENDING else {"output": self.output}),
-            "metadata": self.metadata,
+            "input": _as_json(self.input, "input"),
+            **({} if self.output is PENDING else {"output": _as_json(self.output, "output")}),
+            "metadata": _as_json(self.metadata, "metadata"),
             **({"is_open": True} if self.is_open else {}),
         }
 
@@ -353,6 +355,10 @@ class Run:
         if "output" not in fields and not fields.get("is_open"):
             raise InvalidValueError("a run needs an output, or is_open to be true")
         return cls(fields["input"], fields.get("output", PENDING), **others)
+
+
+def _as_json(value: object, name: str) -> Any:
+    return decode(encode(value, name, to_json))
 
 
 # The __init__ of a frozen dataclass sets each field by name, which takes three times as long: a third of the time to load runs.

@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
-from memory.adapters.sql.errors import NO_WAL
+from memory.adapters.sql.errors import NO_TRANSACTION, NO_WAL
 from memory.errors import ConfigurationError
 from memory.port.deadlines import DEFAULT_TIMEOUT, remaining
 from memory.port.urls import option, options, seconds, sqlite_file
@@ -181,6 +181,13 @@ def begin_writing(connection: Connection, *, joined: bool = False) -> None:
         connection.begin()
     if connection.dialect.name != "sqlite":
         return
+    level = connection.get_execution_options().get("isolation_level") or getattr(
+        connection.dialect,
+        "_on_connect_isolation_level",
+        None,  # that of the engine, which has no public name
+    )
+    if joined and level == "AUTOCOMMIT":
+        raise ConfigurationError(f"{connection.engine.url}: {NO_TRANSACTION}")
     driver: Any = connection.connection.driver_connection
     if driver.in_transaction and not joined:
         driver.execute("COMMIT")

@@ -41,6 +41,7 @@ class TakenError(AlreadyExistsError):
 
 _NOT_WRITTEN: Final = "; nothing was written"
 NO_WAL: Final = "WAL needs shared memory, which network file systems do not have: add ?journal_mode=delete to the URL"
+NO_TRANSACTION: Final = "the connection commits each statement by itself: there is no transaction to join"
 _SCHEMA: Final = "run `memory migrate`, or call store.migrate()"
 _UNFORESEEN: Final = (PersistenceError, f"the database refused the work{_NOT_WRITTEN}")
 
@@ -92,10 +93,7 @@ _POSTGRESQL: Final = _each(
         "22003 22P02 XX": (CorruptRecordError, "the server found stored data damaged"),
         "23505": _TAKEN,
         "54": _TOO_LARGE,
-        "25P01": (
-            ConfigurationError,
-            "the connection commits each statement by itself: there is no transaction to join",
-        ),
+        "25P01": (ConfigurationError, NO_TRANSACTION),
         "28": (ConfigurationError, "the user, or the password, was refused"),
         "3D": (ConfigurationError, "there is no such database"),
         "3F": (ConfigurationError, "there is no such schema: create it first"),

@@ -30,8 +30,8 @@ THREAD: Final = "memory subscribers"
 
 _SAVEPOINT: Final = "memory_commit"
 _ENDED: Final = "after_transaction_end"
-_TRANSACTION_ROLLBACK: Final = "40"
-"""The class of SQLSTATEs for deadlocks and serialization failures."""
+_ABORTED: Final = ("40", "25P02")
+"""SQLSTATEs of an aborted transaction: the class of deadlocks and serialization failures; a statement failed before."""
 
 SchemaMap: TypeAlias = Mapping[str | None, str | None]
 _Action: TypeAlias = Callable[[], None]
@@ -50,6 +50,16 @@ class _Pending:
     session: "Session | None"
     after_commit: list[tuple[Callable[[], bool], _Action]] = field(default_factory=list)
     after_rollback: list[_Action] = field(default_factory=list)
+    savepoints: dict[str, int] = field(default_factory=dict)
+    """How many actions after a rollback there were when each of the application's savepoints began."""
+
+    def beginning_savepoint(self, _: Connection, name: str) -> None:
+        self.savepoints[name] = len(self.after_rollback)
+
+    def rolling_back_savepoint(self, _: Connection, name: str, __: None) -> None:
+        first = self.savepoints.get(name, 0)
+        actions, self.after_rollback[first:] = self.after_rollback[first:][::-1], []
+        _call(actions)
 
     def committing(self, connection: Connection) -> None:
         """Commit, and have the actions called. SQLAlchemy has no event after a commit; its own COMMIT, later, has no effect."""
@@ -120,7 +130,7 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
                 return work(connection)
         except Exception as error:  # noqa: BLE001  # each is raised again, as ours or as it is
             cause = driver_error(error)
-            if str(getattr(cause, "sqlstate", "")).startswith(_TRANSACTION_ROLLBACK):
+            if str(getattr(cause, "sqlstate", "")).startswith(_ABORTED):
                 connection.invalidate()  # so that what the application wrote before is not committed without the rest
                 raise TransactionAbortedError(
                     f"{self}: the database aborted your transaction, and nothing of it is written: roll it back, and repeat all "
@@ -130,6 +140,8 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
 
     def _check_transaction(self) -> None:
         connection = self._connection
+        if self._session is not None and self._session.in_nested_transaction():
+            self._session.connection()  # which sends the SAVEPOINT of a `begin_nested` that was not used yet
         current = None if connection.closed else connection.get_transaction()
         if connection.invalidated and current is not None:
             raise ConnectionLostError(
@@ -197,6 +209,8 @@ class JoinedSqlRepository(SqlCommits, JoinedRepository):
             pending = _pending[self._connection] = _Pending(self._session)
             event.listen(self._connection, "commit", pending.committing)
             event.listen(self._connection, "rollback", pending.rolling_back)
+            event.listen(self._connection, "savepoint", pending.beginning_savepoint)
+            event.listen(self._connection, "rollback_savepoint", pending.rolling_back_savepoint)
             if self._session is not None and not event.contains(self._session, _ENDED, _session_ended):
                 event.listen(self._session, _ENDED, _session_ended)
         return pending

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, ForeignKey, create_engine, event, make_url, text
-from sqlalchemy.exc import IntegrityError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
@@ -88,6 +88,12 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 @pytest.fixture
 def store(engine: Engine) -> Store:
     return Store(SqlRepository(engine))
+
+
+def put_alone(store: Store) -> None:
+    with store.begin() as uow:
+        uow.conversations.add(Conversation("ours", metadata={"tier": "gold"}))
+        uow.runs.append("ours", Run("question", "answer"))
 
 
 def put(store: Store, connection: Connection | Session, id: str = "ours") -> None:
@@ -379,6 +385,45 @@ def test_subscribers_are_not_told_of_what_a_savepoint_takes_back(
     subscribers_are_done()
     assert [committed.changes.changes[0].id for committed in told] == ["kept"]
     assert there(store) == (0, 1)
+
+
+@pytest.mark.parametrize("kind", [Session, Connection])
+def test_a_savepoint_that_is_rolled_back_takes_back_what_a_unit_of_work_wrote_in_it(
+    store: Store, engine: Engine, told: list[Committed], kind: type
+) -> None:
+    """Also if the unit of work began before it; and what it goes on to write is checked against what is left."""
+    put_alone(store)
+    with Session(engine) if kind is Session else engine.connect() as joined:
+        uow = store.begin(connection=joined)
+        run, conversation = Run("taken back", None), uow.conversations.get("ours")
+        with suppress(ZeroDivisionError), joined.begin_nested():
+            uow.runs.append("ours", run)
+            conversation.metadata["tier"] = "taken back"
+            uow.commit()
+            raise ZeroDivisionError
+        assert (run.position, conversation.version) == (None, 1)
+        conversation.metadata["tier"] = "kept"
+        uow.commit()
+        assert conversation.version == 2
+        joined.commit()
+    subscribers_are_done()
+    assert len(told) == 2
+    with store.begin() as uow:
+        assert [run.input for run in uow.runs.list("ours")] == ["question"]
+        assert uow.conversations.get("ours").metadata == {"tier": "kept"}
+
+
+@pytest.mark.needs("postgres")
+def test_a_transaction_that_the_applications_statement_aborted(postgres_url: str) -> None:
+    engine = create_engine(postgres_url)
+    store = Store(SqlRepository(engine))
+    store.migrate()
+    with engine.connect() as connection:
+        with suppress(DBAPIError):
+            connection.exec_driver_sql("SELECT 1 / 0")
+        with pytest.raises(TransactionAbortedError, match="roll it back"):
+            put(store, connection)
+    engine.dispose()
 
 
 def test_subscribers_are_not_told_when_the_applications_commit_fails(
@@ -695,13 +740,19 @@ def test_a_store_without_transactions_cannot_join(engine: Engine) -> None:
         memory.connect("memory://").begin(connection=connection)
 
 
-@pytest.mark.needs("postgres")
-def test_a_connection_that_commits_each_statement_cannot_be_joined(postgres_url: str) -> None:
-    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite_url", pytest.param("postgres_url", marks=pytest.mark.needs("postgres"))],
+    ids=["sqlite", "postgresql"],
+)
+def test_a_connection_that_commits_each_statement_cannot_be_joined(url: str, request: pytest.FixtureRequest) -> None:
+    engine = create_engine(request.getfixturevalue(url), isolation_level="AUTOCOMMIT")
     store = Store(SqlRepository(engine))
     store.migrate()
-    with engine.connect() as connection, pytest.raises(memory.ConfigurationError, match="no transaction to join"):
-        put(store, connection)
+    for options in ({}, {"isolation_level": "AUTOCOMMIT"}):
+        connecting = engine.connect().execution_options(**options)
+        with connecting as connection, pytest.raises(memory.ConfigurationError, match="no transaction to join"):
+            put(store, connection)
     with store.begin() as uow:
         assert uow.conversations.count() == 0
     engine.dispose()
