@@ -129,8 +129,9 @@ class ConversationStore(conversation_store.ConversationStore):
     async def _history(self, head_id: str, limit: int | None) -> tuple[str, list[Run]]:
         """Return the runs up to this one, and the id of their conversation."""
         if isinstance(head_id, _EntryId):
-            if runs := await self._chain(head_id.conversation_id, head_id, limit):
-                return head_id.conversation_id, runs
+            id = head_id.conversation_id
+            if (runs := await self._chain(id, head_id, limit)) or await self._store.conversations.exists(id):
+                return id, runs
         else:
             async for conversation in self._store.conversations.iterate(_OURS):
                 if runs := await self._chain(conversation.id, head_id, limit):

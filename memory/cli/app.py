@@ -27,7 +27,13 @@ _Expression = Annotated[
         metavar="EXPRESSION", help="Only these conversations, such as 'domain == \"Restaurants\" and party_size >= 4'."
     ),
 ]
-_Order = Annotated[str, option("FIELD", "updated_at, created_at or id; with - before it in descending order.")]
+_Order = Annotated[
+    str,
+    option(
+        "FIELD",
+        "last_run_at, updated_at, created_at, id or a metadata path such as metadata.priority; with - before it in descending order.",
+    ),
+]
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON, one object per line.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")]
 
@@ -247,11 +253,12 @@ def relay(
     the names for which changes wait.
     """
     from memory.cli.relaying import named_replicas, relay_on, relay_once
-    from memory.transfer.mirroring import mirror
+    from memory.transfer.mirroring import check_distinct, mirror
 
     urls = named_replicas(replicas or [])
     if not urls and forget is None:
         raise InvalidValueError("name the replicas, such as search=redis://host, as in `memory.mirror`")
+    check_distinct({"the primary": settings.url, **{f"the replica {name!r}": url for name, url in urls.items()}})
     with settings.open_existing() as primary, mirror(primary, **urls) as store:
         if forget is not None:
             print(f"discarded {counted(store.forget(forget), 'change set')}")
@@ -269,7 +276,7 @@ def find(
     settings: Settings,
     expression: _Expression = None,
     *,
-    order: _Order = "-updated_at",
+    order: _Order = "-last_run_at",
     limit: Annotated[int, option("N", "The most conversations to show.", min=1)] = 20,
     after: Annotated[str | None, option("CURSOR", "Continue after this cursor of a previous page.")] = None,
     explain: Annotated[

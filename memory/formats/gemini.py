@@ -24,10 +24,13 @@ def read(source: Source) -> Iterator[ParsedConversation | RejectedConversation]:
 
 
 def recognizes(value: Any) -> bool:
-    """Return whether a value is an activity of Google Takeout, of Gemini Apps (Bard, until 2024)."""
-    return (
-        isinstance(value, dict) and "title" in value and "header" in value and ("products" in value or "time" in value)
-    )
+    """Return whether a value is an activity of Google Takeout, of Gemini Apps (Bard, until 2024).
+
+    Takeout has the activities of other products in files of the same kind. The name of the product is in every language.
+    """
+    if not (isinstance(value, dict) and "title" in value and ("products" in value or "time" in value)):
+        return False
+    return any(name in f"{value.get('header')} {value.get('products')}" for name in ("Gemini", "Bard"))
 
 
 def convert(value: Any) -> Draft:

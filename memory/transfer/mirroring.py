@@ -181,7 +181,7 @@ def mirror(primary: Store[Any] | str, /, **replicas: Store[Any] | str) -> Mirror
     [('search', 1)]
     >>> store.close()
     """
-    _check_distinct({"the primary": primary, **{f"the replica {name!r}": store for name, store in replicas.items()}})
+    check_distinct({"the primary": primary, **{f"the replica {name!r}": store for name, store in replicas.items()}})
     opened: list[Store[Any]] = []
     with ExitStack() as stack:
 
@@ -198,7 +198,7 @@ def mirror(primary: Store[Any] | str, /, **replicas: Store[Any] | str) -> Mirror
         return store
 
 
-def _check_distinct(stores: Mapping[str, Store[Any] | str]) -> None:
+def check_distinct(stores: Mapping[str, Store[Any] | str]) -> None:
     """Raise if two of these are obviously the same store. Two different URLs of one server are not noticed."""
     names: dict[object, str] = {}
     for name, store in stores.items():

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 from memory.core.store import Store
 from memory.domain.entities import Run
 from memory.domain.records import ConversationRecord, RunRecord
-from memory.domain.values import check_id, compact
+from memory.domain.values import check_conversation_id, compact
 from memory.errors import ConflictError, CorruptRecordError
 from memory.port.changes import ExpectedVersion
 from memory.port.repository import Window
@@ -99,7 +99,7 @@ def _last(store: Store[Any], record: ConversationRecord, number: int) -> Iterato
 def get_record(store: Store[Any], conversation_id: str) -> ConversationRecord | None:
     """Return a conversation's record; None if the conversation does not exist or has expired."""
     store.ensure_ready()
-    found = store.repository.get(store.namespace_name, check_id(conversation_id, "the conversation's id"))
+    found = store.repository.get(store.namespace_name, check_conversation_id(conversation_id))
     return None if found is None else found.record
 
 

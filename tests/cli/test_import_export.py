@@ -51,6 +51,18 @@ def test_a_pipe_gets_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> Non
             assert text in written.decode()
 
 
+def test_a_long_id_is_imported_again_shown_and_copied(cli: Cli) -> None:
+    """Ids have up to 2,048 characters, in every command."""
+    id = "x" * 2_048
+    Path("long").write_text(json.dumps({"id": id, "runs": [{"id": "r", "input": "Hi", "output": "Hello"}]}))
+    for expected in ("imported 1 conversation and 1 run\n", "skipped 1 that already exist"):
+        ended = cli("import", "long")
+        assert (ended.code, expected in ended.out + ended.err) == (0, True)
+    assert "Hello" in cli("show", id).out
+    assert cli("import", "long", "--on-conflict", "update").code == 0
+    assert cli("copy", "sqlite:///conversations.db", "sqlite:///copy.db", "--verify").code == 0
+
+
 def test_several_files_and_part_of_a_store(cli: Cli) -> None:
     Path("one").write_text('{"id": "a", "metadata": {"n": 1}}\n')
     Path("two").write_text('{"id": "b", "metadata": {"n": 2}}\n{"id": "c", "metadata": {"n": 3}}\n')

@@ -78,6 +78,7 @@ def test_what_waits_under_a_former_name_is_delivered_by_that_name(cli: Cli, stor
         ([f"={COPIES}"], "write a replica as NAME=URL"),
         ([SEARCH, SEARCH], "the replica 'search' is named twice"),
         ([SEARCH, f"copies={COPIES}"], "the replica 'search' and the replica 'copies' are the same store"),
+        ([f"search={PRIMARY}"], "the primary and the replica 'search' are the same store"),
     ],
 )
 def test_replicas_are_named(cli: Cli, store: MirroredStore, arguments: list[str], message: str) -> None:

@@ -126,6 +126,14 @@ def test_an_activity_without_an_answer_keeps_its_files(importing: Importing, sto
             assert conversation.record.created_at == AT
 
 
+def test_activities_of_other_products_are_not_imported(importing: Importing, store: Store) -> None:
+    """Takeout has a MyActivity.json of each: what somebody has watched is no question."""
+    watched = {"header": "YouTube", "title": "Watched Cats", "time": "2023-11-14T22:13:20Z", "products": ["YouTube"]}
+    _, refusals = importing(None, json.dumps([watched]).encode())
+    assert len(refusals) == 1
+    assert store.conversations.count() == 0
+
+
 def test_sharegpt_has_roles_of_many_names(importing: Importing, store: Store) -> None:
     value = {"id": "s", "source": "x", "conversations": [
         {"from": "system", "value": "Be brief."}, {"from": "user", "value": "Rain?"},

@@ -1,6 +1,7 @@
 """The conversation store of pydantic-ai, on every store, and beside the one that pydantic-ai keeps in memory."""
 
 import asyncio
+import pickle
 import random
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -268,6 +269,46 @@ async def test_a_fork_is_complete_without_its_origin(conversations: Conversation
         await conversations.write_record(
             ConversationRecord(conversation_id="g", head_id=entries[2].id, forked_from="c"), expected_revision=None
         )
+
+
+@pytest.mark.parametrize(
+    ("positions", "removal", "left"),
+    [
+        ((), {"after": 2}, ["1", "2"]),
+        ((), {"before": 3}, ["3", "4"]),
+        ((2,), {}, ["1", "3", "4"]),
+        ((), {"before": 5}, []),
+    ],
+)
+async def test_what_is_left_of_a_history_is_read_and_saved_to(
+    conversations: ConversationStore,
+    aio_store: aio.Store,
+    positions: tuple[int, ...],
+    removal: dict[str, Any],
+    left: list[str],
+) -> None:
+    """The application, or a retention, may remove runs."""
+    await saved(conversations, "c", "1", "2", "3", "4")
+    async with aio_store.begin() as uow:
+        await uow.runs.remove("c", *positions, **removal)
+    loaded = await conversations.load("c")
+    assert loaded is not None
+    assert texts(loaded.messages) == left
+    loaded.messages.append(request("5"))
+    await conversations.save(loaded)
+    again = await conversations.load("c")
+    assert again is not None
+    assert texts(again.messages) == [*left, "5"]
+
+
+async def test_records_and_entries_can_be_copied_and_pickled(conversations: ConversationStore) -> None:
+    await saved(conversations, "c", "1")
+    record = await conversations.read_record("c")
+    assert record is not None
+    assert deepcopy(record) == pickle.loads(pickle.dumps(record)) == record
+    assert await conversations.read_history(deepcopy(record).head_id) == await conversations.read_history(
+        record.head_id
+    )
 
 
 async def test_a_conversation_that_something_else_wrote_is_not_overwritten(
