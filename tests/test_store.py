@@ -249,6 +249,7 @@ def test_a_mistake_is_refused_with_what_to_write() -> None:
         (lambda: uow.conversations.find(term), r"where\('a.b'\) is not a criterion yet"),
         (lambda: uow.conversations.find(where(("a.b",))), r"where\(\('a.b',\)\) is not a criterion yet"),
         (lambda: uow.conversations.count(where.id), "where.id is not a criterion yet"),
+        (lambda: memory.connect("memory://").retain(term), r"retain\(\) takes a Retention"),
         (lambda: uow.conversations.get(Conversation("a")), "write conversation.id"),
         (lambda: ChangeSet.of([Change("a", remove=True), Change("a")], 1), "two changes of conversation 'a'"),
     ]

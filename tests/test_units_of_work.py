@@ -1,6 +1,8 @@
 """What a unit of work does above every repository, which no adapter can change: `memory.testing` tests what adapters can."""
 
+import pickle
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
@@ -59,6 +61,12 @@ class TestUnitsOfWork(Contract):
         for method in (store.conversations.get_many, lambda ids: store.runs.last_of(ids, 1)):
             with pytest.raises(InvalidValueError, match="as in \\['abc'\\]"):
                 method("abc")
+
+    def test_a_page_can_be_copied_and_pickled(self, store: Store) -> None:
+        put(store, "a")
+        page = store.conversations.find(limit=1)
+        copied = deepcopy(page), pickle.loads(pickle.dumps(page))
+        assert [[one.id for one in each] for each in copied] == [["a"]] * 2
 
     @pytest.mark.parametrize("value", ["no", 2, None])
     def test_a_run_is_open_or_not(self, store: Store, value: Any) -> None:

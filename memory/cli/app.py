@@ -30,8 +30,7 @@ _Expression = Annotated[
 _Order = Annotated[
     str,
     option(
-        "FIELD",
-        "last_run_at, updated_at, created_at, id or a metadata path such as metadata.priority; with - before it in descending order.",
+        "FIELD", "last_run_at, updated_at, created_at, id, or such as metadata.priority; with - in front, descending."
     ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON, one object per line.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory.core.faces import Steps, operation
+from memory.errors import InvalidValueError
 from memory.port.repository import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -68,8 +69,12 @@ class RetentionOperations:
         ['Question 3', 'Question 4']
         """
         from memory.core.batches import stores_of
-        from memory.core.retention import Retained, Retaining
+        from memory.core.retention import Retained, Retaining, Retention
 
+        if not isinstance(retention, Retention):
+            raise InvalidValueError(
+                f"retain() takes a Retention, such as Retention(keep_last=200), not {retention!r:.60}"
+            )
         retained = Retained(dry_run=dry_run)
         for store in (yield from stores_of(self, all_namespaces=all_namespaces)):
             yield from Retaining(store, retention, retained, progress).run()

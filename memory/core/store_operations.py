@@ -85,6 +85,8 @@ class StoreOperations(RetentionOperations, Generic[M]):
         default: Default | None = None,
         max_metadata_values: int = MAX_METADATA_VALUES,
     ) -> None:
+        if type(cast(object, repository)) is str:
+            raise ConfigurationError("a Store takes a repository: for a URL, write memory.connect(url)")
         self._shared = _Shared(repository, max_metadata_values)
         self._namespace = check_id(namespace, "the namespace")
         self._serializer = Serializer(codec_for(metadata), default)

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from memory.domain.encoding import either, is_model, to_json
 from memory.domain.records import decode_metadata, encode_metadata
 from memory.domain.values import Default, to_values
-from memory.errors import ConfigurationError, CorruptRecordError, InvalidValueError
+from memory.errors import ConfigurationError, CorruptRecordError, InvalidValueError, PersistenceError
 
 T = TypeVar("T")
 
@@ -71,13 +71,18 @@ class Typed(Generic[T]):
         if not isinstance(metadata, self._class):
             raise InvalidValueError(f"metadata must be a {self._kind.__name__}, not a {type(metadata).__name__}")
         if is_model(metadata):
-            from pydantic_core import to_jsonable_python  # for pydantic's own types of fields, such as a URL
-
-            return cast("dict[str, Any]", to_values(metadata, "metadata", either(to_json, to_jsonable_python)))
+            return cast("dict[str, Any]", to_values(metadata, "metadata", either(to_json, _by_pydantic)))
         return cast("dict[str, Any]", metadata if self._class is dict else to_json(metadata))
 
     def __repr__(self) -> str:
         return self._kind.__name__
+
+
+def _by_pydantic(value: Any) -> Any:
+    """Encode a value of one of pydantic's own types, such as a URL; a set in the same order in each process."""
+    from pydantic_core import to_jsonable_python
+
+    return sorted(value, key=repr) if isinstance(value, set | frozenset) else to_jsonable_python(value)
 
 
 class Versioned(Generic[T]):
@@ -163,7 +168,13 @@ class Serializer(Generic[T]):
     def dump(self, metadata: T) -> str:
         """Return the text for this metadata; raise `InvalidValueError` if it cannot be stored."""
         default = either(to_json, self.default) if self.is_typed else self.default
-        return encode_metadata(self.codec.encode(metadata), default)
+        try:
+            encoded = self.codec.encode(metadata)
+        except PersistenceError:
+            raise
+        except Exception as error:  # the application's
+            raise InvalidValueError(f"the metadata cannot be encoded: {type(error).__name__}: {error}") from error
+        return encode_metadata(encoded, default)
 
     def read(self, stored: dict[str, Any], conversation_id: str) -> tuple[T, str]:
         """Return the metadata for a stored dict, and the text that it is stored as from now on, which may be another one.
@@ -174,7 +185,7 @@ class Serializer(Generic[T]):
         try:
             metadata = self.codec.decode(stored)
             return metadata, self.dump(metadata)
-        except _DOES_NOT_FIT as error:
+        except Exception as error:  # `InvalidValueError`, or the application's
             raise CorruptRecordError(_explain(error, conversation_id), conversation_id=conversation_id) from error
 
     def check(self, text: str, conversation_id: str) -> None:
@@ -182,12 +193,8 @@ class Serializer(Generic[T]):
         if self.is_typed:
             try:
                 self.codec.decode(decode_metadata(text, "the metadata"))
-            except _DOES_NOT_FIT as error:
+            except Exception as error:  # as above
                 raise InvalidValueError(_explain(error, conversation_id), conversation_id=conversation_id) from error
-
-
-_DOES_NOT_FIT: Final = (ValueError, TypeError, LookupError, AttributeError)
-"""`InvalidValueError`, which is a ``ValueError``, and what the application's own code may raise about a value."""
 
 
 def _explain(error: Exception, conversation_id: str) -> str:

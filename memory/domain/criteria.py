@@ -69,9 +69,8 @@ class Criterion(ABC):
 def check_criterion(value: object) -> Criterion:
     """Return the value if it is a criterion; the `InvalidValueError` says what to write instead."""
     if isinstance(value, MetadataTerm | FieldTerm):
-        raise InvalidValueError(
-            f"{value!r} is not a criterion yet: compare it, as in {value!r} == 1, or write {value!r}.exists()"
-        )
+        also = f", or write {value!r}.exists()" if isinstance(value, MetadataTerm) else ""
+        raise InvalidValueError(f"{value!r} is not a criterion yet: compare it, as in {value!r} == ...{also}")
     if not isinstance(value, Criterion):
         raise InvalidValueError(f"{value!r:.100} is not a criterion: make one with where(...)")
     return value

@@ -129,7 +129,8 @@ class Change(NamedTuple):  # a tuple, because a frozen dataclass takes five time
             version=record.version + self.edits,
             run_count=run_count,
             last_position=last_position,
-            updated_at=record.updated_at if self.create else max(record.updated_at, at),  # clocks differ; never go back
+            # Clocks differ: it never goes back. After a completion it is another one, since nothing else of the record changes.
+            updated_at=record.updated_at if self.create else max(record.updated_at + bool(self.complete), at),
             expires_at=self.expiry(record, at),
             expires_after=self.lifetime(record.expires_after),
             last_run_at=self.last_run(record),

@@ -56,6 +56,9 @@ class Page(Generic[T]):
             return Page(())
         return cast(Page[T], self.following(after=self.cursor))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.items, self.cursor)  # for copies and pickles: without the store
+
     def __getitem__(self, index: int) -> T:
         return self.items[index]
 

@@ -63,7 +63,7 @@ class Conveniences(Contract):
         uow = store.begin()
         uow.runs.append("b", run("new"))
         uow.runs.remove("a", 3)
-        texts = {id: [one.input for one in runs] for id, runs in uow.runs.last_of("ab", 2).items()}
+        texts = {id: [one.input for one in runs] for id, runs in uow.runs.last_of(["a", "b"], 2).items()}
         assert texts == {"a": ["a0", "a1"], "b": ["b0", "new"]}
 
     def test_last_runs_are_expected(self, store: Store) -> None:

@@ -54,6 +54,17 @@ class OpenRuns(Contract):
         assert (after.updated_at, after.last_run_at) == (to_datetime(clock.time), before.last_run_at)
         assert after.etag != before.etag
 
+    def test_a_completion_by_a_clock_that_is_behind_changes_the_etag(self, store: Store, clock: Clock) -> None:
+        """It changes nothing of the conversation but `updated_at`, which is then later than the stored time."""
+        put(store, "a", None, PROMPT)
+        etags = [read(store, "a").etag]
+        clock.time -= 5_000_000
+        for text in ("It left", "It left on"):
+            with store.begin() as uow:
+                uow.runs.complete("a", "prompt", output=text, is_final=False)
+            etags.append(read(store, "a").etag)
+        assert len(set(etags)) == 3
+
     def test_a_stream_completes_as_often_as_it_wants(self, store: Store) -> None:
         """An output that is not final can be set again, keeping the metadata; a final one cannot."""
         put(store, "a", None, PROMPT)

@@ -19,7 +19,6 @@ from memory.domain.values import (
     decode,
     encode,
     encode_parsed,
-    new_id,
     now,
 )
 from memory.errors import InvalidValueError
@@ -123,11 +122,10 @@ def _read_runs(values: object, at: int) -> tuple[RunRecord, ...]:
     if not isinstance(values, list):
         raise InvalidValueError(f"runs must be a list, not {type(values).__name__}")
     runs: list[RunRecord] = []
-    new_ids = new_id()  # one id plus a number each: creating as many ids would cost as much as writing the runs
     last = 0
     for index, value in enumerate(values):
         try:
-            run = _read_run(value, last + 1, f"{new_ids}-{index + 1}", at)
+            run = _read_run(value, last + 1, at)
         except KeyError as error:
             raise InvalidValueError(f"runs[{index}]: it has no {error.args[0]}") from error
         except InvalidValueError as error:
@@ -137,14 +135,15 @@ def _read_runs(values: object, at: int) -> tuple[RunRecord, ...]:
     return tuple(runs)
 
 
-def _read_run(value: object, next_position: int, new_id: str, at: int) -> RunRecord:
+def _read_run(value: object, next_position: int, at: int) -> RunRecord:
     fields, to_text = _read_object(value, _RUN_KEYS)
     is_open = fields.get("is_open", False)
     if not isinstance(is_open, bool):
         raise InvalidValueError(f"is_open must be true or false, not {is_open!r:.60}")
+    position = _read_integer(fields, "position", next_position)
     return RunRecord(
-        _read_integer(fields, "position", next_position),
-        check_id(fields["id"], "id") if "id" in fields else new_id,
+        position,
+        check_id(fields["id"], "id") if "id" in fields else str(position),  # the same if the file is imported again
         to_text(fields["input"], "input"),
         "" if is_open and "output" not in fields else to_text(fields["output"], "output"),
         _read_metadata(fields, to_text),

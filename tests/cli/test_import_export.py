@@ -51,6 +51,14 @@ def test_a_pipe_gets_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> Non
             assert text in written.decode()
 
 
+def test_a_file_without_ids_of_runs_is_imported_again_and_has_grown(cli: Cli) -> None:
+    runs = [{"input": "Hi", "output": "Hello"}, {"input": "And?", "output": "Bye"}]
+    for known in (1, 1, 2, 2):
+        Path("file").write_text(json.dumps({"id": "a", "runs": runs[:known]}))
+        assert cli("import", "file", "--on-conflict", "update").code == 0
+        assert cli("export").out.count('"input"') == known
+
+
 def test_a_long_id_is_imported_again_shown_and_copied(cli: Cli) -> None:
     """Ids have up to 2,048 characters, in every command."""
     id = "x" * 2_048

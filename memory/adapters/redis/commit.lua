@@ -45,6 +45,8 @@ local function read_stored(change)
   change.ends, change.open = expires_at, open_positions(change.key, open)
   if moment(change.key, updated_at) < tonumber(at) then  -- clocks differ, but updated_at never decreases
     updated_at = at
+  elseif #change.complete > 0 then  -- nothing else of the record shows a completion
+    updated_at = digits(updated_at + 1)
   end
   change.updated_at = updated_at
   change.present = not is_expired(change.key, expires_at, now)
