@@ -260,7 +260,9 @@ def relay(
     check_distinct({"the primary": settings.url, **{f"the replica {name!r}": url for name, url in urls.items()}})
     with settings.open_existing() as primary, mirror(primary, **urls) as store:
         if forget is not None:
-            print(f"discarded {counted(store.forget(forget), 'change set')}")
+            discarded = store.forget(forget)
+            nothing = f"nothing waits for a replica {forget!r}: `memory stats` lists the names"
+            print(f"discarded {counted(discarded, 'change set')}" if discarded else nothing)
         if not urls:
             return
         if follow:

@@ -84,13 +84,17 @@ def read_message(whole: Json) -> Message:
     kind = _ROLES.get(role, "context") if isinstance(role, str) else "context"
     value = shown(whole[field])
     if kind == "answer":
-        value = value or whole.get("refusal") or value
+        value = value or whole.get("refusal") or _transcript(whole.get("audio")) or value
         if not value and (whole.get("tool_calls") or whole.get("function_call")):
             value = None
     id, at = whole.get("id"), time_of(whole)
     if kind == "context" or value is None:
         return Message("context", None, whole, whole, id, at)
     return message(kind, whole, field, value, id=id, at=at)
+
+
+def _transcript(audio: Json) -> Json:
+    return audio.get("transcript") if isinstance(audio, dict) else None
 
 
 def write(found: Exported) -> Iterator[str]:

@@ -233,3 +233,10 @@ def test_a_list_without_a_question_and_an_answer_is_refused(importing: Importing
     _, refusals = importing("openai", json.dumps([SYSTEM, {"role": "narrator", "content": "Once"}]).encode())
     assert refusals == ["1: its 2 messages have texts, but there is no question and no answer"]
     assert conversations(store) == {}
+
+
+def test_what_a_person_heard_is_the_answer(importing: Importing, store: Store) -> None:
+    spoken = {"role": "assistant", "content": None, "audio": {"id": "audio_1", "transcript": "Hello there"}}
+    importing("openai", json.dumps({"id": "a", "messages": [HI, spoken]}).encode())
+    (run,) = store.runs.list("a")
+    assert run.output == "Hello there"
