@@ -62,6 +62,20 @@ class TestUnitsOfWork(Contract):
             with pytest.raises(InvalidValueError, match="as in \\['abc'\\]"):
                 method("abc")
 
+    def test_a_default_of_the_applications_stays_as_it_is(self, store: Store) -> None:
+        default: dict[str, Any] = {"tags": []}
+        with store.begin() as uow:
+            uow.conversations.get_or_create("a", default).metadata["tags"].append("x")
+        assert default == {"tags": []}
+        assert read(store, "a").metadata == {"tags": ["x"]}
+
+    def test_an_async_function_is_no_work_for_a_synchronous_store(self, store: Store) -> None:
+        async def work(uow: UnitOfWork) -> None:
+            raise AssertionError(uow)
+
+        with pytest.raises(InvalidValueError, match=r"memory\.aio"):
+            store.run(cast(Any, work))
+
     def test_a_page_can_be_copied_and_pickled(self, store: Store) -> None:
         put(store, "a")
         page = store.conversations.find(limit=1)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from copy import copy
 from functools import partial, wraps
+from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -104,7 +105,9 @@ class Store(Face, StoreOperations[M]):
         while True:
             try:
                 async with self.begin(idempotency_key=idempotency_key) as uow:
-                    return await work(uow)
+                    if not isawaitable(working := work(uow)):
+                        raise InvalidValueError("run() takes an async function, whose coroutine it awaits")
+                    return await working
             except PersistenceError as error:
                 if not error.retryable or (delay := next(waits, None)) is None:
                     raise

@@ -11,7 +11,7 @@ A key, or session id, is a conversation's id, and each message a run (`memory.br
 """
 
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms import ChatMessage
@@ -19,7 +19,7 @@ from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
 from memory import aio
-from memory.bridges.messages import FRAMEWORK, append, message_of, message_run
+from memory.bridges.messages import FRAMEWORK, append, append_async, message_of, message_run
 from memory.core.store import Store
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.criteria import where
@@ -144,17 +144,7 @@ class AsyncChatStore(AsyncDBChatStore):
     ) -> None:
         """Append messages in one commit. Those that others add meanwhile are kept."""
         _check_active(status)
-        runs = [_run(message) for message in messages]
-        try:
-            async with self._store.begin() as uow:
-                await uow.runs.append(key, *runs)
-        except NotFoundError:
-
-            async def create(uow: aio.UnitOfWork) -> None:
-                await uow.conversations.get_or_create(key, self._metadata)
-                await uow.runs.append(key, *runs)
-
-            await self._store.run(create)
+        await append_async(self._store, key, [_run(message) for message in messages], self._metadata)
 
     async def set_messages(
         self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
@@ -192,15 +182,16 @@ class AsyncChatStore(AsyncDBChatStore):
         return await self._store.run(lambda uow: _remove_first(uow, key, MessageStatus.ACTIVE, n), _RETRIES)
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
-        """Archive the first ``n`` active messages and return them. Of several at once, each archives others."""
+        """Archive the first ``n`` active messages and return them. Several that have seen the same ones archive them once."""
+        runs = await _runs(self._store, key, MessageStatus.ACTIVE, n)
 
-        async def archive(uow: aio.UnitOfWork) -> list[ChatMessage]:
-            runs = await _runs(uow, key, MessageStatus.ACTIVE, n)
-            if runs:
-                (await uow.conversations.get(key)).metadata[_ARCHIVED] = runs[-1].position
-            return [_message(run) for run in runs]
+        async def archive(uow: aio.UnitOfWork) -> None:
+            metadata = (await uow.conversations.get(key)).metadata
+            metadata[_ARCHIVED] = max(metadata.get(_ARCHIVED, 0), cast(int, runs[-1].position))
 
-        return await self._store.run(archive, _RETRIES)
+        if runs:
+            await self._store.run(archive, _RETRIES)
+        return [_message(run) for run in runs]
 
     async def get_keys(self) -> list[str]:
         """Return all keys in ascending order: the ids of the conversations that LlamaIndex wrote."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, cast
 
@@ -231,7 +232,8 @@ class WritingConversations(ReadingConversations[M]):
         """
         conversation = yield from self._get(conversation_id)
         if conversation is None:
-            conversation = Conversation(conversation_id, metadata, expires_at, expires_after=expires_after)
+            own = deepcopy(metadata)  # an application passes the same dict for each conversation
+            conversation = Conversation(conversation_id, own, expires_at, expires_after=expires_after)
             self._session.tracked(conversation_id).add(conversation)
         return conversation
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
@@ -13,7 +14,7 @@ from memory.core.session import Session
 from memory.core.store_operations import StoreOperations
 from memory.core.unit_of_work import UnitOfWork
 from memory.domain.entities import M
-from memory.errors import PersistenceError
+from memory.errors import InvalidValueError, PersistenceError
 
 if TYPE_CHECKING:
     from memory.core.events import Committed
@@ -118,6 +119,8 @@ class Store(Synchronous, StoreOperations[M]):
         Raises:
             PersistenceError: the error of the last attempt.
         """
+        if iscoroutinefunction(work):
+            raise InvalidValueError(f"{self} cannot await {work!r}: open the store by memory.aio.connect()")
         waits = iter(delays(retries))
         while True:
             try:

@@ -94,6 +94,14 @@ def test_a_forgotten_await_loses_nothing() -> None:
     anyio.run(main)
 
 
+@pytest.mark.anyio
+async def test_work_that_is_not_asynchronous_is_refused() -> None:
+    work: Any = repr
+    async with await aio.connect("memory://") as opened:
+        with pytest.raises(InvalidValueError, match="takes an async function"):
+            await opened.run(work)
+
+
 def test_a_store_is_used_in_several_event_loops(anyio_backend: str) -> None:
     opened = aio.Store(InMemoryRepository())
 
