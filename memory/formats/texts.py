@@ -57,6 +57,8 @@ def readable(message: Json) -> str | None:
     '[refund {"id":7}]'
     >>> readable({"role": "assistant", "contents": [{"type": "text", "text": "It left on Monday."}]})
     'It left on Monday.'
+    >>> readable({"role": "tool", "contents": [{"type": "function_result", "call_id": "1", "result": "It left."}]})
+    'It left.'
     >>> readable({"n": 1}) is None
     True
     """
@@ -77,7 +79,8 @@ def readable(message: Json) -> str | None:
 
 _PARTS: Final = frozenset(["content", "contents", "parts", "blocks"])
 _NESTED: Final = (
-    "text", "refusal", *sorted(_PARTS), "output", "tool_calls", "toolUse", "toolResult", "function_call", "function_response",
+    "text", "refusal", *sorted(_PARTS), "output", "result", "message", "tool_calls", "toolUse", "toolResult", "function_call",
+    "function_response",
 )  # fmt: skip
 _KINDS: Final = ("type", "part_kind", "block_type", "kind", "role")
 _ARGUMENTS: Final = ("args", "arguments", "input", "tool_kwargs")
