@@ -13,7 +13,7 @@ Each entry of a conversation's log is a run (`memory.bridges.messages`) with the
 saves, those of all branches together. The record is in the conversation's metadata. A save writes both in one commit.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -139,15 +139,14 @@ class ConversationStore(conversation_store.ConversationStore):
         raise KeyError(head_id)
 
     async def _chain(self, conversation_id: str, head_id: str, limit: int | None) -> list[Run]:
-        if limit is not None:
-            runs = await self._store.runs.last(conversation_id, limit)
-            chain = _chain(runs, head_id)
-            if len(chain) == limit:
+        if limit is None:
+            return _chain(await self._store.runs.list(conversation_id), head_id)
+        runs = await self._store.runs.last(conversation_id, limit)
+        if len(runs) == limit:  # otherwise these are all
+            if len(chain := _chain(runs, head_id, are_all=False)) == limit:
                 return chain
-        runs = await self._store.runs.list(conversation_id)
-        ids = {run.id for run in runs}
-        chain = _chain(runs, head_id, ids) if isinstance(head_id, _EntryId) or head_id in ids else []
-        return chain if limit is None else chain[-limit:]
+            runs = await self._store.runs.list(conversation_id)
+        return _chain(runs, head_id)[-limit:]
 
     async def _missing(self, uow: aio.UnitOfWork, record: ConversationRecord) -> list[Run]:
         """Return the runs of the history up to the record's head that the conversation does not have: all, if it is a fork."""
@@ -223,15 +222,17 @@ def _entry(conversation_id: str, run: Run, message: Any) -> ConversationEntry:
     )
 
 
-def _chain(runs: list[Run], head_id: str, all_ids: Collection[str] = ()) -> list[Run]:
+def _chain(runs: list[Run], head_id: str, *, are_all: bool = True) -> list[Run]:
     """Return the runs of a history, oldest first: the run with this id, the one before it, and so on.
 
-    ``all_ids`` are the ids of all runs of the conversation, if they are known. In the place of a run that the application or a
-    retention has removed, the history then goes on with the one stored before it.
+    If these are all runs of the conversation, a history goes on with the run stored before one that the application or a
+    retention has removed.
     """
+    ids = {run.id for run in runs}
+    skips = are_all and (isinstance(head_id, _EntryId) or head_id in ids)
     chain, wanted = [], head_id
     for run in reversed(runs):  # a run is after the one before it
-        if "parent_id" in run.metadata and (run.id == wanted or (wanted and all_ids and wanted not in all_ids)):
+        if "parent_id" in run.metadata and (run.id == wanted or (skips and wanted and wanted not in ids)):
             chain.append(run)
             wanted = run.metadata["parent_id"]
     return chain[::-1]

@@ -257,7 +257,7 @@ def relay(
     urls = named_replicas(replicas or [])
     if not urls and forget is None:
         raise InvalidValueError("name the replicas, such as search=redis://host, as in `memory.mirror`")
-    check_distinct({"the primary": settings.url, **{f"the replica {name!r}": url for name, url in urls.items()}})
+    check_distinct(settings.url, urls)  # `mirror` sees the primary opened, without its URL
     with settings.open_existing() as primary, mirror(primary, **urls) as store:
         if forget is not None:
             discarded = store.forget(forget)

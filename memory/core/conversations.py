@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from memory.port.paging import Page, Query
 
 NEWEST_FIRST: Final = "-last_run_at"
-_MOVING: Final = ("last_run_at", "updated_at")  # orders in which a conversation moves while others write
+_STILL: Final = ("created_at", "id")  # orders in which no conversation moves while others write
 
 
 class ReadingConversations(Generic[M]):
@@ -120,16 +120,15 @@ class ReadingConversations(Generic[M]):
         Raises:
             InvalidValueError: as for `find`.
         """
-        query_order = parse_query(criterion, order).order
-        field = query_order.field
-        if not query_order.path and field not in _MOVING:
+        parsed = parse_query(criterion, order).order
+        if parsed.field in _STILL:
             yield from self._walk(criterion, order, None)
             return
         seen: set[str] = set()
         yield from self._walk(criterion, order, seen)
-        if order.startswith("-") and field in _MOVING:
+        if parsed.descending and not parsed.path:
             # Conversations written meanwhile moved behind this walk. An ascending walk cannot miss any.
-            yield from self._walk(criterion, field, seen)
+            yield from self._walk(criterion, parsed.field, seen)
 
     def _walk(self, criterion: Criterion | None, order: str, seen: set[str] | None) -> Items[Conversation[M]]:
         session, cursor = self._session, None

@@ -46,9 +46,8 @@ def to_json(value: object) -> Any:
     >>> to_json(Decimal("12.50"))
     12.5
     """
-    from decimal import (
-        Decimal,  # both only when there is a value to encode: an application that imports `memory` waits for less
-    )
+    # Only when there is a value to encode: an application that imports `memory` waits for less.
+    from decimal import Decimal
     from uuid import UUID
 
     if isinstance(value, Enum):

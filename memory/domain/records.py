@@ -1,11 +1,9 @@
 """Records: the stored form of conversations and runs, as strings and integers."""
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from memory.domain.values import FIRST_TIME, LARGEST, LAST_TIME, LONGEST, Default, Json, decode, encode
 from memory.errors import CorruptRecordError, InvalidValueError
-
-_BOOLS: Final = (False, True)
 
 
 class ConversationRecord(NamedTuple):
@@ -93,7 +91,7 @@ def check_run(record: RunRecord, conversation_id: str) -> None:
     """Raise `CorruptRecordError`, which names the run, if a run's record holds a value that no store writes."""
     position, id, input, output, metadata, created_at, is_open = record
     if not (
-        is_open in _BOOLS
+        is_open in (False, True)
         and type(position) is type(created_at) is int
         and type(id) is type(input) is type(output) is type(metadata) is str
         and 0 <= position <= LARGEST

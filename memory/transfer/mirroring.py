@@ -181,7 +181,7 @@ def mirror(primary: Store[Any] | str, /, **replicas: Store[Any] | str) -> Mirror
     [('search', 1)]
     >>> store.close()
     """
-    check_distinct({"the primary": primary, **{f"the replica {name!r}": store for name, store in replicas.items()}})
+    check_distinct(primary, replicas)
     opened: list[Store[Any]] = []
     with ExitStack() as stack:
 
@@ -198,8 +198,9 @@ def mirror(primary: Store[Any] | str, /, **replicas: Store[Any] | str) -> Mirror
         return store
 
 
-def check_distinct(stores: Mapping[str, Store[Any] | str]) -> None:
+def check_distinct(primary: Store[Any] | str, replicas: Mapping[str, Store[Any] | str]) -> None:
     """Raise if two of these are obviously the same store. Two different URLs of one server are not noticed."""
+    stores = {"the primary": primary, **{f"the replica {name!r}": store for name, store in replicas.items()}}
     names: dict[object, str] = {}
     for name, store in stores.items():
         place = _place(store)

@@ -6,17 +6,14 @@ network the ratio nears 1. Both sides take turns, so that a slow moment hits bot
 """
 
 import itertools
-import subprocess
-import sys
 
 import requests
 
 from memory import Conversation, Run, Store
 from memory.adapters.cloud import GriptapeCloudRepository
 from memory.adapters.cloud.records import message_body
-from tests.benchmarks.measuring import in_turns, report
+from tests.benchmarks.measuring import CLOUD_KEY, cloud_server, in_turns, report
 
-KEY = "key-of-org-a"
 TEXT = "x" * 400  # input and output: a run of 800 bytes
 BODY = message_body(Run(TEXT, TEXT).to_record(1000), "0" * 32, 0)  # what the adapter sends for such a run
 
@@ -26,7 +23,7 @@ class Bare:
 
     def __init__(self, host: str) -> None:
         self.session = requests.Session()
-        self.session.headers["Authorization"] = f"Bearer {KEY}"
+        self.session.headers["Authorization"] = f"Bearer {CLOUD_KEY}"
         self.api = f"{host}/api"
 
     def do(self, method: str, path: str, body: object = None, **parameters: int | str) -> object:
@@ -100,7 +97,7 @@ def bench_queries(store: Store, bare: Bare, conversations: int) -> None:
 
 
 def bench(host: str) -> None:
-    store, bare = Store(GriptapeCloudRepository(host, KEY)), Bare(host)
+    store, bare = Store(GriptapeCloudRepository(host, CLOUD_KEY)), Bare(host)
     ours, theirs = fill(store, "ours", 1000), fill(store, "theirs", 1000)
     bench_writing(store, bare, theirs)
     bench_reading(store, bare, ours)
@@ -110,12 +107,8 @@ def bench(host: str) -> None:
 
 
 def main() -> None:
-    command = [sys.executable, "-m", "tests.cloud_server"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert server.stdin is not None
-        bench(server.stdout.readline().strip())
-        server.stdin.close()
+    with cloud_server() as host:
+        bench(host)
 
 
 if __name__ == "__main__":

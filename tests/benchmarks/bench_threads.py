@@ -7,7 +7,6 @@ URL, ``postgres``, ``redis``, ``dynamodb`` or ``cloud`` starts the server that t
 
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from threading import Barrier, Thread
 
 import memory
 from memory import Run, Store
-from tests.benchmarks.measuring import TEXT, fill
+from tests.benchmarks.measuring import CLOUD_KEY, TEXT, cloud_server, fill
 from tests.servers import dynamodb, postgres, redis
 
 READERS, WRITERS, CONVERSATIONS = 64, 16, 32
@@ -63,13 +62,9 @@ def run(store: Store, seconds: float, *works: Callable[[Store, random.Random], N
 def opened(name: str) -> Iterator[str]:
     """Yield the URL of a server that runs during the block, or the given URL."""
     if name == "cloud":
-        command = [sys.executable, "-m", "tests.cloud_server"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert process.stdin is not None
-            os.environ["GT_CLOUD_API_KEY"] = "key-of-org-a"
-            yield f"griptape+{process.stdout.readline().strip()}"
-            process.stdin.close()
+        os.environ["GT_CLOUD_API_KEY"] = CLOUD_KEY
+        with cloud_server() as host:
+            yield f"griptape+{host}"
     elif name in _SERVERS:
         server = _SERVERS[name]()
         try:

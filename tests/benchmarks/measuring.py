@@ -1,8 +1,11 @@
 """What benchmarks have in common: what they measure on, how they take times, and how they show them beside a floor."""
 
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from memory import Conversation, Run, Store
@@ -11,6 +14,21 @@ from memory.port.changes import Change, ChangeSet
 
 TEXT: Final = "x" * 400
 """Input and output: a run of 800 bytes."""
+
+
+CLOUD_KEY: Final = "key-of-org-a"
+"""A key of the test server for Griptape Cloud."""
+
+
+@contextmanager
+def cloud_server() -> Iterator[str]:
+    """Yield the address of a test server for Griptape Cloud, which runs in a process of its own during the block."""
+    command = [sys.executable, "-m", "tests.cloud_server"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        yield server.stdout.readline().strip()
+        server.stdin.close()
 
 
 def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

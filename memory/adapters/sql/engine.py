@@ -170,6 +170,12 @@ def _set_journal_mode(connection: sqlite3.Connection, mode: str, seconds: float)
             return
 
 
+def _commits_each_statement(connection: Connection) -> bool:
+    own = connection.get_execution_options().get("isolation_level")
+    of_engine = getattr(connection.dialect, "_on_connect_isolation_level", None)  # it has no public name
+    return (own or of_engine) == "AUTOCOMMIT"
+
+
 def begin_writing(connection: Connection, *, joined: bool = False) -> None:
     """Begin a transaction that writes. On sqlite it takes the write lock now: after a read, it might fail to get the lock.
 
@@ -181,12 +187,7 @@ def begin_writing(connection: Connection, *, joined: bool = False) -> None:
         connection.begin()
     if connection.dialect.name != "sqlite":
         return
-    level = connection.get_execution_options().get("isolation_level") or getattr(
-        connection.dialect,
-        "_on_connect_isolation_level",
-        None,  # that of the engine, which has no public name
-    )
-    if joined and level == "AUTOCOMMIT":
+    if joined and _commits_each_statement(connection):
         raise ConfigurationError(f"{connection.engine.url}: {NO_TRANSACTION}")
     driver: Any = connection.connection.driver_connection
     if driver.in_transaction and not joined:

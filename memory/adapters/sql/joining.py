@@ -57,9 +57,7 @@ class _Pending:
         self.savepoints[name] = len(self.after_rollback)
 
     def rolling_back_savepoint(self, _: Connection, name: str, __: None) -> None:
-        first = self.savepoints.get(name, 0)
-        actions, self.after_rollback[first:] = self.after_rollback[first:][::-1], []
-        _call(actions)
+        self._take_back(self.savepoints.get(name, 0))
 
     def committing(self, connection: Connection) -> None:
         """Commit, and have the actions called. SQLAlchemy has no event after a commit; its own COMMIT, later, has no effect."""
@@ -78,9 +76,12 @@ class _Pending:
                 Thread(target=copy_context().run, args=(_call, actions), name=THREAD).start()
 
     def rolling_back(self, _: Connection) -> None:
-        actions = self.after_rollback[::-1]
         self.after_commit.clear()
-        self.after_rollback.clear()
+        self._take_back(0)
+
+    def _take_back(self, first: int) -> None:
+        """Call the actions after a rollback from this one on, the last one first."""
+        actions, self.after_rollback[first:] = self.after_rollback[first:][::-1], []
         _call(actions)
 
 

@@ -90,13 +90,7 @@ def store(engine: Engine) -> Store:
     return Store(SqlRepository(engine))
 
 
-def put_alone(store: Store) -> None:
-    with store.begin() as uow:
-        uow.conversations.add(Conversation("ours", metadata={"tier": "gold"}))
-        uow.runs.append("ours", Run("question", "answer"))
-
-
-def put(store: Store, connection: Connection | Session, id: str = "ours") -> None:
+def put(store: Store, connection: Connection | Session | None, id: str = "ours") -> None:
     with store.begin(connection=connection) as uow:
         uow.conversations.add(Conversation(id, metadata={"tier": "gold"}))
         uow.runs.append(id, Run("question", "answer"))
@@ -392,7 +386,7 @@ def test_a_savepoint_that_is_rolled_back_takes_back_what_a_unit_of_work_wrote_in
     store: Store, engine: Engine, told: list[Committed], kind: type
 ) -> None:
     """Also if the unit of work began before it; and what it goes on to write is checked against what is left."""
-    put_alone(store)
+    put(store, None)
     with Session(engine) if kind is Session else engine.connect() as joined:
         uow = store.begin(connection=joined)
         run, conversation = Run("taken back", None), uow.conversations.get("ours")
@@ -413,17 +407,14 @@ def test_a_savepoint_that_is_rolled_back_takes_back_what_a_unit_of_work_wrote_in
         assert uow.conversations.get("ours").metadata == {"tier": "kept"}
 
 
+@pytest.mark.parametrize("engine", [(create_engine, "postgres_url")], ids=["postgresql"], indirect=True)
 @pytest.mark.needs("postgres")
-def test_a_transaction_that_the_applications_statement_aborted(postgres_url: str) -> None:
-    engine = create_engine(postgres_url)
-    store = Store(SqlRepository(engine))
-    store.migrate()
+def test_a_transaction_that_the_applications_statement_aborted(store: Store, engine: Engine) -> None:
     with engine.connect() as connection:
         with suppress(DBAPIError):
             connection.exec_driver_sql("SELECT 1 / 0")
         with pytest.raises(TransactionAbortedError, match="roll it back"):
             put(store, connection)
-    engine.dispose()
 
 
 def test_subscribers_are_not_told_when_the_applications_commit_fails(
@@ -612,11 +603,9 @@ def test_a_joined_unit_of_work_has_the_isolation_of_the_transaction(
     engine.dispose()
 
 
+@pytest.mark.parametrize("engine", [(create_engine, "postgres_url")], ids=["postgresql"], indirect=True)
 @pytest.mark.needs("postgres")
-def test_a_deadlock_aborts_the_whole_transaction(postgres_url: str) -> None:
-    engine = create_engine(postgres_url)
-    store = Store(SqlRepository(engine))
-    store.migrate()
+def test_a_deadlock_aborts_the_whole_transaction(store: Store, engine: Engine) -> None:
     with store.begin() as uow:
         for id in ("a", "b"):
             uow.conversations.add(Conversation(id))
@@ -651,7 +640,6 @@ def test_a_deadlock_aborts_the_whole_transaction(postgres_url: str) -> None:
         connection.rollback()
     thread.join()
     assert [type(error.__cause__) for error in errors] == [psycopg.errors.DeadlockDetected]
-    engine.dispose()
 
 
 def test_an_asynchronous_session_is_named_with_what_to_write(store: Store) -> None:
